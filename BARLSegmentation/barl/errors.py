@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors a user can meet: one sentence that says what is wrong and one that says what to do."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+
+class BarlError(Exception):
+    """An error with a remedy.
+
+    Args:
+        message: One sentence: what is wrong.
+        remedy: One sentence: what the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+
+class InputError(BarlError):
+    """A scan, label map or argument that cannot be used."""
+
+    exit_code = 2
+
+
+class ProjectError(BarlError):
+    """A project folder that cannot be opened, read or changed."""
+
+    exit_code = 3
+
+
+class ModelError(BarlError):
+    """A model that is missing, damaged, from the future or made for other data."""
+
+    exit_code = 4
+
+
+class DeviceError(BarlError):
+    """A computing device that does not exist or has too little memory."""
+
+    exit_code = 5
+
+
+class StorageError(BarlError):
+    """A disk that is full or a folder that cannot be written."""
+
+    exit_code = 6
+
+
+class Cancelled(BarlError):
+    """The user stopped the job."""
+
+    exit_code = 130
+
+    def __init__(self, message: str = "Cancelled.", remedy: str = "") -> None:
+        super().__init__(message, remedy)
+
+
+_STORAGE = {
+    errno.ENOSPC: ("The disk is full", "Free some space and try again; what was saved before is unchanged."),
+    errno.EDQUOT: ("The disk quota is used up", "Free some space and try again; what was saved before is unchanged."),
+    errno.EROFS: ("The disk is read-only", "Choose a folder that can be written."),
+    errno.EACCES: ("There is no permission to write", "Choose a folder that you may write to."),
+    errno.EPERM: ("There is no permission to write", "Choose a folder that you may write to."),
+}
+
+
+def storage_error(error: OSError, path: Path | str) -> BarlError:
+    """Turn an operating-system error met while writing ``path`` into a sentence with a remedy."""
+    what, remedy = _STORAGE.get(error.errno or 0, (f"Writing failed ({error.strerror or error})", "Check the disk."))
+    return StorageError(f"{what}: {path}.", remedy)
