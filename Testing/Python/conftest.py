@@ -36,7 +36,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _children_find_the_engine() -> None:
-    """Lets processes started by a test (worker, CLI) import `barl`, as pytest's `pythonpath` does for the test itself."""
+    """Lets processes started by a test (worker, CLI) import `barl`, as `pythonpath` does for the test itself."""
     engine = str(REPOSITORY / "BARLSegmentation")
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if engine not in paths:
