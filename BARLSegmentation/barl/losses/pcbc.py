@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Progressively Cognitive Bias Correction: repair what the branches disagree on, coarse scales first.
+
+BARL names PCBC and its purpose, limiting the accumulation of errors "from coarse to fine scales" (abstract); the equation
+is not public. This is our reconstruction: the discrepancy correction of SDCL (MICCAI 2024; weights 0.5 and 0.05, as also in
+RAIL, which shares BARL's corresponding author), applied per scale behind a gate that opens from coarse to fine:
+
+    D^l      = [argmax p_S^l != argmax p_T^l]
+    t^l      = ground truth, or the argmax of the mean of both branches' next finer output
+    mse_b^l  = mean over D^l of || p_b^l - t^l ||^2                                   (pull to the target)
+    ent_b^l  = mean over D^l, where argmax p_b^l != t^l, of  mean_c(-log p_c)          (unlearn confident mistakes)
+    L_PCBC   = sum_l a_l 1/2 sum_b (0.5 mse_b^l + 0.05 ent_b^l)
+    a_l      = clip(L t / T_warm - (l - 1), 0, 1),   l = 1 coarsest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .overlap import at_scale, one_hot
+
+
+def scale_gates(n_scales: int, progress: float) -> list[float]:
+    """``a_l`` per scale, coarse to fine, for ``progress = t / T_warm >= 0``."""
+    return [min(max(n_scales * progress - scale, 0.0), 1.0) for scale in range(n_scales)]
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum() / mask.sum().clamp_min(1.0)
+
+
+def bias_correction(
+    log_p_s: Sequence[Tensor],
+    log_p_t: Sequence[Tensor],
+    gates: Sequence[float],
+    truth: Tensor | None = None,
+    *,
+    pull: float = 0.5,
+    unlearn: float = 0.05,
+) -> Tensor:
+    """PCBC of two branches.
+
+    Args:
+        log_p_s: Log-probabilities of branch S per scale, coarse to fine, each ``[B, C, k, j, i]``.
+        log_p_t: The same of branch T.
+        gates: ``a_l`` per scale, from ``scale_gates``.
+        truth: One-hot ground truth ``[B_l, C, k, j, i]`` of the first ``B_l`` items; the others use pseudo-targets.
+        pull: Weight of the squared error.
+        unlearn: Weight of the entropy term.
+    """
+    total = log_p_s[-1].sum() * 0.0
+    n_classes = log_p_s[-1].shape[1]
+    n_truth = 0 if truth is None else truth.shape[0]
+    for scale, gate in enumerate(gates):
+        if gate == 0:
+            continue
+        s, t = log_p_s[scale], log_p_t[scale]
+        finer = min(scale + 1, len(log_p_s) - 1)
+        with torch.no_grad():
+            mean_finer = log_p_s[finer][n_truth:].exp() + log_p_t[finer][n_truth:].exp()
+            goal = one_hot(mean_finer.argmax(dim=1), n_classes)
+            goal = at_scale(goal, s)
+            if n_truth:
+                goal = torch.cat([at_scale(truth, s), goal])
+            best_s, best_t, best_goal = s.argmax(1, True), t.argmax(1, True), goal.argmax(1, True)
+            differ = (best_s != best_t).float()
+        for log_p, best in ((s, best_s), (t, best_t)):
+            error = (log_p.exp() - goal).square().sum(dim=1, keepdim=True)
+            flatten = -log_p.mean(dim=1, keepdim=True)
+            wrong = differ * (best != best_goal)
+            correction = pull * _masked_mean(error, differ) + unlearn * _masked_mean(flatten, wrong)
+            total = total + 0.5 * gate * correction
+    return total
