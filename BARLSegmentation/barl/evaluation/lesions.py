@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lesion-wise detection: which connected parts of the truth a prediction has found.
+
+A lesion is a 26-connected component. A predicted and a true lesion may be paired when their intersection over union
+is at least 0.1; each lesion enters at most one pair, and of all such assignments the one with the largest summed
+IoU counts. It is the rule by which BARL pairs the lesions of its two branches in training. One-to-one makes the
+count symmetric (swapping prediction and truth swaps precision and recall) and punishes a prediction that melts
+many lesions into one, which "any overlap" would call perfect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+
+MINIMUM_IOU = 0.1
+_NEIGHBOURS_26 = np.ones((3, 3, 3), dtype=bool)
+
+
+@dataclass(frozen=True)
+class LesionCounts:
+    """Numbers of lesions in the truth, in the prediction, and of one-to-one pairs between them."""
+
+    truth: int
+    predicted: int
+    matched: int
+
+    @property
+    def precision(self) -> float:
+        """Share of the predicted lesions that are true; nan when none is predicted."""
+        return self.matched / self.predicted if self.predicted else float("nan")
+
+    @property
+    def recall(self) -> float:
+        """Share of the true lesions that were found; nan when there is none."""
+        return self.matched / self.truth if self.truth else float("nan")
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; nan when there is no lesion on either side."""
+        both = self.truth + self.predicted
+        return 2 * self.matched / both if both else float("nan")
+
+    def __add__(self, other: LesionCounts) -> LesionCounts:
+        return LesionCounts(self.truth + other.truth, self.predicted + other.predicted, self.matched + other.matched)
+
+
+def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Number the 26-connected components of a boolean mask [k, j, i] from 1; returns (int32 array, count)."""
+    return ndimage.label(mask, structure=_NEIGHBOURS_26)
+
+
+def match_lesions(prediction: np.ndarray, truth: np.ndarray, minimum_iou: float = MINIMUM_IOU) -> list[tuple[int, int]]:
+    """Pair numbered lesions one to one.
+
+    Args:
+        prediction: Component numbers [k, j, i], 0 = background.
+        truth: The same for the truth, same shape.
+        minimum_iou: Pairs below it are not allowed.
+
+    Returns:
+        (predicted number, true number) pairs with the largest possible sum of IoU.
+    """
+    both = (prediction != 0) & (truth != 0)
+    predicted_at, true_at = prediction[both], truth[both]
+    # A sparse table of overlaps: adding up duplicates is linear, where np.unique would sort millions of voxels.
+    predicted_size, true_size = np.bincount(prediction.ravel()), np.bincount(truth.ravel())
+    overlaps = coo_array(
+        (np.ones(predicted_at.size, dtype=np.int64), (predicted_at, true_at)),
+        shape=(predicted_size.size, true_size.size),
+    )
+    table = overlaps.tocsr().tocoo()
+    iou = table.data / (predicted_size[table.row] + true_size[table.col] - table.data)
+    allowed = iou >= minimum_iou
+    rows, row = np.unique(table.row[allowed], return_inverse=True)
+    columns, column = np.unique(table.col[allowed], return_inverse=True)
+    gain = np.zeros((rows.size, columns.size))
+    gain[row, column] = iou[allowed]
+    chosen = linear_sum_assignment(gain, maximize=True)
+    return [(int(rows[r]), int(columns[c])) for r, c in zip(*chosen, strict=True) if gain[r, c] > 0]
+
+
+def count_lesions(prediction: np.ndarray, truth: np.ndarray, minimum_iou: float = MINIMUM_IOU) -> LesionCounts:
+    """Count true, predicted and matched lesions of two boolean masks [k, j, i] of one shape."""
+    predicted, n_predicted = components(prediction)
+    true, n_true = components(truth)
+    return LesionCounts(n_true, n_predicted, len(match_lesions(predicted, true, minimum_iou)))
