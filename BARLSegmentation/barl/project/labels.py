@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The label table of a project: which value in a label map means what. Fixed once, kept in every file that goes out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from barl.errors import InputError
+
+LARGEST_VALUE = 65535
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept as in DICOM: coding scheme ("SCT"), value ("10200004") and meaning ("Liver")."""
+
+    scheme: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Terminology:
+    """What a label is in coded terms: category, type and, where it needs one, a modifier such as left or right."""
+
+    category: Code
+    type: Code
+    modifier: Code | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Terminology:
+        modifier = data.get("modifier")
+        return cls(Code(**data["category"]), Code(**data["type"]), Code(**modifier) if modifier else None)
+
+
+@dataclass(frozen=True)
+class Label:
+    """One row of the label table.
+
+    Attributes:
+        value: The value in label maps, 1 to 65535 (0 is background).
+        name: What the user calls it.
+        color: Red, green, blue, each 0 to 255.
+        terminology: Its coded meaning, if known.
+        lateral: It is one of a left/right pair; mirroring is then switched off in training and prediction.
+    """
+
+    value: int
+    name: str
+    color: tuple[int, int, int] = (230, 80, 60)
+    terminology: Terminology | None = None
+    lateral: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "value": self.value,
+            "name": self.name,
+            "color": list(self.color),
+            "terminology": self.terminology.to_json() if self.terminology else None,
+            "lateral": self.lateral,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Label:
+        """Read one row.
+
+        Raises:
+            InputError: The row is not as ``to_json`` writes it.
+        """
+        try:
+            terminology = data.get("terminology")
+            return cls(
+                value=data["value"],
+                name=data["name"],
+                color=tuple(data.get("color") or cls.color),
+                terminology=Terminology.from_json(terminology) if terminology else None,
+                lateral=bool(data.get("lateral", False)),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                "A row of the label table cannot be read.", "Give each label at least a value and a name."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One image of a case, such as T1 or FLAIR.
+
+    Attributes:
+        name: What the user calls it.
+        pattern: Text in a file's name that tells this channel from the others (empty: none).
+    """
+
+    name: str
+    pattern: str = ""
+
+
+def check_labels(labels: Sequence[Label]) -> list[Label]:
+    """The table in ascending order of value.
+
+    Raises:
+        InputError: It is empty, or a value, name or color is missing, out of range or used twice.
+    """
+    if not labels:
+        raise InputError("The label table is empty.", "Add at least one label with a value and a name.")
+    for label in labels:
+        if isinstance(label.value, bool) or not isinstance(label.value, int):
+            raise InputError(f"The label value {label.value!r} is not a whole number.", "Use a number from 1 to 65535.")
+        if label.value == 0:
+            raise InputError(f"The label {label.name!r} has the value 0, which means background.", "Start with 1.")
+        if not 1 <= label.value <= LARGEST_VALUE:
+            raise InputError(f"The label value {label.value} is out of range.", f"Use 1 to {LARGEST_VALUE}.")
+        if not isinstance(label.name, str) or not label.name.strip():
+            raise InputError(f"The label with the value {label.value} has no name.", "Give it a name.")
+        whole = all(isinstance(part, int) and 0 <= part <= 255 for part in label.color)
+        if len(label.color) != 3 or not whole:
+            raise InputError(
+                f"The color of label {label.name!r} is not three numbers from 0 to 255.", "Choose a color."
+            )
+    twice = _twice(label.value for label in labels)
+    if twice:
+        raise InputError(f"The label value {twice[0]} is used twice.", "Give each label its own value.")
+    twice = _twice(label.name.strip().casefold() for label in labels)
+    if twice:
+        raise InputError(f"The label name {twice[0]!r} is used twice.", "Give each label its own name.")
+    return sorted(labels, key=lambda label: label.value)
+
+
+def check_channels(channels: Sequence[Channel]) -> list[Channel]:
+    """The channels as given.
+
+    Raises:
+        InputError: There is none, or a name is empty or used twice.
+    """
+    if not channels:
+        raise InputError("The project has no image channel.", "Name at least one, such as T1 or CT.")
+    if any(not isinstance(channel.name, str) or not channel.name.strip() for channel in channels):
+        raise InputError("An image channel has no name.", "Name each channel, such as T1 or CT.")
+    twice = _twice(channel.name.strip().casefold() for channel in channels)
+    if twice:
+        raise InputError(f"The channel name {twice[0]!r} is used twice.", "Give each channel its own name.")
+    return list(channels)
+
+
+def _twice(values) -> list:
+    return [value for value, count in Counter(values).items() if count > 1]
