@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .overlap import at_scale, one_hot
+from .overlap import at_scale, hard_label, one_hot
 
 
 def scale_gates(n_scales: int, progress: float) -> list[float]:
@@ -61,16 +61,16 @@ def bias_correction(
         finer = min(scale + 1, len(log_p_s) - 1)
         with torch.no_grad():
             mean_finer = log_p_s[finer][n_truth:].exp() + log_p_t[finer][n_truth:].exp()
-            goal = one_hot(mean_finer.argmax(dim=1), n_classes)
+            goal = one_hot(hard_label(mean_finer), n_classes)
             goal = at_scale(goal, s)
             if n_truth:
                 goal = torch.cat([at_scale(truth, s), goal])
-            best_s, best_t, best_goal = s.argmax(1, True), t.argmax(1, True), goal.argmax(1, True)
-            differ = (best_s != best_t).float()
+            best_s, best_t, best_goal = hard_label(s), hard_label(t), hard_label(goal)
+            differ = (best_s != best_t).unsqueeze(1).float()
         for log_p, best in ((s, best_s), (t, best_t)):
             error = (log_p.exp() - goal).square().sum(dim=1, keepdim=True)
             flatten = -log_p.mean(dim=1, keepdim=True)
-            wrong = differ * (best != best_goal)
+            wrong = differ * (best != best_goal).unsqueeze(1)
             correction = pull * _masked_mean(error, differ) + unlearn * _masked_mean(flatten, wrong)
             total = total + 0.5 * gate * correction
     return total

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every method has in common: a batch of two views, settings, and the ramp of its unlabelled terms."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from barl.errors import InputError
+
+
+@dataclass
+class Batch:
+    """One step's patches: labelled items first, then unlabelled ones; either part may be empty.
+
+    Attributes:
+        weak: Weak view ``[B, C, k, j, i]``: spatial augmentation only.
+        strong: Strong view of the same patches, voxel for voxel aligned: intensities disturbed as well.
+        label: Class indices ``[B_l, k, j, i]`` of the first ``B_l`` items.
+    """
+
+    weak: Tensor
+    strong: Tensor
+    label: Tensor
+
+    @property
+    def n_labelled(self) -> int:
+        return self.label.shape[0]
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in dataclasses.fields(self)))
+
+
+class Method:
+    """Turns a batch into a loss.
+
+    Args:
+        settings: Values that replace those of ``Settings``.
+
+    Raises:
+        InputError: An unknown setting.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    uses_unlabelled: ClassVar[bool] = True
+    n_branches: ClassVar[int] = 2
+
+    @dataclass(frozen=True)
+    class Settings:
+        pass
+
+    def __init__(self, settings: dict[str, Any] | None = None) -> None:
+        names = [f.name for f in dataclasses.fields(self.Settings)]
+        unknown = sorted(set(settings or {}) - set(names))
+        if unknown:
+            raise InputError(f"Method {self.name} has no setting {unknown[0]!r}.", f"It has: {', '.join(names)}.")
+        self.settings = self.Settings(**(settings or {}))
+
+    def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
+        """The parts of the loss and their weighted sum ``"total"`` at ``iteration`` of ``total``."""
+        raise NotImplementedError
+
+
+def ramp_up(iteration: int, length: float) -> float:
+    """The field's sigmoid ramp ``exp(-5 (1 - t/T)^2)`` from about 0 to 1 over ``length`` iterations."""
+    if length <= 0:
+        return 1.0
+    return math.exp(-5.0 * (1.0 - min(iteration / length, 1.0)) ** 2)
+
+
+def available() -> dict[str, type[Method]]:
+    """All methods by name: every ``Method`` subclass in a file of this folder."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"{__package__}.{module.name}")
+    return {cls.name: cls for cls in sorted(_subclasses(Method), key=lambda cls: cls.name)}
+
+
+def _subclasses(cls: type) -> set[type]:
+    return {s for direct in cls.__subclasses__() for s in ({direct} | _subclasses(direct)) if "name" in vars(s)}
+
+
+def get(name: str) -> type[Method]:
+    """The method called ``name``.
+
+    Raises:
+        InputError: There is none.
+    """
+    methods = available()
+    if name not in methods:
+        raise InputError(f"There is no method {name!r}.", f"Choose one of: {', '.join(methods)}.")
+    return methods[name]

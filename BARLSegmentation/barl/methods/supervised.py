@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Supervised only: the lower bound. Both branches learn from the outlines alone and never meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from barl.losses.overlap import at_scale, one_hot, overlap_loss
+
+from .base import Batch, Method
+
+
+def multi_scale_supervision(
+    log_p: Sequence[Sequence[Tensor]], target: Tensor, weights: Sequence[float]
+) -> Tensor:
+    """``mean over branches of sum_l w_l 1/2 (CE + Dice)``.
+
+    Args:
+        log_p: Per branch and scale (coarse to fine) log-probabilities; their first ``B_l`` items are labelled.
+        target: One-hot ground truth ``[B_l, C, k, j, i]``.
+        weights: ``w_l`` per scale.
+    """
+    n = len(target)
+    if n == 0:
+        return sum(branch[-1].sum() for branch in log_p) * 0.0
+    terms = [
+        weight * overlap_loss(scale[:n], at_scale(target, scale))
+        for branch in log_p
+        for scale, weight in zip(branch, weights, strict=True)
+    ]
+    return torch.stack(terms).sum() / len(log_p)
+
+
+def scale_weights(n_scales: int, decay: float) -> list[float]:
+    """``w_l`` coarse to fine, summing to 1: each coarser scale weighs ``decay`` times the next finer one."""
+    raw = [decay ** (n_scales - 1 - scale) for scale in range(n_scales)]
+    return [value / sum(raw) for value in raw]
+
+
+class Supervised(Method):
+    """Multi-scale supervision of both branches on outlined cases."""
+
+    name = "supervised"
+    title = "Supervised only"
+    uses_unlabelled = False
+
+    @dataclass(frozen=True)
+    class Settings:
+        """Attributes: scale_decay: weight of each coarser scale relative to the next finer one."""
+
+        scale_decay: float = 0.5
+
+    def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
+        n = batch.n_labelled
+        outputs = [network.scales(view[:n], branch) for branch, view in enumerate((batch.weak, batch.strong))]
+        log_p = [[z.float().log_softmax(1) for z in output.logits] for output in outputs]
+        weights = scale_weights(len(log_p[0]), self.settings.scale_decay)
+        supervised = multi_scale_supervision(log_p, one_hot(batch.label, log_p[0][-1].shape[1]), weights)
+        return {"total": supervised, "supervised": supervised}
