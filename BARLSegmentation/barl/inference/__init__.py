@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a scan and a model to labels, uncertainty, hot-spots and volumes."""

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which device computes, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from barl.errors import DeviceError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Turn a user's choice into a device that is there.
+
+    Args:
+        name: ``"auto"`` (CUDA, else Apple's MPS, else CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+
+    Raises:
+        DeviceError: No such device on this machine, or not a device's name.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    found = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count() if cuda else 0)), *(["mps"] if mps else [])]
+    remedy = f"Choose one of: auto, {', '.join(found)}."
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(f'"{name}" is not the name of a computing device.', remedy) from error
+    exact = "cuda:0" if str(device) == "cuda" else str(device)
+    if exact not in found:
+        raise DeviceError(f'There is no device "{name}" on this machine.', remedy)
+    return device
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Half precision that this device computes in hardware, or None for float32.
+
+    CUDA: bfloat16, on older cards with tensor cores float16. CPU: bfloat16 with AMX or AVX512-BF16 only (measured twice
+    as fast as float32 there); where it would be emulated it is many times slower. MPS: float32, for want of a
+    measurement.
+    """
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        return torch.bfloat16 if capability >= (8, 0) else torch.float16 if capability >= (7, 0) else None
+    if device.type == "cpu" and (_cpu_has("_is_amx_tile_supported") or _cpu_has("_is_avx512_bf16_supported")):
+        return torch.bfloat16
+    return None
+
+
+def _cpu_has(query: str) -> bool:
+    """Ask torch for a feature of the CPU; torch has no public question for it in all versions that we support."""
+    ask = getattr(torch.cpu, query, None)
+    return bool(ask and ask())
