@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model card: everything about a model but its weights, as one JSON object (``docs/model-format.md``).
+
+Free of torch, so that a list of models can be shown without loading it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from barl.errors import ModelError
+from barl.images.intensity import Normalisation
+from barl.project.labels import Label
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a model is, what it was made from and what it needs.
+
+    Attributes:
+        id: Identifier, usable as a folder name.
+        name: What people call it.
+        created: Time of saving, ISO 8601 with time zone.
+        labels: What it segments; network class c is the c-th label in ascending value order.
+        channels: Names of the scan's channels, in the network's order.
+        spacing: Voxel spacing (x, y, z) in mm that scans are resampled to.
+        orientation: Axis order and directions scans are brought to, as an LPS-style code.
+        normalisations: Intensity normalisation per channel.
+        patch: Window of the network (k, j, i) in voxels.
+        network: ``NetworkSpec`` as JSON.
+        mirror_axes: Spatial axes (0 = k, 1 = j, 2 = i) along which mirroring is harmless; empty with lateral labels.
+        method: Name of the training method.
+        settings: The settings it was trained with.
+        data: Counts of cases: ``labelled``, ``unlabelled``, ``held_out``.
+        metrics: What it scored on the held-out cases.
+        temperature: Divides the logits so that probabilities are calibrated.
+        parent: ``id`` of the model it started from.
+        licence: Terms under which it may be used, with those of its data.
+        notes: Free text.
+        versions: Library -> version it was made with.
+        weights_sha256: Checksum of the weight file; filled in by ``save_model``.
+        format: Version of this layout.
+    """
+
+    id: str
+    name: str
+    created: str
+    labels: list[Label]
+    channels: list[str]
+    spacing: tuple[float, float, float]
+    normalisations: list[Normalisation]
+    patch: tuple[int, int, int]
+    network: dict[str, Any]
+    method: str
+    orientation: str = "LPS"
+    mirror_axes: list[int] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, int] = field(default_factory=lambda: {"labelled": 0, "unlabelled": 0, "held_out": 0})
+    metrics: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    parent: str | None = None
+    licence: str = ""
+    notes: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    weights_sha256: str = "0" * 64
+    format: int = FORMAT
+
+    @property
+    def values(self) -> list[int]:
+        """Label values in class order: class c of the network is ``values[c - 1]``."""
+        return sorted(label.value for label in self.labels)
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as plain JSON types; numbers that JSON has no word for (nan, infinite) become null."""
+        card = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        card["labels"] = [label.to_json() for label in self.labels]
+        card["normalisations"] = [normalisation.to_json() for normalisation in self.normalisations]
+        return _plain(card)
+
+    @classmethod
+    def from_json(cls, card: Any) -> ModelCard:
+        """Check a card against the schema and itself.
+
+        Raises:
+            ModelError: It is of a future format, or a field is missing, wrong or contradicts another one.
+        """
+        check(card)
+        known = dict(card)
+        known["labels"] = [Label.from_json(label) for label in card["labels"]]
+        known["normalisations"] = [Normalisation.from_json(values) for values in card["normalisations"]]
+        known["spacing"], known["patch"] = tuple(card["spacing"]), tuple(card["patch"])
+        return cls(**known)
+
+
+def check(card: Any) -> None:
+    """Raise ``ModelError`` naming the first field of a card (plain JSON types) that is wrong."""
+    version = card.get("format") if isinstance(card, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise ModelError(
+            f"The model was saved in format {version}, this version of BARL reads up to {FORMAT}.",
+            "Update BARL, or export the model from the newer version.",
+        )
+    problem = _schema_problem(card) or _contradiction(card)
+    if problem:
+        raise ModelError(f"The model card is not valid: {problem}.", "Get a fresh copy of the model or train it again.")
+
+
+def _schema_problem(card: Any) -> str:
+    from jsonschema.exceptions import best_match  # not in Slicer's own Python
+
+    error = best_match(_validator().iter_errors(card))
+    if error is None:
+        return ""
+    where = ".".join(str(step) for step in error.absolute_path)
+    # The message repeats the offending value, which may be the whole card.
+    what = error.message if len(error.message) <= 160 else f"does not satisfy {error.validator!r}"
+    return f"field {where}: {what}" if where else what
+
+
+@cache
+def _validator() -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(json.loads(files(__package__).joinpath("model.schema.json").read_text("utf-8")))
+
+
+def _contradiction(card: dict[str, Any]) -> str:
+    """What a schema cannot say: fields that do not fit each other."""
+    network, n_channels, n_labels = card["network"], len(card["channels"]), len(card["labels"])
+    if len({label["value"] for label in card["labels"]}) != n_labels:
+        return "field labels: two labels have the same value"
+    if len(card["normalisations"]) != n_channels:
+        return f"field normalisations: {len(card['normalisations'])} entries for {n_channels} channels"
+    if network["in_channels"] != n_channels:
+        return f"field network.in_channels: {network['in_channels']} for {n_channels} channels"
+    if network["n_classes"] != n_labels + 1:
+        return f"field network.n_classes: {network['n_classes']} for {n_labels} labels and the background"
+    return ""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saving and loading of models: a folder with ``model.json`` and ``weights.safetensors``, never a pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from barl.errors import ModelError, storage_error
+from barl.models.card import ModelCard
+from barl.project.files import flush_tree, settle, sha256, staging_folder
+
+if TYPE_CHECKING:
+    import torch
+
+    from barl.networks.branches import BranchPair
+
+CARD_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+_FRESH_COPY = "Get a fresh copy of the model or train it again."
+
+
+def save_model(
+    folder: Path, card: ModelCard, state_dict: Mapping[str, torch.Tensor], *, dtype: torch.dtype | None = None
+) -> ModelCard:
+    """Write a model folder that is either complete or not there.
+
+    The files are written and flushed in a temporary sibling folder, which is then renamed. A model already at
+    ``folder`` is replaced: who reads at that instant finds no model, never half of one.
+
+    Args:
+        folder: Where the model shall be; its parent is made if missing.
+        card: What to write; its ``weights_sha256`` is filled in.
+        state_dict: Weights of ``build_network(...)``.
+        dtype: Type that floating-point weights are stored in, e.g. ``torch.float16`` for half the size.
+
+    Returns:
+        The card as written.
+
+    Raises:
+        ModelError: The card breaks its own schema.
+        StorageError: The disk is full or read-only.
+    """
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    ModelCard.from_json(card.to_json())
+    tensors = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous().clone()
+        for name, tensor in state_dict.items()
+    }
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with staging_folder(folder.parent) as staged, staging_folder(folder.parent) as aside:
+            (staged / WEIGHTS_FILE).write_bytes(save(tensors))  # `save_file` hides a full disk behind its own error
+            card = replace(card, weights_sha256=sha256(staged / WEIGHTS_FILE))
+            text = json.dumps(card.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+            (staged / CARD_FILE).write_text(text + "\n", encoding="utf-8")
+            flush_tree(staged)
+            if folder.exists():
+                folder.rename(aside / "replaced")
+            settle(staged, folder)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    return card
+
+
+def load_card(folder: Path) -> ModelCard:
+    """Read and check the card of a model without touching its weights.
+
+    Raises:
+        ModelError: The folder or the card is missing, is not JSON, breaks the schema or is of a future format.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelError(f"There is no model folder {folder}.", "Choose a folder that holds a model.json.")
+    try:
+        text = (folder / CARD_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ModelError(
+            f"The folder {folder} holds no {CARD_FILE}.", "Choose a folder that holds a model saved by BARL."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"The model card {folder / CARD_FILE} cannot be read ({error}).", _FRESH_COPY) from error
+    try:
+        card = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ModelError(f"The model card {folder / CARD_FILE} is not JSON.", _FRESH_COPY) from None
+    return ModelCard.from_json(card)
+
+
+def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[ModelCard, BranchPair]:
+    """Read a model and build its network.
+
+    Args:
+        folder: Model folder.
+        device: Where the weights shall lie.
+
+    Returns:
+        The card and the network in evaluation mode, float32.
+
+    Raises:
+        ModelError: As ``load_card``; or the weights are missing, truncated, altered or do not fit the network.
+    """
+    import torch
+
+    from barl.networks.branches import NetworkSpec, build_network
+
+    folder = Path(folder)
+    card = load_card(folder)
+    weights = _load_weights(folder, card)
+    try:
+        spec = NetworkSpec.from_json(card.network)
+        # Without memory or random numbers: only names and shapes are needed until the stored weights take the place.
+        with torch.device("meta"):
+            network = build_network(spec)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise ModelError(f"The model card describes a network that cannot be built ({error}).", _FRESH_COPY) from error
+    if any(edge % divisor for edge, divisor in zip(card.patch, spec.divisor, strict=True)):
+        raise ModelError(
+            f"The model card's patch {card.patch} is no multiple of {spec.divisor}, as its network needs.", _FRESH_COPY
+        )
+    _check_fit(weights, network.state_dict())
+    network.load_state_dict(weights, assign=True)
+    return card, network.requires_grad_(False).eval().to(device)
+
+
+def check_channels(card: ModelCard, channels: int | Sequence[str]) -> None:
+    """Refuse a scan whose channels are not those of the model.
+
+    Args:
+        card: The model.
+        channels: Number of channels of the scan, or their names in order (upper and lower case are the same).
+
+    Raises:
+        ModelError: The number, the names or their order differ.
+    """
+    names = None if isinstance(channels, int) else list(channels)
+    count = channels if names is None else len(names)
+    wanted = ", ".join(card.channels)
+    if count != len(card.channels):
+        raise ModelError(
+            f"The model {card.name} needs {len(card.channels)} channel(s) ({wanted}), the scan has {count}.",
+            "Choose the missing channels or another model.",
+        )
+    if names is not None and [_key(name) for name in names] != [_key(name) for name in card.channels]:
+        raise ModelError(
+            f"The model {card.name} needs the channels {wanted}, the scan has {', '.join(names)}.",
+            "Give the channels in the model's order, or choose another model.",
+        )
+
+
+def _key(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _load_weights(folder: Path, card: ModelCard) -> dict[str, Any]:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise ModelError(f"The model {card.name} has no weights ({path} is missing).", _FRESH_COPY)
+    try:
+        checksum = sha256(path)
+        if checksum == card.weights_sha256:
+            weights = load_file(path)
+            return {
+                name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+                for name, tensor in weights.items()
+            }
+        load_file(path)
+    except SafetensorError:
+        raise ModelError(f"The weights of the model {card.name} are truncated or damaged.", _FRESH_COPY) from None
+    except OSError as error:
+        raise ModelError(f"The weights of the model {card.name} cannot be read ({error}).", _FRESH_COPY) from error
+    raise ModelError(
+        f"The weights of the model {card.name} were altered: their checksum is not the one in {CARD_FILE}.", _FRESH_COPY
+    )
+
+
+def _check_fit(weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    problem = ""
+    for name, tensor in expected.items():
+        if name not in weights:
+            problem = f"{name} is missing"
+        elif weights[name].shape != tensor.shape:
+            problem = f"{name} is {tuple(weights[name].shape)}, not {tuple(tensor.shape)}"
+        if problem:
+            break
+    else:
+        surplus = sorted(set(weights) - set(expected))
+        problem = f"{surplus[0]} is not part of it" if surplus else ""
+    if problem:
+        raise ModelError(f"The weights do not fit the network of the model card: {problem}.", _FRESH_COPY)
