@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of an exception nobody foresaw: one sentence for the user, the details in a log without patient data."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import re
+import tempfile
+import traceback
+from pathlib import Path
+
+from barl import __version__
+from barl.errors import BarlError, Cancelled, DeviceError, storage_error
+
+LOG_NAME = "barl.log"
+#: Anything with a slash or backslash in it, quoted parts whole: folders and files are often named after patients.
+_PATH = re.compile(r"""(["'])(?:(?!\1).)*[/\\](?:(?!\1).)*\1|\S*[/\\]\S*""")
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class InternalError(BarlError):
+    """Something that is our mistake and not the user's."""
+
+
+def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
+    """The error as a user can understand it.
+
+    Args:
+        error: Whatever was raised.
+        log_folder: The project's folder; without it, or if it cannot be written, the log goes to the temporary folder.
+
+    Returns:
+        ``error`` itself if it explains itself, the fitting class of ``barl.errors`` where the cause is known (memory,
+        disk, Ctrl-C), otherwise an ``InternalError`` that names the log file written.
+    """
+    if isinstance(error, BarlError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Cancelled()
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        what = "computer" if isinstance(error, MemoryError) else "graphics card"
+        return DeviceError(
+            f"The memory of the {what} is not sufficient.",
+            "Close other programs, predict a region of interest, or choose --device cpu.",
+        )
+    if isinstance(error, OSError) and error.filename and error.errno in _DISK:
+        return storage_error(error, error.filename)
+    log = write_log(error, log_folder)
+    return InternalError(
+        f"BARL met an error that it did not foresee ({type(error).__name__}).",
+        f"What was saved before is unchanged; the details are in {log}: please report them.",
+    )
+
+
+def write_log(error: BaseException, folder: Path | None) -> Path:
+    """Append the stack of ``error`` to the log; paths are left out, for they may name a patient."""
+    lines = [f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')} barl {__version__}"]
+    for part in _chain(error):
+        for frame in traceback.extract_tb(part.__traceback__):
+            lines.append(f"  {_module(frame.filename)}:{frame.lineno} in {frame.name}")
+        lines.append(f"{type(part).__name__}: {_PATH.sub('<path>', str(part))}")
+    text = "\n".join(lines) + "\n\n"
+    for target in [folder, Path(tempfile.gettempdir())]:
+        if target is None or not target.is_dir():
+            continue
+        try:
+            with (target / LOG_NAME).open("a", encoding="utf-8") as log:
+                log.write(text)
+        except OSError:
+            continue
+        return target / LOG_NAME
+    return Path("(no log could be written)")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and what caused it, the first cause first."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain[::-1]
+
+
+def _module(filename: str) -> str:
+    """The last three parts of a source file's path: enough to find it, nothing about the user's folders."""
+    return "/".join(Path(filename).parts[-3:])

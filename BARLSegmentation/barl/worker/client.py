@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The near end of the worker protocol; standard library only, because Slicer's own process imports it.
+
+``Session`` knows lines and requests and no process: give it the bytes the worker wrote, write the bytes it hands out.
+A ``QProcess`` drives it from ``readyReadStandardOutput``; ``WorkerProcess`` drives it with ``subprocess`` and a thread.
+
+Example:
+    with WorkerProcess() as worker:
+        print(worker.call("hello"))
+        result = worker.call("predict", on_event=print, project="/data/study", cases=["case 7"])
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from barl.errors import BarlError
+from barl.worker.process_tree import end_process_tree
+from barl.worker.protocol import FINAL_EVENTS, LineBuffer, ProtocolError, decode, encode, error_event, error_from_event
+
+OnEvent = Callable[[dict], None]
+
+
+class WorkerError(BarlError):
+    """The worker ended before it had answered."""
+
+
+def worker_command(python: str | None = None) -> list[str]:
+    """The program and arguments that start a worker."""
+    return [python or sys.executable, "-m", "barl.worker"]
+
+
+def worker_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment in which ``import barl`` finds this very package."""
+    environment = dict(os.environ if base is None else base)
+    root = str(Path(__file__).resolve().parents[2])
+    others = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != root]
+    environment["PYTHONPATH"] = os.pathsep.join([root, *others])
+    return environment
+
+
+class Request:
+    """One request under way.
+
+    Attributes:
+        id: The id its events carry.
+        result: What the ``result`` event said, once there is one.
+        error: What went wrong, once something has.
+    """
+
+    def __init__(self, request_id: str, on_event: OnEvent | None = None) -> None:
+        self.id = request_id
+        self.result: dict | None = None
+        self.error: BarlError | None = None
+        self._on_event = on_event
+        self._ended = threading.Event()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    def wait(self, timeout: float | None = None) -> dict:
+        """Wait for the answer (not in a thread that has to feed the session).
+
+        Raises:
+            BarlError: the error the worker reported, or that it ended.
+            TimeoutError: no answer within ``timeout`` seconds.
+        """
+        if not self._ended.wait(timeout):
+            raise TimeoutError(f"The worker has not answered request {self.id} within {timeout} s.")
+        if self.error is not None:
+            raise self.error
+        return self.result or {}
+
+    def _take(self, event: dict, error: BarlError | None = None) -> None:
+        if event["event"] == "result":
+            self.result = event.get("value") or {}
+        elif event["event"] == "error":
+            self.error = error or error_from_event(event)
+        try:
+            if self._on_event is not None:
+                self._on_event(event)
+        finally:
+            if event["event"] in FINAL_EVENTS:
+                self._ended.set()
+
+
+class Session:
+    """The conversation without the pipe: makes request lines, sorts the events that come back to their requests.
+
+    Args:
+        on_stray: Gets the events that belong to no open request, and ``log`` events for lines that are no message.
+    """
+
+    def __init__(self, on_stray: OnEvent | None = None) -> None:
+        self._lines = LineBuffer()
+        self._open: dict[str, Request] = {}
+        self._ids = itertools.count(1)
+        self._on_stray = on_stray or (lambda event: None)
+
+    @property
+    def open_requests(self) -> list[Request]:
+        return list(self._open.values())
+
+    def request(
+        self, name: str, params: Mapping | None = None, on_event: OnEvent | None = None
+    ) -> tuple[Request, bytes]:
+        """A new request and the bytes to write to the worker."""
+        request = Request(str(next(self._ids)), on_event)
+        line = encode({"id": request.id, "request": name, "params": params or {}})
+        self._open[request.id] = request
+        return request, line
+
+    def cancel(self, request: Request) -> bytes:
+        """The bytes that ask the worker to stop ``request``; its answer then is an error of class ``Cancelled``."""
+        _, line = self.request("cancel", {"target": request.id})
+        return line
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes the worker wrote, in whatever pieces they came, and pass the events on."""
+        for line in self._lines.feed(data):
+            try:
+                event = decode(line)
+            except ProtocolError:
+                self._on_stray({"event": "log", "message": line.decode(errors="replace")})
+                continue
+            request = self._open.get(str(event.get("id")))
+            if request is None or not isinstance(event.get("event"), str):
+                self._on_stray(event)
+                continue
+            if event["event"] in FINAL_EVENTS:
+                del self._open[request.id]
+            request._take(event)
+
+    def worker_ended(self, exit_code: int | None = None) -> None:
+        """Answer every open request with ``WorkerError``: nobody else will."""
+        how = "" if exit_code is None else f" (exit code {exit_code})"
+        gone = WorkerError(
+            f"The BARL worker ended before it had finished{how}.",
+            "Start it again; what was saved before is unchanged. If it happens again, it may lack memory.",
+        )
+        for request in self.open_requests:
+            del self._open[request.id]
+            with contextlib.suppress(Exception):  # one listener's mistake must not leave the others waiting
+                request._take({"id": request.id, **error_event(gone)}, gone)
+
+
+class WorkerProcess:
+    """A worker as a child process, its events read by a thread (``on_event`` callbacks run in that thread).
+
+    Args:
+        python: The interpreter that has the engine's packages; this one by default.
+        stderr: Where the worker's log output goes, as for ``subprocess.Popen``; this process's stderr by default.
+        on_stray: As for ``Session``.
+    """
+
+    def __init__(self, python: str | None = None, stderr=None, on_stray: OnEvent | None = None) -> None:
+        self._session = Session(on_stray)
+        self._lock = threading.RLock()  # the session's; never held while writing, or two full pipes could lock up
+        self._writing = threading.Lock()
+        self._ended = False
+        own_group = (
+            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
+        )
+        try:
+            self._process = subprocess.Popen(
+                worker_command(python),
+                env=worker_environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                **own_group,
+            )
+        except OSError as error:
+            raise WorkerError(
+                f"The BARL worker could not be started ({error.strerror}).",
+                "Check the Python interpreter chosen for it.",
+            ) from error
+        self._reader = threading.Thread(target=self._read, name="barl-worker-events", daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def request(self, name: str, on_event: OnEvent | None = None, **params) -> Request:
+        """Send a request without waiting for its answer."""
+        with self._lock:
+            request, line = self._session.request(name, params, on_event)
+        self._write(line)
+        return request
+
+    def call(self, name: str, on_event: OnEvent | None = None, timeout: float | None = None, **params) -> dict:
+        """Send a request and wait for its answer; raises as ``Request.wait`` does."""
+        return self.request(name, on_event, **params).wait(timeout)
+
+    def cancel(self, request: Request) -> None:
+        """Ask the worker to stop ``request``."""
+        with self._lock:
+            line = self._session.cancel(request)
+        self._write(line)
+
+    def close(self, timeout: float = 5.0) -> int:
+        """End the worker in peace, by force after ``timeout`` seconds; gives its exit code. Trainings go on."""
+        with self._writing, contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._reader.join(2.0)
+        return self._process.wait()
+
+    def kill(self) -> None:
+        """End the worker and everything it started (but no detached training) within 2 s."""
+        end_process_tree(self._process.pid)
+        self._process.wait(2.0)
+
+    def __enter__(self) -> WorkerProcess:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def _write(self, line: bytes) -> None:
+        with self._writing, contextlib.suppress(OSError, ValueError):  # ValueError: closed by us
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+        with self._lock:
+            if self._ended:  # the reader has had its last word; while it lives, it answers what is open at the end
+                self._session.worker_ended(self._process.poll())
+
+    def _read(self) -> None:
+        with self._process.stdout as pipe:
+            while data := pipe.read1(65536):
+                with self._lock:
+                    self._session.feed(data)
+        exit_code = self._process.wait()
+        with self._lock:
+            self._ended = True
+            self._session.worker_ended(exit_code)

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The far end of the worker protocol: reads requests, runs them, writes events."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from barl.errors import Cancelled, InputError
+from barl.jobs.failures import explain
+from barl.worker.protocol import LineBuffer, ProtocolError, decode, encode, error_event
+
+#: Progress events of one request come no closer than this (s): a window follows it with ease, a pipe never fills.
+PROGRESS_INTERVAL_S = 0.1
+#: What still runs this long (s) after the end was asked for is cut off; whatever it stores, it stores atomically.
+LAST_WORD_S = 1.5
+
+
+@dataclass(frozen=True)
+class Handler:
+    """What answers one kind of request.
+
+    Args:
+        run: ``run(context, **params) -> dict``; its keyword arguments and their annotations say which params there are.
+        quick: Answered at once beside a long job, in a thread of its own; the others wait for one another.
+    """
+
+    run: Callable[..., dict]
+    quick: bool = False
+
+
+class Context:
+    """What a handler gets to talk with its client while it works on one request."""
+
+    def __init__(self, server: Server, request_id: str | int) -> None:
+        self._server = server
+        self.id = request_id
+        self._cancelled = threading.Event()
+        self._stage = ""
+        self._stage_began = 0.0
+        self._last_sent = 0.0
+
+    def progress(self, stage: str, fraction: float, message: str = "") -> None:
+        """A ``barl.progress.Progress``: sends an event now and then, raises ``Cancelled`` once that is wanted."""
+        self.check()
+        now = time.monotonic()
+        new_stage = stage != self._stage
+        if new_stage:
+            self._stage, self._stage_began = stage, now
+        if not new_stage and fraction < 1 and now - self._last_sent < PROGRESS_INTERVAL_S:
+            return
+        self._last_sent = now
+        elapsed = now - self._stage_began
+        eta_s = round(elapsed * (1 - fraction) / fraction, 1) if fraction > 0 and elapsed > 0 else None
+        self.send({"event": "progress", "stage": stage, "fraction": fraction, "eta_s": eta_s, "message": message})
+
+    def log(self, message: str) -> None:
+        self.send({"event": "log", "message": message})
+
+    def check(self) -> None:
+        """Raise ``Cancelled`` once the client wants the request to end."""
+        if self._cancelled.is_set():
+            raise Cancelled()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def send(self, event: dict) -> None:
+        self._server.send({"id": self.id, **event})
+
+
+class Server:
+    """Serves one client until it says ``shutdown`` or closes its end.
+
+    Long requests run one after the other in the thread that called ``serve``: cuDNN keeps its plans per thread, and
+    one job at a time is all that a device's memory is planned for. Quick ones run beside them.
+
+    Args:
+        handlers: The requests there are, by name, beside ``cancel`` and ``shutdown``, which the server answers itself.
+        incoming: Raw (unbuffered) bytes from the client: a read gives what is there.
+        outgoing: Bytes to the client.
+    """
+
+    def __init__(self, handlers: Mapping[str, Handler], incoming: BinaryIO, outgoing: BinaryIO) -> None:
+        self._handlers = dict(handlers)
+        self._handlers["cancel"] = Handler(self._cancel, quick=True)
+        self._handlers["shutdown"] = Handler(self._shutdown, quick=True)
+        self._incoming, self._outgoing = incoming, outgoing
+        self._writing = threading.Lock()
+        self._open: dict[str, Context] = {}
+        self._waiting: queue.SimpleQueue[tuple[Context, Handler, dict] | None] = queue.SimpleQueue()
+
+    def serve(self) -> None:
+        """Answer requests until the client is done."""
+        threading.Thread(target=self._read, name="requests", daemon=True).start()
+        while (job := self._waiting.get()) is not None:
+            self._answer(*job)
+
+    def send(self, message: dict) -> None:
+        """Write one message; a client that no longer listens ends everything."""
+        line = encode(message)
+        with self._writing:
+            try:
+                self._outgoing.write(line)
+                self._outgoing.flush()
+            except (OSError, ValueError):
+                self._end()
+
+    def _read(self) -> None:
+        lines = LineBuffer()
+        while data := self._incoming.read(65536):
+            for line in lines.feed(data):
+                self._take(line)
+        self._end()
+
+    def _take(self, line: bytes) -> None:
+        """Start or queue the request of one line."""
+        request_id = None
+        try:
+            message = decode(line)
+            request_id, name, params = message.get("id"), message.get("request"), message.get("params", {})
+            if not isinstance(request_id, (str, int)) or not isinstance(name, str) or not isinstance(params, dict):
+                raise ProtocolError(
+                    "A request to the worker lacks its id, its name or its params.",
+                    'Send one line like {"id": "1", "request": "hello", "params": {}}.',
+                )
+            if str(request_id) in self._open:
+                raise ProtocolError(f"The request id {request_id} is still in use.", "Give each request its own id.")
+            handler = self._handler(name)
+            self._check_params(name, handler, params)
+        except (ProtocolError, InputError) as error:
+            usable = request_id if isinstance(request_id, (str, int)) else None
+            self.send({"id": usable, **error_event(error)})
+            return
+        context = Context(self, request_id)
+        self._open[str(request_id)] = context
+        if handler.quick:
+            threading.Thread(target=self._answer, args=(context, handler, params), daemon=True).start()
+        else:
+            self._waiting.put((context, handler, params))
+
+    def _handler(self, name: str) -> Handler:
+        if name not in self._handlers:
+            known = ", ".join(sorted(self._handlers))
+            raise InputError(f"The worker knows no request '{name}'.", f"It knows {known}.")
+        return self._handlers[name]
+
+    @staticmethod
+    def _check_params(name: str, handler: Handler, params: dict) -> None:
+        """Compare ``params`` with the handler's keyword arguments, names and types."""
+        signature = inspect.signature(handler.run, eval_str=True)
+        known = {key: value for key, value in signature.parameters.items() if value.kind is value.KEYWORD_ONLY}
+        for key in params:
+            if key not in known:
+                raise InputError(
+                    f"The request '{name}' has no parameter '{key}'.", f"It has: {', '.join(known) or 'none'}."
+                )
+        for key, parameter in known.items():
+            if key not in params:
+                if parameter.default is parameter.empty:
+                    raise InputError(f"The request '{name}' lacks its parameter '{key}'.", "Add it to params.")
+            elif not isinstance(params[key], parameter.annotation):
+                wanted = getattr(parameter.annotation, "__name__", str(parameter.annotation))
+                raise InputError(f"The parameter '{key}' of '{name}' has the wrong type.", f"Give it as {wanted}.")
+
+    def _answer(self, context: Context, handler: Handler, params: dict) -> None:
+        try:
+            context.check()  # it may have been cancelled while it waited
+            context.send({"event": "started"})
+            answer = {"event": "result", "value": handler.run(context, **params)}
+        except Exception as error:
+            folder = params.get("project")
+            answer = error_event(explain(error, Path(folder) if isinstance(folder, str) else None))
+        # Forgotten first: whoever has read the answer may use the id again.
+        self._open.pop(str(context.id), None)
+        context.send(answer)
+        if handler.run == self._shutdown:
+            self._end()
+
+    def _cancel(self, context: Context, *, target: str | int) -> dict:
+        """Ask the request ``target`` to stop; it ends with an error of class ``Cancelled`` of its own."""
+        found = self._open.get(str(target))
+        if found is not None:
+            found.cancel()
+        return {"found": found is not None}
+
+    def _shutdown(self, context: Context) -> dict:
+        return {}
+
+    def _end(self) -> None:
+        """Stop what runs, then leave; a job that does not listen is cut off."""
+        for context in list(self._open.values()):
+            context.cancel()
+        self._waiting.put(None)
+        timer = threading.Timer(LAST_WORD_S, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
