@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MRML in, MRML out: no Qt and no torch."""

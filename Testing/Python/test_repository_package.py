@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Slicer's package would hold, and whether it works from there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODULE = REPOSITORY / "BARLSegmentation"
+spec = importlib.util.spec_from_file_location("cmake_lists", REPOSITORY / "Testing" / "cmake_lists.py")
+cmake_lists = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(cmake_lists)
+
+
+@pytest.mark.parametrize("variable", [cmake_lists.SCRIPTS, cmake_lists.RESOURCES])
+def test_cmake_lists_hold_exactly_what_is_in_the_folder(variable):
+    listed, present = cmake_lists.listed(variable), cmake_lists.present(variable)
+    assert len(listed) == len(set(listed)), "a file is listed twice"
+    assert set(listed) == set(present), "run `make cmake-lists`"
+
+
+def test_a_forgotten_file_is_noticed_and_written(tmp_path):
+    module = tmp_path / "BARLSegmentation"
+    (module / "barl").mkdir(parents=True)
+    (module / "barl" / "new.py").touch()
+    (module / "CMakeLists.txt").write_text(
+        f"set({cmake_lists.SCRIPTS}\n  )\nset({cmake_lists.RESOURCES}\n  )\n", encoding="utf-8"
+    )
+    assert cmake_lists.listed(cmake_lists.SCRIPTS, module) == []
+    assert cmake_lists.present(cmake_lists.SCRIPTS, module) == ["barl/new.py"]
+    cmake_lists.write(module)
+    assert cmake_lists.listed(cmake_lists.SCRIPTS, module) == ["barl/new.py"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The three descriptions of the extension say the same
+
+
+def cmake_value(name: str) -> str:
+    text = (REPOSITORY / "CMakeLists.txt").read_text(encoding="utf-8")
+    return re.search(rf"set\({name} \"?([^\")]*)\"?\)", text).group(1)
+
+
+def s4ext() -> dict[str, str]:
+    lines = (REPOSITORY / "BARLExtension.s4ext").read_text(encoding="utf-8").splitlines()
+    pairs = [line.partition(" ") for line in lines if line and not line.startswith("#")]
+    return {key: value for key, _, value in pairs}
+
+
+def catalogue() -> dict:
+    return json.loads((REPOSITORY / "BARLExtension.json").read_text(encoding="utf-8"))
+
+
+def test_s4ext_repeats_the_cmake_file():
+    found = s4ext()
+    for key in (
+        "homepage",
+        "category",
+        "contributors",
+        "description",
+        "iconurl",
+        "screenshoturls",
+        "depends",
+        "keywords",
+    ):
+        assert found[key] == cmake_value(f"EXTENSION_{key.upper()}"), key
+
+
+def test_catalogue_entry_follows_the_schema_and_the_s4ext():
+    entry, found = catalogue(), s4ext()
+    allowed = {"$schema", "category", "scm_url", "scm_revision", "scm_type", "build_dependencies", "dicom_support_rule"}
+    allowed |= {"build_subdirectory", "enabled", "tier"}  # schema v1.0.2: nothing else may be there
+    assert set(entry) <= allowed
+    assert entry["$schema"].endswith("slicer-extension-catalog-entry-schema-v1.0.2.json#")
+    assert entry["scm_type"] in ("git", "local") and entry["enabled"] is True and 1 <= entry["tier"] <= 5
+    assert re.match(r"(https|git)://.*/Slicer[^/]*$", entry["scm_url"])
+    assert (entry["category"], entry["scm_url"], entry["scm_revision"], entry["scm_type"]) == (
+        found["category"],
+        found["scmurl"],
+        found["scmrevision"],
+        found["scm"],
+    )
+    assert entry["dicom_support_rule"] == found["dicom_support_rule"]
+    assert " ".join(entry["build_dependencies"]) == found["depends"]
+    assert str(entry["tier"]) == found["tier"]
+
+
+def test_icons_have_the_size_slicer_asks_for():
+    for path in (REPOSITORY / "Resources/Icons/BARLExtension.png", MODULE / "Resources/Icons/BARLSegmentation.png"):
+        head = path.read_bytes()[:24]
+        assert head[:8] == b"\x89PNG\r\n\x1a\n"
+        assert (int.from_bytes(head[16:20]), int.from_bytes(head[20:24])) == (128, 128)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The package as Slicer lays it out
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory) -> Path:
+    """The listed files, and no other, where Slicer 5.12 would install them."""
+    place = tmp_path_factory.mktemp("package") / "lib" / "Slicer-5.12" / "qt-scripted-modules"
+    for name in cmake_lists.listed(cmake_lists.SCRIPTS) + cmake_lists.listed(cmake_lists.RESOURCES):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(MODULE / name, place / name)
+    return place
+
+
+def run_staged(staged: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
+    """A fresh interpreter that finds the staged files and the libraries, never the source tree."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["PYTHONPATH"] = str(staged)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=staged.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+IMPORT_ALL = f"""
+import importlib, pkgutil, sys
+sys.path[:] = [entry for entry in sys.path if not entry.startswith({str(REPOSITORY / "BARLSegmentation")!r})]
+import barl
+assert "qt-scripted-modules" in barl.__file__, barl.__file__
+rooms = sys.argv[1:]
+names = [info.name for info in pkgutil.walk_packages(barl.__path__, "barl.")]
+assert names
+for name in names:
+    if (not rooms or name.split(".")[1] in rooms or name in rooms) and not name.endswith("__main__"):
+        importlib.import_module(name)
+print(*(name for name in sys.modules if "." not in name))
+"""
+
+
+def test_whole_engine_imports_from_the_package(staged):
+    done = run_staged(staged, "-c", IMPORT_ALL)
+    assert done.returncode == 0, done.stderr
+    assert "torch" in done.stdout.split()
+
+
+def test_slicer_side_brings_in_no_heavy_library(staged):
+    done = run_staged(staged, "-c", IMPORT_ALL, "errors", "progress", "images", "project", "barl.worker.client")
+    assert done.returncode == 0, done.stderr
+    heavy = {"torch", "monai", "jsonschema", "tqdm", "matplotlib", "psutil", "safetensors", "pandas"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_worker_answers_from_the_package(staged):
+    talk = (
+        "import sys, barl.worker.client as client\n"
+        "with client.WorkerProcess() as worker:\n"
+        "    worker.call('hello')\n"
+        "print(client.__file__, 'torch' in sys.modules)\n"
+    )
+    done = run_staged(staged, "-c", talk)
+    assert done.returncode == 0, done.stderr
+    where, torch_here = done.stdout.split()
+    assert where.startswith(str(staged)) and torch_here == "False"
+
+
+def test_command_line_answers_from_the_package(staged):
+    done = run_staged(staged, "-c", "import sys; from barl.cli import main; sys.exit(main())", "--help")
+    assert done.returncode == 0, done.stderr
+    for command in ("project", "add", "train", "predict", "evaluate", "next", "export", "models"):
+        assert command in done.stdout
