@@ -30,7 +30,7 @@ class Series:
         uid: What ``read_series`` takes to tell it from others; never shown or stored.
         label: Modality and size, nothing about the patient.
         n_slices: Files (one may hold many frames).
-        files: Their paths, in order along the slice normal.
+        files: Their paths.
     """
 
     uid: str
@@ -50,9 +50,11 @@ def list_series(folder: Path | str) -> list[Series]:
         raise InputError(f"'{folder.name}' is not a folder.", "Choose the folder with the DICOM files.")
     found = []
     with quiet():
-        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder), True, True):
-            files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid, True, True)
-            if files and (header := _header(files[0])):
+        for place in (folder, *sorted(path for path in folder.rglob("*") if path.is_dir())):
+            for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(place), True):
+                files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(place), uid, True)
+                if not files or not (header := _header(files[0])):
+                    continue
                 size = header.GetSize()
                 slices = size[2] if len(files) == 1 and len(size) > 2 else len(files)
                 modality = header.GetMetaData(_MODALITY).strip() if header.HasMetaDataKey(_MODALITY) else "unknown"
@@ -102,14 +104,13 @@ def _header(file: str) -> sitk.ImageFileReader | None:
 
 def _read(series: Series, name: str) -> sitk.Image:
     with quiet():
-        if len(series.files) > 1:
-            _check_stack(series, name)
+        files = _stack(series, name) if len(series.files) > 1 else series.files
         try:
-            if len(series.files) == 1:
-                reader = _header(series.files[0])
+            if len(files) == 1:
+                reader = _header(files[0])
             else:
                 reader = sitk.ImageSeriesReader()
-                reader.SetFileNames(series.files)
+                reader.SetFileNames(files)
             image = reader.Execute()
         except RuntimeError:
             raise InputError(
@@ -123,8 +124,8 @@ def _read(series: Series, name: str) -> sitk.Image:
     return image
 
 
-def _check_stack(series: Series, name: str) -> None:
-    """Refuse slices that are not parallel, evenly spaced, and straight above each other."""
+def _stack(series: Series, name: str) -> list[str]:
+    """The files in the order of their slices; refused unless parallel, evenly spaced, and straight above each other."""
     headers = [_header(file) for file in series.files]
     if not all(headers):
         raise InputError(f"A slice of the DICOM series in '{name}' is damaged.", "Copy or export the series again.")
@@ -138,19 +139,21 @@ def _check_stack(series: Series, name: str) -> None:
             "Choose a series that is one stack of slices.",
         )
     normal = np.cross(cosines[0, :3], cosines[0, 3:])
-    steps = np.diff(positions, axis=0)
+    order = np.argsort(positions @ normal, kind="stable")
+    steps = np.diff(positions[order], axis=0)
     distances = steps @ normal
     usual = float(np.median(distances))
-    if usual == 0 or (np.abs(distances) < 1e-3).any():
+    if (distances < 1e-3).any():
         raise InputError(
             f"The DICOM series in '{name}' has several slices at one place (time points or echoes).",
             "Export one time point or echo as a series of its own.",
         )
-    tilt = float(np.degrees(np.arccos(np.clip(abs(usual) / np.linalg.norm(np.median(steps, axis=0)), 0, 1))))
+    tilt = float(np.degrees(np.arccos(np.clip(usual / np.linalg.norm(np.median(steps, axis=0)), 0, 1))))
     problems = []
-    if np.abs(distances - usual).max() > _UNEVEN * abs(usual):
-        problems.append(f"unevenly spaced slices ({abs(distances).min():.2f} to {abs(distances).max():.2f} mm)")
+    if np.abs(distances - usual).max() > _UNEVEN * usual:
+        problems.append(f"unevenly spaced slices ({distances.min():.2f} to {distances.max():.2f} mm apart)")
     if tilt > 0.5:
         problems.append(f"a gantry tilt of {tilt:.1f} degrees")
     if problems:
         raise InputError(f"The DICOM series in '{name}' has {' and '.join(problems)}.", _CONVERT)
+    return [series.files[n] for n in order]

@@ -83,7 +83,7 @@ class ImageStatistics:
         of the body. Percentiles, not extremes: an ADC map has a few voxels at -1000 as well.
         """
         low, middle, high = self.quantiles[0], self.quantiles[50], self.quantiles[-1]
-        plausible = -3100 <= low and 20 < high < 4100 and middle < 500
+        plausible = low >= -3100 and 20 < high < 4100 and middle < 500
         return plausible and (low <= -800 or (self.integral and low <= -50 and self.zero_share < _STRIPPED_SHARE))
 
 

@@ -177,7 +177,7 @@ def _read(path: Path) -> sitk.Image:
     if min(image.GetSize()) < 2:
         raise InputError(
             f"'{path.name}' has {' x '.join(map(str, image.GetSize()))} voxels: it is a single slice, not a volume.",
-            "Use a scan with at least two slices.",
+            "Use a scan with at least two slices; for DICOM, choose the folder of the series.",
         )
     axes = Grid.of(image).axes
     if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3:
@@ -264,7 +264,7 @@ def _finite(image: sitk.Image, name: str, notes: list[str] | None) -> sitk.Image
         return image
     if bad > _REPAIRED_SHARE * array.size:
         raise InputError(
-            f"'{name}' has {bad} voxels without a finite value (NaN or infinite), {100 * bad / array.size:.2g} % of it.",
+            f"'{name}' has {bad} voxels (of {array.size}) without a finite value (NaN or infinite).",
             "Export or compute the scan again, or replace those values.",
         )
     array = array.copy()
