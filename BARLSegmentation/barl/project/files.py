@@ -54,7 +54,7 @@ def staging_folder(parent: Path) -> Iterator[Path]:
     """A temporary folder inside ``parent`` to fill and then ``settle``; gone at the end if it was not moved."""
     folder = temporary_path(parent)
     try:
-        folder.mkdir()
+        folder.mkdir(parents=True)
     except OSError as error:
         raise storage_error(error, parent) from error
     try:
