@@ -22,7 +22,8 @@ def apply_temperature(probabilities: np.ndarray, temperature: float, axis: int =
     """Soften (temperature > 1) or sharpen (< 1) probabilities: softmax(log p / temperature) along the class axis."""
     if temperature == 1:
         return probabilities
-    powered = np.maximum(probabilities, _SMALLEST) ** (1 / temperature)
+    # Relative to the largest, so that no row of many classes underflows to 0/0.
+    powered = (probabilities / probabilities.max(axis=axis, keepdims=True)) ** (1 / temperature)
     return powered / powered.sum(axis=axis, keepdims=True)
 
 
