@@ -118,6 +118,8 @@ def check_labels(labels: Sequence[Label]) -> list[Label]:
             raise InputError(f"The label value {label.value} is out of range.", f"Use 1 to {LARGEST_VALUE}.")
         if not isinstance(label.name, str) or not label.name.strip():
             raise InputError(f"The label with the value {label.value} has no name.", "Give it a name.")
+        if label.name.strip().casefold() == "background":
+            raise InputError("A label is named 'background', which is the value 0.", "Give it another name.")
         whole = all(isinstance(part, int) and 0 <= part <= 255 for part in label.color)
         if len(label.color) != 3 or not whole:
             raise InputError(

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outlined cases as a data set for other programs.
+
+Two layouts: ``nnunet`` (raw data set of nnU-Net v2, documentation/dataset_format.md of github.com/MIC-DKFZ/nnUNet) and
+``plain`` (a folder per case). Cases carry their neutral ids, subjects are numbered: what the user typed as names stays in
+the project.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from barl.errors import InputError, ProjectError, storage_error
+from barl.images.geometry import Grid
+from barl.images.reading import write_image
+from barl.progress import Progress, silent
+from barl.project import files
+from barl.project.records import Case
+from barl.project.store import Project
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        folder: The data set.
+        layout: ``nnunet`` or ``plain``.
+        training: Ids of the cases for training.
+        held_out: Ids of the cases held out for evaluation.
+        files: All files, relative to ``folder``.
+    """
+
+    folder: Path
+    layout: str
+    training: list[str] = field(default_factory=list)
+    held_out: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+
+def export_dataset(
+    project: Project, folder: Path | str, layout: str = "nnunet", progress: Progress = silent
+) -> Exported:
+    """Write all accepted cases with their newest accepted label maps. All of it is written, or nothing.
+
+    In the layout ``nnunet`` label values become 1, 2, 3, ... in ascending order, as nnU-Net wants them; held-out cases
+    go to ``imagesTs`` and ``labelsTs``. In ``plain`` the values of the label table are kept.
+
+    Args:
+        project: The project.
+        folder: A new or empty folder.
+        layout: ``nnunet`` or ``plain``.
+        progress: Told about every case.
+
+    Raises:
+        InputError: The layout is unknown, the folder is not empty, or no case is accepted.
+        ProjectError: An accepted label map is not as it was stored.
+        StorageError: The disk is full or read-only.
+    """
+    if layout not in _LAYOUTS:
+        raise InputError(f"'{layout}' is no layout.", f"Use one of: {', '.join(_LAYOUTS)}.")
+    folder = Path(folder).absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not an empty folder.", "Choose a new or empty folder.")
+    cases = project.cases("accepted")
+    if not cases:
+        raise InputError("No case of the project is accepted.", "Accept the outline of at least one case first.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with files.staging_folder(folder.parent) as staging:
+            for done, case in enumerate(cases):
+                progress("export", done / len(cases), case.name)
+                _LAYOUTS[layout](project, case, _sound_label(project, case), staging)
+            _write_tables(project, cases, layout, staging)
+            files.flush_tree(staging)
+            if folder.exists():
+                folder.rmdir()
+            files.settle(staging, folder)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    progress("export", 1.0, "")
+    return Exported(
+        folder,
+        layout,
+        [case.id for case in cases if not case.held_out],
+        [case.id for case in cases if case.held_out],
+        sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
+    )
+
+
+def _sound_label(project: Project, case: Case) -> Path:
+    revision = project.newest(case.id, ("accepted",))
+    if not revision.path.is_file() or files.sha256(revision.path) != revision.sha256:
+        raise ProjectError(
+            f"The accepted outline of {case.name!r} is missing or not as it was stored.",
+            "Put it back from a backup, or outline the case again.",
+        )
+    return revision.path
+
+
+def _write_nnunet_case(project: Project, case: Case, label: Path, folder: Path) -> None:
+    part = "Ts" if case.held_out else "Tr"
+    images, labels = folder / f"images{part}", folder / f"labels{part}"
+    images.mkdir(exist_ok=True)
+    labels.mkdir(exist_ok=True)
+    for channel, image in enumerate(project.image_paths(case.id)):
+        shutil.copyfile(image, images / f"{case.id}_{channel:04d}.nii.gz")
+    place = labels / f"{case.id}.nii.gz"
+    if project.values == list(range(1, len(project.values) + 1)):
+        shutil.copyfile(label, place)
+        return
+    volume = sitk.ReadImage(str(label))
+    array = sitk.GetArrayViewFromImage(volume)
+    consecutive = np.searchsorted([0, *project.values], array)
+    smallest = np.uint8 if len(project.values) < 256 else np.uint16
+    write_image(Grid.of(volume).image(consecutive.astype(smallest)), place)
+
+
+def _write_plain_case(project: Project, case: Case, label: Path, folder: Path) -> None:
+    home = folder / case.id
+    home.mkdir()
+    for image in project.image_paths(case.id):
+        shutil.copyfile(image, home / image.name)
+    shutil.copyfile(label, home / "label.nii.gz")
+
+
+_LAYOUTS: dict[str, Callable[[Project, Case, Path, Path], None]] = {
+    "nnunet": _write_nnunet_case,
+    "plain": _write_plain_case,
+}
+
+
+def _write_tables(project: Project, cases: list[Case], layout: str, folder: Path) -> None:
+    subjects = {group: f"subject_{n:04d}" for n, group in enumerate(sorted({c.group for c in cases if c.group}), 1)}
+    rows = [(case.id, "yes" if case.held_out else "no", subjects.get(case.group, "")) for case in cases]
+    _write_csv(folder / "cases.csv", ("case", "held_out", "subject"), rows)
+    if layout == "plain":
+        table = [label.to_json() for label in project.labels]
+        (folder / "labels.json").write_text(json.dumps(table, indent=2), encoding="utf-8")
+        return
+    dataset = {
+        "channel_names": {str(k): channel.name for k, channel in enumerate(project.channels)},
+        "labels": {"background": 0} | {label.name: k for k, label in enumerate(project.labels, 1)},
+        "numTraining": sum(not case.held_out for case in cases),
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(dataset, indent=2), encoding="utf-8")
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: list[tuple]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])

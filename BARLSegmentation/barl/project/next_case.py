@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which case to outline next: where the model is unsure, and unlike what it has been taught already.
+
+The score is the weighted geometric mean of two numbers in [0, 1]: the case's uncertainty, relative to the most
+uncertain candidate, and its distance in the model's feature space to the nearest outlined case, relative to the farthest
+candidate (the greedy k-center choice of Sener and Savarese, "Active learning for convolutional neural networks: a
+core-set approach", ICLR 2018). For the first few ranks each chosen case counts as outlined for the next, so that several
+readers, or one with an afternoon, do not get near copies of the same case. What is not known is neutral.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from barl.project.records import Case
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all candidates of one ranking share: how many there are to compare with."""
+
+    predicted: int
+    compared: int
+    outlined: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A case to outline.
+
+    Attributes:
+        case: The case.
+        score: In [0, 1], higher is more useful.
+        uncertainty_rank: 1 for the most uncertain of those predicted.
+        difference: Share of the candidates that are no more unlike the outlined cases; None: not known.
+        context: Of the whole ranking.
+    """
+
+    case: Case
+    score: float
+    uncertainty_rank: int
+    difference: float | None
+    context: Context
+
+    @property
+    def reason(self) -> str:
+        """Why, in plain words. Made only when asked for: of thousands of candidates a few are shown."""
+        return f"{self._certainty()}{self._likeness()}"
+
+    def _certainty(self) -> str:
+        value, of = self.case.uncertainty, self.context.predicted
+        if value is None:
+            return "not predicted yet"
+        if of == 1:
+            return f"uncertain ({value:.2f})"
+        word = "uncertain" if self.uncertainty_rank <= (of + 1) // 2 else "rather certain"
+        return f"{word} ({value:.2f}, {_place(self.uncertainty_rank)} highest of {of})"
+
+    def _likeness(self) -> str:
+        if not self.context.outlined:
+            return "; no case is outlined so far"
+        if self.difference is None:
+            return "; not yet compared with the outlined cases"
+        likeness = (
+            "unlike" if self.difference > 2 / 3 else "a little unlike" if self.difference > 1 / 3 else "similar to"
+        )
+        these = "the case" if self.context.compared == 1 else f"the {self.context.compared} cases"
+        return f" and {likeness} {these} outlined so far"
+
+
+def rank_cases(cases: Sequence[Case], diversity: float = 0.5, spread: int = 10) -> list[Ranked]:
+    """Order the cases that wait for an outline, the most useful first.
+
+    Args:
+        cases: All cases of the project. Accepted, excluded and held-out ones are not ranked; the accepted ones that are
+            not held out are what the others are compared with.
+        diversity: Weight of the difference from the outlined cases, 0 to 1; the rest is the uncertainty's.
+        spread: How many first ranks to choose one by one, each unlike those before.
+
+    Returns:
+        The candidates in descending order of usefulness; equal ones in the order given.
+    """
+    candidates = [case for case in cases if case.state not in ("accepted", "excluded") and not case.held_out]
+    outlined = [case for case in cases if case.state == "accepted" and not case.held_out]
+    if not candidates:
+        return []
+    uncertainty = np.array([np.nan if c.uncertainty is None else c.uncertainty for c in candidates], dtype=np.float64)
+    known = ~np.isnan(uncertainty)
+    rank = _descending_ranks(uncertainty).tolist()
+    relative = _relative(uncertainty)
+    places, centers = _places(candidates, outlined)
+    distance = _nearest(places, centers)
+    difference = _shares(distance)
+    order, score = _order(relative, places, distance, diversity, spread)
+    context = Context(int(known.sum()), len(centers), len(outlined))
+    return [Ranked(candidates[k], score[k], rank[k], difference[k], context) for k in order]
+
+
+def _order(
+    relative: np.ndarray, places: np.ndarray, distance: np.ndarray, diversity: float, spread: int
+) -> tuple[list[int], list[float]]:
+    """Indices in descending order of score, and the scores: each chosen case draws its neighbours' scores down."""
+    sureness = relative ** (1 - diversity)
+    score = sureness * _relative(distance) ** diversity
+    placed = ~np.isnan(places[:, 0])
+    if not placed.any():
+        return np.argsort(-score, kind="stable").tolist(), score.tolist()
+    squares = np.einsum("nd,nd->n", places, places)
+    # Without an outlined case to compare with, the extent of the candidates is the yardstick.
+    farthest = np.nanmax(distance) if len(distance[~np.isnan(distance)]) else np.sqrt(np.nanmax(squares))
+    nearest, waiting = distance, np.ones(len(score), dtype=bool)
+    chosen: list[int] = []
+    for _ in range(min(spread, len(score))):
+        k = int(np.argmax(np.where(waiting, score, -1.0)))
+        chosen.append(k)
+        waiting[k] = False
+        if placed[k] and farthest > 0:
+            nearest = np.fmin(nearest, np.sqrt(np.maximum(squares - 2 * (places @ places[k]) + squares[k], 0)))
+            drawn = sureness * np.minimum(nearest / farthest, 1) ** diversity
+            score = np.where(waiting & placed, np.minimum(score, drawn), score)
+    rest = np.flatnonzero(waiting)
+    rest = rest[np.argsort(-score[rest], kind="stable")]
+    return [*chosen, *rest.tolist()], score.tolist()
+
+
+def _places(candidates: Sequence[Case], outlined: Sequence[Case]) -> tuple[np.ndarray, np.ndarray]:
+    """Standardized embeddings of the candidates [n, d], NaN where there is none to compare, and of the outlined [m, d].
+
+    Only embeddings of one model and one length can be compared: those that most candidates have.
+    """
+    kinds = Counter(_kind(case) for case in candidates if case.embedding is not None)
+    if not kinds:
+        return np.full((len(candidates), 1), np.nan), np.empty((0, 1))
+    kind = kinds.most_common(1)[0][0]
+    places = np.full((len(candidates), kind[1]), np.nan, dtype=np.float32)
+    rows = [k for k, case in enumerate(candidates) if case.embedding is not None and _kind(case) == kind]
+    places[rows] = np.stack([candidates[k].embedding for k in rows])
+    centers = [case.embedding for case in outlined if case.embedding is not None and _kind(case) == kind]
+    centers = np.stack(centers) if centers else np.empty((0, kind[1]), dtype=np.float32)
+    everything = np.concatenate([places[rows], centers])
+    # Features come in scales of their own; one large one must not decide alone.
+    sd = everything.std(axis=0)
+    sd[sd == 0] = 1.0
+    mean = everything.mean(axis=0)
+    return (places - mean) / sd, (centers - mean) / sd
+
+
+def _kind(case: Case) -> tuple[str | None, int]:
+    return case.model_id, len(case.embedding)
+
+
+def _nearest(places: np.ndarray, centers: np.ndarray, block: int = 512) -> np.ndarray:
+    """Euclidean distance [n] to the nearest center; NaN where the place is missing or there is no center."""
+    if not len(centers):
+        return np.full(len(places), np.nan)
+    nearest = np.full(len(places), np.inf, dtype=places.dtype)
+    sizes = np.einsum("md,md->m", centers, centers)
+    for start in range(0, len(centers), block):
+        # |a - b|^2 = |a|^2 - 2 a b + |b|^2: one matrix product instead of n x m x d differences.
+        part = sizes[start : start + block, None] - 2 * (centers[start : start + block] @ places.T)
+        nearest = np.minimum(nearest, part.min(axis=0))
+    return np.sqrt(np.maximum(nearest + np.einsum("nd,nd->n", places, places), 0)).astype(np.float64)
+
+
+def _relative(values: np.ndarray) -> np.ndarray:
+    """Values relative to the largest; unknown ones are taken as the median of the known, or as 1 if none is known."""
+    known = values[~np.isnan(values)]
+    if not len(known) or known.max() <= 0:
+        return np.ones(len(values))
+    return np.where(np.isnan(values), np.median(known), values) / known.max()
+
+
+def _descending_ranks(values: np.ndarray) -> np.ndarray:
+    """1 for the highest; equal values share the better rank."""
+    known = np.sort(values[~np.isnan(values)])
+    return len(known) - np.searchsorted(known, values, side="right") + 1
+
+
+def _shares(values: np.ndarray) -> list[float | None]:
+    """For each value the share of the known ones that are not larger; None where it is not known."""
+    known = np.sort(values[~np.isnan(values)])
+    shares = (np.searchsorted(known, values, side="right") / max(len(known), 1)).tolist()
+    return [None if unknown else share for share, unknown in zip(shares, np.isnan(values).tolist(), strict=True)]
+
+
+def _place(rank: int) -> str:
+    if rank == 1:
+        return "the"
+    ending = "th" if 10 <= rank % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(rank % 10, "th")
+    return f"the {rank}{ending}"
