@@ -47,7 +47,7 @@ class NetworkSpec:
     upsampling: tuple[str, ...] = ("deconv", "linear")
     residual: tuple[bool, ...] = (False, True)
     feature_level: int = 0
-    projector: int = 32
+    projector: int = 16
 
     def __post_init__(self) -> None:
         depth = len(self.widths)

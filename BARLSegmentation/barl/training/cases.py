@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cases brought to the model's grid once and kept on disk as plain arrays that every step maps into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from barl.errors import InputError, storage_error
+from barl.images.geometry import Grid
+from barl.images.preparation import prepare
+from barl.images.reading import read_channels, read_label
+from barl.progress import Progress, silent
+from barl.project.files import write_atomically
+
+from .plan import Plan
+
+VERSION = 1
+FOREGROUND_SAMPLES = 2000
+"""Voxels remembered per class to center patches on."""
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """A case as training sees it.
+
+    Attributes:
+        id: Neutral identifier.
+        images: One file per channel.
+        label: Label map, or ``None`` for an untouched case.
+        held_out: Used for validation alone, never for a training step.
+    """
+
+    id: str
+    images: list[Path]
+    label: Path | None = None
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class CachedCase:
+    """A prepared case on disk; arrays are memory-mapped when asked for.
+
+    Attributes:
+        id: Of the case.
+        folder: Where its arrays lie.
+        grid: Grid of the arrays.
+        labelled: Whether there is a label map.
+        held_out: As in ``CaseFiles``.
+    """
+
+    id: str
+    folder: Path
+    grid: Grid
+    labelled: bool
+    held_out: bool
+
+    @property
+    def image(self) -> np.ndarray:
+        """Normalised intensities, float16 ``[C, k, j, i]``."""
+        return np.load(self.folder / "image.npy", mmap_mode="r", allow_pickle=False)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Class indices, uint8 ``[k, j, i]``."""
+        return np.load(self.folder / "classes.npy", mmap_mode="r", allow_pickle=False)
+
+    @property
+    def foreground(self) -> np.ndarray:
+        """Sampled voxels of labels, int32 ``[n, 4]``: class, k, j, i."""
+        return np.load(self.folder / "foreground.npy", mmap_mode="r", allow_pickle=False)
+
+
+def cache_cases(
+    cases: Sequence[CaseFiles], plan: Plan, folder: Path, progress: Progress = silent
+) -> list[CachedCase]:
+    """Prepare all cases that are not yet in the cache for this plan and these files.
+
+    Raises:
+        InputError: A scan or label map cannot be used.
+        StorageError: The cache cannot be written.
+    """
+    cached = []
+    for number, case in enumerate(cases):
+        progress("preparing", number / len(cases), f"case {number + 1} of {len(cases)}")
+        target = folder / _key(case, plan)
+        try:
+            if not (target / "case.json").exists():
+                _write(case, plan, target)
+        except OSError as error:
+            raise storage_error(error, folder) from error
+        grid = Grid.from_json(json.loads((target / "case.json").read_text(encoding="utf-8")))
+        cached.append(CachedCase(case.id, target, grid, case.label is not None, case.held_out))
+    progress("preparing", 1.0, f"{len(cases)} cases")
+    return cached
+
+
+def _key(case: CaseFiles, plan: Plan) -> str:
+    """Name of a cache entry: changes with the files and with every part of the plan that shapes the arrays."""
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _existing(case)]
+    facts = [VERSION, files, plan.spacing, plan.orientation, plan.values, [n.to_json() for n in plan.normalisations]]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
+
+
+def _existing(case: CaseFiles) -> list[Path]:
+    paths = [*case.images, *([case.label] if case.label else [])]
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"The file {path.name} of case {case.id} is missing.", "Restore it or exclude the case.")
+    return paths
+
+
+def _write(case: CaseFiles, plan: Plan, folder: Path) -> None:
+    channels = read_channels(case.images)
+    label = read_label(case.label, Grid.of(channels[0]), plan.values) if case.label else None
+    prepared = prepare(channels, plan.normalisations, plan.spacing, plan.orientation, label=label)
+    folder.mkdir(parents=True, exist_ok=True)
+    # float16 holds normalised intensities to 0.1 % and halves what a step reads.
+    _save(folder / "image.npy", prepared.array.astype(np.float16))
+    if prepared.label is not None:
+        classes = np.searchsorted([0, *plan.values], prepared.label).astype(np.uint8)
+        _save(folder / "classes.npy", classes)
+        _save(folder / "foreground.npy", _sample_foreground(classes))
+    text = json.dumps(prepared.grid.to_json())
+    write_atomically(folder / "case.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _sample_foreground(classes: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    rows = [np.zeros((0, 4), np.int32)]
+    for value in np.unique(classes[classes > 0]):
+        voxels = np.argwhere(classes == value)
+        if len(voxels) > FOREGROUND_SAMPLES:
+            voxels = rng.choice(voxels, FOREGROUND_SAMPLES, replace=False)
+        rows.append(np.column_stack([np.full(len(voxels), value), voxels]).astype(np.int32))
+    return np.concatenate(rows)
+
+
+def label_on_scan(case: CaseFiles, plan: Plan) -> sitk.Image:
+    """The case's label map on the scan's own grid."""
+    return read_label(case.label, Grid.of(read_channels(case.images)[0]), plan.values)

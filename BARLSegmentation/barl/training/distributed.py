@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes, one batch: each computes its share, the losses see the joined batch.
+
+Losses such as batch Dice, masked means and lesion pairs are not means over items, so averaging the gradients of each
+process (as DistributedDataParallel does) would train something else than one process does. Here the branches' outputs
+are gathered, every process computes the same joined loss, and the gradients of its own share are summed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from barl.methods import Batch
+from barl.networks.branches import BranchOutput
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers (``rank`` 0 writes files)."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def join(cls, device: torch.device) -> World:
+        """Join the processes that ``torchrun`` started; alone without it."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls()
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
+
+    def agree(self, value: bool) -> bool:
+        """True for all as soon as it is true for one: nobody waits for a process that has stopped."""
+        if self.size == 1:
+            return value
+        flag = torch.tensor(float(value))
+        if dist.get_backend() == "nccl":
+            flag = flag.cuda()
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag.item())
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenate a tensor of all processes along the batch; the backward pass keeps the own part."""
+
+    @staticmethod
+    def forward(ctx, tensor: Tensor) -> Tensor:
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        ctx.own = slice(dist.get_rank() * len(tensor), (dist.get_rank() + 1) * len(tensor))
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        # Every process computes the same loss, so the gradient is the same everywhere: nothing to exchange.
+        return gradient[ctx.own].contiguous()
+
+
+def gather(tensor: Tensor, n_labelled: int) -> Tensor:
+    """The joined batch, labelled items of all processes first; each process has ``n_labelled`` of them."""
+    return torch.cat([_Gather.apply(part) for part in (tensor[:n_labelled], tensor[n_labelled:]) if len(part)])
+
+
+class JoinedNetwork(nn.Module):
+    """Stands for the network in a method's loss: takes the joined batch, runs the own share, returns all outputs.
+
+    Args:
+        network: The branches.
+        own: The own share, as the loader gave it.
+        rank: Of this process.
+    """
+
+    def __init__(self, network: nn.Module, own: Batch) -> None:
+        super().__init__()
+        self.network = network
+        self.own = own
+        self.n_branches = network.n_branches
+
+    def joined(self) -> Batch:
+        own = self.own
+        n = own.n_labelled
+        return Batch(gather(own.weak, n), gather(own.strong, n), gather(own.label, len(own.label)))
+
+    def scales(self, x: Tensor, branch: int = 0) -> BranchOutput:
+        size, n = dist.get_world_size(), self.own.n_labelled
+        rank = dist.get_rank()
+        unlabelled = (len(x) - n * size) // size
+        mine = torch.cat(
+            [x[rank * n : (rank + 1) * n], x[n * size + rank * unlabelled : n * size + (rank + 1) * unlabelled]]
+        )
+        output = self.network.scales(mine, branch)
+        # A method that looks at the labelled part alone passes only that.
+        logits = [gather(z.float(), n) for z in output.logits]
+        return BranchOutput(logits, gather(output.features.float(), n))
+
+
+def sum_gradients(network: nn.Module) -> None:
+    """Add up the gradients of all processes, in one message."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+    dist.all_reduce(flat)
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        # A part of the network that no process used keeps no gradient, as with one process.
+        if parameter.grad is not None or bool(part.any()):
+            parameter.grad = part.view_as(parameter)

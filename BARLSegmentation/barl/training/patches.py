@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Patches and their two views. Each is a function of (seed, iteration, slot) alone, so a run resumes exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from barl.errors import InputError
+from barl.methods import Batch
+
+from .cases import CachedCase
+from .plan import Plan
+
+_LABELLED, _UNLABELLED = 0, 1
+
+
+class Patches(Dataset):
+    """Batch number t, made from scratch.
+
+    Args:
+        plan: Patch, batch and augmentation.
+        cases: Prepared cases; held-out ones are left out.
+        unlabelled: Whether to add unlabelled patches.
+        rank: This process among ``world``; each takes its share of the slots.
+        world: Number of processes.
+
+    Raises:
+        InputError: The batch cannot be shared evenly among the processes.
+    """
+
+    def __init__(
+        self, plan: Plan, cases: Sequence[CachedCase], unlabelled: bool = True, rank: int = 0, world: int = 1
+    ) -> None:
+        self.plan = plan
+        self.pools = (
+            [case for case in cases if case.labelled and not case.held_out],
+            [case for case in cases if not case.labelled and not case.held_out] if unlabelled else [],
+        )
+        self.wanted = (plan.batch_labelled if self.pools[0] else 0, plan.batch_unlabelled if self.pools[1] else 0)
+        if any(count % world for count in self.wanted):
+            raise InputError(
+                f"A batch of {self.wanted[0]} + {self.wanted[1]} patches cannot be shared by {world} processes.",
+                "Choose batch sizes that are multiples of the number of processes.",
+            )
+        self.slots = [(kind, slot) for kind, count in enumerate(self.wanted) for slot in range(rank, count, world)]
+
+    def __len__(self) -> int:
+        return self.plan.iterations
+
+    def __getitem__(self, iteration: int) -> Batch:
+        weak, strong, labels = [], [], []
+        for kind, slot in self.slots:
+            rng = np.random.default_rng([self.plan.seed, iteration, kind, slot])
+            pool = self.pools[kind]
+            # Shuffled rounds: every case comes once before any comes twice.
+            turn, place = divmod(iteration * self.wanted[kind] + slot, len(pool))
+            case = pool[np.random.default_rng([self.plan.seed, kind, turn]).permutation(len(pool))[place]]
+            image, classes = cut_patch(case, self.plan, rng, kind == _LABELLED)
+            weak.append(image)
+            strong.append(disturb(image, rng))
+            if classes is not None:
+                labels.append(classes)
+        empty = torch.zeros(0, *self.plan.patch, dtype=torch.long)
+        return Batch(torch.stack(weak), torch.stack(strong), torch.stack(labels) if labels else empty)
+
+
+def loader(patches: Patches, start: int, stop: int, workers: int, pin: bool = False) -> DataLoader:
+    """Batches ``start .. stop`` in order, prepared ahead by ``workers`` processes."""
+    return DataLoader(
+        patches,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin,
+    )
+
+
+def cut_patch(
+    case: CachedCase, plan: Plan, rng: np.random.Generator, labelled: bool
+) -> tuple[Tensor, Tensor | None]:
+    """A randomly placed, rotated, scaled and mirrored patch.
+
+    Outside the scan, intensities repeat the edge (as prediction does) and labels are background.
+
+    Returns:
+        Image float32 ``[C, k, j, i]`` and classes int64 ``[k, j, i]`` (``None`` if not labelled).
+    """
+    image = case.image
+    shape, patch = np.array(image.shape[1:]), np.array(plan.patch)
+    center = _center(case, shape, patch, rng, labelled and rng.random() < plan.foreground)
+    angles = np.array(plan.rotate_degrees) * rng.uniform(-1, 1, 3)
+    factor = np.exp(rng.uniform(-1, 1) * np.log(plan.scale))
+    # Columns are where the patch's axes (k, j, i) point to in the scan, in voxels; spacing keeps rotations rigid.
+    spacing = np.array(case.grid.spacing)[::-1]
+    turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    axes = (turn * spacing) / spacing[:, None] * factor
+    for axis in plan.mirror_axes:
+        if rng.random() < 0.5:
+            axes[:, axis] *= -1
+    reach = np.abs(axes) @ (patch / 2) + 1
+    low = np.clip(np.floor(center - reach), 0, shape - 1).astype(int)
+    high = np.clip(np.ceil(center + reach) + 1, low + 1, shape).astype(int)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    grid = _sampling_grid(axes, center - low, patch, high - low)
+    source = torch.from_numpy(image[(slice(None), *box)].astype(np.float32))[None]
+    out = F.grid_sample(source, grid, "bilinear", "border", align_corners=True)[0]
+    if not labelled:
+        return out, None
+    classes = torch.from_numpy(case.classes[box].astype(np.float32))[None, None]
+    return out, F.grid_sample(classes, grid, "nearest", "zeros", align_corners=True)[0, 0].long()
+
+
+def _center(
+    case: CachedCase, shape: np.ndarray, patch: np.ndarray, rng: np.random.Generator, on_label: bool
+) -> np.ndarray:
+    """Center of a patch in voxels: on a random label voxel or anywhere, the patch inside the scan where it fits."""
+    half = (patch - 1) / 2
+    low, high = np.minimum(half, (shape - 1) / 2), np.maximum(shape - 1 - half, (shape - 1) / 2)
+    if on_label and len(foreground := case.foreground):
+        present = np.unique(foreground[:, 0])
+        voxels = foreground[foreground[:, 0] == rng.choice(present)]
+        return np.clip(voxels[rng.integers(len(voxels)), 1:], low, high)
+    return rng.uniform(low, high)
+
+
+def _sampling_grid(axes: np.ndarray, center: np.ndarray, patch: np.ndarray, shape: np.ndarray) -> Tensor:
+    """``grid_sample`` coordinates ``[1, k, j, i, 3]`` (x, y, z in -1..1) of a patch in a box of ``shape``."""
+    half = np.maximum((shape - 1) / 2, 0.5)
+    # affine_grid runs over -1..1 of the patch in (x, y, z); the matrix brings that to -1..1 of the box.
+    matrix = axes * ((patch - 1) / 2) / half[:, None]
+    shift = (center - (shape - 1) / 2) / half
+    theta = np.column_stack([matrix[::-1, ::-1], shift[::-1]]).astype(np.float32)
+    return F.affine_grid(torch.from_numpy(theta)[None], [1, 1, *map(int, patch)], align_corners=True)
+
+
+def disturb(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Strong view of ``[C, k, j, i]``: gamma 0.7-1.5, contrast and brightness +-20 %, blur 0.5-1.0 voxels, noise 0.1.
+
+    Each with probability 1/2 and per channel; intensities are normalised, so brightness counts in standard deviations.
+    """
+    out = image.clone()
+    for channel in out:
+        if rng.random() < 0.5:
+            low, high = channel.min(), channel.max()
+            extent = (high - low).clamp_min(1e-6)
+            channel.copy_(((channel - low) / extent).pow(rng.uniform(0.7, 1.5)) * extent + low)
+        if rng.random() < 0.5:
+            channel.mul_(rng.uniform(0.8, 1.2)).add_(rng.uniform(-0.2, 0.2))
+        if rng.random() < 0.5:
+            ndimage.gaussian_filter(channel.numpy(), rng.uniform(0.5, 1.0), output=channel.numpy(), truncate=3.0)
+        if rng.random() < 0.5:
+            noise = torch.from_numpy(rng.standard_normal(channel.shape, dtype=np.float32))
+            channel.add_(noise.mul_(0.1).clamp_(-0.2, 0.2))
+    return out

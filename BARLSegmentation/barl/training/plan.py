@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training plan: every number that a run needs, chosen from the cases and the device, said in words, overridable."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from barl import methods
+from barl.errors import InputError
+from barl.images.fingerprint import CaseFingerprint
+from barl.images.intensity import Normalisation, choose_normalisation
+from barl.networks.branches import NetworkSpec
+from barl.project.labels import Label
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a kind of device can carry.
+
+    Attributes:
+        widths: Feature channels per level.
+        patch_voxels: Upper limit of a patch.
+        volume_voxels: A median scan with more voxels is trained at coarser spacing.
+        iterations: Default length of a run.
+    """
+
+    widths: tuple[int, ...]
+    patch_voxels: int
+    volume_voxels: float
+    iterations: int
+
+
+CPU = Budget((8, 16, 32, 64), 50_000, 4e6, 400)
+GPU = Budget((32, 64, 128, 256, 320), 128**3, 6e7, 15_000)
+BYTES_PER_VOXEL = 1200
+"""Activations kept for the backward pass, per patch voxel, patch and branch, at width 32 in half precision (estimate)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run's settings; written as ``plan.json``.
+
+    Attributes:
+        labels: The label table, ascending; class c is the c-th label.
+        channels: Channel names.
+        normalisations: One per channel.
+        spacing: Training spacing (x, y, z) in mm, axes towards ``orientation``.
+        orientation: Axis directions of the training grid.
+        patch: Patch ``(k, j, i)`` in voxels.
+        network: The branches.
+        mirror_axes: Array axes (0 = k, 1 = j, 2 = i) that augmentation may flip.
+        batch_labelled: Labelled patches per step.
+        batch_unlabelled: Unlabelled patches per step, if the method uses them.
+        iterations: Length of the run.
+        minutes: Time budget that replaces ``iterations`` once the step time is known; ``None`` for no limit.
+        method: Name of the method.
+        settings: The method's settings that differ from its defaults.
+        learning_rate: At the start; falls to zero as ``(1 - t/T)^0.9``.
+        weight_decay: Of AdamW.
+        precision: ``"auto"`` (half precision where the device has it) or ``"float32"``.
+        foreground: Share of labelled patches centered on a label.
+        rotate_degrees: Largest random rotation about each axis (k, j, i).
+        scale: Largest random scaling, as a factor.
+        seed: Of everything random.
+        validations: How often during the run the held-out cases are predicted.
+        loader_workers: Processes that prepare patches.
+        reasons: Why a value was chosen, in words.
+    """
+
+    labels: tuple[Label, ...]
+    channels: tuple[str, ...]
+    normalisations: tuple[Normalisation, ...]
+    spacing: tuple[float, float, float]
+    patch: Triple
+    network: NetworkSpec
+    orientation: str = "LPS"
+    mirror_axes: tuple[int, ...] = ()
+    batch_labelled: int = 2
+    batch_unlabelled: int = 2
+    iterations: int = 400
+    minutes: float | None = None
+    method: str = "barl"
+    settings: dict[str, Any] = field(default_factory=dict)
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    precision: str = "auto"
+    foreground: float = 0.5
+    rotate_degrees: tuple[float, float, float] = (15.0, 15.0, 15.0)
+    scale: float = 1.2
+    seed: int = 0
+    validations: int = 4
+    loader_workers: int = 1
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def values(self) -> list[int]:
+        return [label.value for label in self.labels]
+
+    def to_json(self) -> dict[str, Any]:
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data["labels"] = [label.to_json() for label in self.labels]
+        data["normalisations"] = [normalisation.to_json() for normalisation in self.normalisations]
+        data["network"] = self.network.to_json()
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            InputError: A field is missing or unknown.
+        """
+        try:
+            tuples = {
+                name: tuple(data[name])
+                for name in ("channels", "spacing", "patch", "mirror_axes", "rotate_degrees")
+                if name in data
+            }
+            return cls(
+                **{
+                    **data,
+                    **tuples,
+                    "labels": tuple(Label.from_json(row) for row in data["labels"]),
+                    "normalisations": tuple(Normalisation.from_json(n) for n in data["normalisations"]),
+                    "network": NetworkSpec.from_json(data["network"]),
+                }
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"The training plan cannot be read ({error}).", "Make a new plan.") from error
+
+    def in_words(self) -> str:
+        """The plan as a person would say it, a line per choice."""
+        method = methods.get(self.method)
+        batch = f"{self.batch_labelled} outlined"
+        if method.uses_unlabelled:
+            batch += f" + {self.batch_unlabelled} untouched"
+        length = f"{self.minutes:g} minutes" if self.minutes else f"{self.iterations} iterations"
+        lines = {
+            "method": f"{method.title}, {length}",
+            "labels": ", ".join(f"{label.value} {label.name}" for label in self.labels),
+            "spacing": " x ".join(f"{s:.3g}" for s in self.spacing) + " mm (x, y, z)",
+            "patch": " x ".join(map(str, self.patch)) + " voxels (k, j, i)",
+            "network": f"{self.network.n_branches} branches of widths {', '.join(map(str, self.network.widths))}",
+            "batch": f"{batch} patches a step",
+            "normalisations": ", ".join(
+                f"{name}: {n.scheme}" for name, n in zip(self.channels, self.normalisations, strict=True)
+            ),
+            "mirror_axes": "left-right mirroring" if self.mirror_axes else "no mirroring",
+        }
+        return "\n".join(
+            f"{name.replace('_', ' '):15s}{text}" + (f" ({self.reasons[name]})" if name in self.reasons else "")
+            for name, text in lines.items()
+        )
+
+
+def make_plan(
+    fingerprints: Sequence[CaseFingerprint],
+    labels: Sequence[Label],
+    channels: Sequence[str],
+    device: str = "cpu",
+    memory_bytes: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Choose a plan for these cases on this device.
+
+    Args:
+        fingerprints: Of all cases, outlined or not.
+        labels: The project's label table.
+        channels: The project's channel names.
+        device: ``"cpu"``, ``"cuda"``...; a CPU gets a smaller network.
+        memory_bytes: Memory of the device; limits the patch on a GPU.
+        overrides: ``Plan`` fields with values to use instead; ``widths`` replaces those of the network.
+
+    Raises:
+        InputError: No case, or an override that no plan has.
+    """
+    if not fingerprints:
+        raise InputError("There is no case to plan a training for.", "Add scans to the project first.")
+    overrides = dict(overrides or {})
+    known = {f.name for f in dataclasses.fields(Plan)} | {"widths"}
+    unknown = sorted(set(overrides) - known)
+    if unknown:
+        raise InputError(f"A training plan has no value {unknown[0]!r}.", f"It has: {', '.join(sorted(known))}.")
+    budget = CPU if device == "cpu" else GPU
+    widths = tuple(overrides.pop("widths", budget.widths))
+    reasons = {}
+    spacings, extents = zip(*(_in_lps(f) for f in fingerprints), strict=True)
+    spacing = np.median(spacings, axis=0)
+    reasons["spacing"] = f"the median of {len(fingerprints)} scans"
+    extent = np.median(extents, axis=0)
+    voxels = np.prod(extent / spacing)
+    if "spacing" in overrides:
+        spacing = np.array(overrides["spacing"], dtype=float)
+        reasons["spacing"] = "as asked for"
+    elif voxels > budget.volume_voxels:
+        spacing = _coarser(spacing, extent, budget.volume_voxels)
+        reasons["spacing"] = f"coarser than the scans, which have {voxels / 1e6:.0f} million voxels, for the device's sake"
+    limit = budget.patch_voxels
+    if memory_bytes and device != "cpu":
+        limit = min(limit, int(0.6 * memory_bytes / (BYTES_PER_VOXEL * widths[0] / 32 * 2 * 4)))
+        reasons["patch"] = f"what {memory_bytes / 2**30:.0f} GiB of memory carry"
+    shape = np.maximum(np.round(extent / spacing), 1)[::-1]
+    patch = np.array(overrides.get("patch", _patch(shape, limit)))
+    strides, kernels = _levels(patch, spacing[::-1], len(widths))
+    divisor = np.prod(strides, axis=0)
+    if "patch" not in overrides:
+        patch = np.maximum(np.round(patch / divisor), 1) * divisor
+    elif np.any(patch % divisor):
+        raise InputError(
+            f"A patch of {' x '.join(map(str, patch))} cannot be halved often enough.",
+            f"Use multiples of {' x '.join(map(str, divisor))}.",
+        )
+    method = methods.get(overrides.get("method", "barl"))
+    method(overrides.get("settings"))
+    lateral = any(label.lateral for label in labels)
+    reasons["mirror_axes"] = "the labels tell left from right" if lateral else "no label tells left from right"
+    isotropic = max(spacing) < 2 * min(spacing)
+    plan = Plan(
+        labels=tuple(sorted(labels, key=lambda label: label.value)),
+        channels=tuple(channels),
+        normalisations=tuple(choose_normalisation([f.channels[c] for f in fingerprints]) for c in range(len(channels))),
+        spacing=tuple(round(float(s), 4) for s in spacing),
+        patch=tuple(int(edge) for edge in patch),
+        network=NetworkSpec(
+            len(channels), len(labels) + 1, widths, strides, kernels, n_branches=method.n_branches
+        ),
+        mirror_axes=() if lateral else (2,),
+        iterations=budget.iterations,
+        rotate_degrees=(15.0, 15.0, 15.0) if isotropic else (15.0, 0.0, 0.0),
+        reasons=reasons,
+    )
+    for name in ("spacing", "patch"):
+        overrides.pop(name, None)
+    return dataclasses.replace(plan, **{k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()})
+
+
+def _in_lps(fingerprint: CaseFingerprint) -> tuple[np.ndarray, np.ndarray]:
+    """Spacing and extent in mm along left-right, anterior-posterior, inferior-superior."""
+    order = [next(n for n, code in enumerate(fingerprint.orientation) if code in pair) for pair in ("LR", "AP", "SI")]
+    spacing = np.array(fingerprint.spacing)[order]
+    return spacing, spacing * np.array(fingerprint.size)[order]
+
+
+def _coarser(spacing: np.ndarray, extent: np.ndarray, voxels: float) -> np.ndarray:
+    """Spacing of a median scan with at most ``voxels``: the finest axes are coarsened first, so none is wasted."""
+    spacing = spacing.copy()
+    while np.prod(extent / spacing) > voxels:
+        finest = spacing <= spacing.min() * 1.05
+        spacing[finest] *= 1.05
+    return spacing
+
+
+def _patch(shape: np.ndarray, limit: int) -> np.ndarray:
+    """Patch ``(k, j, i)``: the median scan's shape, its largest edge cut until it has at most ``limit`` voxels."""
+    patch = shape.copy()
+    while np.prod(patch) > limit:
+        axis = int(np.argmax(patch))
+        patch[axis] -= max(1, patch[axis] // 32)
+    return patch
+
+
+def _levels(patch: np.ndarray, spacing: np.ndarray, depth: int) -> tuple[tuple[Triple, ...], tuple[Triple, ...]]:
+    """Strides and kernels ``(k, j, i)`` per level: an axis is halved, and convolved along, once it is not much coarser
+    than the finest one; no edge becomes shorter than 4."""
+    edges, spacing = np.array(patch, dtype=float), np.array(spacing, dtype=float)
+    strides, kernels = [(1, 1, 1)], []
+    for level in range(depth):
+        near = spacing < 2 * spacing.min()
+        kernels.append(tuple(3 if n else 1 for n in near))
+        if level == depth - 1:
+            break
+        halve = near & (edges / 2 >= 4)
+        strides.append(tuple(2 if h else 1 for h in halve))
+        edges, spacing = np.where(halve, edges / 2, edges), np.where(halve, spacing * 2, spacing)
+    return tuple(strides), tuple(kernels)

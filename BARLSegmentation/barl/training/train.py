@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: resumable to the bit, stoppable at any step, and smaller when memory runs out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from barl import __version__, methods
+from barl.errors import DeviceError, InputError, storage_error
+from barl.inference.device import autocast_dtype, choose_device
+from barl.models.card import ModelCard
+from barl.models.disk import load_model, save_model
+from barl.networks.branches import build_network
+from barl.project.files import write_atomically
+
+from .cases import CachedCase, CaseFiles, cache_cases
+from .checkpoint import load_checkpoint, save_checkpoint
+from .distributed import JoinedNetwork, World, sum_gradients
+from .patches import Patches, loader
+from .plan import Plan
+from .validation import Validation, validate
+
+MEASURED_STEPS = 10
+"""Steps after which a budget in minutes is turned into a number of iterations."""
+CLIP_NORM = 5.0
+REPORT_SECONDS = 1.0
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass
+class TrainResult:
+    """How a run ended.
+
+    Attributes:
+        model_folder: The model, or ``None`` if the run was stopped before its end.
+        iterations: Steps done.
+        seconds: Time of the training steps, all sittings together.
+        metrics: Held-out scores (see ``Validation.to_json``), empty without held-out cases.
+        stopped: Whether it was stopped early; it can be resumed.
+        plan: The plan as carried out (smaller if memory ran out).
+    """
+
+    model_folder: Path | None
+    iterations: int
+    seconds: float
+    metrics: dict[str, Any]
+    stopped: bool
+    plan: Plan
+
+
+def _ignore(event: dict[str, Any]) -> None:
+    """Nobody listens."""
+
+
+def train(
+    plan: Plan,
+    cases: Sequence[CaseFiles],
+    folder: Path,
+    *,
+    device: str = "auto",
+    warm_start: Path | None = None,
+    resume: bool = False,
+    cache: Path | None = None,
+    on_event: Callable[[dict[str, Any]], None] = _ignore,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainResult:
+    """Train a model.
+
+    Args:
+        plan: What to do.
+        cases: Outlined, untouched and held-out cases.
+        folder: The run's folder: gets ``plan.json``, the checkpoint, and finally ``model/``.
+        device: See ``choose_device``.
+        warm_start: Folder of a model to start from.
+        resume: Go on from the checkpoint in ``folder``; the plan there wins over ``plan``.
+        cache: Where prepared cases are kept, ``folder/cache`` by default.
+        on_event: Gets ``progress`` and ``log`` events (see ``docs/worker-protocol.md``).
+        should_stop: Asked at every step; true ends the run after a checkpoint.
+
+    Raises:
+        InputError: No outlined case, or a case that cannot be used.
+        ModelError: The warm start or the checkpoint cannot be used.
+        DeviceError: No such device, or too little memory for the smallest patch.
+        StorageError: The disk is full or read-only.
+    """
+    target = choose_device(device)
+    world = World.join(target)
+    if target.type == "cuda" and world.size > 1:
+        target = torch.device("cuda", world.local_rank)
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    if resume and (folder / "plan.json").exists():
+        plan = Plan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
+    if not any(case.label and not case.held_out for case in cases):
+        raise InputError("No outlined case to learn from.", "Outline and accept at least one case, then train.")
+    emit = on_event if world.rank == 0 else _ignore
+
+    def tell(stage: str, fraction: float, message: str = "") -> None:
+        emit({"event": "progress", "stage": stage, "fraction": fraction, "message": message})
+
+    cached = cache_cases(cases, plan, cache or folder / "cache", tell)
+    if not any(case.labelled and not case.held_out and len(case.foreground) for case in cached):
+        raise InputError("All outlined cases are empty.", "Outline at least one structure, accept the case, then train.")
+    while True:
+        try:
+            return _Run(plan, cached, folder, target, world, emit, should_stop).go(warm_start, resume)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            smaller = _smaller(plan)
+            emit({"event": "log", "message": f"Out of memory: {_difference(plan, smaller)}."})
+            plan, resume = smaller, resume or (folder / "checkpoint.safetensors").exists()
+        if target.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+@dataclass
+class _Run:
+    """One attempt at a plan: holds the network, the optimizer and what has been measured."""
+
+    plan: Plan
+    cases: list[CachedCase]
+    folder: Path
+    device: torch.device
+    world: World
+    emit: Callable[[dict[str, Any]], None]
+    should_stop: Callable[[], bool]
+    iteration: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def go(self, warm_start: Path | None, resume: bool) -> TrainResult:
+        torch.manual_seed(self.plan.seed)
+        self.method = methods.get(self.plan.method)(self.plan.settings)
+        self.network = build_network(self.plan.network, self.plan.seed).to(self.device)
+        self.parent = self._load_parent(warm_start) if warm_start else None
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=self.plan.learning_rate, weight_decay=self.plan.weight_decay
+        )
+        self.amp = autocast_dtype(self.device) if self.plan.precision == "auto" else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
+        if resume:
+            self._load_checkpoint()
+        self._write_plan()
+        stopped = self._steps()
+        self._save_checkpoint()
+        if stopped:
+            return TrainResult(None, self.iteration, self.seconds, {}, True, self.plan)
+        self.emit({"event": "progress", "stage": "validating", "fraction": 0.0, "message": ""})
+        validation = self._validate(overlap=0.5)
+        metrics = validation.to_json() if validation else {}
+        model = self.folder / "model"
+        if self.world.rank == 0:
+            save_model(model, self._card(validation, metrics), self.network.state_dict())
+        self.emit({"event": "progress", "stage": "validating", "fraction": 1.0, "message": "", "values": metrics})
+        return TrainResult(model, self.iteration, self.seconds, metrics, False, self.plan)
+
+    def _load_parent(self, folder: Path) -> str:
+        card, parent = load_model(folder, str(self.device))
+        if parent.spec != self.plan.network:
+            self.emit(
+                {"event": "log", "message": f"The model {card.name} has another network: training starts afresh."}
+            )
+            return ""
+        self.network.load_state_dict(parent.state_dict())
+        return card.id
+
+    def _load_checkpoint(self) -> None:
+        facts = load_checkpoint(self.folder, self.network, self.optimizer)
+        self.iteration, self.seconds, self.history = facts["iteration"], facts["seconds"], facts["history"]
+        self.parent = facts["parent"]
+        self.scaler.load_state_dict(facts["scaler"])
+
+    def _save_checkpoint(self) -> None:
+        if self.world.rank == 0:
+            facts = {
+                "iteration": self.iteration,
+                "seconds": self.seconds,
+                "history": self.history,
+                "parent": self.parent,
+                "scaler": self.scaler.state_dict(),
+            }
+            save_checkpoint(self.folder, self.network, self.optimizer, facts)
+
+    def _write_plan(self) -> None:
+        if self.world.rank == 0:
+            text = json.dumps(self.plan.to_json(), indent=1)
+            try:
+                write_atomically(self.folder / "plan.json", lambda path: path.write_text(text, encoding="utf-8"))
+            except OSError as error:
+                raise storage_error(error, self.folder) from error
+
+    def _batches(self, stop: int):
+        patches = Patches(
+            self.plan, self.cases, self.method.uses_unlabelled, self.world.rank, self.world.size
+        )
+        workers = self.plan.loader_workers if stop - self.iteration > MEASURED_STEPS else 0
+        return iter(loader(patches, self.iteration, stop, workers, self.device.type == "cuda"))
+
+    def _steps(self) -> bool:
+        """Run to the end; true if stopped before it."""
+        started = last_report = last_checkpoint = time.monotonic()
+        before, first = self.seconds, self.iteration
+        timed = self.plan.minutes is not None and self.iteration < MEASURED_STEPS
+        batches = self._batches(MEASURED_STEPS if timed else self.plan.iterations)
+        self.network.train()
+        while self.iteration < self.plan.iterations:
+            if timed and self.iteration == MEASURED_STEPS:
+                self._set_length((time.monotonic() - started) / max(self.iteration - first, 1))
+                batches, timed = self._batches(self.plan.iterations), False
+            if self.world.agree(self.should_stop()):
+                return True
+            losses = self.step(next(batches))
+            self.iteration += 1
+            now = time.monotonic()
+            self.seconds = before + now - started
+            if self._validation_due():
+                self._record(self._validate())
+            if now - last_report >= REPORT_SECONDS or self.iteration == self.plan.iterations:
+                self._report(losses, (now - started) / (self.iteration - first))
+                last_report = now
+            if now - last_checkpoint >= CHECKPOINT_SECONDS:
+                self._save_checkpoint()
+                last_checkpoint = now
+        return False
+
+    def _set_length(self, seconds_a_step: float) -> None:
+        # 5 % are left for validation and saving.
+        length = max(int(self.plan.minutes * 60 * 0.95 / seconds_a_step), MEASURED_STEPS + 1)
+        self.plan = dataclasses.replace(self.plan, iterations=length, minutes=None)
+        self._write_plan()
+        self.emit({"event": "log", "message": f"{length} iterations fit the time ({seconds_a_step:.2f} s each)."})
+
+    def step(self, batch: methods.Batch) -> dict[str, torch.Tensor]:
+        """One optimizer step on a batch; returns the parts of the loss."""
+        batch = batch.to(self.device)
+        progress = min(self.iteration / self.plan.iterations, 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.learning_rate * (1.0 - progress) ** 0.9
+        network: Any = self.network
+        if self.world.size > 1:
+            network = JoinedNetwork(self.network, batch)
+            batch = network.joined()
+        half = torch.autocast(self.device.type, self.amp) if self.amp else nullcontext()
+        with half:
+            losses = self.method.loss(network, batch, self.iteration, self.plan.iterations)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(losses["total"]).backward()
+        if self.world.size > 1:
+            sum_gradients(self.network)
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP_NORM)
+        if self.scaler.is_enabled() or math.isfinite(float(norm)):
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _validation_due(self) -> bool:
+        n = self.plan.validations
+        return n > 0 and self.iteration < self.plan.iterations and self.iteration % -(-self.plan.iterations // n) == 0
+
+    def _validate(self, overlap: float = 0.25) -> Validation | None:
+        if self.world.rank != 0:
+            return None
+        return validate(self.network, self.cases, self.plan, self.device, self.amp, overlap)
+
+    def _record(self, validation: Validation | None) -> None:
+        if validation:
+            values = {f"dice {value}": score for value, score in validation.dice.items()}
+            self.history.append({"iteration": self.iteration, **values})
+            self._report({}, self.seconds / self.iteration, values)
+
+    def _report(
+        self, losses: dict[str, torch.Tensor], seconds_a_step: float, values: dict[str, float] | None = None
+    ) -> None:
+        numbers = {name: round(float(value), 5) for name, value in losses.items()}
+        self.emit(
+            {
+                "event": "progress",
+                "stage": "training",
+                "fraction": self.iteration / self.plan.iterations,
+                "eta_s": round((self.plan.iterations - self.iteration) * seconds_a_step, 1),
+                "values": {"iteration": self.iteration, **numbers, **(values or {})},
+            }
+        )
+
+    def _card(self, validation: Validation | None, metrics: dict[str, Any]) -> ModelCard:
+        plan = self.plan
+        training = [case for case in self.cases if not case.held_out]
+        return ModelCard(
+            id=uuid.uuid4().hex[:12],
+            name=f"{self.method.title} {self.iteration} iterations",
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            labels=list(plan.labels),
+            channels=list(plan.channels),
+            spacing=plan.spacing,
+            orientation=plan.orientation,
+            normalisations=list(plan.normalisations),
+            patch=plan.patch,
+            network=plan.network.to_json(),
+            mirror_axes=list(plan.mirror_axes),
+            method=plan.method,
+            settings={
+                **dataclasses.asdict(self.method.settings),
+                **{
+                    name: getattr(plan, name)
+                    for name in ("iterations", "batch_labelled", "batch_unlabelled", "learning_rate", "seed")
+                },
+            },
+            data={
+                "labelled": sum(case.labelled for case in training),
+                "unlabelled": sum(not case.labelled for case in training),
+                "held_out": sum(case.held_out for case in self.cases),
+            },
+            metrics=metrics,
+            temperature=validation.temperature if validation else 1.0,
+            parent=self.parent or None,
+            versions=_versions(),
+        )
+
+
+def _versions() -> dict[str, str]:
+    found = {"barl": __version__}
+    for package in ("torch", "monai", "SimpleITK", "numpy", "scipy", "safetensors"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        text in str(error) for text in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def _smaller(plan: Plan) -> Plan:
+    """The next rung of the ladder: half the batch, then a smaller patch.
+
+    Raises:
+        DeviceError: There is no smaller one.
+    """
+    if max(plan.batch_labelled, plan.batch_unlabelled) > 1:
+        return dataclasses.replace(
+            plan,
+            batch_labelled=max(1, plan.batch_labelled // 2),
+            batch_unlabelled=max(1, plan.batch_unlabelled // 2),
+        )
+    patch, divisor = np.array(plan.patch), np.array(plan.network.divisor)
+    room = patch - 2 * divisor
+    if room.max() < 0:
+        raise DeviceError(
+            "The device's memory is too small even for the smallest patch.", "Train on the CPU or with fewer channels."
+        )
+    axis = int(np.argmax(np.where(room >= 0, patch, 0)))
+    patch[axis] -= divisor[axis]
+    return dataclasses.replace(plan, patch=tuple(int(edge) for edge in patch))
+
+
+def _difference(plan: Plan, smaller: Plan) -> str:
+    if plan.patch != smaller.patch:
+        return f"the patch shrinks from {'x'.join(map(str, plan.patch))} to {'x'.join(map(str, smaller.patch))} voxels"
+    before, after = (f"{p.batch_labelled} + {p.batch_unlabelled}" for p in (plan, smaller))
+    return f"the batch shrinks from {before} to {after} patches"

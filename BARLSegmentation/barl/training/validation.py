@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The held-out cases: Dice per label during a run, temperature and calibration at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from barl.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
+from barl.evaluation.metrics import dice
+from barl.inference.sliding_window import predict_array
+
+from .cases import CachedCase
+from .plan import Plan
+
+CALIBRATION_VOXELS = 20_000
+"""Voxels a case contributes to the temperature, drawn at random."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a network scores on held-out cases, on the training grid.
+
+    Attributes:
+        dice: Label value -> mean Dice of the branches' mean; nan where no case has the label.
+        branch_dice: The same for each branch by itself.
+        temperature: Fitted on these cases.
+        calibration_error: Expected calibration error at temperature 1.
+        calibrated_error: The same at ``temperature``.
+    """
+
+    dice: dict[int, float]
+    branch_dice: list[dict[int, float]]
+    temperature: float
+    calibration_error: float
+    calibrated_error: float
+
+    @property
+    def mean_dice(self) -> float:
+        return _mean(list(self.dice.values()))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "dice": {str(value): score for value, score in self.dice.items()},
+            "mean_dice": self.mean_dice,
+            "branch_dice": [{str(v): score for v, score in branch.items()} for branch in self.branch_dice],
+            "calibration_error": self.calibration_error,
+            "calibrated_error": self.calibrated_error,
+        }
+
+
+def validate(
+    network: nn.Module,
+    cases: Sequence[CachedCase],
+    plan: Plan,
+    device: torch.device,
+    amp_dtype: torch.dtype | None,
+    overlap: float = 0.25,
+) -> Validation | None:
+    """Predict the held-out cases and compare; ``None`` if no held-out case is outlined."""
+    cases = [case for case in cases if case.held_out and case.labelled]
+    if not cases:
+        return None
+    rng = np.random.default_rng(0)
+    scores: list[list[dict[int, float]]] = []
+    sampled_p, sampled_classes = [], []
+    for case in cases:
+        p = predict_array(
+            network,
+            case.image.astype(np.float32),
+            plan.patch,
+            overlap=overlap,
+            device=device,
+            amp_dtype=amp_dtype,
+            branches=range(network.n_branches),
+        )
+        truth = np.asarray(case.classes)
+        maps = [p.mean(axis=0), *p]
+        scores.append(
+            [{v: dice(m.argmax(0), truth, c) for c, v in enumerate(plan.values, start=1)} for m in maps]
+        )
+        chosen = rng.choice(truth.size, min(CALIBRATION_VOXELS, truth.size), replace=False)
+        sampled_p.append(maps[0].reshape(len(maps[0]), -1)[:, chosen].T)
+        sampled_classes.append(truth.reshape(-1)[chosen])
+    probabilities, classes = np.concatenate(sampled_p), np.concatenate(sampled_classes)
+    temperature = fit_temperature(probabilities, classes)
+    means = [{v: _mean([case[m][v] for case in scores]) for v in plan.values} for m in range(len(scores[0]))]
+    return Validation(
+        means[0],
+        means[1:],
+        temperature,
+        _calibration_error(probabilities, classes),
+        _calibration_error(apply_temperature(probabilities, temperature), classes),
+    )
+
+
+def _calibration_error(probabilities: np.ndarray, classes: np.ndarray) -> float:
+    return float(expected_calibration_error(probabilities.max(1), probabilities.argmax(1) == classes))
+
+
+def _mean(values: list[float]) -> float:
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
