@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gaussian-weighted sliding window whose memory does not grow with the length of the scan.
 
-Each window weighs with MONAI's importance map: a Gaussian, sigma = patch / 8, not below 0.001. The floor matters: without
+Each window weighs as in MONAI: a Gaussian, sigma = patch / 8, not below 0.001. The floor matters: without
 it 5 % of the voxels of a small volume get another label (measured with an untrained network).
 
 Logits are averaged, not probabilities: one softmax per voxel instead of one per window and voxel. Softmax only knows

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is kept of a prediction on the model's grid, in as few bytes as it needs."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from barl.inference.sliding_window import Slab
+from barl.inference.uncertainty import join_branches, levels_of, score_levels
+
+
+class ModelMaps:
+    """Maps on the model's grid, filled slab by slab: three bytes a voxel unless more is asked for.
+
+    Args:
+        shape: ``(k, j, i)``.
+        n_classes: Classes including background.
+        n_branches: Branches joined.
+        temperature: Calibration of the probabilities.
+        keep_probabilities: Keep the probabilities of the labels, too.
+        keep_components: Keep entropy and disagreement, too.
+
+    Attributes:
+        classes: Class of each voxel, uint8 (uint16 for more than 255).
+        candidates: Likeliest class leaving out the background.
+        uncertainty: uint8, 255 means 1.
+        entropy, disagreement: Its components, uint8, or None.
+        probabilities: float16 ``[L, k, j, i]`` of classes 1..L, or None.
+        branch_voxels: Voxels of each label in each branch by itself, ``[n_branches, L]``.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        n_classes: int,
+        n_branches: int,
+        *,
+        temperature: float = 1.0,
+        keep_probabilities: bool = False,
+        keep_components: bool = False,
+    ) -> None:
+        dtype = np.uint8 if n_classes <= 256 else np.uint16
+        self.temperature = temperature
+        self.classes = np.empty(shape, dtype)
+        self.candidates = np.empty(shape, dtype)
+        self.uncertainty = np.empty(shape, np.uint8)
+        self.entropy = np.empty(shape, np.uint8) if keep_components else None
+        self.disagreement = np.empty(shape, np.uint8) if keep_components and n_branches > 1 else None
+        self.probabilities = np.empty((n_classes - 1, *shape), np.float16) if keep_probabilities else None
+        self.branch_voxels = np.zeros((n_branches, n_classes - 1), np.int64)
+        self._levels = np.zeros((2, 256), np.int64)
+
+    def add(self, slab: Slab, box: tuple[slice, slice, slice]) -> None:
+        """Enter a slab of the windowed volume, of which these maps are the part ``box`` (k, j, i)."""
+        first, last = max(slab.planes.start, box[0].start), min(slab.planes.stop, box[0].stop)
+        if first >= last:
+            return
+        logits = slab.logits[:, :, first - slab.start : last - slab.start, box[1], box[2]]
+        log_probabilities = Slab(first, logits).log_probabilities()
+        joined = join_branches(log_probabilities, self.temperature)
+        rows = slice(first - box[0].start, last - box[0].start)
+        self.classes[rows] = _bytes(joined.probabilities.argmax(dim=0), self.classes.dtype)
+        self.candidates[rows] = _bytes(joined.probabilities[1:].argmax(dim=0) + 1, self.classes.dtype)
+        self.uncertainty[rows] = _levels(joined.uncertainty)
+        if self.entropy is not None:
+            self.entropy[rows] = _levels(joined.entropy)
+        if self.disagreement is not None:
+            self.disagreement[rows] = _levels(joined.disagreement)
+        if self.probabilities is not None:
+            self.probabilities[:, rows] = joined.probabilities[1:].half().cpu().numpy()
+        n_classes = log_probabilities.shape[1]
+        for voxels, branch in zip(self.branch_voxels, log_probabilities.argmax(dim=1), strict=True):
+            voxels += branch.flatten().bincount(minlength=n_classes)[1:].cpu().numpy()
+        foreground = self.classes[rows] > 0
+        for levels, mask in zip(self._levels, (foreground, ~foreground), strict=True):
+            levels += levels_of(self.uncertainty[rows][mask])
+
+    def case_uncertainty(self) -> float:
+        """See ``uncertainty.score_levels``."""
+        return score_levels(*self._levels)
+
+
+def _levels(fraction: Tensor) -> np.ndarray:
+    return _bytes((fraction * 255).round(), np.dtype(np.uint8))
+
+
+def _bytes(values: Tensor, dtype: np.dtype) -> np.ndarray:
+    return values.byte().cpu().numpy() if dtype == np.uint8 else values.int().cpu().numpy().astype(dtype)

@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model kept warm, and what it says about a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+import torch.nn.functional as F
+
+from barl.errors import DeviceError
+from barl.images.geometry import Grid, Roi, axes_between
+from barl.images.preparation import prepare, restore_label, restore_probabilities
+from barl.inference.device import autocast_dtype, choose_device
+from barl.inference.hotspots import HotSpot, find_hotspots, half_a_bit
+from barl.inference.maps import ModelMaps
+from barl.inference.sliding_window import stream
+from barl.models.card import ModelCard
+from barl.models.disk import check_channels, load_model
+from barl.networks.branches import BranchPair
+from barl.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class LabelVolume:
+    """How large a structure is, and how far the branches differ about it.
+
+    Attributes:
+        value, name: The label.
+        ml: Volume in the label map.
+        low_ml, high_ml: Smallest and largest volume among the label map and each branch by itself; with a single branch
+            (fast prediction) both are ``ml``.
+    """
+
+    value: int
+    name: str
+    ml: float
+    low_ml: float
+    high_ml: float
+
+
+@dataclass
+class Prediction:
+    """What a model says about a scan; all images lie on the scan's own grid.
+
+    Attributes:
+        label: Label values (not classes), uint8 or uint16; background outside the region of interest.
+        uncertainty: float32 in [0, 1] in steps of 1/255: the maximum of the next two.
+        entropy, disagreement: float32 in [0, 1], on request; no disagreement with a single branch.
+        probabilities: Label value -> float32 image, on request.
+        hotspots: Most worth a look first.
+        volumes: One for each label.
+        case_uncertainty: One number in [0, 1] to rank cases by, see ``uncertainty.score_levels``.
+        embedding: Features of the scan, to tell how alike two scans are.
+        seconds: Stage -> time it took.
+        notes: Sentences for the user: whatever went differently from what was asked.
+    """
+
+    label: sitk.Image
+    uncertainty: sitk.Image
+    hotspots: list[HotSpot]
+    volumes: list[LabelVolume]
+    case_uncertainty: float
+    embedding: list[float]
+    entropy: sitk.Image | None = None
+    disagreement: sitk.Image | None = None
+    probabilities: dict[int, sitk.Image] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def details(self) -> dict:
+        """Everything but the images, as plain JSON types."""
+        return {
+            "case_uncertainty": self.case_uncertainty,
+            "volumes": [asdict(volume) for volume in self.volumes],
+            "hotspots": [hotspot.to_json() for hotspot in self.hotspots],
+            "seconds": dict(self.seconds),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Effort:
+    """One rung of the ladder that prediction climbs down when memory runs out."""
+
+    device: torch.device
+    batch_size: int
+    accumulate_on: torch.device
+
+
+class Predictor:
+    """A model, ready to predict scan after scan.
+
+    Args:
+        card: What the model needs.
+        network: Its network.
+        device: Where to compute.
+        fast: First branch only and windows that overlap by a quarter instead of a half: about a fifth of the work, no
+            disagreement and no spread of the volumes.
+        batch_size: Windows per network call; by default 4 on a GPU and 1 on a CPU, which gains nothing from more.
+        half: Compute in half precision where the device does so in hardware.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        network: BranchPair,
+        device: torch.device | str = "cpu",
+        *,
+        fast: bool = False,
+        batch_size: int | None = None,
+        half: bool = True,
+    ) -> None:
+        self.card = card
+        self.device = torch.device(device)
+        self.network = network.eval()
+        self.branches = (0,) if fast else tuple(range(network.n_branches))
+        self.overlap = 0.25 if fast else 0.5
+        self.batch_size = batch_size or (1 if self.device.type == "cpu" else 4)
+        self.half = half
+
+    @classmethod
+    def load(cls, model_folder: Path, device: str = "auto", fast: bool = False) -> Predictor:
+        """Read a model from disk.
+
+        Raises:
+            ModelError: The model is missing, damaged or of a future format.
+            DeviceError: No such device.
+        """
+        chosen = choose_device(device)
+        card, network = load_model(Path(model_folder))
+        return cls(card, network, chosen, fast=fast)
+
+    def predict(
+        self,
+        channels: Sequence[sitk.Image],
+        roi: Roi | None = None,
+        want_probabilities: bool = False,
+        want_components: bool = False,
+        progress: Progress = silent,
+    ) -> Prediction:
+        """Predict one scan.
+
+        Args:
+            channels: The scan, one image per channel of the model in its order, on one grid.
+            roi: Predict this box only. The network sees a quarter of a patch beyond it, for context.
+            want_probabilities: Give the calibrated probability of each label as well.
+            want_components: Give entropy and disagreement as well.
+            progress: Told of the stages preparing, predicting and restoring; may raise ``Cancelled``.
+
+        Raises:
+            ModelError: The scan has not the model's channels.
+            InputError: The channels differ in geometry, or the ROI lies outside.
+            DeviceError: Not even the last resort has memory enough.
+        """
+        card, clock = self.card, _Clock()
+        check_channels(card, len(channels))
+        progress("preparing", 0.0, "Bringing the scan to the model's grid")
+        wide = roi and self._with_context(roi)
+        prepared = prepare(channels, card.normalisations, card.spacing, card.orientation, roi=wide)
+        array, scan_grid = prepared.array, prepared.scan_grid
+        start, stop = roi.box(prepared.grid) if roi else ((0, 0, 0), prepared.grid.size)
+        grid = prepared.grid.crop(start, stop)
+        box = tuple(slice(a, b) for a, b in zip(start[::-1], stop[::-1], strict=True))
+        exact = _same_voxels(grid, scan_grid)
+        clock.lap("preparing")
+
+        notes: list[str] = []
+        maps, embedding = self._climb_down(
+            array, box, want_probabilities or not exact, want_components, progress, notes
+        )
+        del prepared, array
+        clock.lap("predicting")
+
+        progress("restoring", 0.0, "Bringing the result onto the scan's grid")
+        hotspots = self._hotspots(maps, grid)
+        progress("restoring", 0.4, "Bringing the result onto the scan's grid")
+        table = np.array([0, *card.values], np.uint8 if max(card.values) < 256 else np.uint16)
+        label = restore_label(table[maps.classes], grid, scan_grid) if exact else _label(maps, table, grid, scan_grid)
+        progress("restoring", 0.7, "Bringing the result onto the scan's grid")
+        prediction = Prediction(
+            label=label,
+            uncertainty=_fraction(maps.uncertainty, grid, scan_grid),
+            hotspots=hotspots,
+            volumes=self._volumes(label, maps, grid),
+            case_uncertainty=maps.case_uncertainty(),
+            embedding=embedding,
+            entropy=None if maps.entropy is None else _fraction(maps.entropy, grid, scan_grid),
+            disagreement=None if maps.disagreement is None else _fraction(maps.disagreement, grid, scan_grid),
+            probabilities=_probabilities(maps, table, grid, scan_grid) if want_probabilities else None,
+            notes=notes,
+        )
+        clock.lap("restoring")
+        progress("restoring", 1.0, "Done")
+        prediction.seconds = clock.seconds
+        return prediction
+
+    def ladder(self) -> Iterator[Effort]:
+        """What to try in turn: fewer windows at once, then the accumulators on the CPU, then all on the CPU."""
+        cpu = torch.device("cpu")
+        yield Effort(self.device, self.batch_size, self.device)
+        if self.batch_size > 1:
+            yield Effort(self.device, 1, self.device)
+        if self.device.type != "cpu":
+            yield Effort(self.device, 1, cpu)
+            yield Effort(cpu, 1, cpu)
+
+    def _climb_down(
+        self,
+        array: np.ndarray,
+        box: tuple[slice, slice, slice],
+        keep_probabilities: bool,
+        keep_components: bool,
+        progress: Progress,
+        notes: list[str],
+    ) -> tuple[ModelMaps, list[float]]:
+        """Run the network with the first effort that fits in memory; if that is not the best, ``notes`` says so."""
+        for effort in self.ladder():
+            try:
+                maps = ModelMaps(
+                    tuple(part.stop - part.start for part in box),
+                    len(self.card.labels) + 1,
+                    len(self.branches),
+                    temperature=self.card.temperature,
+                    keep_probabilities=keep_probabilities,
+                    keep_components=keep_components,
+                )
+                embedding = self._run(array, box, maps, effort, progress)
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+            else:
+                if effort.device != self.device:
+                    notes.append(f"The memory of {self.device} did not suffice, so the CPU computed.")
+                elif (effort.batch_size, effort.accumulate_on) != (self.batch_size, self.device):
+                    notes.append(f"The memory of {self.device} was short, so it computed in smaller steps.")
+                return maps, embedding
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        raise DeviceError(
+            "The memory does not suffice to predict this scan.", "Draw a region of interest or close other programs."
+        )
+
+    def _run(
+        self,
+        array: np.ndarray,
+        box: tuple[slice, slice, slice],
+        maps: ModelMaps,
+        effort: Effort,
+        progress: Progress,
+    ) -> list[float]:
+        """Fill the maps; returns the embedding."""
+        network = self.network.to(effort.device)
+        progress("predicting", 0.0, f"Predicting on {effort.device}")
+        slabs = stream(
+            network,
+            array,
+            self.card.patch,
+            overlap=self.overlap,
+            batch_size=effort.batch_size,
+            device=effort.device,
+            amp_dtype=autocast_dtype(effort.device) if self.half else None,
+            branches=self.branches,
+            accumulate_on=effort.accumulate_on,
+            advance=lambda fraction: progress("predicting", fraction, f"Predicting on {effort.device}"),
+        )
+        for slab in slabs:
+            maps.add(slab, box)
+        return self._embedding(array, effort.device)
+
+    @torch.inference_mode()
+    def _embedding(self, array: np.ndarray, device: torch.device) -> list[float]:
+        """Bottleneck features of the whole scan, reduced to half a patch per axis: one small network call."""
+        divisor = self.network.spec.divisor
+        edges = zip(array.shape[1:], self.card.patch, divisor, strict=True)
+        size = [max(1, round(min(n, edge / 2) / d)) * d for n, edge, d in edges]
+        small = F.adaptive_avg_pool3d(torch.from_numpy(array)[None], size)
+        return self.network.describe(small.to(device))[0].float().cpu().tolist()
+
+    def _with_context(self, roi: Roi) -> Roi:
+        """The ROI with a quarter of a patch around it, and at least as large as a patch."""
+        edge = max(n * mm for n, mm in zip(self.card.patch[::-1], self.card.spacing, strict=True))
+        return replace(roi, half_size_mm=tuple(max(half + edge / 4, edge / 2) for half in roi.half_size_mm))
+
+    def _hotspots(self, maps: ModelMaps, grid: Grid) -> list[HotSpot]:
+        values = self.card.values
+        threshold = half_a_bit(len(values) + 1)
+        found = find_hotspots(maps.uncertainty, grid, maps.candidates, threshold=threshold)
+        return [replace(spot, label=values[spot.label - 1] if spot.label else 0) for spot in found]
+
+    def _volumes(self, label: sitk.Image, maps: ModelMaps, grid: Grid) -> list[LabelVolume]:
+        view, voxel_ml = sitk.GetArrayViewFromImage(label), Grid.of(label).voxel_ml
+        volumes = []
+        for n, entry in enumerate(sorted(self.card.labels, key=lambda entry: entry.value)):
+            ml = float(np.count_nonzero(view == entry.value) * voxel_ml)
+            members = [ml, *(maps.branch_voxels[:, n] * grid.voxel_ml).tolist()] if len(self.branches) > 1 else [ml]
+            volumes.append(LabelVolume(entry.value, entry.name, ml, min(members), max(members)))
+        return volumes
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Every back end of torch says so in its own class or only in words."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _same_voxels(grid: Grid, scan_grid: Grid) -> bool:
+    """Whether the model's grid is the scan's with its axes re-ordered, so that the way back needs no interpolation."""
+    return bool(np.allclose(grid.oriented(axes_between(grid, scan_grid)).spacing, scan_grid.spacing, rtol=1e-6))
+
+
+def _fraction(levels: np.ndarray, grid: Grid, scan_grid: Grid) -> sitk.Image:
+    """uint8 levels ``[k, j, i]`` as float32 in [0, 1] on the scan's grid; only uint8 is held beside the result."""
+    out = np.empty(scan_grid.shape, np.uint8)
+    for rows, slab in restore_probabilities(levels[None], grid, scan_grid):
+        out[rows] = np.rint(slab[0])
+    return sitk.ShiftScale(scan_grid.image(out), 0, 1 / 255, sitk.sitkFloat32)
+
+
+def _label(maps: ModelMaps, table: np.ndarray, grid: Grid, scan_grid: Grid) -> sitk.Image:
+    """Labels on the scan's grid from interpolated probabilities."""
+    out = np.empty(scan_grid.shape, table.dtype)
+    for rows, slab in restore_probabilities(maps.probabilities, grid, scan_grid):
+        background = 1 - slab.sum(axis=0, keepdims=True)
+        out[rows] = table[np.concatenate([background, slab]).argmax(axis=0)]
+    return scan_grid.image(out)
+
+
+def _probabilities(maps: ModelMaps, table: np.ndarray, grid: Grid, scan_grid: Grid) -> dict[int, sitk.Image]:
+    images = {}
+    for n, value in enumerate(table[1:].tolist()):
+        out = np.empty(scan_grid.shape, np.float32)
+        for rows, slab in restore_probabilities(maps.probabilities[n : n + 1], grid, scan_grid):
+            out[rows] = slab[0]
+        images[value] = scan_grid.image(out)
+    return images
