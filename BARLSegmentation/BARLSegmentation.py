@@ -217,7 +217,7 @@ class BARLSegmentationTest(ScriptedLoadableModuleTest):
             path = Path(folder) / "project"
             labels = [Label(1, "lesion", (255, 0, 0)), Label(2, "edema", (0, 255, 0))]
             with Project.create(path, "self test", labels, [Channel("T1")]) as project:
-                project.add_case("case 1", channel_images=[image], label=label)
+                project.add_case("case 1", [image], label=label)
             logic.openProject(str(path))
             case = logic.cases()[0]
             loaded = logic.loadCase(case.id)

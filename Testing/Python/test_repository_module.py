@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The module's logic on Slicer's own MRML and VTK classes (slicer-core), and its panel's names against its .ui file."""
+
+from __future__ import annotations
+
+import re
+import types
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from barl.errors import ProjectError
+from barl.project.labels import Channel, Label
+from barl.project.store import Project
+
+MODULE = Path(__file__).resolve().parents[2] / "BARLSegmentation"
+LABELS = [Label(1, "lesion", (255, 0, 0)), Label(4, "edema", (0, 128, 255)), Label(7, "necrosis", (20, 40, 60))]
+
+
+@pytest.fixture(scope="module")
+def a_scene(tmp_path_factory):
+    """A scene with the Volumes and Segmentations logics, as Slicer has them, without its window."""
+    slicer = pytest.importorskip("slicer", reason="the host extra (slicer-core) is not installed")
+    scene = slicer.vtkMRMLScene()
+    application = slicer.vtkSlicerApplicationLogic()
+    application.SetTemporaryPath(str(tmp_path_factory.mktemp("slicer")))
+    application.SetMRMLScene(scene)
+    colors = application.GetColorLogic()
+    colors.SetMRMLScene(scene)
+    colors.AddDefaultColorNodes()
+    application.SetModuleLogic("Colors", colors)
+    logics = {"Volumes": slicer.vtkSlicerVolumesLogic(), "Segmentations": slicer.vtkSlicerSegmentationsModuleLogic()}
+    for name, logic in logics.items():
+        logic.SetMRMLScene(scene)
+        logic.SetMRMLApplicationLogic(application)
+        application.SetModuleLogic(name, logic)
+    modules = {name.lower(): types.SimpleNamespace(logic=lambda logic=logic: logic) for name, logic in logics.items()}
+    slicer.mrmlScene, slicer.modules = scene, types.SimpleNamespace(**modules)
+    yield scene
+    for logic in logics.values():
+        logic.SetMRMLScene(None)
+    application.SetMRMLScene(None)
+    del slicer.mrmlScene, slicer.modules
+
+
+@pytest.fixture
+def a_loader(a_scene):
+    from BARLSegmentationLib.logic.CaseLoader import CaseLoader
+
+    a_scene.Clear(False)
+    return CaseLoader()
+
+
+def an_image(array: np.ndarray) -> sitk.Image:
+    """Oblique, anisotropic, off the origin."""
+    image = sitk.GetImageFromArray(array)
+    c, s = np.cos(0.3), np.sin(0.3)
+    image.SetDirection((c, -s, 0, s, c, 0, 0, 0, 1))
+    image.SetSpacing((0.8, 1.1, 3.0))
+    image.SetOrigin((12.0, -34.0, 56.0))
+    return image
+
+
+@pytest.fixture
+def a_label_array() -> np.ndarray:
+    array = np.zeros((9, 11, 13), np.uint8)
+    array[2:5, 3:6, 4:9] = 1
+    array[6, 2:4, 2:4] = 7  # nothing of label 4
+    return array
+
+
+@pytest.fixture
+def a_project(tmp_path, a_label_array):
+    rng = np.random.default_rng(0)
+    channels = [Channel("T1"), Channel("FLAIR")]
+    with Project.create(tmp_path / "project", "study", LABELS, channels) as project:
+        images = [an_image(rng.normal(100, 20, a_label_array.shape).astype(np.float32)) for _ in channels]
+        project.add_case("outlined", images, label=an_image(a_label_array))
+        project.add_case("untouched", images)
+    return tmp_path / "project"
+
+
+def test_reader_lists_cases_and_counts_states(a_project):
+    from BARLSegmentationLib.logic.ProjectReader import ProjectReader
+
+    reader = ProjectReader()
+    assert reader.cases() == []
+    reader.open(str(a_project))
+    assert [case.name for case in reader.cases()] == ["outlined", "untouched"]
+    assert reader.stateCounts(reader.cases()) == {"accepted": 1, "new": 1}
+    with pytest.raises(ProjectError):
+        reader.open(a_project / "cases")
+    assert reader.project is None, "a project that was closed is not shown any longer"
+
+
+def test_looking_locks_nobody_out(a_project):
+    from BARLSegmentationLib.logic.ProjectReader import ProjectReader
+
+    reader = ProjectReader()
+    reader.open(a_project)
+    with Project.open(a_project) as other:
+        other.set_state(other.case("untouched").id, "excluded")
+    assert reader.stateCounts(reader.cases()) == {"accepted": 1, "excluded": 1}
+    reader.close()
+
+
+@pytest.mark.host
+def test_case_comes_with_its_geometry_names_colors_and_voxels(a_loader, a_project, a_label_array):
+    import slicer
+
+    with Project.open(a_project, read_only=True) as project:
+        loaded = a_loader.load(project, project.case("outlined").id)
+        path = project.image_paths(project.case("outlined").id)[0]
+    assert [node.GetName() for node in loaded.volumes] == ["outlined T1", "outlined FLAIR"]
+
+    stored = sitk.ReadImage(str(path))
+    matrix = slicer.util.arrayFromVTKMatrix(_ijk_to_ras(loaded.volumes[0]))
+    for index in ((0, 0, 0), (12, 0, 0), (3, 10, 8)):
+        expected = np.array(stored.TransformIndexToPhysicalPoint(index)) * (-1, -1, 1)
+        np.testing.assert_allclose((matrix @ (*index, 1))[:3], expected, atol=1e-3)
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(loaded.volumes[0]), sitk.GetArrayFromImage(stored))
+
+    segmentation = loaded.segmentation.GetSegmentation()
+    segments = [segmentation.GetNthSegment(n) for n in range(segmentation.GetNumberOfSegments())]
+    assert [segment.GetName() for segment in segments] == ["lesion", "edema", "necrosis"]
+    assert [segment.GetLabelValue() for segment in segments] == [1, 4, 7]
+    for segment, label in zip(segments, LABELS, strict=True):
+        np.testing.assert_allclose(np.array(segment.GetColor()) * 255, label.color, atol=0.5)
+    for n, label in enumerate(LABELS):
+        found = slicer.util.arrayFromSegmentBinaryLabelmap(
+            loaded.segmentation, segmentation.GetNthSegmentID(n), loaded.volumes[0]
+        )
+        found = np.zeros_like(a_label_array) if found is None else found
+        np.testing.assert_array_equal(found != 0, a_label_array == label.value)
+
+
+@pytest.mark.host
+def test_loading_again_keeps_the_edit_and_adds_nothing(a_loader, a_project):
+    with Project.open(a_project, read_only=True) as project:
+        case = project.case("outlined").id
+        first = a_loader.load(project, case)
+        first.segmentation.GetSegmentation().AddEmptySegment("", "drawn by the user")
+        nodes = a_loader.scene.GetNumberOfNodes()
+        again = a_loader.load(project, case)
+    assert a_loader.scene.GetNumberOfNodes() == nodes
+    assert again.segmentation is first.segmentation and again.volumes == first.volumes
+    assert again.segmentation.GetSegmentation().GetNumberOfSegments() == 4
+
+
+@pytest.mark.host
+def test_newer_revision_is_loaded_beside_the_older(a_loader, a_project, a_label_array):
+    with Project.open(a_project) as project:
+        case = project.case("outlined").id
+        first = a_loader.load(project, case)
+        smaller = np.where(a_label_array == 7, 0, a_label_array).astype(np.uint8)
+        project.store_revision(case, an_image(smaller), "accepted", author="reader")
+        second = a_loader.load(project, case)
+    assert second.segmentation is not first.segmentation
+    assert second.volumes == first.volumes
+
+
+@pytest.mark.host
+def test_case_without_outline_has_no_segmentation(a_loader, a_project):
+    with Project.open(a_project, read_only=True) as project:
+        assert a_loader.load(project, project.case("untouched").id).segmentation is None
+
+
+@pytest.mark.host
+def test_damaged_image_is_one_sentence(a_loader, a_project):
+    with Project.open(a_project, read_only=True) as project:
+        case = project.case("untouched").id
+        project.image_paths(case)[0].write_bytes(b"not an image")
+        with pytest.raises(ProjectError, match="cannot be read"):
+            a_loader.load(project, case)
+
+
+def _ijk_to_ras(volume):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return matrix
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The panel
+
+
+def test_panel_uses_only_widgets_of_its_ui_file():
+    ui = ElementTree.parse(MODULE / "Resources" / "UI" / "BARLSegmentation.ui")
+    names = {element.get("name") for element in ui.iter("widget")}
+    used = set(re.findall(r"self\.ui\.(\w+)", (MODULE / "BARLSegmentation.py").read_text(encoding="utf-8")))
+    assert used and used <= names, sorted(used - names)
+
+
+def test_panel_names_a_text_for_every_case_state():
+    from barl.project.records import CASE_STATES
+
+    text = (MODULE / "BARLSegmentation.py").read_text(encoding="utf-8")
+    assert all(f'"{state}": _(' in text for state in CASE_STATES)
