@@ -18,15 +18,13 @@ import SimpleITK as sitk
 from barl.errors import InputError
 from barl.images.geometry import Grid, Roi, axes_between, axes_towards
 from barl.images.intensity import Normalisation
+from barl.images.resampling import AxisWeights, resample_labels, slabs
 
 # Spacings nearer than this are the same: the voxels of a 20 cm scan shift by at most 1 mm at its edge.
 _SAME_SPACING = 0.01
 
 # An axis this much coarser than the finest is interpolated linearly: a cubic would swing between thick slices.
 _ANISOTROPY = 3.0
-
-# Rough bound of the voxels that one slab holds, input or output: 32 MiB in float32.
-_SLAB_VOXELS = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -83,19 +81,19 @@ def prepare(
     target = _model_grid(source, spacing)
     if roi is not None:
         target = target.crop(*roi.box(target))
-    weights = _weights(source, target, smooth=True)
+    weights = _weights(source, target, cubic=True)
 
     array = np.empty((len(channels), *target.shape), dtype=np.float32)
     for image, normalisation, out in zip(channels, normalisations, array, strict=True):
         view = axes.view(sitk.GetArrayViewFromImage(image))
         fitted = normalisation.fitted(view)
-        for slab in _slabs(weights):
+        for slab in slabs(weights):
             out[slab.rows] = slab.resample(fitted.apply(view[slab.source]))
     labels = None
     if label is not None:
         view = axes.view(sitk.GetArrayViewFromImage(label))
         labels = np.empty(target.shape, dtype=np.int16 if view.max() <= np.iinfo(np.int16).max else np.int32)
-        _resample_labels(view, _weights(source, target, smooth=False), labels)
+        resample_labels(view, _weights(source, target, cubic=False), labels)
     return Prepared(array, target, labels, scan_grid)
 
 
@@ -114,7 +112,7 @@ def restore_label(array: np.ndarray, grid: Grid, scan_grid: Grid) -> sitk.Image:
     result = scan_grid.empty(sitk.sitkUInt8 if int(array.max(initial=0)) < 256 else sitk.sitkUInt16)
     out = np.zeros(scan_grid.shape, dtype=sitk.GetArrayViewFromImage(result).dtype)
     box, part = _covered(source, scan_grid)
-    _resample_labels(view, _weights(source, part, smooth=False), out[box])
+    resample_labels(view, _weights(source, part, cubic=False), out[box])
     return scan_grid.image(out)
 
 
@@ -132,9 +130,9 @@ def restore_probabilities(array: np.ndarray, grid: Grid, scan_grid: Grid) -> Ite
     """
     view, source = _along_scan(array, grid, scan_grid)
     box, covered = _covered(source, scan_grid)
-    weights = _weights(source, covered, smooth=False)
+    weights = _weights(source, covered, cubic=False)
     done = 0
-    for part in _slabs(weights, len(view)):
+    for part in slabs(weights, len(view)):
         start, stop = part.rows.start + box[0].start, part.rows.stop + box[0].start
         # The slices before the covered part go along with its first slab, those after with its last.
         end = scan_grid.shape[0] if stop == box[0].stop else stop
@@ -181,108 +179,19 @@ def _covered(source: Grid, scan_grid: Grid) -> tuple[tuple[slice, slice, slice],
     return box, scan_grid.crop(start, stop)
 
 
-def _weights(source: Grid, target: Grid, *, smooth: bool) -> tuple[np.ndarray | slice, ...]:
-    """Per axis (k, j, i) what makes ``target``'s samples out of ``source``'s: a slice, or a matrix [target, source].
-
-    Rows of the matrix are a kernel (cubic of Keys, IEEE Trans. ASSP 29, 1981, where ``smooth``; else linear) about the
-    target voxel, widened by the factor of a down-sampling so that nothing aliases, cut at the scan's edge and scaled to
-    the sum 1.
-    """
+def _weights(source: Grid, target: Grid, *, cubic: bool) -> tuple[AxisWeights, AxisWeights, AxisWeights]:
+    """Per axis (k, j, i) how ``target``'s samples come out of ``source``'s; both have the same axes."""
     first = source.mm_to_index(target.index_to_mm((0, 0, 0)))
     finest = min(source.spacing)
     weights = []
     for axis in (2, 1, 0):
-        n_source, n_target = source.size[axis], target.size[axis]
         step = target.spacing[axis] / source.spacing[axis]
         if abs(step - 1) < 1e-6:
             start = round(first[axis])
-            weights.append(slice(start, start + n_target))
+            weights.append(AxisWeights(slice(start, start + target.size[axis])))
             continue
-        kernel = _cubic if smooth and source.spacing[axis] < _ANISOTROPY * finest else _linear
         # Rounded: a flipped copy's position differs in the last bits, its result must not.
-        positions = np.round(first[axis] + step * np.arange(n_target), 6)
-        distances = (np.arange(n_source) - np.clip(positions, 0, n_source - 1)[:, None]) / max(step, 1.0)
-        matrix = kernel(np.abs(distances))
-        weights.append((matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32))
+        positions = np.round(first[axis] + step * np.arange(target.size[axis]), 6)
+        thick = source.spacing[axis] >= _ANISOTROPY * finest
+        weights.append(AxisWeights.at(positions, step, source.size[axis], cubic=cubic and not thick))
     return tuple(weights)
-
-
-def _linear(x: np.ndarray) -> np.ndarray:
-    return np.maximum(1 - x, 0)
-
-
-def _cubic(x: np.ndarray) -> np.ndarray:
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
-
-
-@dataclass(frozen=True)
-class _Slab:
-    """Some rows of the target: which part of the source they need, and per axis (k, j, i) the weights of that part."""
-
-    rows: slice
-    source: tuple[slice, slice, slice]
-    weights: tuple[np.ndarray | None, ...]
-
-    def resample(self, values: np.ndarray) -> np.ndarray:
-        """Target values ``[..., rows, j, i]`` of the source's part ``[..., k, j, i]``, float32."""
-        along_k, along_j, along_i = self.weights
-        if along_k is not None:
-            flat = np.matmul(along_k, values.reshape(*values.shape[:-2], -1))
-            values = flat.reshape(*flat.shape[:-1], *values.shape[-2:])
-        if along_j is not None:
-            values = np.matmul(along_j, values)
-        return values if along_i is None else np.matmul(values, along_i.T)
-
-
-def _slabs(weights: tuple[np.ndarray | slice, ...], n_maps: int = 1) -> Iterator[_Slab]:
-    """Cut the work along k so that a slab of ``n_maps`` maps holds about ``_SLAB_VOXELS``, before and after."""
-    along_k, along_j, along_i = weights
-    (source_j, weights_j), (source_i, weights_i) = _needed(along_j), _needed(along_i)
-    source_k, _ = _needed(along_k)
-    n_rows = along_k.stop - along_k.start if isinstance(along_k, slice) else len(along_k)
-    plane_in = (source_j.stop - source_j.start) * (source_i.stop - source_i.start)
-    plane_out = np.prod(
-        [_needed(w)[0].stop - _needed(w)[0].start if isinstance(w, slice) else len(w) for w in weights[1:]]
-    )
-    for_row = n_maps * max(plane_in * max(1.0, (source_k.stop - source_k.start) / n_rows), plane_out)
-    step = max(1, int(_SLAB_VOXELS / for_row))
-    for start in range(0, n_rows, step):
-        rows = slice(start, min(start + step, n_rows))
-        part = (
-            slice(along_k.start + rows.start, along_k.start + rows.stop)
-            if isinstance(along_k, slice)
-            else along_k[rows]
-        )
-        source, weights_k = _needed(part)
-        yield _Slab(rows, (source, source_j, source_i), (weights_k, weights_j, weights_i))
-
-
-def _needed(weights: np.ndarray | slice) -> tuple[slice, np.ndarray | None]:
-    """The source positions that some weights need, and the weights of those; None for a plain copy."""
-    if isinstance(weights, slice):
-        return weights, None
-    used = np.flatnonzero(weights.any(axis=0))
-    source = slice(int(used[0]), int(used[-1]) + 1)
-    return source, np.ascontiguousarray(weights[:, source])
-
-
-def _resample_labels(view: np.ndarray, weights: tuple[np.ndarray | slice, ...], out: np.ndarray) -> None:
-    """Write into ``out`` the label with the greatest interpolated share; without resampling, a plain copy."""
-    for slab in _slabs(weights):
-        part = view[slab.source]
-        if all(weight is None for weight in slab.weights):
-            out[slab.rows] = part
-            continue
-        values = np.flatnonzero(np.bincount(part.ravel()))
-        best_value = np.full(out[slab.rows].shape, values[0], dtype=out.dtype)
-        if len(values) > 1:
-            best_share = slab.resample((part == values[0]).astype(np.float32))
-            for value in values[1:]:
-                share = slab.resample((part == value).astype(np.float32))
-                # A tie goes to the lower value, whatever the last bits say, so that flipped copies agree.
-                wins = share > best_share + 1e-4
-                best_value[wins] = value
-                np.maximum(best_share, share, out=best_share)
-        out[slab.rows] = best_value
