@@ -6,7 +6,7 @@ from pathlib import Path
 import qt
 import slicer
 import vtk
-from BARLSegmentationLib.logic.CaseLoader import CaseLoader, LoadedCase
+from BARLSegmentationLib.logic.CaseLoader import REVISION_ATTRIBUTE, CaseLoader, LoadedCase
 from BARLSegmentationLib.logic.ProjectReader import ProjectReader
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -118,7 +118,8 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if loaded:
             slicer.util.setSliceViewerLayers(background=loaded.volumes[0], fit=True)
             for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-                segmentation.SetDisplayVisibility(segmentation is loaded.segmentation)
+                if segmentation.GetAttribute(REVISION_ATTRIBUTE):  # leave the user's own ones alone
+                    segmentation.SetDisplayVisibility(segmentation is loaded.segmentation)
             self._showStatus(_("Loaded {name}.").format(name=loaded.volumes[0].GetName()))
 
     @staticmethod
