@@ -75,7 +75,7 @@ $(VENV)/engine.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(PIP) $(CONSTRAINED) -e ".[engine,dev]" || { echo "$(NO_PACKAGES)" >&2; exit 1; }
 	@touch $@
 
-# Slicer's own MRML and VTK classes (1.2 GB on disk): only the tests need them.
+# Slicer's own MRML and VTK classes (1 GB on disk): only the tests need them.
 $(VENV)/host.stamp: $(VENV)/engine.stamp
 	@echo "[+] Installing Slicer's MRML libraries for the tests"
 	@$(PIP) $(CONSTRAINED) -e ".[host]" || { echo "$(NO_PACKAGES)" >&2; exit 1; }
