@@ -98,7 +98,7 @@ def _template() -> sitk.Image:
 
 
 def _deformation(rng: np.random.Generator) -> sitk.Transform:
-    """Another head: a few degrees and per cent of rotation and size, and a smooth bend (2 mm on average, 6 mm at most)."""
+    """Another head: a few degrees and per cent of rotation and size, and a smooth bend (2 mm on average)."""
     centre = GRID.index_to_mm((np.array(GRID.size) - 1) / 2)
     affine = sitk.AffineTransform(3)
     affine.SetCenter(centre.tolist())
