@@ -132,15 +132,18 @@ def run_staged(staged: Path, *arguments: str, **options) -> subprocess.Completed
 
 
 IMPORT_ALL = f"""
-import importlib, pkgutil, sys
-sys.path[:] = [entry for entry in sys.path if not entry.startswith({str(REPOSITORY / "BARLSegmentation")!r})]
+import importlib, sys
+from pathlib import Path
+sys.path[:] = [entry for entry in sys.path if not entry.startswith({str(MODULE)!r})]
 import barl
-assert "qt-scripted-modules" in barl.__file__, barl.__file__
-rooms = sys.argv[1:]
-names = [info.name for info in pkgutil.walk_packages(barl.__path__, "barl.")]
-assert names
+root = Path(barl.__file__).parent
+assert "qt-scripted-modules" in str(root), root
+wanted = sys.argv[1:]
+names = [".".join(path.relative_to(root.parent).with_suffix("").parts) for path in sorted(root.rglob("*.py"))]
+names = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+assert len(names) > 20
 for name in names:
-    if (not rooms or name.split(".")[1] in rooms or name in rooms) and not name.endswith("__main__"):
+    if not wanted or name in wanted or name.partition(".")[2].partition(".")[0] in wanted:
         importlib.import_module(name)
 print(*(name for name in sys.modules if "." not in name))
 """
