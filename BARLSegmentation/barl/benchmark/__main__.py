@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m barl.benchmark PLAN.json RESULTS``: carry out a benchmark plan; start it as often as there are cores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from barl.errors import BarlError
+
+from .harness import runs_of, work
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m barl.benchmark", description=__doc__)
+    parser.add_argument("plan", type=Path, help="benchmark plan, such as docs/benchmark-plan.json")
+    parser.add_argument("results", type=Path, help="folder of the result files; finished runs are not done again")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    try:
+        plan = json.loads(arguments.plan.read_text(encoding="utf-8"))
+        work(runs_of(plan), arguments.results, arguments.device, tell=lambda line: print(line, flush=True))
+    except BarlError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
