@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``barl``: the engine's jobs for a terminal or a script."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from barl.cli.parser import build_parser
+from barl.cli.terminal import Terminal
+from barl.jobs.failures import explain
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do one command.
+
+    Returns:
+        The exit code: 0; 2 for input, 3 project, 4 model, 5 device, 6 disk, 130 stopped by the user, 1 anything else.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    terminal = Terminal(as_json="--json" in arguments)  # known before parsing, which may fail
+    project: Path | None = None
+    try:
+        options = build_parser().parse_args(arguments)
+        project = getattr(options, "project", None)
+        code = options.run(options, terminal)
+    except BrokenPipeError:  # `barl ... | head`: nobody wants the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        cause = explain(error, project)
+        terminal.failed(cause)
+        return cause.exit_code
+    finally:
+        terminal.end_bar()
+    return code or 0

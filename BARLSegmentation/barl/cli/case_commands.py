@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``barl project``, ``barl add`` and ``barl export``: what needs no network."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from argparse import Namespace
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from barl.cli.terminal import Terminal, table
+from barl.errors import BarlError, InputError, ProjectError, storage_error
+from barl.project.export import export_dataset
+from barl.project.labels import Channel, Label
+from barl.project.records import CASE_STATES, Case
+from barl.project.store import Project
+
+_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+def new_project(options: Namespace, terminal: Terminal) -> None:
+    labels = _read_table(options.labels) if options.labels else []
+    labels += [_label(text, position, options.lateral) for position, text in enumerate(options.label, len(labels))]
+    if unknown := set(options.lateral) - {label.value for label in labels}:
+        raise InputError(f"There is no label {min(unknown)} that could be lateral.", "Name it with --label first.")
+    channels = [Channel(*text.partition("=")[::2]) for text in options.channel or ["image"]]
+    name = options.name or options.project.resolve().name
+    with Project.create(options.project, name, labels, channels) as project:
+        terminal.answer(_facts(project), f'Made the project "{project.name}" in {project.folder}.')
+
+
+def show_project(options: Namespace, terminal: Terminal) -> None:
+    with Project.open(options.project, read_only=True) as project:
+        facts = _facts(project)
+    counts = facts["cases"]
+    lines = [
+        f"{facts['name']}  ({facts['folder']})",
+        "labels    " + ", ".join(f"{label['value']} {label['name']}" for label in facts["labels"]),
+        "channels  " + ", ".join(facts["channels"]),
+        f"cases     {sum(counts.values())}: " + ", ".join(f"{n} {s.replace('_', ' ')}" for s, n in counts.items() if n),
+        f"held out  {facts['held_out']}",
+        f"model     {facts['current_model'] or 'none yet'} (of {facts['models']})",
+        "runs      " + (", ".join(f"{run['id']} {run['state']}" for run in facts["runs"][-5:]) or "none yet"),
+    ]
+    terminal.answer(facts, "\n".join(lines))
+
+
+def show_labels(options: Namespace, terminal: Terminal) -> None:
+    with Project.open(options.project, read_only=True) as project:
+        labels = project.labels
+    rows = [[la.value, la.name, "#" + bytes(la.color).hex(), la.lateral, _coded(la)] for la in labels]
+    text = table(rows, ["value", "name", "color", "lateral", "terminology"])
+    terminal.answer({"labels": [label.to_json() for label in labels]}, text)
+
+
+def list_cases(options: Namespace, terminal: Terminal) -> None:
+    with Project.open(options.project, read_only=True) as project:
+        cases = project.cases(options.state)
+    rows = [[case.id, case.name, case.state, case.held_out, case.group or None, case.uncertainty] for case in cases]
+    text = table(rows, ["id", "name", "state", "held out", "group", "uncertainty"]) if rows else "No case."
+    terminal.answer({"cases": [_case(case) for case in cases]}, text)
+
+
+def accept(options: Namespace, terminal: Terminal) -> None:
+    with Project.open(options.project) as project:
+        case = project.case(options.case)
+        label = options.label
+        if label is None:
+            newest = project.newest(case.id, ("prediction", "draft"))
+            if newest is None:
+                raise InputError(f"The case {case.name!r} has no prediction to accept.", "Predict it, or name a file.")
+            label = newest.path
+        revision = project.store_revision(case.id, label, "accepted", author="command line")
+        document = {"case": case.id, "revision": revision.id, "label": revision.path}
+        terminal.answer(document, f"Stored {revision.id} as the accepted outline of {case.name}.")
+
+
+def mark(options: Namespace, terminal: Terminal) -> None:
+    if not (options.exclude or options.include or options.held_out):
+        raise InputError(
+            "Nothing was said about the cases.", "Use --held-out yes, --held-out no, --exclude or --include."
+        )
+    with Project.open(options.project) as project:
+        cases = [project.case(name) for name in options.cases]  # all names are right before the first is changed
+        for case in cases:
+            if options.held_out:
+                project.set_held_out(case.id, options.held_out == "yes")
+            if options.exclude:
+                project.set_state(case.id, "excluded")
+            if options.include and case.state == "excluded":
+                project.set_state(case.id, _state_by_revisions(project, case))
+        cases = [project.case(case.id) for case in cases]
+    text = "\n".join(f"{c.name}: {c.state.replace('_', ' ')}{', held out' if c.held_out else ''}" for c in cases)
+    terminal.answer({"cases": [_case(case) for case in cases]}, text)
+
+
+def history(options: Namespace, terminal: Terminal) -> None:
+    with Project.open(options.project, read_only=True) as project:
+        entries = project.history(project.case(options.case).id if options.case else None)
+    rows = [[e.at, e.action, e.case_id, ", ".join(f"{k} {v}" for k, v in e.facts.items())] for e in entries]
+    document = {"history": [{"at": e.at, "action": e.action, "case": e.case_id, "facts": e.facts} for e in entries]}
+    terminal.answer(document, table(rows, ["at", "action", "case", "facts"]))
+
+
+def verify(options: Namespace, terminal: Terminal) -> int:
+    with Project.open(options.project, read_only=True) as project:
+        damages = project.verify(everything=True)
+    texts = [damage.in_words() for damage in damages]
+    terminal.answer({"damaged": texts}, "\n".join(texts) or "All files are as they were stored.")
+    return ProjectError.exit_code if damages else 0
+
+
+def add(options: Namespace, terminal: Terminal) -> int:
+    if bool(options.scan) == bool(options.images):
+        raise InputError("Give either the scan of one case or --images with a folder.", 'See "barl add --help".')
+    if options.images and (options.name or options.label):
+        raise InputError("--name and --label are for one case, not for a folder.", "Use --labels with a folder.")
+    if options.labels and not options.images:
+        raise InputError("--labels is for a whole folder of scans.", "Use --label, or --images with a folder.")
+    with Project.open(options.project) as project:
+        if options.images:
+            return _add_folder(project, options, terminal)
+        name = options.name or _stem(options.scan[0])
+        case = project.add_case(name, options.scan, label=options.label, held_out=options.held_out, group=options.group)
+        terminal.answer({"cases": [_case(case)], "failed": []}, f"Added {case.name} ({case.state}).")
+        return 0
+
+
+def export(options: Namespace, terminal: Terminal) -> None:
+    with Project.open(options.project, read_only=True) as project:
+        done = export_dataset(project, options.folder, layout=options.layout, progress=terminal.progress)
+    text = f"Exported {len(done.training)} cases for training and {len(done.held_out)} held-out cases to {done.folder}."
+    terminal.answer(asdict(done), text)
+
+
+def _add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
+    """Add every scan of a folder; those that cannot be used are told at the end and keep no other waiting."""
+    outlines = {_stem(path): path for path in _volumes(options.labels)} if options.labels else {}
+    groups = _by_case(_volumes(options.images), project.channels)
+    if unused := sorted(set(outlines) - set(groups)):
+        raise InputError(
+            f"There is no scan for the outline '{unused[0]}' (and {len(unused) - 1} more)."
+            if len(unused) > 1
+            else f"There is no scan for the outline '{unused[0]}'.",
+            "Outlines and scans belong together by equal file names.",
+        )
+    added: list[Case] = []
+    failed: list[tuple[str, BarlError]] = []
+    for number, (name, files) in enumerate(groups.items()):
+        terminal.progress("adding", number / len(groups), name)
+        try:
+            case = project.add_case(
+                name, files, label=outlines.get(name), held_out=options.held_out, group=options.group
+            )
+        except InputError as error:
+            failed.append((name, error))
+        else:
+            added.append(case)
+    if not added:
+        raise failed[0][1]
+    text = [f"Added {len(added)} cases, {sum(case.state == 'accepted' for case in added)} of them with an outline."]
+    text += [f"Left out {name}: {error}" for name, error in failed]
+    document = {
+        "cases": [_case(case) for case in added],
+        "failed": [{"name": name, "message": error.message, "remedy": error.remedy} for name, error in failed],
+    }
+    terminal.answer(document, "\n".join(text))
+    return InputError.exit_code if failed else 0
+
+
+def _volumes(folder: Path) -> list[Path]:
+    try:
+        found = sorted(
+            path for path in folder.iterdir() if path.name.lower().endswith(_ENDINGS) and path.name[0] != "."
+        )
+    except NotADirectoryError:
+        raise InputError(f"{folder} is not a folder.", "Name the folder that holds the files.") from None
+    except FileNotFoundError:
+        raise InputError(f"There is no folder {folder}.", "Check the path.") from None
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    if not found:
+        raise InputError(f"The folder {folder} holds no NIfTI, NRRD or MHA file.", "Add DICOM series one by one.")
+    return found
+
+
+def _by_case(paths: list[Path], channels: list[Channel]) -> dict[str, list[Path]]:
+    """Case name -> its files in the order of the channels; the channel's pattern is cut out of the file's name."""
+    if len(channels) == 1:
+        return {_stem(path): [path] for path in paths}
+    if not all(channel.pattern for channel in channels):
+        raise InputError(
+            "The project has several channels without a pattern for their files' names.",
+            "Add the cases one by one, or make the project with --channel NAME=PATTERN.",
+        )
+    groups: dict[str, dict[int, Path]] = {}
+    for path in paths:
+        fits = [n for n, channel in enumerate(channels) if channel.pattern in path.name]
+        if not fits:
+            continue
+        position = max(fits, key=lambda n: len(channels[n].pattern))  # T1c is not T1
+        name = _stem(path).replace(channels[position].pattern, "").strip("_-. ")
+        groups.setdefault(name, {})[position] = path
+    for name, files in groups.items():
+        if missing := [channel.name for n, channel in enumerate(channels) if n not in files]:
+            raise InputError(
+                f"The case '{name}' has no file of channel {missing[0]}.", "Add it, or move the case away."
+            )
+    if not groups:
+        raise InputError("No file's name holds the pattern of a channel.", "Look at the patterns of the project.")
+    return {name: [files[n] for n in range(len(channels))] for name, files in groups.items()}
+
+
+def _stem(path: Path) -> str:
+    ending = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), "")
+    return path.resolve().name.removesuffix(path.name[len(path.name) - len(ending) :] if ending else "")
+
+
+def _state_by_revisions(project: Project, case: Case) -> str:
+    kinds = {revision.kind for revision in project.revisions(case.id)}
+    return "accepted" if "accepted" in kinds else "in_review" if "draft" in kinds else "predicted" if kinds else "new"
+
+
+def _label(text: str, position: int, lateral: list[int]) -> Label:
+    value, _, name = text.partition("=")
+    if not value.strip().isdigit() or not name.strip():
+        raise InputError(f"'{text}' is not a row of a label table.", "Write it as VALUE=NAME, such as 1=tumor.")
+    hue = (position * 0.618 + 0.02) % 1  # the golden ratio keeps neighbors apart
+    color = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.7, 0.9))
+    return Label(int(value), name.strip(), color, lateral=int(value) in lateral)
+
+
+def _read_table(path: Path) -> list[Label]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"The label table {path.name} cannot be read.", "Give a JSON file.") from error
+    rows = rows.get("labels", rows) if isinstance(rows, dict) else rows
+    if not isinstance(rows, list):
+        raise InputError(f"The label table {path.name} is not a list of labels.", 'See "barl project labels --json".')
+    return [Label.from_json(row) for row in rows]
+
+
+def _facts(project: Project) -> dict:
+    cases = project.cases()
+    states = Counter(case.state for case in cases)
+    current = project.current_model()
+    return {
+        "name": project.name,
+        "folder": project.folder,
+        "labels": [label.to_json() for label in project.labels],
+        "channels": [channel.name for channel in project.channels],
+        "cases": {state: states[state] for state in CASE_STATES},
+        "held_out": sum(case.held_out for case in cases),
+        "models": len(project.models()),
+        "current_model": current.id if current else None,
+        "runs": [{"id": run.id, "state": run.state, "model": run.model_id} for run in project.runs()],
+    }
+
+
+def _case(case: Case) -> dict:
+    names = ("id", "name", "state", "held_out", "group", "uncertainty", "newest_revision", "updated")
+    return {name: getattr(case, name) for name in names}
+
+
+def _coded(label: Label) -> str | None:
+    coded = label.terminology
+    return coded and ", ".join(code.meaning for code in (coded.type, coded.modifier) if code)

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words of the command line and their help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from barl import __version__
+from barl.cli import case_commands, model_commands, train_commands
+from barl.errors import InputError
+
+_OVERVIEW = """\
+BARL turns a few outlined scans and many untouched ones into a segmentation model.
+
+The usual way:
+  barl project new study --label 1=tumor       make a project with its label table
+  barl add study --images scans/ --labels outlines/
+                                               add scans; those with an outline are learned from
+  barl train study --minutes 30                train on outlined and untouched scans
+  barl predict study                           predict all scans that have no outline yet
+  barl next study                              which scan is worth correcting next, and why
+  barl project accept study case7 fixed.nii.gz store the corrected outline
+  barl train study                             train again, starting from the model there is
+  barl evaluate study                          how good it is on the held-out scans
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes become an ``InputError`` like all others, so that there is one form and one exit code for them."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message[:1].upper()}{message[1:]}.", f'See "{self.prog} --help".')
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``barl``; the namespace it gives has ``run``, the function that does the command."""
+    parser = _Parser(prog="barl", description=_OVERVIEW, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"barl {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _project(commands)
+    _add(commands)
+    _train(commands)
+    _predict(commands)
+    _evaluate(commands)
+    _next(commands)
+    _export(commands)
+    _models(commands)
+    return parser
+
+
+def _command(commands, name: str, run: Callable | None, help: str, example: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=help,
+        description=help[:1].upper() + help[1:] + ".",
+        epilog=f"Example:\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if run is not None:
+        parser.set_defaults(run=run)
+        parser.add_argument("--json", action="store_true", help="write the answer as one JSON document")
+    return parser
+
+
+def _project_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("project", type=Path, metavar="PROJECT", help="the project's folder")
+
+
+def _device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
+
+
+def _project(commands) -> None:
+    project = _command(
+        commands,
+        "project",
+        None,
+        "make a project, look at it, accept outlines",
+        "  barl project new study --label 1=tumor",
+    )
+    actions = project.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    new = _command(
+        actions,
+        "new",
+        case_commands.new_project,
+        "make a project in a new folder",
+        "  barl project new study --label 1=tumor --label 2=edema --channel T1 --channel FLAIR\n"
+        '  barl project new knees --label "1=left meniscus" --label "2=right meniscus" --lateral 1 --lateral 2',
+    )
+    _project_folder(new)
+    new.add_argument("--name", help="what people call it; the folder's name by default")
+    new.add_argument("--label", action="append", default=[], metavar="VALUE=NAME", help="a row of the label table")
+    new.add_argument(
+        "--lateral",
+        action="append",
+        type=int,
+        default=[],
+        metavar="VALUE",
+        help="this label is one of a left/right pair: never mirror it",
+    )
+    new.add_argument("--labels", type=Path, metavar="FILE", help="label table as JSON, with colors and terminology")
+    new.add_argument(
+        "--channel",
+        action="append",
+        default=[],
+        metavar="NAME[=PATTERN]",
+        help="an image of each case; PATTERN is in the names of its files (default: one, 'image')",
+    )
+
+    show = _command(
+        actions, "show", case_commands.show_project, "show what a project holds", "  barl project show study"
+    )
+    _project_folder(show)
+
+    labels = _command(
+        actions, "labels", case_commands.show_labels, "show the label table", "  barl project labels study"
+    )
+    _project_folder(labels)
+
+    cases = _command(
+        actions, "cases", case_commands.list_cases, "list the cases", "  barl project cases study --state predicted"
+    )
+    _project_folder(cases)
+    cases.add_argument("--state", help="only those that are new, predicted, in_review, accepted or excluded")
+
+    accept = _command(
+        actions,
+        "accept",
+        case_commands.accept,
+        "store a corrected outline, or accept a prediction as it is",
+        "  barl project accept study case7 corrected.nii.gz\n  barl project accept study case8",
+    )
+    _project_folder(accept)
+    accept.add_argument("case", help="name of the case")
+    accept.add_argument("label", type=Path, nargs="?", help="label map; without it the newest prediction is accepted")
+
+    mark = _command(
+        actions,
+        "mark",
+        case_commands.mark,
+        "leave cases out, or hold them out for evaluation",
+        "  barl project mark study case3 case4 --held-out yes\n  barl project mark study case9 --exclude",
+    )
+    _project_folder(mark)
+    mark.add_argument("cases", nargs="+", metavar="CASE", help="names of cases")
+    mark.add_argument("--held-out", choices=("yes", "no"), help="never train on them, evaluate on them")
+    excluded = mark.add_mutually_exclusive_group()
+    excluded.add_argument("--exclude", action="store_true", help="leave them out of everything")
+    excluded.add_argument("--include", action="store_true", help="take them in again")
+
+    history = _command(
+        actions,
+        "history",
+        case_commands.history,
+        "show what was done when",
+        "  barl project history study --case case7",
+    )
+    _project_folder(history)
+    history.add_argument("--case", help="only what concerns this case")
+
+    verify = _command(
+        actions,
+        "verify",
+        case_commands.verify,
+        "check all files against their checksums",
+        "  barl project verify study",
+    )
+    _project_folder(verify)
+
+
+def _add(commands) -> None:
+    add = _command(
+        commands,
+        "add",
+        case_commands.add,
+        "add scans (NIfTI, NRRD, MHA or a DICOM folder) to a project",
+        "  barl add study scan7.nii.gz --label outline7.nii.gz\n"
+        "  barl add study p1_T1.nii.gz p1_FLAIR.nii.gz --name p1      one case of two channels\n"
+        "  barl add study --images scans/ --labels outlines/          a whole folder, outlines by equal file name",
+    )
+    _project_folder(add)
+    add.add_argument(
+        "scan", type=Path, nargs="*", metavar="SCAN", help="one case: a file (or DICOM folder) per channel"
+    )
+    add.add_argument("--name", help="name of the case; the file's name by default")
+    add.add_argument("--label", type=Path, help="its outline, stored as accepted")
+    add.add_argument("--images", type=Path, metavar="FOLDER", help="add every scan in this folder")
+    add.add_argument("--labels", type=Path, metavar="FOLDER", help="their outlines, as far as there are any")
+    add.add_argument("--held-out", action="store_true", help="never train on them, evaluate on them")
+    add.add_argument("--group", default="", help="whom the scans are of, if there are several scans of one subject")
+
+
+def _train(commands) -> None:
+    train = _command(
+        commands,
+        "train",
+        train_commands.train,
+        "train a model on the outlined and the untouched scans",
+        "  barl train study --minutes 30\n"
+        "  barl train study --detach           goes on when the terminal is closed\n"
+        "  barl train study --attach           look at it again; --stop saves and ends it, --cancel ends it at once\n"
+        "  barl train study --resume           go on with a run that was stopped or interrupted",
+    )
+    _project_folder(train)
+    what = train.add_mutually_exclusive_group()
+    for name, text in (
+        ("resume", "go on with a run"),
+        ("attach", "watch a run until it ends"),
+        ("stop", "have a run write a checkpoint and end"),
+        ("cancel", "end a run at once, with all its processes"),
+    ):
+        what.add_argument(f"--{name}", nargs="?", const="", metavar="RUN", help=f"{text} (the newest by default)")
+    what.add_argument("--runs", action="store_true", help="list the runs")
+    what.add_argument("--plan", action="store_true", help="only show what would be done")
+    train.add_argument("--minutes", type=float, help="time budget; without any budget the plan chooses")
+    train.add_argument("--iterations", type=int, help="iteration budget")
+    train.add_argument("--method", help="barl (default) or supervised")
+    train.add_argument("--seed", type=int, help="start of the random numbers")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the plan")
+    train.add_argument("--from-scratch", action="store_true", help="do not start from the current model")
+    train.add_argument("--promote", action="store_true", help="make the new model the current one when it is done")
+    train.add_argument("--detach", action="store_true", help="train in the background, beyond this terminal")
+    _device(train)
+
+
+def _predict(commands) -> None:
+    predict = _command(
+        commands,
+        "predict",
+        model_commands.predict,
+        "predict cases of a project, or a scan without a project",
+        "  barl predict study                  all cases without an accepted outline\n"
+        "  barl predict study case7 case8\n"
+        "  barl predict --model model/ --output labels.nii.gz scan.nii.gz",
+    )
+    predict.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="project and cases; with --output: a scan per channel"
+    )
+    predict.add_argument("--model", help="a model's folder, or its id in the project (default: the current one)")
+    predict.add_argument("--output", type=Path, metavar="FILE", help="write the label map of the scan here")
+    predict.add_argument("--uncertainty", type=Path, metavar="FILE", help="with --output: write the uncertainty here")
+    predict.add_argument("--fast", action="store_true", help="one branch instead of both: half the time")
+    predict.add_argument(
+        "--roi", type=float, nargs=6, metavar=("X0", "X1", "Y0", "Y1", "Z0", "Z1"), help="only this box, in mm (LPS)"
+    )
+    _device(predict)
+
+
+def _evaluate(commands) -> None:
+    evaluate = _command(
+        commands,
+        "evaluate",
+        model_commands.evaluate,
+        "measure a model on the held-out cases",
+        "  barl evaluate study\n  barl evaluate study --model model_0002",
+    )
+    _project_folder(evaluate)
+    evaluate.add_argument("--model", help="id in the project or a folder (default: the current model)")
+    _device(evaluate)
+
+
+def _next(commands) -> None:
+    following = _command(
+        commands,
+        "next",
+        model_commands.next_cases,
+        "say which case is worth correcting next, and why",
+        "  barl next study --count 3",
+    )
+    _project_folder(following)
+    following.add_argument("--count", type=int, default=5, help="how many to name (5)")
+
+
+def _export(commands) -> None:
+    export = _command(
+        commands,
+        "export",
+        case_commands.export,
+        "copy images and accepted outlines for other programs",
+        "  barl export study dataset/ --layout nnunet",
+    )
+    _project_folder(export)
+    export.add_argument("folder", type=Path, help="a new folder")
+    export.add_argument("--layout", choices=("nnunet", "plain"), default="nnunet")
+
+
+def _models(commands) -> None:
+    models = _command(commands, "models", None, "list, show and choose models", "  barl models list study")
+    actions = models.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = _command(
+        actions, "list", model_commands.list_models, "list the models of a project", "  barl models list study"
+    )
+    _project_folder(listing)
+    show = _command(
+        actions,
+        "show",
+        model_commands.show_model,
+        "show what a model is and what it was made from",
+        "  barl models show study model_0002\n  barl models show some/model/folder",
+    )
+    show.add_argument("where", type=Path, metavar="PROJECT_OR_MODEL", help="a project's or a model's folder")
+    show.add_argument("model", nargs="?", help="id in the project (default: the current model)")
+    promote = _command(
+        actions,
+        "promote",
+        model_commands.promote,
+        "make a model the one that predicts",
+        "  barl models promote study model_0002",
+    )
+    _project_folder(promote)
+    promote.add_argument("model", help="its id")

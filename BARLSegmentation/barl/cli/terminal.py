@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a command line shows: a bar on a terminal, now and then a line in a log file, one JSON document when asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from barl.errors import BarlError
+from barl.worker.protocol import error_event, to_json
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+#: Where there is no terminal, one line of progress so often (s) shows in a log that the job lives.
+LINE_INTERVAL_S = 30.0
+
+
+class Terminal:
+    """Standard output for the answer, standard error for everything else.
+
+    Args:
+        as_json: The answer is one JSON document.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self._bar: tqdm | None = None
+        self._stage = ""
+        self._last_line = time.monotonic()
+
+    def progress(self, stage: str, fraction: float, message: str = "") -> None:
+        """A ``barl.progress.Progress``."""
+        if not sys.stderr.isatty():
+            if time.monotonic() - self._last_line >= LINE_INTERVAL_S:
+                self._last_line = time.monotonic()
+                self.note(f"{stage} {fraction:.0%} {message}".rstrip())
+            return
+        if self._bar is None or stage != self._stage:
+            self.end_bar()
+            self._bar, self._stage = self._new_bar(stage), stage
+        self._bar.set_postfix_str(message, refresh=False)
+        self._bar.update(round(100 * fraction, 1) - self._bar.n)
+
+    def note(self, text: str) -> None:
+        """One line beside the answer."""
+        if self._bar is not None:
+            self._bar.clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def answer(self, document: dict, text: str) -> None:
+        """The answer, as the user wants it."""
+        self.end_bar()
+        print(json.dumps(to_json(document), indent=2, allow_nan=False) if self.as_json else text.rstrip())
+
+    def failed(self, error: BarlError) -> None:
+        """One line on standard error; with ``as_json`` the document says it as well."""
+        self.end_bar()
+        print(f"barl: {error}", file=sys.stderr)
+        if self.as_json:
+            facts = {key: value for key, value in error_event(error).items() if key != "event"}
+            print(json.dumps({"error": facts}, indent=2))
+
+    def end_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    @staticmethod
+    def _new_bar(stage: str) -> tqdm:
+        from tqdm import tqdm
+
+        form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
+        return tqdm(total=100, desc=stage, bar_format=form, leave=False, dynamic_ncols=True)
+
+
+def table(rows: list[list], heads: list[str]) -> str:
+    """Columns set by the widest entry; numbers to the right."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max([len(head), *(len(row[i]) for row in cells)]) for i, head in enumerate(heads)]
+    right = [bool(rows) and all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(heads))]
+
+    def line(texts: list[str]) -> str:
+        parts = zip(texts, widths, right, strict=True)
+        return "  ".join(text.rjust(width) if r else text.ljust(width) for text, width, r in parts).rstrip()
+
+    return "\n".join([line(heads), *(line(row) for row in cells)])
+
+
+def _cell(value: object) -> str:
+    if value is None or (isinstance(value, float) and value != value):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

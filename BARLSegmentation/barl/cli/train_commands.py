@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``barl train``: start, watch, stop, cancel and resume a training."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from typing import Any
+
+from barl.cli.terminal import Terminal, table
+from barl.errors import Cancelled, InputError
+from barl.project.store import Project
+
+_LOOK_S = 0.5
+
+
+def train(options: Namespace, terminal: Terminal) -> int:
+    if options.runs:
+        return _list_runs(options, terminal)
+    if options.attach is not None:
+        with Project.open(options.project, read_only=True) as project:
+            return _watch(project, options.attach or None, terminal)
+    if options.stop is not None or options.cancel is not None:
+        return _end(options, terminal)
+    if options.resume is not None:
+        return _resume(options, terminal)
+    from barl.jobs.train import prepare, prepare_run
+
+    with Project.open(options.project, read_only=options.plan) as project:
+        if options.plan:
+            prepared = prepare(project, _training_options(options), terminal.progress)
+            document = {"plan": prepared.plan.to_json(), "parent": prepared.parent, "notes": prepared.notes}
+            terminal.answer(document, "\n".join([prepared.plan.in_words(), *prepared.notes]))
+            return 0
+        run = prepare_run(project, _training_options(options), terminal.progress)
+        return _go(project, run.id, options, terminal)
+
+
+def _go(project: Project, run_id: str, options: Namespace, terminal: Terminal) -> int:
+    """Train a run here, or start it in the background."""
+    if options.detach:
+        from barl.worker import detached
+
+        run = detached.start(project, run_id)
+        terminal.answer(
+            {"run": run.id, "state": run.state, "pid": run.pid, "folder": run.folder},
+            f'{run.id} trains in the background; see "barl train {options.project} --attach".',
+        )
+        return 0
+    from barl.jobs.runs import RunFolder
+    from barl.jobs.train import run_training
+
+    with _interrupt_stops(RunFolder(project.run(run_id).folder), terminal):
+        run = run_training(project.folder, run_id, on_event=lambda event: _show(event, terminal))
+    return _finish(project, run.id, terminal)
+
+
+def _finish(project: Project, run_id: str, terminal: Terminal) -> int:
+    run = project.run(run_id)
+    document: dict[str, Any] = {"run": run.id, "state": run.state, "model": run.model_id, "message": run.message}
+    text = f"{run.id} is {run.state}. {run.message}".strip()
+    if run.model_id:
+        model = project.model(run.model_id)
+        document["summary"] = model.summary
+        document["current"] = model.is_current
+        text = f"{run.id} is finished: {model.id}" + (", now the current model." if model.is_current else ".")
+        dice = model.summary.get("metrics", {}).get("mean_dice")
+        text += f"\nMean Dice on the held-out cases: {dice:.3f}" if dice is not None else ""
+        if not model.is_current:
+            text += f'\nMake it the current model with "barl models promote {project.folder.name} {model.id}".'
+    elif run.state in ("stopped", "interrupted", "failed"):
+        text += f'\nGo on with "barl train {project.folder.name} --resume {run.id}".'
+    terminal.answer(document, text)
+    return {"finished": 0, "running": 0, "queued": 0, "stopped": Cancelled.exit_code}.get(run.state, 1)
+
+
+@contextlib.contextmanager
+def _interrupt_stops(folder, terminal: Terminal) -> Iterator[None]:
+    """The first Ctrl-C has the training save a checkpoint and end, the second one ends it at once."""
+
+    def asked(number, frame) -> None:
+        terminal.note("Saving a checkpoint, then stopping. Press Ctrl-C again to stop at once.")
+        folder.ask_to_stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        before = signal.signal(signal.SIGINT, asked)
+    except ValueError:  # not in the main thread: then Ctrl-C does not come here either
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _watch(project: Project, run_id: str | None, terminal: Terminal) -> int:
+    """Show a run's events until it ends; Ctrl-C stops the watching, not the training."""
+    from barl.worker import detached
+
+    offset = 0
+    while True:
+        seen = detached.attach(project, run_id, offset)
+        run_id, offset = seen["run"], seen["offset"]
+        for event in seen["events"]:
+            _show(event, terminal)
+        if not seen["events"] and seen["state"] not in ("running", "queued"):
+            return _finish(project, run_id, terminal)
+        if not seen["events"]:
+            time.sleep(_LOOK_S)
+
+
+def _end(options: Namespace, terminal: Terminal) -> int:
+    from barl.worker import detached
+
+    with Project.open(options.project) as project:
+        if options.cancel is not None:
+            run = detached.cancel(project, options.cancel or None)
+            text = f"{run.id} has ended."
+        else:
+            run = detached.stop(project, options.stop or None)
+            text = f"{run.id} will save a checkpoint and end."
+    terminal.answer({"run": run.id, "state": run.state}, text)
+    return 0
+
+
+def _resume(options: Namespace, terminal: Terminal) -> int:
+    from barl.worker import detached
+
+    with Project.open(options.project) as project:
+        return _go(project, detached.resume(project, options.resume or None).id, options, terminal)
+
+
+def _list_runs(options: Namespace, terminal: Terminal) -> int:
+    with Project.open(options.project, read_only=True) as project:
+        runs = project.runs()
+    rows = [[run.id, run.state, run.started, run.ended, run.model_id, run.message] for run in runs]
+    heads = ["id", "state", "started", "ended", "model", "message"]
+    document = [dict(zip(heads, row, strict=True)) for row in rows]
+    terminal.answer({"runs": document}, table(rows, heads) if rows else "No run yet.")
+    return 0
+
+
+def _show(event: dict[str, Any], terminal: Terminal) -> None:
+    if event.get("event") == "progress":
+        values = event.get("values") or {}
+        words = event.get("message") or ""
+        if "total" in values:
+            words = f"step {values.get('iteration')}, loss {values['total']:.3f}"
+        terminal.progress(str(event.get("stage")), float(event.get("fraction") or 0), words)
+    elif event.get("event") == "log":
+        terminal.note(str(event.get("message")))
+
+
+def _training_options(options: Namespace):
+    from barl.jobs.train import TrainingOptions
+
+    return TrainingOptions(
+        minutes=options.minutes,
+        iterations=options.iterations,
+        method=options.method,
+        seed=options.seed,
+        device=options.device,
+        warm_start=not options.from_scratch,
+        promote=options.promote,
+        overrides=dict(_override(text) for text in options.set),
+    )
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"'{text}' is not a value of the plan.", "Write it as KEY=VALUE, such as patch=[32,48,48].")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How good a model is on the cases that were held out from its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from barl.errors import InputError
+from barl.evaluation.calibration import area_under_risk_coverage, expected_calibration_error
+from barl.evaluation.metrics import LabelMetrics, segmentation_metrics
+from barl.evaluation.statistics import Summary, summarise_cases
+from barl.images.geometry import Grid
+from barl.images.reading import read_channels, read_label
+from barl.inference.predictor import Prediction
+from barl.jobs.choice import choose_model
+from barl.jobs.predict import WarmPredictors
+from barl.models.disk import check_channels, load_card
+from barl.progress import Progress, silent
+from barl.project.store import Project
+
+#: Calibration looks at this many voxels (in each direction) around what is or should be outlined: the rest is easy and
+#: would drown it.
+_MARGIN = 5
+_VOXELS_PER_CASE = 50_000
+
+
+def evaluate_model(
+    project: Project,
+    model: str | Path | None = None,
+    *,
+    device: str = "auto",
+    progress: Progress = silent,
+    warm: WarmPredictors | None = None,
+) -> dict[str, Any]:
+    """Predict the held-out cases and compare with their accepted outlines, on the scans' own grids.
+
+    Args:
+        project: May be open for reading only; nothing is stored.
+        model: Id or folder; by default the current model.
+        device: As for ``choose_device``.
+        progress: Told after every window.
+        warm: Loaded predictors to use and to add to.
+
+    Returns:
+        ``model``; ``labels``: per label name and ``dice``, ``hd95_mm`` ... as mean, sd, n; ``mean`` over the labels;
+        ``calibration_error`` and ``risk_coverage_area`` of the voxels around the structures; ``cases``: per case and
+        label all metrics; ``notes``.
+
+    Raises:
+        InputError: No held-out case has an accepted outline.
+        BarlError: Of model or device.
+    """
+    folder, model_id = choose_model(project, model)
+    cases = [case for case in project.cases("accepted") if case.held_out]
+    if not cases:
+        raise InputError(
+            "No held-out case has an accepted outline.",
+            "Hold out one or two outlined cases; a model must not be judged by what it has learned from.",
+        )
+    card = load_card(folder)
+    check_channels(card, [channel.name for channel in project.channels])
+    progress("loading", 0.0, "")
+    predictor = (warm or WarmPredictors()).get(folder, device)
+    rows, scores, confidences, hits = [], [], [], []
+    rng = np.random.default_rng(0)
+    for number, case in enumerate(cases):
+
+        def told(stage: str, fraction: float, message: str = "", number: int = number, name: str = case.name) -> None:
+            progress("evaluating", (number + (fraction if stage == "predicting" else 0)) / len(cases), name)
+
+        channels = read_channels(project.image_paths(case.id))
+        grid = Grid.of(channels[0])
+        # A copy: a view into an image that nobody holds shows whatever its memory is used for next.
+        truth = sitk.GetArrayFromImage(read_label(project.accepted_label(case.id), grid, project.values))
+        prediction = predictor.predict(channels, want_probabilities=True, progress=told)
+        predicted = sitk.GetArrayViewFromImage(prediction.label)
+        score = segmentation_metrics(predicted, truth, grid.spacing[::-1], project.values)
+        confidence, correct = _sample(prediction, predicted, truth, rng)
+        scores.append(score)
+        confidences.append(confidence)
+        hits.append(correct)
+        labels = {str(value): _row(metrics) for value, metrics in score.items()}
+        rows.append({"case": case.id, "name": case.name, "labels": labels})
+    progress("evaluating", 1.0, "")
+    confidence, correct = np.concatenate(confidences), np.concatenate(hits)
+    return {
+        "model": model_id or str(folder),
+        "labels": {str(label.value): _summary(label.name, scores, [label.value]) for label in project.labels},
+        "mean": _summary("mean", scores, None),
+        "calibration_error": expected_calibration_error(confidence, correct),
+        "risk_coverage_area": area_under_risk_coverage(confidence, correct),
+        "cases": rows,
+        "notes": [f"Only {len(cases)} case is held out: the figures are rough."] if len(cases) == 1 else [],
+    }
+
+
+def _sample(
+    prediction: Prediction, predicted: np.ndarray, truth: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence of the predicted class and whether it is right, for voxels around the structures."""
+    marked = (predicted > 0) | (truth > 0)
+    if not marked.any():
+        return np.empty(0), np.empty(0, bool)
+    box = tuple(
+        slice(max(0, int(found.min()) - _MARGIN), int(found.max()) + 1 + _MARGIN) for found in np.nonzero(marked)
+    )
+    here, there = predicted[box].ravel(), truth[box].ravel()
+    chosen = rng.choice(here.size, min(_VOXELS_PER_CASE, here.size), replace=False)
+    foreground = np.stack(
+        [sitk.GetArrayViewFromImage(image)[box].ravel()[chosen] for image in prediction.probabilities.values()]
+    )
+    confidence = np.maximum(foreground.max(axis=0), 1 - foreground.sum(axis=0))
+    return np.clip(confidence, 0, 1), here[chosen] == there[chosen]
+
+
+def _summary(name: str, scores: Sequence[Mapping[int, LabelMetrics]], values: list[int] | None) -> dict[str, Any]:
+    """Metric -> mean, sd and n over the cases."""
+    summaries: dict[str, Summary] = summarise_cases(scores, values)
+    return {"name": name, **{metric: asdict(summary) for metric, summary in summaries.items()}}
+
+
+def _row(metrics: LabelMetrics) -> dict[str, float]:
+    return {key: value for key, value in asdict(metrics).items() if isinstance(value, float)}

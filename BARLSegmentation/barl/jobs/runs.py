@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training run as a place where two processes meet: the one that trains and the ones that look on.
+
+The project's database says which process trains. ``runs/<run>/`` holds, beside what the training itself writes:
+    events.jsonl   what happened, one JSON object a line, appended
+    stop           exists once somebody has asked the training to save and end
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from barl.errors import InputError, ProjectError, storage_error
+from barl.project.records import RunRow
+from barl.project.store import Project
+
+#: One look answers with at most this much, so that a long log never becomes one huge message.
+_MOST_BYTES = 1 << 20
+
+
+def claim(project: Project, run_id: str) -> None:
+    """Enter this process as the one that trains the run.
+
+    Raises:
+        ProjectError: Another process trains it, or it is finished.
+    """
+    folder = project.run(run_id).folder
+    try:
+        with FileLock(folder / "claim.lock", timeout=10):  # for the look and the entry, not for the training
+            run = project.run(run_id)
+            if run.state == "running":
+                raise ProjectError(
+                    f"{run_id} is being trained already, by process {run.pid} on {run.host}.",
+                    "Attach to it, or stop it first.",
+                )
+            if run.state == "finished":
+                raise ProjectError(f"{run_id} is finished.", "Start a new training; it begins with the current model.")
+            RunFolder(folder).clear_stop()
+            project.update_run(run_id, "running")
+    except Timeout:
+        raise ProjectError(f"Another program is just starting {run_id}.", "Attach to it.") from None
+    except OSError as error:
+        raise storage_error(error, folder) from error
+
+
+def choose_run(project: Project, run_id: str | None = None) -> RunRow:
+    """The run named, or else the newest.
+
+    Raises:
+        InputError: There is no run at all.
+        ProjectError: There is none of that name.
+    """
+    if run_id:
+        return project.run(run_id)
+    runs = project.runs()
+    if not runs:
+        raise InputError("The project has no training run.", "Start one with a training.")
+    return runs[-1]
+
+
+def plain(value: Any) -> Any:
+    """``value`` in JSON's types: NaN and infinities, for which it has no word, become null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class RunFolder:
+    """The files through which a run is watched and steered.
+
+    Args:
+        folder: ``runs/<run>`` of a project; it exists.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.events_path = self.folder / "events.jsonl"
+        self._stop_path = self.folder / "stop"
+
+    def ask_to_stop(self) -> None:
+        """Have the training write a checkpoint and end; it looks once every iteration."""
+        try:
+            self._stop_path.touch()
+        except OSError as error:
+            raise storage_error(error, self._stop_path) from error
+
+    def stop_asked(self) -> bool:
+        return self._stop_path.exists()
+
+    def clear_stop(self) -> None:
+        self._stop_path.unlink(missing_ok=True)
+
+    def append(self, event: dict) -> None:
+        """Add one event; whole lines in one write, so that a reader never sees the start of one without its end."""
+        line = json.dumps(plain(event), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        descriptor = os.open(
+            self.events_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644
+        )
+        try:
+            os.write(descriptor, line)
+        except OSError as error:
+            raise storage_error(error, self.events_path) from error
+        finally:
+            os.close(descriptor)
+
+    def events(self, offset: int = 0) -> tuple[list[dict], int]:
+        """The events from byte ``offset`` on and the offset for the next call.
+
+        A line cut short by a killed process is skipped; a last line still without its newline is left for later.
+        """
+        try:
+            with self.events_path.open("rb") as file:
+                file.seek(offset)
+                data = file.read(_MOST_BYTES)
+        except FileNotFoundError:
+            return [], offset
+        end = data.rfind(b"\n") + 1
+        found = []
+        for line in data[:end].splitlines():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    found.append(event)
+        return found, offset + end

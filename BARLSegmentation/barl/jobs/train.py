@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training inside a project: which cases, from which model, and what becomes of the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from barl.errors import BarlError, Cancelled, InputError
+from barl.images.fingerprint import CaseFingerprint, fingerprint_case
+from barl.images.geometry import Grid
+from barl.images.reading import read_channels, read_label
+from barl.inference.device import choose_device
+from barl.jobs.failures import explain
+from barl.jobs.runs import RunFolder, claim, plain
+from barl.models.disk import load_card
+from barl.networks.branches import NetworkSpec
+from barl.progress import Progress, silent
+from barl.project.records import Case, ModelRow, RunRow
+from barl.project.store import Project
+from barl.training.checkpoint import NAME as CHECKPOINT
+from barl.training.plan import Plan, make_plan
+from barl.training.train import CaseFiles, TrainResult, train
+
+#: A plan reads at most so many untouched scans: spacing and intensities repeat.
+_SCANS_FOR_PLAN = 40
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What a person may want to decide about a training.
+
+    Attributes:
+        minutes, iterations: Budget; the plan chooses if neither is given.
+        method: ``barl`` or ``supervised``; the plan chooses by default.
+        seed: Start of all random numbers.
+        device: As for ``choose_device``.
+        warm_start: Start from the current model, if there is one and it fits.
+        promote: Make the new model the current one even if there is one already.
+        overrides: Values of the plan to replace, by name.
+    """
+
+    minutes: float | None = None
+    iterations: int | None = None
+    method: str | None = None
+    seed: int | None = None
+    device: str = "auto"
+    warm_start: bool = True
+    promote: bool = False
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrainingOptions:
+        """Read options as they come from a request.
+
+        Raises:
+            InputError: An option is unknown or cannot be.
+        """
+        unknown = set(values) - {entry.name for entry in dataclasses.fields(cls)}
+        if unknown:
+            known = ", ".join(entry.name for entry in dataclasses.fields(cls))
+            raise InputError(f"Training has no option '{sorted(unknown)[0]}'.", f"It has: {known}.")
+        return cls(**values)
+
+    def plan_overrides(self) -> dict[str, Any]:
+        """The values of the plan that these options decide."""
+        for name in ("minutes", "iterations"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and 0 < value < 1e9):
+                raise InputError(f"A training of {value} {name} is not possible.", "Give a number above 0.")
+        chosen = {name: getattr(self, name) for name in ("minutes", "iterations", "method", "seed")}
+        return {name: value for name, value in chosen.items() if value is not None} | self.overrides
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training as it would be done: the plan, the cases, the model it starts from, and what a person should know."""
+
+    plan: Plan
+    cases: list[dict[str, Any]]
+    parent: str | None
+    notes: list[str]
+
+
+def prepare(project: Project, options: TrainingOptions, progress: Progress = silent) -> Prepared:
+    """Choose cases and plan without starting anything.
+
+    Outlined cases (state accepted) are learned from; untouched ones (new, predicted, in review) only through what the
+    method makes of them; excluded ones not at all; held-out ones are never trained on.
+
+    Raises:
+        InputError: No outlined case, all outlines empty, or a scan that cannot be read.
+    """
+    outlined, untouched, held_out = _sort(project.cases())
+    notes = []
+    if not outlined:
+        raise InputError(
+            "No case has an accepted outline to learn from.",
+            "Outline at least one scan that is not held out, and accept it; three or four are a good start.",
+        )
+    if len(outlined) == 1:
+        notes.append(
+            "Only one case is outlined: the model will know only what that one shows. Outline two or three more."
+        )
+    if not held_out:
+        notes.append("No outlined case is held out: the model's quality will not be measured. Hold out one or two.")
+    if not untouched:
+        notes.append("There is no untouched scan: training learns from the outlines alone.")
+    fingerprints = _fingerprints(project, outlined, untouched, progress)
+    voxels = {
+        value: sum(print_.labels[value].voxels for print_ in fingerprints if print_.labels) for value in project.values
+    }
+    if not any(voxels.values()):
+        raise InputError(
+            "The outlines of all cases are empty.", "Outline the structure in at least one scan and accept it again."
+        )
+    for label in project.labels:
+        if not voxels[label.value]:
+            notes.append(f"No case has an outline of {label.name}: the model cannot learn it.")
+    device = choose_device(options.device)
+    own = options.plan_overrides()
+    parent = project.current_model() if options.warm_start else None
+    inherited = _from_parent(parent, own, notes) if parent else None
+    channels = [channel.name for channel in project.channels]
+    plan = make_plan(
+        fingerprints, project.labels, channels, device.type, _memory_bytes(device), {**(inherited or {}), **own}
+    )
+    if inherited is None or NetworkSpec.from_json(load_card(parent.folder).network) != plan.network:
+        if inherited is not None:
+            notes.append(f"Training starts from scratch: {plan.method} needs another network than {parent.id} has.")
+        parent = None
+    cases = [
+        {"id": case.id, "revision": revision, "held_out": case.held_out}
+        for group, labelled in ((outlined, True), (untouched, False), (held_out, True))
+        for case in group
+        for revision in [project.newest(case.id, ("accepted",)).id if labelled else None]
+    ]
+    return Prepared(plan, cases, parent.id if parent else None, notes)
+
+
+def prepare_run(project: Project, options: TrainingOptions, progress: Progress = silent) -> RunRow:
+    """Enter a training as a queued run; its plan and its very revisions are fixed from here on.
+
+    Raises:
+        InputError: As ``prepare``.
+        BarlError: The project cannot be written.
+    """
+    prepared = prepare(project, options, progress)
+    facts = {"cases": prepared.cases, "parent": prepared.parent, "notes": prepared.notes}
+    return project.new_run({**prepared.plan.to_json(), "run": {**facts, "options": dataclasses.asdict(options)}})
+
+
+def run_training(project_folder: Path, run_id: str, *, on_event: OnEvent = lambda event: None) -> RunRow:
+    """Train a queued, stopped or interrupted run in this process until it ends.
+
+    Everything ``train`` tells goes to ``runs/<run>/events.jsonl`` and to ``on_event``. The new model becomes current
+    if there is none yet or the options ask for it.
+
+    Returns:
+        The run as it ended: finished or stopped.
+
+    Raises:
+        BarlError: Why it failed; the run then is ``failed`` with this message.
+    """
+    with Project.open(project_folder) as project:
+        run = project.run(run_id)
+        folder = RunFolder(run.folder)
+
+        def tell(event: dict[str, Any]) -> None:
+            folder.append(event)
+            on_event(event)
+
+        claim(project, run_id)
+        try:
+            result = _train(project, run, folder, tell)
+            model_id = _keep(project, run, result) if result.model_folder and not result.stopped else None
+            state = "stopped" if result.stopped else "finished"
+            if not result.stopped:
+                shutil.rmtree(run.folder / "cache", ignore_errors=True)  # prepared scans, only of use to this run
+            done = project.update_run(run_id, state, model_id=model_id)
+        except BaseException as error:
+            cause = explain(error, project.folder)
+            state = "stopped" if isinstance(cause, Cancelled) else "failed"
+            project.update_run(run_id, state, message=str(cause))
+            tell({"event": "error", "class": cause.kind, "message": cause.message, "remedy": cause.remedy})
+            raise cause from error
+        tell({"event": "result", "value": {"state": state, "model": model_id, "metrics": plain(result.metrics)}})
+        return done
+
+
+def _train(project: Project, run: RunRow, folder: RunFolder, tell: OnEvent) -> TrainResult:
+    plan = Plan.from_json({key: value for key, value in run.plan.items() if key != "run"})
+    facts = run.plan["run"]
+    for note in facts["notes"]:
+        tell({"event": "log", "message": note})
+    return train(
+        plan,
+        [_case_files(project, case) for case in facts["cases"]],
+        run.folder,
+        device=facts["options"]["device"],
+        warm_start=project.model(facts["parent"]).folder if facts["parent"] else None,
+        resume=(run.folder / CHECKPOINT).exists(),  # killed before the first one: from the start, which is as exact
+        on_event=tell,
+        should_stop=folder.stop_asked,
+    )
+
+
+def _case_files(project: Project, case: Mapping[str, Any]) -> CaseFiles:
+    """The files of a case as it was when the run was prepared: revisions never change, so a resumed run is the same."""
+    label = None
+    if case["revision"] is not None:
+        label = next(r.path for r in project.revisions(case["id"]) if r.id == case["revision"])
+    return CaseFiles(case["id"], project.image_paths(case["id"]), label, case["held_out"])
+
+
+def _keep(project: Project, run: RunRow, result: TrainResult) -> str:
+    """Put the trained model into the project, once, however often the end of this run is reached."""
+    for model in project.models():
+        if model.summary.get("run") == run.id:
+            return model.id
+    card = load_card(result.model_folder)
+    options = run.plan["run"]["options"]
+    summary = {
+        "run": run.id,
+        "method": card.method,
+        "data": card.data,
+        "metrics": card.metrics,
+        "iterations": result.iterations,
+        "seconds": round(result.seconds, 1),
+    }
+    model = project.add_model(result.model_folder, summary, name=card.name, parent=run.plan["run"]["parent"])
+    if project.current_model() is None or options["promote"]:
+        project.promote(model.id)
+    return model.id
+
+
+def _sort(cases: list[Case]) -> tuple[list[Case], list[Case], list[Case]]:
+    """Outlined, untouched and outlined held-out cases."""
+    outlined = [case for case in cases if case.state == "accepted" and not case.held_out]
+    untouched = [case for case in cases if case.state in ("new", "predicted", "in_review") and not case.held_out]
+    return outlined, untouched, [case for case in cases if case.state == "accepted" and case.held_out]
+
+
+def _fingerprints(
+    project: Project, outlined: list[Case], untouched: list[Case], progress: Progress
+) -> list[CaseFingerprint]:
+    step = max(1, -(-len(untouched) // _SCANS_FOR_PLAN))
+    chosen = [*outlined, *untouched[::step]]
+    found = []
+    for number, case in enumerate(chosen):
+        progress("planning", number / len(chosen), case.name)
+        channels = read_channels(project.image_paths(case.id))
+        label = None
+        if case.state == "accepted":
+            label = read_label(project.accepted_label(case.id), Grid.of(channels[0]), project.values)
+        found.append(fingerprint_case(channels, label, project.values))
+    progress("planning", 1.0, "")
+    return found
+
+
+def _from_parent(parent: ModelRow, own: Mapping[str, Any], notes: list[str]) -> dict[str, Any] | None:
+    """The values of a plan that let training start from the weights of ``parent``; None if it cannot be used.
+
+    A few new cases would shift the median spacing a little, and with it the shape of the network.
+    """
+    try:
+        card = load_card(parent.folder)
+    except BarlError as error:
+        notes.append(f"Training starts from scratch: {error.message}")
+        return None
+    kept = {
+        "spacing": card.spacing,
+        "patch": card.patch,
+        "widths": NetworkSpec.from_json(card.network).widths,
+        "normalisations": tuple(card.normalisations),
+    }
+    if changed := sorted(name for name in kept if name in own):
+        notes.append(f"Training starts from scratch: {changed[0]} is not that of {parent.id}.")
+        return None
+    return kept
+
+
+def _memory_bytes(device) -> int | None:
+    if device.type != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.get_device_properties(device).total_memory

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trainings that outlive whoever started them: started, found again, stopped and ended by any later process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+from barl.errors import ProjectError
+from barl.jobs.runs import RunFolder, choose_run, plain
+from barl.project.processes import ProcessId
+from barl.project.records import RunRow
+from barl.project.store import Project
+from barl.worker.client import worker_environment
+from barl.worker.process_tree import end_process_tree
+
+#: Importing torch from a cold disk takes its time.
+_START_S = 120.0
+#: Starts the training and leaves, so that it is nobody's child: ending the worker's process tree must not reach it.
+_LAUNCH = """
+import json, subprocess, sys
+command, log, options = json.loads(sys.argv[1])
+with open(log, "ab") as output:
+    print(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options).pid)
+"""
+
+
+def start(project: Project, run_id: str) -> RunRow:
+    """Train a queued, stopped or interrupted run in a process of its own that nothing here keeps alive or ends.
+
+    Returns:
+        The run once its process trains.
+
+    Raises:
+        ProjectError: It is being trained already, or its process ended at once.
+    """
+    run = project.run(run_id)
+    if run.state in ("running", "finished"):
+        raise ProjectError(f"{run_id} is {run.state} already.", "Attach to it, or start a new training.")
+    options: dict[str, Any] = {"start_new_session": True}
+    if os.name == "nt":
+        options = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
+    command = [sys.executable, "-m", "barl.worker.train", str(project.folder), run_id]
+    log = run.folder / "output.log"
+    launched = subprocess.run(
+        [sys.executable, "-c", _LAUNCH, json.dumps([command, str(log), options])],
+        env=worker_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if launched.returncode != 0:
+        raise ProjectError("The training process could not be started.", "Check the Python that runs the worker.")
+    process = ProcessId.of(int(launched.stdout))
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end:
+        now = project.run(run_id)
+        if now.state != run.state or now.pid != run.pid:
+            if now.state == "failed":
+                raise ProjectError(now.message)
+            return now
+        if not process.is_alive():
+            break
+        time.sleep(0.05)
+    raise ProjectError(f"The training process of {run_id} ended at once.", f"Its last words are in {log}.")
+
+
+def attach(project: Project, run_id: str | None = None, offset: int = 0) -> dict[str, Any]:
+    """What has happened in a run since ``offset`` (a number from an earlier answer; 0 for all).
+
+    Returns:
+        ``run``, ``state`` (interrupted: its process died), ``message``, ``model`` (once there is one), ``events`` and
+        the next ``offset``.
+    """
+    run = choose_run(project, run_id)  # before the events: whoever sees the end has seen all events, or asks once more
+    events, offset = RunFolder(run.folder).events(offset)
+    return {
+        "run": run.id,
+        "state": run.state,
+        "message": run.message,
+        "model": run.model_id,
+        "events": [plain(event) for event in events],
+        "offset": offset,
+    }
+
+
+def stop(project: Project, run_id: str | None = None) -> RunRow:
+    """Ask a run to write a checkpoint and end; it does so after the step it is at."""
+    run = _running(project, run_id)
+    RunFolder(run.folder).ask_to_stop()
+    return run
+
+
+def cancel(project: Project, run_id: str | None = None) -> RunRow:
+    """End a run and all its processes within 2 s; its last checkpoint stays and it can be resumed from there.
+
+    Raises:
+        ProjectError: It does not run, or runs on another machine.
+    """
+    run = _running(project, run_id)
+    process = ProcessId.of(run.pid)
+    if run.host != process.host:
+        raise ProjectError(
+            f"{run.id} is being trained on {run.host}, which cannot be reached from here.",
+            "Cancel it on that machine, or have it stop by itself, which works from here as well.",
+        )
+    end_process_tree(run.pid)
+    if project.run(run.id).state in ("running", "interrupted"):
+        project.update_run(run.id, "stopped", message="Cancelled.")
+    return project.run(run.id)
+
+
+def _running(project: Project, run_id: str | None) -> RunRow:
+    run = choose_run(project, run_id)
+    if run.state != "running":
+        raise ProjectError(f"{run.id} is not being trained: it is {run.state}.", "Nothing needs to be stopped.")
+    return run
+
+
+def resume(project: Project, run_id: str | None = None) -> RunRow:
+    """The run to go on with: the one named, or the newest that is not finished.
+
+    Raises:
+        ProjectError: There is none, or it runs or is finished.
+    """
+    if run_id is None:
+        waiting = [run for run in project.runs() if run.state in ("stopped", "interrupted", "failed", "queued")]
+        run = waiting[-1] if waiting else choose_run(project)
+    else:
+        run = project.run(run_id)
+    if run.state in ("running", "finished"):
+        raise ProjectError(f"{run.id} is {run.state}: there is nothing to resume.", "Start a new training.")
+    return run

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m barl.worker.train PROJECT RUN``: train one run, in this process, until it ends."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train; everything worth knowing goes to the run's events, a crash's last words to its ``output.log``."""
+    project, run = sys.argv[1:] if arguments is None else arguments
+    from barl.errors import BarlError
+    from barl.jobs.train import run_training
+
+    try:
+        run_training(Path(project), run)
+    except BarlError as error:  # the run's events have told it
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
