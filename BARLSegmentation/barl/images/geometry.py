@@ -8,7 +8,7 @@ arrays are ``[k, j, i]``, that is (z, y, x).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import permutations, product
 
 import numpy as np
@@ -226,6 +226,10 @@ class Roi:
             tuple(((low + high) / 2).tolist()), tuple(((high - low) / 2).tolist()), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
         )
 
+    def along(self, grid: Grid) -> Roi:
+        """The same box with its axes written out: those of ``grid`` if it had none of its own."""
+        return replace(self, direction=self.direction or grid.direction)
+
     def box(self, grid: Grid) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """The smallest index box (start, stop; x, y, z) whose voxels cover the ROI, cut to the grid.
 
@@ -235,7 +239,7 @@ class Roi:
         half = np.asarray(self.half_size_mm, dtype=np.float64)
         if not (np.isfinite(half).all() and np.isfinite(self.center_mm).all() and (half > 0).all()):
             raise InputError("The region of interest has no extent.", "Draw a box around the structure.")
-        axes = grid.axes if self.direction is None else np.asarray(self.direction, dtype=np.float64).reshape(3, 3)
+        axes = np.asarray(self.along(grid).direction, dtype=np.float64).reshape(3, 3)
         corners = np.array(list(product((-1, 1), repeat=3))) * half @ axes.T + self.center_mm
         index = grid.mm_to_index(corners)
         # The voxel of index n reaches from n - 0.5 to n + 0.5; 1e-6 keeps rounding from adding a voxel.

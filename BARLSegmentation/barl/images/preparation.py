@@ -80,7 +80,7 @@ def prepare(
     source = scan_grid.oriented(axes)
     target = _model_grid(source, spacing)
     if roi is not None:
-        target = target.crop(*roi.box(target))
+        target = target.crop(*roi.along(scan_grid).box(target))
     weights = _weights(source, target, cubic=True)
 
     array = np.empty((len(channels), *target.shape), dtype=np.float32)

@@ -100,7 +100,7 @@ def read_label(path: Path | str, grid: Grid, values: Collection[int]) -> sitk.Im
             "Export it with the scan as the reference geometry.",
         )
     array = sitk.GetArrayViewFromImage(image)
-    found = np.unique(array)
+    found = np.unique(np.concatenate([np.unique(part) for part in array]))
     if not np.array_equal(found, np.round(found)):  # NaN differs from itself and lands here too.
         raise InputError(
             f"The label map '{path.name}' holds numbers that are not whole.",
