@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The outlined cases as a data set for other programs.
 
-Two layouts: ``nnunet`` (raw data set of nnU-Net v2, documentation/dataset_format.md of github.com/MIC-DKFZ/nnUNet) and
-``plain`` (a folder per case). Cases carry their neutral ids, subjects are numbered: what the user typed as names stays in
-the project.
+Two layouts: ``nnunet`` (raw data set of nnU-Net v2, documentation/dataset_format.md of github.com/MIC-DKFZ/nnUNet)
+and ``plain`` (a folder per case). Cases carry their neutral ids, subjects are numbered: what the user typed as names
+stays in the project.
 """
 
 from __future__ import annotations

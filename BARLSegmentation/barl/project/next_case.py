@@ -2,10 +2,11 @@
 """Which case to outline next: where the model is unsure, and unlike what it has been taught already.
 
 The score is the weighted geometric mean of two numbers in [0, 1]: the case's uncertainty, relative to the most
-uncertain candidate, and its distance in the model's feature space to the nearest outlined case, relative to the farthest
-candidate (the greedy k-center choice of Sener and Savarese, "Active learning for convolutional neural networks: a
-core-set approach", ICLR 2018). For the first few ranks each chosen case counts as outlined for the next, so that several
-readers, or one with an afternoon, do not get near copies of the same case. What is not known is neutral.
+uncertain candidate, and its distance in the model's feature space to the nearest outlined case, relative to the
+farthest candidate (the greedy k-center choice of Sener and Savarese, "Active learning for convolutional neural
+networks: a core-set approach", ICLR 2018). For the first few ranks each chosen case counts as outlined for the next,
+so that several readers, or one with an afternoon, do not get near copies of the same case. What is not known is
+neutral.
 """
 
 from __future__ import annotations

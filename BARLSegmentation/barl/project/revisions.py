@@ -90,7 +90,8 @@ class Revisions:
             raise InputError(f"The case's uncertainty {case_uncertainty} is not in 0 to 1.", "Store a share of 1.")
         self._database.must_be_writable()
         case = self.case(case_id)
-        with staging_folder(self._revision_folder(case.id)) as staging:
+        # Staged beside the cases, not in the case: leftovers are then found without looking into thousands of folders.
+        with staging_folder(self.folder / "cases") as staging:
             staged = self._stage_revision(staging, label, self.case_grid(case.id), uncertainty)
             with self._database.write() as transaction:
                 stored = self._enter_revision(transaction, case.id, staged, kind, author, model_id, details)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -145,10 +146,10 @@ class Project(Revisions, Work):
 
     def _tidy(self) -> None:
         _make_folders(self.folder)
-        homes = [self.folder, *(self.folder / name for name in FOLDERS), *self.folder.glob("cases/*/revisions")]
-        for home in homes:
+        for home in (self.folder, *(self.folder / name for name in FOLDERS)):
             files.remove_leftovers(home)
-        self._database.back_up()
+        with suppress(StorageError):  # A full disk takes the copy, not the project.
+            self._database.back_up()
 
     def close(self) -> None:
         self._database.close()
