@@ -279,7 +279,8 @@ def _from_parent(parent: ModelRow, own: Mapping[str, Any], notes: list[str]) -> 
         "widths": NetworkSpec.from_json(card.network).widths,
         "normalisations": tuple(card.normalisations),
     }
-    if changed := sorted(name for name in kept if name in own):
+    changed = [name for name, value in kept.items() if name in own and list(own[name]) != list(value)]
+    if changed:
         notes.append(f"Training starts from scratch: {changed[0]} is not that of {parent.id}.")
         return None
     return kept

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The jobs on a small project with known truth: what is trained on, what is stored, what survives."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from barl.errors import InputError, ProjectError
+from barl.jobs.evaluate import evaluate_model
+from barl.jobs.predict import WarmPredictors, predict_cases
+from barl.jobs.runs import RunFolder
+from barl.jobs.train import TrainingOptions, prepare, prepare_run, run_training
+from barl.project.files import sha256
+from barl.project.labels import Channel, Label
+from barl.project.store import Project
+
+TINY = {"widths": [4, 8], "patch": [16, 16, 16], "loader_workers": 0, "validations": 0}
+
+
+def scan(seed: int) -> tuple[sitk.Image, sitk.Image]:
+    """A noisy volume with a bright ball (label 1) in it, on a flipped grid."""
+    rng = np.random.default_rng(seed)
+    k, j, i = np.indices((20, 22, 24))
+    center = rng.uniform(8, 12, 3)
+    ball = (k - center[0]) ** 2 + (j - center[1]) ** 2 + (i - center[2]) ** 2 < 25
+    images = (
+        sitk.GetImageFromArray((100 * ball + rng.normal(0, 10, ball.shape)).astype(np.float32)),
+        (sitk.GetImageFromArray(ball.astype(np.uint8))),
+    )
+    for image in images:
+        image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    return images
+
+
+def make_project(folder: Path, outlined: int = 2, untouched: int = 2, held_out: int = 1) -> None:
+    with Project.create(folder, "balls", [Label(1, "ball")], [Channel("image")]) as project:
+        for number in range(outlined + held_out + untouched):
+            image, label = scan(number)
+            known = number < outlined + held_out
+            held = outlined <= number < outlined + held_out
+            project.add_case(f"case {number}", [image], label=label if known else None, held_out=held)
+
+
+def options(iterations: int = 6, **others) -> TrainingOptions:
+    return TrainingOptions(iterations=iterations, device="cpu", overrides=dict(TINY), **others)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A project with one model; tests that change it take a copy."""
+    folder = tmp_path_factory.mktemp("trained") / "project"
+    make_project(folder)
+    with Project.open(folder) as project:
+        run = prepare_run(project, options(40))
+    assert run_training(folder, run.id).state == "finished"
+    return folder
+
+
+@pytest.fixture
+def copy(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "copy"))
+
+
+def test_cases_go_where_they_belong(tmp_path):
+    make_project(tmp_path, outlined=2, untouched=3, held_out=1)
+    with Project.open(tmp_path) as project:
+        project.set_state("case 5", "excluded")
+        plan = prepare(project, options())
+        cases = {project.case(case["id"]).name: case for case in plan.cases}
+    assert sorted(cases) == ["case 0", "case 1", "case 2", "case 3", "case 4"]
+    assert [name for name, case in sorted(cases.items()) if case["revision"]] == ["case 0", "case 1", "case 2"]
+    assert [name for name, case in cases.items() if case["held_out"]] == ["case 2"]
+
+
+def test_the_first_model_becomes_current_and_the_second_waits_to_be_promoted(copy):
+    with Project.open(copy) as project:
+        first = project.current_model()
+        assert first.id == "model_0001" and first.summary["data"] == {"labelled": 2, "unlabelled": 2, "held_out": 1}
+        run = prepare_run(project, options(2))
+        assert run.plan["run"]["parent"] == first.id
+    done = run_training(copy, run.id)
+    with Project.open(copy) as project:
+        assert project.current_model().id == first.id
+        assert project.model(done.model_id).parent == first.id
+        assert not (project.run(run.id).folder / "cache").exists()
+        wanted = prepare_run(project, options(2, promote=True, warm_start=False))
+        assert wanted.plan["run"]["parent"] is None
+    done = run_training(copy, wanted.id)
+    with Project.open(copy) as project:
+        assert project.current_model().id == done.model_id
+
+
+def test_evaluation_on_the_scans_grid_agrees_with_the_trainings_own_validation(trained):
+    """One held-out case at its training spacing: two ways to the same number (a freed truth once gave 0.02)."""
+    with Project.open(trained, read_only=True) as project:
+        before = project.current_model().summary["metrics"]["dice"]["1"]
+        result = evaluate_model(project, device="cpu")
+    assert before > 0.2  # a model that finds nothing would agree with anything
+    assert result["labels"]["1"]["dice"]["mean"] == pytest.approx(before, abs=0.01)
+    assert 0 <= result["calibration_error"] <= 1 and 0 <= result["risk_coverage_area"] <= 1
+    assert result["cases"][0]["name"] == "case 2" and "rough" in result["notes"][0]
+
+
+def test_prediction_is_stored_and_an_accepted_outline_stays(copy):
+    warm = WarmPredictors()
+    with Project.open(copy) as project:
+        accepted = project.accepted_label("case 0")
+        digest = sha256(accepted)
+        result = predict_cases(project, device="cpu", warm=warm)
+        names = {case["name"]: case["state"] for case in result["cases"]}
+        assert names == {"case 3": "predicted", "case 4": "predicted", "case 0": "accepted", "case 1": "accepted"}
+        assert project.accepted_label("case 0") == accepted and sha256(accepted) == digest
+        case = project.case("case 3")
+        assert case.model_id == "model_0001" and 0 <= case.uncertainty <= 1 and case.embedding.size
+        newest = project.newest("case 3")
+        assert newest.kind == "prediction" and newest.uncertainty_path.is_file()
+        assert newest.details["volumes"][0]["name"] == "ball"
+        again = predict_cases(project, device="cpu", warm=warm)
+        assert {case["name"] for case in again["cases"]} == {"case 3", "case 4"}  # the outlined ones once per model
+        assert project.verify(everything=True) == []
+
+
+def test_a_warm_predictor_is_the_same_until_the_model_changes(copy):
+    warm = WarmPredictors()
+    folder = copy / "models" / "model_0001"
+    first = warm.get(folder, "cpu")
+    assert warm.get(folder, "cpu") is first
+    assert warm.get(folder, "cpu", fast=True) is not first
+
+
+def test_a_scan_that_cannot_be_read_does_not_hold_up_the_others(copy):
+    with Project.open(copy) as project:
+        project.image_paths("case 3")[0].write_bytes(b"damaged")
+        result = predict_cases(project, ["case 3", "case 4"], device="cpu")
+        assert [case["name"] for case in result["cases"]] == ["case 4"]
+        assert result["failed"][0]["name"] == "case 3" and result["failed"][0]["remedy"]
+        with pytest.raises(InputError):
+            predict_cases(project, ["case 3"], device="cpu")
+
+
+def test_one_outlined_case_is_enough_and_is_told(tmp_path):
+    make_project(tmp_path, outlined=1, untouched=1, held_out=0)
+    with Project.open(tmp_path) as project:
+        run = prepare_run(project, options(2))
+    run_training(tmp_path, run.id)
+    notes = [e["message"] for e in RunFolder(tmp_path / "runs" / run.id).events()[0] if e["event"] == "log"]
+    assert any("Only one case" in note for note in notes) and any("held out" in note for note in notes)
+
+
+def test_events_are_read_from_an_offset_and_half_a_line_waits(tmp_path):
+    run = RunFolder(tmp_path)
+    assert run.events() == ([], 0)
+    run.append({"event": "log", "message": "one", "value": float("nan")})
+    events, offset = run.events()
+    assert events == [{"event": "log", "message": "one", "value": None}]
+    with run.events_path.open("ab") as file:
+        file.write(b'{"event": "lo')
+    assert run.events(offset) == ([], offset)
+    with run.events_path.open("ab") as file:
+        file.write(b'g"}\n{"cut by a kill\n{"event":"log","message":"two"}\n')
+    assert [event.get("message") for event in run.events(offset)[0]] == [None, "two"]
+
+
+def test_a_stopped_run_goes_on_and_a_finished_one_does_not(tmp_path):
+    make_project(tmp_path)
+    with Project.open(tmp_path) as project:
+        run = prepare_run(project, options(5))
+
+    def stop_at_once(event):
+        if event.get("stage") == "preparing":
+            RunFolder(tmp_path / "runs" / run.id).ask_to_stop()
+
+    assert run_training(tmp_path, run.id, on_event=stop_at_once).state == "stopped"
+    with Project.open(tmp_path) as project:
+        assert project.models() == []
+    assert run_training(tmp_path, run.id).state == "finished"
+    with pytest.raises(ProjectError, match="finished"):
+        run_training(tmp_path, run.id)
+
+
+# kill -9 at random moments
+
+# One process pays for importing torch; each training is a fork of it, so that a kill costs no more than the training.
+_NURSERY = """
+import os, sys
+import torch
+torch.set_num_threads(1)
+import barl.jobs.train
+import barl.training.train as training
+from barl.worker.train import main
+training.CHECKPOINT_SECONDS = 0.02  # at nearly every step: some are killed while a checkpoint is written
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = main(line.rstrip("\\n").split("\\t"))
+        finally:
+            os._exit(code)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Nursery:
+    def __init__(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _NURSERY],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def train(self, folder: Path, run_id: str, kill_after: float | None = None) -> int:
+        """Train in a process of its own; gives its exit code, -9 if it was killed."""
+        self._process.stdin.write(f"{folder}\t{run_id}\n")
+        self._process.stdin.flush()
+        child = int(self._process.stdout.readline())
+        if kill_after is not None:
+            time.sleep(kill_after)
+            # Not yet waited for at worst: then it is a zombie and the signal does nothing.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    if os.name == "nt":
+        pytest.skip("needs fork and SIGKILL")
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+def kill_and_resume(nursery: Nursery, folder: Path, kills: int, iterations: int, seed: int) -> int:
+    """Kill a training at random moments, then let it end: its weights are those of a training nobody disturbed.
+
+    Returns:
+        How many kills met a training under way.
+    """
+    make_project(folder / "killed")
+    with Project.open(folder / "killed") as project:
+        run = prepare_run(project, options(iterations))
+        accepted = {case.id: sha256(project.accepted_label(case.id)) for case in project.cases("accepted")}
+    shutil.copytree(folder / "killed", folder / "calm")
+    began = time.monotonic()
+    assert nursery.train(folder / "calm", run.id) == 0
+    calm_s = time.monotonic() - began
+
+    rng, met = random.Random(seed), 0
+    for _ in range(kills):
+        code = nursery.train(folder / "killed", run.id, rng.uniform(0.1, 0.9) * calm_s)
+        with Project.open(folder / "killed") as project:  # opens, and nothing is lost
+            assert project.verify(everything=True) == []
+            assert {case.id: sha256(project.accepted_label(case.id)) for case in project.cases("accepted")} == accepted
+            state = project.run(run.id).state
+        assert code == (0 if state == "finished" else -9)
+        assert state in ("queued", "interrupted", "finished")
+        met += state == "interrupted"
+        if state == "finished":
+            break
+    else:
+        assert nursery.train(folder / "killed", run.id) == 0
+    with Project.open(folder / "killed") as project:
+        assert project.run(run.id).state == "finished" and len(project.models()) == 1
+    weights = "models/model_0001/weights.safetensors"
+    assert sha256(folder / "killed" / weights) == sha256(folder / "calm" / weights)
+    return met
+
+
+def test_a_killed_training_resumes_exactly(nursery, tmp_path):
+    assert kill_and_resume(nursery, tmp_path, kills=4, iterations=12, seed=1) > 0, "no kill met the training"
+
+
+@pytest.mark.slow
+def test_a_training_killed_a_hundred_times_resumes_exactly(nursery, tmp_path):
+    met, seed = 0, 0
+    while met < 100:
+        seed += 1
+        met += kill_and_resume(nursery, tmp_path / str(seed), kills=10, iterations=60, seed=seed)
+        shutil.rmtree(tmp_path / str(seed))
