@@ -21,7 +21,7 @@ from barl.images.nifti_check import check_nifti
 from barl.images.quiet import quiet
 
 _FORMATS = ("NiftiImageIO", "NrrdImageIO", "MetaImageIO", "GDCMImageIO")
-_USE = "Use a NIfTI, NRRD or MHA file, or a folder with one DICOM series."
+_USE = "Use a NIfTI-1, NRRD or MHA file, or a folder with one DICOM series."
 
 # Outside of this a spacing is a mistake of units (metres, micrometres) or a damaged header, not a scan of a patient.
 _SPACING_MM = (0.005, 50.0)
@@ -129,6 +129,7 @@ def write_image(image: sitk.Image, path: Path | str) -> None:
     if ending is None:
         raise InputError(f"'{path.name}' is not a file name for a volume.", "Use .nii.gz, .nrrd or .mha.")
     bare = sitk.Image(image)
+    bare.MakeUnique()  # Copies of an image share their metadata until then.
     for key in bare.GetMetaDataKeys():
         bare.EraseMetaData(key)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{ending}")
@@ -194,15 +195,18 @@ def _read_file(path: Path) -> sitk.Image:
             reader.SetFileName(str(path))
             kind = reader.GetImageIOFromFileName(str(path))
             if kind not in _FORMATS:
-                known = "is a picture, not a volume" if kind else "is not an image file, or its beginning is damaged"
+                known = (
+                    "is a picture, not a volume"
+                    if kind
+                    else "is not an image file of a known kind, or its beginning is damaged"
+                )
                 raise InputError(f"'{path.name}' {known}.", _USE)
-            if kind == "NiftiImageIO":
-                check_nifti(path)
+            not_finite = check_nifti(path) if kind == "NiftiImageIO" else np.empty(0, dtype=int)
             reader.ReadImageInformation()
             _check_kind(reader, path.name)
             # Before reading: ITK turns a negative spacing into a positive one.
             _check_spacing(reader.GetSpacing()[:3], path.name)
-            return _volume(reader.Execute())
+            image = _volume(reader.Execute())
     except OSError as error:
         raise InputError(f"'{path.name}' cannot be opened ({error.strerror}).", "Check its permissions.") from error
     except (RuntimeError, MemoryError) as error:
@@ -214,18 +218,23 @@ def _read_file(path: Path) -> sitk.Image:
         if "direction" in text:
             raise _skewed(path.name) from None
         raise InputError(f"'{path.name}' is damaged or cut off.", "Copy or export the scan again.") from None
+    if not_finite.size:  # Where ITK has put zeros.
+        array = sitk.GetArrayFromImage(image)
+        array.ravel()[not_finite] = np.nan
+        image = Grid.of(image).image(array)
+    return image
 
 
 def _check_kind(reader: sitk.ImageFileReader, name: str) -> None:
     """Refuse what is not one number per voxel in three dimensions; a fourth of length one does no harm."""
     size = reader.GetSize()
+    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+        raise InputError(f"'{name}' holds complex numbers.", "Export the magnitude image.")
     if reader.GetNumberOfComponents() > 1:
         raise InputError(
             f"'{name}' holds {reader.GetNumberOfComponents()} values per voxel (a color image or vector field).",
             "Export it as a gray-scale volume, or each component as a volume of its own.",
         )
-    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
-        raise InputError(f"'{name}' holds complex numbers.", "Export the magnitude image.")
     if len(size) < 3:
         raise InputError(f"'{name}' is a two-dimensional image.", "Use a volume with at least two slices.")
     if any(n > 1 for n in size[3:]):
