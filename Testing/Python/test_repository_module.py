@@ -162,6 +162,17 @@ def test_newer_revision_is_loaded_beside_the_older(a_loader, a_project, a_label_
 
 
 @pytest.mark.host
+def test_prediction_does_not_hide_the_accepted_outline(a_loader, a_project, a_label_array):
+    with Project.open(a_project) as project:
+        accepted, untouched = project.case("outlined").id, project.case("untouched").id
+        first = a_loader.load(project, accepted)
+        for case in (accepted, untouched):
+            project.store_revision(case, an_image(np.zeros_like(a_label_array)), "prediction", author="model")
+        assert a_loader.load(project, accepted).segmentation is first.segmentation
+        assert a_loader.load(project, untouched).segmentation is not None
+
+
+@pytest.mark.host
 def test_case_without_outline_has_no_segmentation(a_loader, a_project):
     with Project.open(a_project, read_only=True) as project:
         assert a_loader.load(project, project.case("untouched").id).segmentation is None

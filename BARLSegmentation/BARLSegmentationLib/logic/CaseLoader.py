@@ -41,7 +41,7 @@ class CaseLoader:
         self.segmentationsLogic = segmentationsLogic or slicer.modules.segmentations.logic()
 
     def load(self, project: Project, caseId) -> LoadedCase:
-        """Load all images of a case and its newest label map.
+        """Load all images of a case and its newest label map; of an accepted case the newest that a person made.
 
         Raises:
             barl.errors.BarlError: The case does not exist, or one of its files cannot be read.
@@ -50,7 +50,9 @@ class CaseLoader:
         paths = project.image_paths(case.id)
         names = [case.name] if len(paths) == 1 else [f"{case.name} {channel.name}" for channel in project.channels]
         volumes = [self._volume(path, name) for path, name in zip(paths, names, strict=True)]
-        revision = project.newest(case.id)
+        # A later model's prediction of an accepted case is a measurement, not a better outline.
+        byPerson = {"kinds": ("draft", "accepted")} if case.state == "accepted" else {}
+        revision = project.newest(case.id, **byPerson)
         if revision is None:
             return LoadedCase(volumes, None)
         return LoadedCase(volumes, self._segmentation(revision.path, case.name, project.labels, volumes[0]))
