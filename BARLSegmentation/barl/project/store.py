@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -104,7 +105,7 @@ class Project(Revisions, Work):
         """Open a project.
 
         Opening for writing also tidies up: what killed processes left half-written is removed and a copy of the
-        database is kept if it changed since the last copy.
+        database is kept from time to time.
 
         Args:
             folder: The project's folder.
@@ -340,6 +341,17 @@ class Project(Revisions, Work):
                 found.append(Damage(name, path, problem))
         return found
 
+    def strays(self) -> list[Path]:
+        """Label maps in the cases' folders that the database does not know, oldest first.
+
+        They come from a copy of the database put back that was older than they, or from a process killed in the last
+        step of storing. Whoever misses an outline finds it here and stores it again with ``store_revision``.
+        """
+        query = "SELECT case_id, file FROM revisions UNION ALL SELECT case_id, uncertainty_file FROM revisions"
+        known = {self._revision_folder(case_id) / file for case_id, file in self._database.rows(query) if file}
+        found = set(self.folder.glob("cases/case_*/revisions/*.nii.gz")) - known
+        return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+
 
 def _as_file(image: sitk.Image | Path | str, place: Path) -> Path:
     """Images in memory take the way through a file too: one place says what a usable scan is."""
@@ -382,7 +394,8 @@ def _image_names(channels: Iterable[Channel]) -> list[str]:
 
 
 def _text(text: str) -> str:
-    return " ".join(str(text).split())
+    # Names from a Mac's files come with accents apart from their letters; they are the same names.
+    return " ".join(unicodedata.normalize("NFC", str(text)).split())
 
 
 def _check_state(state: str) -> None:
