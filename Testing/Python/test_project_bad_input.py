@@ -75,6 +75,8 @@ def test_a_case_that_cannot_be_used_is_refused_and_leaves_nothing(
         ({"label": sitk.Cast(make_label(make_scan()), sitk.sitkFloat32) * np.nan}, InputError, "value nan"),
         ({"label": make_label(make_scan(spacing=(1, 1, 1)))}, InputError, "grid"),
         ({"uncertainty": make_scan(spacing=(1, 1, 1))}, InputError, "uncertainty map"),
+        ({"uncertainty": make_scan()}, InputError, "outside of 0 to 1"),
+        ({"uncertainty": make_scan() * np.nan}, InputError, "outside of 0 to 1"),
         ({"case_uncertainty": 1.5}, InputError, "not in 0 to 1"),
         ({"case_uncertainty": float("nan")}, InputError, "not in 0 to 1"),
         ({"embedding": [1.0, float("inf")]}, InputError, "finite"),

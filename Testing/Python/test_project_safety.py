@@ -38,6 +38,7 @@ from barl.project.store import Project
 folder, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 rng = np.random.default_rng(seed)
 scan = sitk.GetImageFromArray(rng.normal(size=(20, 24, 28)).astype(np.float32))
+doubt = sitk.Abs(scan) / 10
 model = folder.parent / "model"
 print("ready", flush=True)
 with Project.open(folder, wait_seconds=60) as project:
@@ -47,7 +48,7 @@ with Project.open(folder, wait_seconds=60) as project:
             case "revision":
                 case = project.cases()[rng.integers(len(project.cases()))]
                 kind = rng.choice(["accepted", "accepted", "draft", "prediction"]) if seed else "accepted"
-                revision = project.store_revision(case.id, label, str(kind), author="test", uncertainty=scan)
+                revision = project.store_revision(case.id, label, str(kind), author="test", uncertainty=doubt)
                 print("revision", revision.id, revision.path.name, revision.sha256, flush=True)
             case "case":
                 case = project.add_case(f"{seed}-{turn}", [scan], label=label)

@@ -104,7 +104,8 @@ def test_every_label_map_is_a_revision_of_its_own(project: Project) -> None:
     case = project.add_case("a", [scan])
     assert project.newest("a") is None and project.accepted_label("a") is None
     model = project.add_model(make_model(project.folder.parent / "m"), {})
-    uncertainty = Grid.of(scan).image(np.full(SIZE[::-1], 0.25, dtype=np.float32))
+    shares = np.random.default_rng(5).random(SIZE[::-1]).astype(np.float32)
+    uncertainty = Grid.of(scan).image(shares)
     prediction = project.store_revision(
         case.id,
         make_label(scan, seed=1),
@@ -126,7 +127,9 @@ def test_every_label_map_is_a_revision_of_its_own(project: Project) -> None:
     assert project.newest("a", ("prediction", "draft")) == draft
     assert project.newest("a", "prediction") == prediction
     assert prediction.details == {"ml": 3.5} and prediction.model_id == model.id
-    assert sitk.GetArrayFromImage(sitk.ReadImage(str(prediction.uncertainty_path))).max() == 0.25
+    kept = sitk.ReadImage(str(prediction.uncertainty_path))
+    assert np.abs(sitk.GetArrayFromImage(kept) - shares).max() <= 1 / 512
+    assert Grid.of(kept) == project.case_grid("a")
     for seed, revision in enumerate((prediction, draft, first, second), start=1):
         stored = sitk.ReadImage(str(revision.path))
         assert np.array_equal(sitk.GetArrayFromImage(stored), sitk.GetArrayFromImage(make_label(scan, seed=seed)))
