@@ -200,6 +200,7 @@ import barl.jobs.train
 import barl.training.train as training
 from barl.worker.train import main
 training.CHECKPOINT_SECONDS = 0.02  # at nearly every step: some are killed while a checkpoint is written
+print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()
     if not child:
@@ -224,6 +225,7 @@ class Nursery:
             stderr=subprocess.DEVNULL,
             text=True,
         )
+        assert self._process.stdout.readline() == "ready\n"
 
     def train(self, folder: Path, run_id: str, kill_after: float | None = None) -> int:
         """Train in a process of its own; gives its exit code, -9 if it was killed."""

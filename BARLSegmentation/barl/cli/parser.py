@@ -16,15 +16,14 @@ _OVERVIEW = """\
 BARL turns a few outlined scans and many untouched ones into a segmentation model.
 
 The usual way:
-  barl project new study --label 1=tumor       make a project with its label table
-  barl add study --images scans/ --labels outlines/
-                                               add scans; those with an outline are learned from
-  barl train study --minutes 30                train on outlined and untouched scans
-  barl predict study                           predict all scans that have no outline yet
-  barl next study                              which scan is worth correcting next, and why
-  barl project accept study case7 fixed.nii.gz store the corrected outline
-  barl train study                             train again, starting from the model there is
-  barl evaluate study                          how good it is on the held-out scans
+  barl project new study --label 1=tumor                make a project with its label table
+  barl add study --images scans/ --labels outlines/     add scans, some of them outlined
+  barl train study --minutes 30                         train on outlined and untouched scans
+  barl predict study                                    predict all scans without an outline
+  barl next study                                       which one is worth correcting, and why
+  barl project accept study case7 fixed.nii.gz          store the corrected outline
+  barl train study                                      train on, from the model there is
+  barl evaluate study                                   how good it is on the held-out scans
 """
 
 

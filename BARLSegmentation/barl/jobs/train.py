@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from barl.errors import BarlError, Cancelled, InputError
 from barl.images.fingerprint import CaseFingerprint, fingerprint_case
@@ -74,7 +75,38 @@ class TrainingOptions:
             if value is not None and not (isinstance(value, int | float) and 0 < value < 1e9):
                 raise InputError(f"A training of {value} {name} is not possible.", "Give a number above 0.")
         chosen = {name: getattr(self, name) for name in ("minutes", "iterations", "method", "seed")}
-        return {name: value for name, value in chosen.items() if value is not None} | self.overrides
+        values = {name: value for name, value in chosen.items() if value is not None} | self.overrides
+        for name, value in values.items():
+            _check_kind(name, value)
+        return values
+
+
+def _check_kind(name: str, value: Any) -> None:
+    """Refuse a value of the plan that is text where a number belongs, too short, or not above 0 where it must be.
+
+    Names that no plan has are left to ``make_plan``.
+    """
+    kinds = get_type_hints(Plan) | {"widths": tuple[int, ...]}
+    if name not in kinds:
+        return
+    kind, numbers = kinds[name], (int, float)
+    parts = get_args(kind) if get_origin(kind) is tuple else ()
+    if parts:
+        fits = isinstance(value, list | tuple) and len(value) > 0
+        fits = fits and (Ellipsis in parts or len(value) == len(parts))
+        if fits and set(parts) <= {int, float, Ellipsis}:
+            fits = all(isinstance(part, int if int in parts else numbers) for part in value)
+        wanted = "a list" if Ellipsis in parts else f"a list of {len(parts)} numbers"
+    elif kind is int:
+        least = 1 if name in ("iterations", "batch_labelled") else 0
+        fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        wanted = f"a whole number from {least} on"
+    elif kind in (float, float | None):
+        fits, wanted = isinstance(value, numbers) and math.isfinite(value), "a number"
+    else:
+        fits, wanted = isinstance(value, get_origin(kind) or kind), "text" if kind is str else "an object"
+    if not fits:
+        raise InputError(f"The plan's value {name} cannot be {value!r}.", f"Give {wanted}.")
 
 
 @dataclass(frozen=True)

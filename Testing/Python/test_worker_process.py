@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real worker process and real detached trainings, as Slicer would use them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import SimpleITK as sitk
+from barl.errors import Cancelled, InputError, ModelError, ProjectError
+from barl.jobs.runs import RunFolder
+from barl.jobs.train import TrainingOptions, prepare_run, run_training
+from barl.project.labels import Channel, Label
+from barl.project.processes import start_mark
+from barl.project.store import Project
+from barl.worker import detached
+from barl.worker.client import WorkerError, WorkerProcess
+from barl.worker.process_tree import end_process_tree
+from barl.worker.protocol import decode
+
+OVERRIDES = {"widths": [4, 8], "patch": [16, 16, 16], "validations": 0, "loader_workers": 0}
+
+
+def ball(seed: int, size: tuple[int, int, int] = (20, 22, 24)) -> tuple[sitk.Image, sitk.Image]:
+    rng = np.random.default_rng(seed)
+    center = rng.uniform(8, 12, 3)
+    mask = sum((axis - c) ** 2 for axis, c in zip(np.indices(size), center, strict=True)) < 25
+    scan = (100 * mask + rng.normal(0, 10, size)).astype(np.float32)
+    return sitk.GetImageFromArray(scan), sitk.GetImageFromArray(mask.astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("worker") / "project"
+    with Project.create(folder, "balls", [Label(1, "ball")], [Channel("image")]) as project:
+        for number in range(4):
+            scan, label = ball(number)
+            project.add_case(f"case {number}", [scan], label=label if number < 3 else None, held_out=number == 2)
+        run = prepare_run(project, TrainingOptions(iterations=3, device="cpu", overrides=dict(OVERRIDES)))
+    run_training(folder, run.id)
+    return folder
+
+
+@pytest.fixture
+def project(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "project"))
+
+
+@pytest.fixture(scope="module")
+def worker():
+    with WorkerProcess(stderr=subprocess.DEVNULL) as worker:
+        yield worker
+
+
+def test_hello_tells_versions_and_devices(worker):
+    answer = worker.call("hello", timeout=60)
+    assert answer["protocol"] == 1 and answer["pid"] == worker.pid
+    assert "cpu" in [device["name"] for device in answer["devices"]]
+
+
+def test_predict_plan_evaluate_and_their_events(worker, project):
+    events = []
+    result = worker.call("predict", events.append, 60, project=str(project), cases=["case 3"], device="cpu")
+    assert Path(result["cases"][0]["label"]).is_file() and result["model"] == "model_0001"
+    assert [events[0]["event"], events[-1]["event"]] == ["started", "result"]
+    assert {event["stage"] for event in events if event["event"] == "progress"} == {"loading", "predicting"}
+    options = {"iterations": 7, "overrides": OVERRIDES}
+    plan = worker.call("plan", timeout=60, project=str(project), options=options)
+    assert plan["plan"]["iterations"] == 7 and plan["parent"] == "model_0001" and "BARL" in plan["words"]
+    table = worker.call("evaluate", timeout=60, project=str(project), device="cpu")
+    assert set(table["labels"]) == {"1"}
+
+
+def test_errors_arrive_as_their_class(worker, project, tmp_path):
+    with pytest.raises(ProjectError):
+        worker.call("runs", timeout=60, project=str(tmp_path / "nowhere"))
+    with pytest.raises(ModelError):
+        worker.call("warm", timeout=60, model=str(tmp_path))
+    with pytest.raises(InputError, match="six numbers"):
+        worker.call("predict", timeout=60, project=str(project), roi=[1, 2])
+    with pytest.raises(InputError, match="no request"):
+        worker.call("format_disk", timeout=60)
+
+
+def test_cancel_stops_a_prediction_between_windows(worker, project):
+    with Project.open(project) as opened:
+        opened.add_case("large", [ball(9, (160, 160, 160))[0]])
+    moving, events = [], []
+
+    def listen(event):
+        events.append(event)
+        if event["event"] == "progress" and event["stage"] == "predicting" and 0.05 < event["fraction"] < 0.8:
+            moving.append(time.monotonic())
+
+    request = worker.request("predict", listen, project=str(project), cases=["large"], device="cpu")
+    end = time.monotonic() + 60
+    while not moving and time.monotonic() < end:
+        time.sleep(0.01)
+    began = time.monotonic()
+    worker.cancel(request)
+    with pytest.raises(Cancelled):
+        request.wait(10)
+    assert time.monotonic() - began < 2
+    with Project.open(project, read_only=True) as opened:
+        assert opened.case("large").state == "new" and opened.revisions("large") == []
+    assert worker.call("runs", timeout=10, project=str(project))["runs"]  # the worker lives on
+
+
+def test_stdout_carries_nothing_but_messages_and_its_end_ends_the_worker():
+    """Libraries may print, in Python and in C; a child may print; garbage comes in."""
+    chatter = (
+        "import os, sys; sys.argv = ['worker']\n"
+        "import barl.worker.requests as r, barl.worker.__main__ as m\n"
+        "from barl.worker.server import Handler\n"
+        "def noise(context):\n"
+        "    print('from Python'); os.write(1, b'from C\\n'); os.system('echo from a child')\n"
+        "    return {'stdin': sys.stdin.read() if False else os.read(0, 1).decode()}\n"
+        "r.handlers = lambda: {'noise': Handler(noise)}\n"
+        "sys.exit(m.main())\n"
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-c", chatter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = worker.communicate(b'{"id":1,"request":"noise"}\nnot json\n', timeout=60)
+    messages = [decode(line) for line in out.splitlines()]
+    assert sorted(message["event"] for message in messages if message["id"] == 1) == ["result", "started"]
+    assert [message["class"] for message in messages if message["id"] is None] == ["ProtocolError"]
+    assert next(message["value"] for message in messages if message["event"] == "result") == {"stdin": ""}
+    assert all(text in err for text in (b"from Python", b"from C", b"from a child"))
+    assert worker.returncode == 0
+
+
+def test_shutdown_and_a_killed_worker():
+    with WorkerProcess(stderr=subprocess.DEVNULL) as worker:
+        assert worker.call("shutdown", timeout=30) == {}
+        assert worker.close(10) == 0
+        with pytest.raises(WorkerError):
+            worker.call("hello", timeout=10)
+    worker = WorkerProcess(stderr=subprocess.DEVNULL)
+    began = time.monotonic()
+    request = worker.request("hello")
+    worker.kill()
+    with pytest.raises(WorkerError):
+        request.wait(10)
+    assert time.monotonic() - began < 2 and not worker.alive
+
+
+def test_an_interpreter_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(WorkerError, match="could not be started"):
+        WorkerProcess(str(tmp_path / "python"))
+
+
+# Detached training
+
+
+@pytest.fixture
+def running(worker, project):
+    """A project and a run that trains, detached, for longer than any test; ended afterwards."""
+    options = {"iterations": 100_000, "device": "cpu", "overrides": {**OVERRIDES, "loader_workers": 1}}
+    started = worker.call("start_training", timeout=120, project=str(project), options=options)
+    yield project, started
+    with contextlib.suppress(psutil.NoSuchProcess):
+        end_process_tree(started["pid"])
+
+
+def wait_for_steps(project: Path, run: str) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if any(event.get("stage") == "training" for event in RunFolder(project / "runs" / run).events()[0]):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the training has not begun")
+
+
+def test_a_training_outlives_its_worker_is_found_again_and_stops_in_peace(project):
+    options = {"iterations": 100_000, "device": "cpu", "overrides": OVERRIDES}
+    with WorkerProcess(stderr=subprocess.DEVNULL) as first:
+        started = first.call("start_training", timeout=120, project=str(project), options=options)
+        first.kill()
+    process = psutil.Process(started["pid"])
+    assert process.is_running() and os.getpgid(process.pid) != os.getpgid(0)
+    wait_for_steps(project, started["run"])
+    # "The next day", another program:
+    with Project.open(project) as opened:
+        seen = detached.attach(opened)
+        assert (seen["run"], seen["state"]) == (started["run"], "running") and seen["events"]
+        assert detached.attach(opened, offset=seen["offset"])["offset"] >= seen["offset"]
+        with pytest.raises(ProjectError, match="running already"):
+            detached.start(opened, started["run"])
+        detached.stop(opened)
+        end = time.monotonic() + 60
+        while detached.attach(opened)["state"] == "running" and time.monotonic() < end:
+            time.sleep(0.1)
+        assert detached.attach(opened)["state"] == "stopped"
+        assert (project / "runs" / started["run"] / "checkpoint.safetensors").is_file()
+        with pytest.raises(ProjectError, match="stopped"):
+            detached.cancel(opened)
+
+
+def test_cancel_ends_the_whole_tree_within_two_seconds(worker, running):
+    project, started = running
+    wait_for_steps(project, started["run"])
+    process = psutil.Process(started["pid"])
+    family = [process, *process.children(recursive=True)]
+    assert len(family) > 1, "the loader's process is part of the tree"
+    began = time.monotonic()
+    answer = worker.call("cancel_training", timeout=10, project=str(project))
+    assert time.monotonic() - began < 2
+    assert answer["state"] == "stopped"
+    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_killed_training_is_interrupted_and_can_be_resumed(worker, running):
+    project, started = running
+    end_process_tree(started["pid"], grace_s=0)
+    assert worker.call("attach", timeout=10, project=str(project))["state"] == "interrupted"
+    again = worker.call("resume_training", timeout=120, project=str(project))
+    assert again["state"] == "running" and again["pid"] != started["pid"]
+    assert worker.call("cancel_training", timeout=10, project=str(project))["state"] == "stopped"
+
+
+def test_ending_a_tree_without_psutil(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    script = "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    script += "print(subprocess.Popen(['sleep', '60']).pid, flush=True); time.sleep(60)"
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True)
+    child = int(parent.stdout.readline())
+    began = time.monotonic()
+    end_process_tree(parent.pid, grace_s=0.3)
+    assert time.monotonic() - began < 2
+    parent.wait(2)
+    assert not start_mark(child)  # gone, or a zombie
