@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on small simulated scans: views, learning, exact resume, warm start, the memory ladder, several processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from safetensors.torch import load_file
+
+import barl
+from barl.errors import DeviceError, InputError, ModelError
+from barl.images.fingerprint import fingerprint_case
+from barl.images.reading import read_channels
+from barl.models.disk import load_model
+from barl.project.labels import Label
+from barl.training import train as train_module
+from barl.training.cases import CaseFiles, cache_cases
+from barl.training.checkpoint import NAME as CHECKPOINT
+from barl.training.patches import Patches, cut_patch
+from barl.training.plan import Plan, make_plan
+from barl.training.train import train
+
+SHAPE = (20, 24, 22)
+
+
+def write(folder: Path, name: str, array: np.ndarray) -> Path:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((1.0, 1.0, 1.2))
+    path = folder / f"{name}.nii.gz"
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def a_study(tmp_path_factory) -> list[CaseFiles]:
+    """Bright balls in noise: 2 outlined, 3 untouched, 2 held-out cases."""
+    folder = tmp_path_factory.mktemp("study")
+    rng = np.random.default_rng(0)
+    cases = []
+    for n in range(7):
+        center = rng.uniform(8, 12, 3)
+        distance = np.sqrt(((np.indices(SHAPE) - center[:, None, None, None]) ** 2).sum(0))
+        label = (distance < 5).astype(np.uint8)
+        image = (label * 3 + rng.normal(0, 1, SHAPE) + 10).astype(np.float32)
+        outlined = n < 2 or n >= 5
+        cases.append(
+            CaseFiles(
+                f"case_{n}",
+                [write(folder, f"image_{n}", image)],
+                write(folder, f"label_{n}", label * 3) if outlined else None,
+                held_out=n >= 5,
+            )
+        )
+    return cases
+
+
+@pytest.fixture(scope="module")
+def a_plan(a_study) -> Plan:
+    fingerprints = [fingerprint_case(read_channels(case.images), None, [3]) for case in a_study]
+    overrides = {
+        "patch": [16, 16, 16],
+        "widths": [4, 8],
+        "iterations": 12,
+        "precision": "float32",
+        "loader_workers": 0,
+        "validations": 0,
+    }
+    return make_plan(fingerprints, [Label(3, "Ball")], ["T1"], overrides=overrides)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "weights.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_it_learns_to_find_the_ball(a_study, a_plan, tmp_path):
+    plan = dataclasses.replace(a_plan, iterations=60, validations=2, learning_rate=5e-3)
+    events = []
+    result = train(plan, a_study, tmp_path, on_event=events.append)
+    assert result.metrics["mean_dice"] > 0.8
+    card, network = load_model(result.model_folder)
+    assert card.data == {"labelled": 2, "unlabelled": 3, "held_out": 2}
+    assert card.metrics["dice"]["3"] == pytest.approx(result.metrics["dice"]["3"])
+    assert card.temperature > 0
+    assert network.n_branches == 2
+    stages = [event["stage"] for event in events if event["event"] == "progress"]
+    assert sorted(set(stages)) == ["preparing", "training", "validating"]
+    assert any("dice 3" in event.get("values", {}) for event in events)
+
+
+def test_an_interrupted_run_resumes_exactly(a_study, a_plan, tmp_path):
+    whole = train(a_plan, a_study, tmp_path / "whole", cache=tmp_path / "cache")
+    steps = iter(range(100))
+    part = train(
+        a_plan, a_study, tmp_path / "part", cache=tmp_path / "cache", should_stop=lambda: next(steps) >= 5
+    )
+    assert part.stopped
+    assert part.iterations == 5
+    assert part.model_folder is None
+    rest = train(a_plan, a_study, tmp_path / "part", cache=tmp_path / "cache", resume=True)
+    assert rest.iterations == whole.iterations == 12
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "part"))
+
+
+def test_the_same_seed_gives_the_same_model_with_and_without_loader_processes(a_study, a_plan, tmp_path):
+    for workers in (0, 1):
+        plan = dataclasses.replace(a_plan, loader_workers=workers)
+        train(plan, a_study, tmp_path / str(workers), cache=tmp_path / "cache")
+    assert same(weights(tmp_path / "0"), weights(tmp_path / "1"))
+    train(dataclasses.replace(a_plan, seed=1), a_study, tmp_path / "other", cache=tmp_path / "cache")
+    assert not same(weights(tmp_path / "0"), weights(tmp_path / "other"))
+
+
+def test_a_warm_start_begins_where_the_parent_ended(a_study, a_plan, tmp_path):
+    parent = train(dataclasses.replace(a_plan, iterations=40), a_study, tmp_path / "parent", cache=tmp_path / "cache")
+    short = dataclasses.replace(a_plan, iterations=2, learning_rate=1e-6)
+    child = train(short, a_study, tmp_path / "child", cache=tmp_path / "cache", warm_start=parent.model_folder)
+    assert child.metrics["mean_dice"] == pytest.approx(parent.metrics["mean_dice"], abs=0.02)
+    assert load_model(child.model_folder)[0].parent == load_model(parent.model_folder)[0].id
+
+
+def test_a_budget_in_minutes_becomes_iterations(a_study, a_plan, tmp_path):
+    plan = dataclasses.replace(a_plan, minutes=0.02, iterations=100_000)
+    result = train(plan, a_study, tmp_path)
+    assert 10 < result.iterations < 1000
+    assert result.plan.minutes is None
+
+
+def test_out_of_memory_shrinks_the_batch_then_the_patch_and_says_so(a_study, a_plan, tmp_path, monkeypatch):
+    real = train_module._Run.step
+    asked = []
+
+    def step(run, batch):
+        asked.append((len(batch.weak), run.plan.patch))
+        if len(batch.weak) > 2 or run.plan.patch[2] > 14:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(run, batch)
+
+    monkeypatch.setattr(train_module._Run, "step", step)
+    events = []
+    result = train(a_plan, a_study, tmp_path, on_event=events.append)
+    said = [event["message"] for event in events if event["event"] == "log"]
+    assert said[0] == "Out of memory: the batch shrinks from 2 + 2 to 1 + 1 patches."
+    assert all("the patch shrinks" in message for message in said[1:])
+    assert result.plan.patch[2] <= 14
+    assert json.loads((tmp_path / "plan.json").read_text())["batch_labelled"] == 1
+    monkeypatch.setattr(train_module._Run, "step", lambda run, batch: (_ for _ in ()).throw(torch.OutOfMemoryError("")))
+    with pytest.raises(DeviceError, match="too small even for the smallest patch"):
+        train(a_plan, a_study, tmp_path / "never")
+
+
+def test_views_are_aligned_and_fixed_by_seed_iteration_and_slot(a_study, a_plan, tmp_path):
+    cases = cache_cases(a_study, a_plan, tmp_path)
+    one, two = Patches(a_plan, cases)[7], Patches(a_plan, cases)[7]
+    assert torch.equal(one.weak, two.weak)
+    assert torch.equal(one.strong, two.strong)
+    assert tuple(one.weak.shape) == (4, 1, 16, 16, 16)
+    assert tuple(one.label.shape) == (2, 16, 16, 16)
+    batches = [Patches(a_plan, cases)[n] for n in range(10)]
+    weak, strong = (torch.cat([getattr(b, view).flatten() for b in batches]) for view in ("weak", "strong"))
+    assert torch.corrcoef(torch.stack([weak, strong]))[0, 1] > 0.85
+    assert not torch.equal(weak, strong)
+
+
+def test_label_and_image_of_a_patch_stay_together(a_study, a_plan, tmp_path):
+    case = cache_cases(a_study, a_plan, tmp_path)[0]
+    for seed in range(20):
+        image, classes = cut_patch(case, a_plan, np.random.default_rng(seed), labelled=True)
+        ball = classes == 1
+        assert set(classes.unique().tolist()) <= {0, 1}
+        if ball.sum() > 50:
+            assert image[0][ball].mean() > image[0][~ball].mean() + 1.0
+
+
+def test_an_unturned_patch_is_the_scan_itself(a_study, a_plan, tmp_path):
+    plan = dataclasses.replace(a_plan, rotate_degrees=(0, 0, 0), scale=1.0, mirror_axes=(), patch=SHAPE)
+    case = cache_cases(a_study, a_plan, tmp_path)[0]
+    image, classes = cut_patch(case, plan, np.random.default_rng(0), labelled=True)
+    assert np.allclose(image.numpy(), case.image.astype(np.float32), atol=1e-3)
+    assert np.array_equal(classes.numpy(), case.classes)
+
+
+def test_all_cases_take_their_turn(a_study, a_plan, tmp_path):
+    cases = cache_cases(a_study, a_plan, tmp_path)
+    patches = Patches(a_plan, cases)
+    assert patches.wanted == (2, 2)
+    assert [len(pool) for pool in patches.pools] == [2, 3]
+    assert len(Patches(a_plan, cases, unlabelled=False)[0].weak) == 2
+
+
+def test_cases_that_cannot_teach_are_one_sentence(a_study, a_plan, tmp_path):
+    untouched = [dataclasses.replace(case, label=None) for case in a_study]
+    with pytest.raises(InputError, match="No outlined case"):
+        train(a_plan, untouched, tmp_path)
+    empty = write(tmp_path, "empty", np.zeros(SHAPE, np.uint8))
+    with pytest.raises(InputError, match="All outlined cases are empty"):
+        train(a_plan, [dataclasses.replace(case, label=empty) for case in a_study[:3]], tmp_path)
+    gone = dataclasses.replace(a_study[0], images=[tmp_path / "gone.nii.gz"])
+    with pytest.raises(InputError, match="gone.nii.gz of case case_0 is missing"):
+        train(a_plan, [gone], tmp_path)
+
+
+def test_a_damaged_checkpoint_is_one_sentence(a_study, a_plan, tmp_path):
+    train(a_plan, a_study, tmp_path, should_stop=lambda: True)
+    content = (tmp_path / CHECKPOINT).read_bytes()
+    (tmp_path / CHECKPOINT).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelError, match="missing or damaged"):
+        train(a_plan, a_study, tmp_path, resume=True)
+
+
+_PROCESS = """
+import json, sys
+from pathlib import Path
+import torch
+from barl import methods
+from barl.networks.branches import build_network
+from barl.training.cases import CaseFiles, cache_cases
+from barl.training.distributed import JoinedNetwork, World, sum_gradients
+from barl.training.patches import Patches
+from barl.training.plan import Plan
+
+folder = Path(sys.argv[1])
+plan = Plan.from_json(json.loads((folder / "plan.json").read_text()))
+cases = [CaseFiles(c["id"], [Path(p) for p in c["images"]], c["label"] and Path(c["label"]), c["held_out"])
+         for c in json.loads((folder / "cases.json").read_text())]
+world = World.join(torch.device("cpu"))
+batch = Patches(plan, cache_cases(cases, plan, folder / "cache"), True, world.rank, world.size)[3]
+network = build_network(plan.network, 0)
+joined = JoinedNetwork(network, batch) if world.size > 1 else network
+whole = joined.joined() if world.size > 1 else batch
+losses = methods.get(plan.method)(plan.settings).loss(joined, whole, 10, 12)
+losses["total"].backward()
+if world.size > 1:
+    sum_gradients(network)
+if world.rank == 0:
+    from safetensors.torch import save_file
+    grads = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+    save_file({**grads, "total": losses["total"].detach()}, folder / f"gradients_{world.size}.safetensors")
+"""
+
+
+@pytest.mark.parametrize("method", ["barl", "supervised"])
+def test_two_processes_give_the_gradients_of_one(a_study, a_plan, tmp_path, method):
+    settings = {"lesion_min_voxels": 1} if method == "barl" else {}
+    plan = dataclasses.replace(a_plan, method=method, settings=settings)
+    cache_cases(a_study, plan, tmp_path / "cache")
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_json()))
+    (tmp_path / "cases.json").write_text(json.dumps([dataclasses.asdict(c) for c in a_study], default=str))
+    script = tmp_path / "process.py"
+    script.write_text(_PROCESS)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    base = {**os.environ, "PYTHONPATH": str(Path(barl.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    sittings = [base, *({**base, **address, "RANK": str(r), "LOCAL_RANK": str(r)} for r in range(2))]
+    running = [subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=env) for env in sittings]
+    assert [process.wait(120) for process in running] == [0, 0, 0]
+    one, two = (load_file(tmp_path / f"gradients_{n}.safetensors") for n in (1, 2))
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-6), name

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan: what it chooses from cases and device, what may be overridden, what it says."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from barl.errors import InputError
+from barl.images.fingerprint import CaseFingerprint
+from barl.images.intensity import ImageStatistics
+from barl.project.labels import Label
+from barl.training.plan import Plan, make_plan
+
+LABELS = [Label(1, "Lesion")]
+MR = ImageStatistics.of(np.random.default_rng(0).normal(300, 60, (16, 16, 16)).astype(np.float32))
+
+
+def case(size=(36, 50, 35), spacing=(1.0, 1.0, 1.0), orientation="LPS") -> CaseFingerprint:
+    return CaseFingerprint(size, spacing, orientation, (MR,))
+
+
+def test_small_isotropic_scans_on_a_cpu():
+    plan = make_plan([case()] * 3, LABELS, ["T1"])
+    assert plan.spacing == (1.0, 1.0, 1.0)
+    assert np.prod(plan.patch) <= 60_000
+    assert all(edge % d == 0 for edge, d in zip(plan.patch, plan.network.divisor, strict=True))
+    assert plan.normalisations[0].scheme == "zscore"
+
+
+def test_spacing_follows_the_axes_not_their_order():
+    # The same scan stored with another axis first: 4 mm slices run from foot to head in both.
+    one = make_plan([case((128, 128, 24), (1.5, 1.6, 4.0), "LPS")], LABELS, ["ADC"])
+    two = make_plan([case((24, 128, 128), (4.0, 1.5, 1.6), "SLP")], LABELS, ["ADC"])
+    assert one.spacing == two.spacing == (1.5, 1.6, 4.0)
+    assert one.patch == two.patch
+
+
+def test_thick_slices_are_halved_later_and_rotated_in_plane_only():
+    plan = make_plan([case((160, 160, 20), (1.25, 1.25, 6.0))], LABELS, ["ADC"])
+    assert plan.network.strides[1] == (1, 2, 2)
+    assert plan.network.kernels[0] == (1, 3, 3)
+    assert plan.rotate_degrees == (15.0, 0.0, 0.0)
+
+
+def test_large_scans_are_coarsened_on_a_cpu_only():
+    big = [case((512, 512, 600), (0.7, 0.7, 1.0))]
+    cpu, gpu = make_plan(big, LABELS, ["CT"]), make_plan(big, LABELS, ["CT"], "cuda", 24 * 2**30)
+    assert min(cpu.spacing) > 1.5
+    assert "million voxels" in cpu.reasons["spacing"]
+    assert np.prod(gpu.patch) > 20 * np.prod(cpu.patch)
+    tight = make_plan(big, LABELS, ["CT"], "cuda", 6 * 2**30)
+    assert np.prod(tight.patch) < np.prod(gpu.patch)
+
+
+def test_left_and_right_labels_switch_mirroring_off():
+    assert make_plan([case()], LABELS, ["T1"]).mirror_axes == (2,)
+    lateral = [Label(1, "Left hippocampus", lateral=True), Label(2, "Right hippocampus", lateral=True)]
+    assert make_plan([case()], lateral, ["T1"]).mirror_axes == ()
+
+
+def test_every_value_can_be_overridden_and_survives_json():
+    wanted = {"patch": [16, 16, 16], "widths": [4, 8], "iterations": 7, "method": "supervised", "spacing": [2, 2, 2]}
+    plan = make_plan([case()], LABELS, ["T1"], overrides=wanted)
+    assert (plan.patch, plan.network.widths, plan.iterations) == ((16, 16, 16), (4, 8), 7)
+    assert (plan.method, plan.spacing) == ("supervised", (2.0, 2.0, 2.0))
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_it_says_what_it_will_do():
+    words = make_plan([case()], LABELS, ["T1"]).in_words()
+    for text in ("BARL", "1 Lesion", "1 x 1 x 1 mm", "T1: zscore", "2 outlined + 2 untouched"):
+        assert text in words
+
+
+@pytest.mark.parametrize(
+    ("cases", "overrides", "sentence"),
+    [
+        ([], {}, "no case to plan"),
+        ([case()], {"colour": 1}, "no value 'colour'"),
+        ([case()], {"method": "magic"}, "no method 'magic'"),
+        ([case()], {"settings": {"power": 1}}, "no setting 'power'"),
+        ([case()], {"patch": [17, 16, 16]}, "cannot be halved often enough"),
+    ],
+)
+def test_bad_requests_are_one_sentence(cases, overrides, sentence):
+    with pytest.raises(InputError, match=sentence):
+        make_plan(cases, LABELS, ["T1"], overrides=overrides)
+
+
+def test_a_damaged_plan_is_one_sentence():
+    data = make_plan([case()], LABELS, ["T1"]).to_json()
+    del data["patch"]
+    with pytest.raises(InputError, match="cannot be read"):
+        Plan.from_json(data)
