@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-
 from barl.losses.dpr import dual_path_regularization, pseudo_label
 from barl.losses.instance import instance_alignment, lesions, match, matched_prototypes
 from barl.losses.overlap import at_scale, cross_entropy, dice_loss, hard_label, one_hot, overlap_loss
@@ -134,7 +133,7 @@ class TestRegion:
         f_t = torch.tensor([[3.0, 1.0], [0.0, 1.0]]).reshape(1, 2, 1, 1, 2)
         m_s = one_hot(torch.tensor([[[[0, 1]]]]), 2)
         m_t = one_hot(torch.tensor([[[[1, 0]]]]), 2)
-        # R: f_T under M_S: background (3, 0), foreground (1, 1); R~: f_S under M_T: background (0, 2), foreground (1, 0)
+        # R, f_T under M_S: background (3, 0), foreground (1, 1); R~, f_S under M_T: background (0, 2), foreground (1, 0)
         expected = ((1 - 0.0) + (1 - 1 / math.sqrt(2))) / 2
         loss = region_alignment(f_s, f_t, m_s, m_t, min_voxels=1)
         assert loss.item() == pytest.approx(expected, rel=1e-5)

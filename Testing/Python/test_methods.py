@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from barl import methods
 from barl.errors import InputError
 from barl.networks.branches import NetworkSpec, build_network

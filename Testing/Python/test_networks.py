@@ -7,7 +7,6 @@ import json
 
 import pytest
 import torch
-
 from barl.networks.branches import NetworkSpec, build_network
 
 SMALL = NetworkSpec(2, 4, widths=(4, 8, 16))

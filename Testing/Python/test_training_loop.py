@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on small simulated scans: views, learning, exact resume, warm start, the memory ladder, several processes."""
+"""Training on small simulated scans: views, learning, exact resume, warm start, memory ladder, several processes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import barl
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from safetensors.torch import load_file
-
-import barl
 from barl.errors import DeviceError, InputError, ModelError
 from barl.images.fingerprint import fingerprint_case
 from barl.images.reading import read_channels
@@ -29,6 +27,7 @@ from barl.training.checkpoint import NAME as CHECKPOINT
 from barl.training.patches import Patches, cut_patch
 from barl.training.plan import Plan, make_plan
 from barl.training.train import train
+from safetensors.torch import load_file
 
 SHAPE = (20, 24, 22)
 
@@ -104,9 +103,7 @@ def test_it_learns_to_find_the_ball(a_study, a_plan, tmp_path):
 def test_an_interrupted_run_resumes_exactly(a_study, a_plan, tmp_path):
     whole = train(a_plan, a_study, tmp_path / "whole", cache=tmp_path / "cache")
     steps = iter(range(100))
-    part = train(
-        a_plan, a_study, tmp_path / "part", cache=tmp_path / "cache", should_stop=lambda: next(steps) >= 5
-    )
+    part = train(a_plan, a_study, tmp_path / "part", cache=tmp_path / "cache", should_stop=lambda: next(steps) >= 5)
     assert part.stopped
     assert part.iterations == 5
     assert part.model_folder is None
@@ -140,7 +137,7 @@ def test_a_budget_in_minutes_becomes_iterations(a_study, a_plan, tmp_path):
 
 
 def test_out_of_memory_shrinks_the_batch_then_the_patch_and_says_so(a_study, a_plan, tmp_path, monkeypatch):
-    real = train_module._Run.step
+    real = train_module.TrainingRun.step
     asked = []
 
     def step(run, batch):
@@ -149,7 +146,7 @@ def test_out_of_memory_shrinks_the_batch_then_the_patch_and_says_so(a_study, a_p
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(run, batch)
 
-    monkeypatch.setattr(train_module._Run, "step", step)
+    monkeypatch.setattr(train_module.TrainingRun, "step", step)
     events = []
     result = train(a_plan, a_study, tmp_path, on_event=events.append)
     said = [event["message"] for event in events if event["event"] == "log"]
@@ -157,7 +154,11 @@ def test_out_of_memory_shrinks_the_batch_then_the_patch_and_says_so(a_study, a_p
     assert all("the patch shrinks" in message for message in said[1:])
     assert result.plan.patch[2] <= 14
     assert json.loads((tmp_path / "plan.json").read_text())["batch_labelled"] == 1
-    monkeypatch.setattr(train_module._Run, "step", lambda run, batch: (_ for _ in ()).throw(torch.OutOfMemoryError("")))
+
+    def never(run, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(train_module.TrainingRun, "step", never)
     with pytest.raises(DeviceError, match="too small even for the smallest patch"):
         train(a_plan, a_study, tmp_path / "never")
 
@@ -209,7 +210,7 @@ def test_cases_that_cannot_teach_are_one_sentence(a_study, a_plan, tmp_path):
     with pytest.raises(InputError, match="All outlined cases are empty"):
         train(a_plan, [dataclasses.replace(case, label=empty) for case in a_study[:3]], tmp_path)
     gone = dataclasses.replace(a_study[0], images=[tmp_path / "gone.nii.gz"])
-    with pytest.raises(InputError, match="gone.nii.gz of case case_0 is missing"):
+    with pytest.raises(InputError, match=r"gone\.nii\.gz of case case_0 is missing"):
         train(a_plan, [gone], tmp_path)
 
 

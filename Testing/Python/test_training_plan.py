@@ -7,7 +7,6 @@ import json
 
 import numpy as np
 import pytest
-
 from barl.errors import InputError
 from barl.images.fingerprint import CaseFingerprint
 from barl.images.intensity import ImageStatistics

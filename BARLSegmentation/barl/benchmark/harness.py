@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a benchmark plan: each run is one file, so any number of processes may work on it and any of them may be killed."""
+"""Run a benchmark plan: each run is one file, so several processes may share it and any of them may be killed."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def work(runs: list[Run], results: Path, device: str = "auto", tell=print) -> No
     """
     results.mkdir(parents=True, exist_ok=True)
     for run in runs:
-        with _claim(results / run.file_name) as mine:
+        with _Claim(results / run.file_name) as mine:
             if mine:
                 tell(f"{run.dataset}, {run.labelled or 'all'} outlined, {run.arm}, seed {run.seed}")
                 row = carry_out(run, results / "cache", device)
@@ -106,7 +106,7 @@ def work(runs: list[Run], results: Path, device: str = "auto", tell=print) -> No
                 tell(f"  Dice {row['mean_dice']:.4f} ({row['train_seconds']:.0f} s)")
 
 
-class _claim:
+class _Claim:
     """Whether this process may do a run: it has no result, and no living process holds the claim beside it."""
 
     def __init__(self, result: Path) -> None:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dual-Path Regularization: cross-branch supervision in both directions at every decoder scale.
 
-BARL names DPR and its purpose, "fine-grained cross-branch consistency" inspired by co-training and multi-scale decoding
-(abstract); the equation is not public. This is our reconstruction: each branch's finest hard label teaches all scales of
-the other,
+BARL names DPR and its purpose, "fine-grained cross-branch consistency" inspired by co-training and multi-scale
+decoding (abstract); the equation is not public. This is our reconstruction: each branch's finest hard label teaches all
+scales of the other,
 
     L_DPR = sum_l w_l 1/2 [ H(z_S^l, argmax p_T) + H(z_T^l, argmax p_S) ],   H = 1/2 (CE + Dice),
 
-optionally with a soft path ``1/2 mean (p_S^l - p_T^l)^2``. With ``weights`` zero but for the finest scale it is the cross
-pseudo supervision (CPS) of Chen et al., CVPR 2021.
+optionally with a soft path ``1/2 mean (p_S^l - p_T^l)^2``. With ``weights`` zero but for the finest scale it is the
+cross pseudo supervision (CPS) of Chen et al., CVPR 2021.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lesion-instance matching: each lesion of one branch finds its partner in the other and their features agree.
 
-BARL states that instances are matched between the branches for fragmented pathologies (abstract); the rule is not public.
-Our reconstruction: 26-connected components per class and item, one-to-one assignment that maximizes the intersection over
-union (Hungarian), and the cross-masked prototypes of the region level for each matched pair,
+BARL states that instances are matched between the branches for fragmented pathologies (abstract); the rule is not
+public. Our reconstruction: 26-connected components per class and item, one-to-one assignment that maximizes the
+intersection over union (Hungarian), and the cross-masked prototypes of the region level for each matched pair,
 
     L_inst = mean over pairs (i, j) of  1 - cos( mean_{component i of M_S} f_T , mean_{component j of M_T} f_S ).
 
@@ -34,12 +34,12 @@ def lesions(mask: np.ndarray, min_voxels: int, limit: int) -> tuple[np.ndarray, 
 
 
 def match(first: np.ndarray, n_first: int, second: np.ndarray, n_second: int, min_iou: float) -> list[tuple[int, int]]:
-    """One-to-one pairs ``(i, j)`` of component numbers (from 1) that maximize the summed IoU, each at least ``min_iou``."""
+    """One-to-one pairs ``(i, j)`` of component numbers (from 1) of largest summed IoU, each at least ``min_iou``."""
     if n_first == 0 or n_second == 0:
         return []
-    shared = np.bincount(
-        (first * (n_second + 1) + second).ravel(), minlength=(n_first + 1) * (n_second + 1)
-    ).reshape(n_first + 1, n_second + 1)
+    shared = np.bincount((first * (n_second + 1) + second).ravel(), minlength=(n_first + 1) * (n_second + 1)).reshape(
+        n_first + 1, n_second + 1
+    )
     sizes_first, sizes_second = shared.sum(axis=1)[1:, None], shared.sum(axis=0)[None, 1:]
     overlap = shared[1:, 1:]
     iou = overlap / (sizes_first + sizes_second - overlap)

@@ -14,9 +14,7 @@ from barl.losses.overlap import at_scale, one_hot, overlap_loss
 from .base import Batch, Method
 
 
-def multi_scale_supervision(
-    log_p: Sequence[Sequence[Tensor]], target: Tensor, weights: Sequence[float]
-) -> Tensor:
+def multi_scale_supervision(log_p: Sequence[Sequence[Tensor]], target: Tensor, weights: Sequence[float]) -> Tensor:
     """``mean over branches of sum_l w_l 1/2 (CE + Dice)``.
 
     Args:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two co-training U-Nets with a head per decoder scale and a projected feature map for alignment.
 
-Reconstruction of BARL's "two collaborative branches" with "multi-scale decoding" (BARL, abstract). The papers' backbone
-is not public; the blocks are MONAI's ``UnetBasicBlock``/``UnetResBlock`` (instance norm, leaky ReLU), which train on the
-small batches of this tool, where the batch norm of the field's V-Net would not.
+Reconstruction of BARL's "two collaborative branches" with "multi-scale decoding" (BARL, abstract). The paper's
+backbone is not public; the blocks are MONAI's ``UnetBasicBlock``/``UnetResBlock`` (instance norm, leaky ReLU), which
+train on the small batches of this tool, where the batch norm of the field's V-Net would not.
 """
 
 from __future__ import annotations

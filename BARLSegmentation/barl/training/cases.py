@@ -77,9 +77,7 @@ class CachedCase:
         return np.load(self.folder / "foreground.npy", mmap_mode="r", allow_pickle=False)
 
 
-def cache_cases(
-    cases: Sequence[CaseFiles], plan: Plan, folder: Path, progress: Progress = silent
-) -> list[CachedCase]:
+def cache_cases(cases: Sequence[CaseFiles], plan: Plan, folder: Path, progress: Progress = silent) -> list[CachedCase]:
     """Prepare all cases that are not yet in the cache for this plan and these files.
 
     Raises:

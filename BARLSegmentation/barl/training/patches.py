@@ -84,9 +84,7 @@ def loader(patches: Patches, start: int, stop: int, workers: int, pin: bool = Fa
     )
 
 
-def cut_patch(
-    case: CachedCase, plan: Plan, rng: np.random.Generator, labelled: bool
-) -> tuple[Tensor, Tensor | None]:
+def cut_patch(case: CachedCase, plan: Plan, rng: np.random.Generator, labelled: bool) -> tuple[Tensor, Tensor | None]:
     """A randomly placed, rotated, scaled and mirrored patch.
 
     Outside the scan, intensities repeat the edge (as prediction does) and labels are background.

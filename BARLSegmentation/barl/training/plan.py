@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training plan: every number that a run needs, chosen from the cases and the device, said in words, overridable."""
+"""The training plan: every number a run needs, chosen from cases and device, said in words, overridable."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Budget:
 CPU = Budget((8, 16, 32, 64), 50_000, 4e6, 400)
 GPU = Budget((32, 64, 128, 256, 320), 128**3, 6e7, 15_000)
 BYTES_PER_VOXEL = 1200
-"""Activations kept for the backward pass, per patch voxel, patch and branch, at width 32 in half precision (estimate)."""
+"""Activations kept for the backward pass, per voxel, patch and branch, at width 32 in half precision (estimate)."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def make_plan(
         reasons["spacing"] = "as asked for"
     elif voxels > budget.volume_voxels:
         spacing = _coarser(spacing, extent, budget.volume_voxels)
-        reasons["spacing"] = f"coarser than the scans, which have {voxels / 1e6:.0f} million voxels, for the device's sake"
+        reasons["spacing"] = f"coarser than the scans of {voxels / 1e6:.0f} million voxels, for the device's sake"
     limit = budget.patch_voxels
     if memory_bytes and device != "cpu":
         limit = min(limit, int(0.6 * memory_bytes / (BYTES_PER_VOXEL * widths[0] / 32 * 2 * 4)))
@@ -228,9 +228,7 @@ def make_plan(
         normalisations=tuple(choose_normalisation([f.channels[c] for f in fingerprints]) for c in range(len(channels))),
         spacing=tuple(round(float(s), 4) for s in spacing),
         patch=tuple(int(edge) for edge in patch),
-        network=NetworkSpec(
-            len(channels), len(labels) + 1, widths, strides, kernels, n_branches=method.n_branches
-        ),
+        network=NetworkSpec(len(channels), len(labels) + 1, widths, strides, kernels, n_branches=method.n_branches),
         mirror_axes=() if lateral else (2,),
         iterations=budget.iterations,
         rotate_degrees=(15.0, 15.0, 15.0) if isotropic else (15.0, 0.0, 0.0),

@@ -8,10 +8,10 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -117,10 +117,10 @@ def train(
 
     cached = cache_cases(cases, plan, cache or folder / "cache", tell)
     if not any(case.labelled and not case.held_out and len(case.foreground) for case in cached):
-        raise InputError("All outlined cases are empty.", "Outline at least one structure, accept the case, then train.")
+        raise InputError("All outlined cases are empty.", "Outline a structure, accept the case, then train.")
     while True:
         try:
-            return _Run(plan, cached, folder, target, world, emit, should_stop).go(warm_start, resume)
+            return TrainingRun(plan, cached, folder, target, world, emit, should_stop).go(warm_start, resume)
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
@@ -132,7 +132,7 @@ def train(
 
 
 @dataclass
-class _Run:
+class TrainingRun:
     """One attempt at a plan: holds the network, the optimizer and what has been measured."""
 
     plan: Plan
@@ -140,24 +140,15 @@ class _Run:
     folder: Path
     device: torch.device
     world: World
-    emit: Callable[[dict[str, Any]], None]
-    should_stop: Callable[[], bool]
+    emit: Callable[[dict[str, Any]], None] = _ignore
+    should_stop: Callable[[], bool] = lambda: False
     iteration: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def go(self, warm_start: Path | None, resume: bool) -> TrainResult:
-        torch.manual_seed(self.plan.seed)
-        self.method = methods.get(self.plan.method)(self.plan.settings)
-        self.network = build_network(self.plan.network, self.plan.seed).to(self.device)
-        self.parent = self._load_parent(warm_start) if warm_start else None
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=self.plan.learning_rate, weight_decay=self.plan.weight_decay
-        )
-        self.amp = autocast_dtype(self.device) if self.plan.precision == "auto" else None
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
-        if resume:
-            self._load_checkpoint()
+        """Train to the end or until stopped, validate and save."""
+        self.prepare(warm_start, resume)
         self._write_plan()
         stopped = self._steps()
         self._save_checkpoint()
@@ -171,6 +162,20 @@ class _Run:
             save_model(model, self._card(validation, metrics), self.network.state_dict())
         self.emit({"event": "progress", "stage": "validating", "fraction": 1.0, "message": "", "values": metrics})
         return TrainResult(model, self.iteration, self.seconds, metrics, False, self.plan)
+
+    def prepare(self, warm_start: Path | None, resume: bool) -> None:
+        """Build network and optimizer, fresh, from a model or from the checkpoint."""
+        torch.manual_seed(self.plan.seed)
+        self.method = methods.get(self.plan.method)(self.plan.settings)
+        self.network = build_network(self.plan.network, self.plan.seed).to(self.device)
+        self.parent = self._load_parent(warm_start) if warm_start else None
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=self.plan.learning_rate, weight_decay=self.plan.weight_decay
+        )
+        self.amp = autocast_dtype(self.device) if self.plan.precision == "auto" else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
+        if resume:
+            self._load_checkpoint()
 
     def _load_parent(self, folder: Path) -> str:
         card, parent = load_model(folder, str(self.device))
@@ -207,10 +212,9 @@ class _Run:
             except OSError as error:
                 raise storage_error(error, self.folder) from error
 
-    def _batches(self, stop: int):
-        patches = Patches(
-            self.plan, self.cases, self.method.uses_unlabelled, self.world.rank, self.world.size
-        )
+    def batches(self, stop: int) -> Iterator[methods.Batch]:
+        """Batches from the present iteration up to ``stop``."""
+        patches = Patches(self.plan, self.cases, self.method.uses_unlabelled, self.world.rank, self.world.size)
         workers = self.plan.loader_workers if stop - self.iteration > MEASURED_STEPS else 0
         return iter(loader(patches, self.iteration, stop, workers, self.device.type == "cuda"))
 
@@ -219,12 +223,12 @@ class _Run:
         started = last_report = last_checkpoint = time.monotonic()
         before, first = self.seconds, self.iteration
         timed = self.plan.minutes is not None and self.iteration < MEASURED_STEPS
-        batches = self._batches(MEASURED_STEPS if timed else self.plan.iterations)
+        batches = self.batches(MEASURED_STEPS if timed else self.plan.iterations)
         self.network.train()
         while self.iteration < self.plan.iterations:
             if timed and self.iteration == MEASURED_STEPS:
                 self._set_length((time.monotonic() - started) / max(self.iteration - first, 1))
-                batches, timed = self._batches(self.plan.iterations), False
+                batches, timed = self.batches(self.plan.iterations), False
             if self.world.agree(self.should_stop()):
                 return True
             losses = self.step(next(batches))
@@ -307,7 +311,7 @@ class _Run:
         return ModelCard(
             id=uuid.uuid4().hex[:12],
             name=f"{self.method.title} {self.iteration} iterations",
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
             labels=list(plan.labels),
             channels=list(plan.channels),
             spacing=plan.spacing,

@@ -81,9 +81,7 @@ def validate(
         )
         truth = np.asarray(case.classes)
         maps = [p.mean(axis=0), *p]
-        scores.append(
-            [{v: dice(m.argmax(0), truth, c) for c, v in enumerate(plan.values, start=1)} for m in maps]
-        )
+        scores.append([{v: dice(m.argmax(0), truth, c) for c, v in enumerate(plan.values, start=1)} for m in maps])
         chosen = rng.choice(truth.size, min(CALIBRATION_VOXELS, truth.size), replace=False)
         sampled_p.append(maps[0].reshape(len(maps[0]), -1)[:, chosen].T)
         sampled_classes.append(truth.reshape(-1)[chosen])
