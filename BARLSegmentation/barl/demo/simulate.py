@@ -2,9 +2,11 @@
 """Simulated cases for a machine that has no scans and no network: lesions with known truth in a real average brain.
 
 The anatomy is the MNI152 T1 average (ICBM 2009a, brain-extracted) that the package nilearn carries. Each case bends it
-smoothly at random and places 2 to 15 dark lesions in its white matter, 0.02 to 1 ml large and about as dark as gray
-matter, so that neither a threshold nor the position alone finds them. This exercises the tool; it is no data to judge
-a method by, and reports must call it simulated.
+smoothly at random and places 2 to 15 dark lesions in its white matter, 0.02 to 1 ml large and between gray matter and
+fluid in brightness, so that neither a threshold nor the position alone finds them. They are plain enough for the few
+minutes of a demo: a supervised network of widths 8 to 64 reaches a Dice of 0.53 after 300 steps with 4 cases (lesions
+as dark as gray matter: 0.22). This exercises the tool; it is no data to judge a method by, and reports must call it
+simulated.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ LESION = 1
 GRID = Grid((76, 96, 64), (2.0, 2.0, 2.0), (-75.0, -78.0, -47.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 FEWEST, MOST = 2, 15
 SMALLEST_ML, LARGEST_ML = 0.024, 1.0
-_MEDIAN_ML, _LOG_SD = 0.1, 0.9
+_MEDIAN_ML, _LOG_SD = 0.25, 0.8
+_CONTRAST = 0.5, 0.65  # share of the signal that a case's lesions lose
 _REACH = 9  # voxels; the longest half-axis of a lesion of 1 ml is about 6
 _NEIGHBOURS_26 = np.ones((3, 3, 3), bool)
 _LOWEST_MM = -5.0  # brain stem and cerebellum, below, stay free of lesions
@@ -129,7 +132,7 @@ def _lesions(white: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, n
     heights = GRID.index_to_mm([(0, 0, k) for k in range(GRID.size[2])])[:, 2]
     free = (white > 0.9) & (heights > _LOWEST_MM)[:, None, None]
     mask, darkness = np.zeros(white.shape, bool), np.zeros(white.shape, np.float32)
-    contrast = rng.uniform(0.25, 0.42)
+    contrast = rng.uniform(*_CONTRAST)
     missing = int(rng.integers(FEWEST, MOST + 1))
     while missing and free.any():
         centre = rng.choice(np.argwhere(free))
@@ -143,7 +146,7 @@ def _lesions(white: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, n
         missing -= 1
         mask[window] |= lesion
         soft = ndimage.gaussian_filter(lesion.astype(np.float32), 0.6)
-        darkness[window] = np.maximum(darkness[window], soft * contrast * rng.uniform(0.8, 1.2))
+        darkness[window] = np.maximum(darkness[window], soft * contrast * rng.uniform(0.85, 1.15))
         free[window] &= ~ndimage.binary_dilation(lesion, iterations=2)
     return mask, darkness
 
@@ -166,9 +169,9 @@ def _is_sized(lesion: np.ndarray) -> bool:
 def _acquire(t1: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """What a scanner makes of tissue in [0, 1]: another contrast, shading, noise and an arbitrary scale."""
     brain = t1 > 0.05
-    shading = leggrid3d(*(np.linspace(-1, 1, n) for n in t1.shape), rng.normal(0, 0.04, (3, 3, 3)))
-    signal = np.clip(t1, 0, None) ** rng.uniform(0.8, 1.3) * np.exp(shading)
-    sd = rng.uniform(0.015, 0.04)
+    shading = leggrid3d(*(np.linspace(-1, 1, n) for n in t1.shape), rng.normal(0, 0.025, (3, 3, 3)))
+    signal = np.clip(t1, 0, None) ** rng.uniform(0.85, 1.2) * np.exp(shading)
+    sd = rng.uniform(0.015, 0.03)
     # The magnitude of a complex signal: noise as in MR, never negative.
     noisy = np.hypot(signal + rng.normal(0, sd, t1.shape), rng.normal(0, sd, t1.shape))
     return np.where(brain, np.round(noisy * rng.uniform(300, 3000)), 0).astype(np.int16)
