@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -263,6 +266,16 @@ def test_region_of_interest(predictor):
         predictor.predict([image], roi=Roi((500.0, 0.0, 0.0), (5.0, 5.0, 5.0)))
 
 
+def test_region_of_interest_lies_along_the_axes_of_a_turned_scan(predictor):
+    copy = transformed(simulate(shape=(60, 70, 50), seed=8)[0])
+    grid = Grid.of(copy)
+    center = grid.index_to_mm(np.array(grid.size) // 2)
+    roi = Roi(tuple(center.tolist()), (12.5, 6.5, 9.5))
+    found = sitk.GetArrayFromImage(predictor.predict([copy], roi=roi).uncertainty) > 0
+    extent = [np.flatnonzero(found.any(axis=tuple({0, 1, 2} - {axis}))) for axis in (2, 1, 0)]
+    assert [(e[0], e[-1] + 1) for e in extent] == list(zip(*roi.box(grid), strict=True))
+
+
 def test_empty_prediction_is_finite(predictor):
     flat = sitk.GetImageFromArray(np.zeros((40, 40, 40), np.float32))
     prediction = predictor.predict([flat])
@@ -359,3 +372,21 @@ def test_devices_there_are():
     assert choose_device().type in {"cpu", "cuda", "mps"}
     assert autocast_dtype(torch.device("cpu")) in {None, torch.bfloat16}
     assert autocast_dtype(torch.device("mps")) is None
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length_of_a_scan(repository):
+    """Twice as many slices cost no more than the scan, its normalised copy and a few bytes a voxel."""
+    peaks = []
+    for slices in (160, 320):
+        command = ["--memory-shape", str(slices), "256", "256", "--memory-patch", "64", "64", "64"]
+        script = repository / "Testing" / "Benchmarks" / "prediction_memory.py"
+        child = subprocess.run(
+            [sys.executable, str(script), "--memory-case", "same_spacing", *command],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        peaks.append(json.loads(child.stdout.splitlines()[-1])["worst_peak_gib"])
+    # int16 scan 2, float32 copy 4, maps 3, hot-spots and results 5 bytes.
+    assert peaks[1] - peaks[0] <= 14 * 160 * 256 * 256 / 2**30

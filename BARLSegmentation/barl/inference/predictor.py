@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from barl.errors import DeviceError
 from barl.images.geometry import Grid, Roi, axes_between
 from barl.images.preparation import prepare, restore_label, restore_probabilities
-from barl.inference.device import autocast_dtype, choose_device
+from barl.inference.device import autocast, autocast_dtype, choose_device
 from barl.inference.hotspots import HotSpot, find_hotspots, half_a_bit
 from barl.inference.maps import ModelMaps
 from barl.inference.sliding_window import stream
@@ -119,6 +119,7 @@ class Predictor:
         self.card = card
         self.device = torch.device(device)
         self.network = network.eval()
+        self._network_on: torch.device | None = None
         self.branches = (0,) if fast else tuple(range(network.n_branches))
         self.overlap = 0.25 if fast else 0.5
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else 4)
@@ -161,6 +162,7 @@ class Predictor:
         card, clock = self.card, _Clock()
         check_channels(card, len(channels))
         progress("preparing", 0.0, "Bringing the scan to the model's grid")
+        roi = roi and roi.along(Grid.of(channels[0]))
         wide = roi and self._with_context(roi)
         prepared = prepare(channels, card.normalisations, card.spacing, card.orientation, roi=wide)
         array, scan_grid = prepared.array, prepared.scan_grid
@@ -255,32 +257,36 @@ class Predictor:
         progress: Progress,
     ) -> list[float]:
         """Fill the maps; returns the embedding."""
-        network = self.network.to(effort.device)
+        if effort.device != self._network_on:
+            self.network.to(effort.device)
+            self._network_on = effort.device
+        amp_dtype = autocast_dtype(effort.device) if self.half else None
         progress("predicting", 0.0, f"Predicting on {effort.device}")
         slabs = stream(
-            network,
+            self.network,
             array,
             self.card.patch,
             overlap=self.overlap,
             batch_size=effort.batch_size,
             device=effort.device,
-            amp_dtype=autocast_dtype(effort.device) if self.half else None,
+            amp_dtype=amp_dtype,
             branches=self.branches,
             accumulate_on=effort.accumulate_on,
             advance=lambda fraction: progress("predicting", fraction, f"Predicting on {effort.device}"),
         )
         for slab in slabs:
             maps.add(slab, box)
-        return self._embedding(array, effort.device)
+        return self._embedding(array, effort.device, amp_dtype)
 
     @torch.inference_mode()
-    def _embedding(self, array: np.ndarray, device: torch.device) -> list[float]:
+    def _embedding(self, array: np.ndarray, device: torch.device, amp_dtype: torch.dtype | None) -> list[float]:
         """Bottleneck features of the whole scan, reduced to half a patch per axis: one small network call."""
         divisor = self.network.spec.divisor
         edges = zip(array.shape[1:], self.card.patch, divisor, strict=True)
         size = [max(1, round(min(n, edge / 2) / d)) * d for n, edge, d in edges]
         small = F.adaptive_avg_pool3d(torch.from_numpy(array)[None], size)
-        return self.network.describe(small.to(device))[0].float().cpu().tolist()
+        with autocast(device, amp_dtype):
+            return self.network.describe(small.to(device))[0].float().cpu().tolist()
 
     def _with_context(self, roi: Roi) -> Roi:
         """The ROI with a quarter of a patch around it, and at least as large as a patch."""

@@ -18,11 +18,13 @@ from itertools import product
 import numpy as np
 import torch
 from monai.data.utils import compute_importance_map
-from torch import Tensor, nn
+from torch import Tensor
+
+from barl.inference.device import autocast
 
 Triple = tuple[int, int, int]
 
-CHUNK_VOXELS = 2_000_000
+CHUNK_VOXELS = 1_000_000
 """Voxels handed out at once: keeps the temporary arrays of whoever finishes them (softmax, entropy) small."""
 
 
@@ -119,8 +121,8 @@ def stream(
     columns = list(product(starts[1], starts[2]))
     rows, total = starts[0], len(starts[0]) * len(columns)
     held: Tensor | None = None
-    mode = getattr(network, "training", False)
-    if isinstance(network, nn.Module):
+    training = getattr(network, "training", False)
+    if training:
         network.eval()
     try:
         for row, k in enumerate(rows):
@@ -143,8 +145,8 @@ def stream(
             _shift(held, done)
             _shift(weights, done)
     finally:
-        if isinstance(network, nn.Module):
-            network.train(mode)
+        if training:
+            network.train()
 
 
 def predict_array(
@@ -193,7 +195,7 @@ def _run(
 ) -> list[Tensor]:
     """Logits relative to background, ``[B, L, k, j, i]`` float32 on ``home``, of each branch."""
     x = windows.to(device, non_blocking=True)
-    with torch.autocast(device.type, dtype=amp_dtype or torch.bfloat16, enabled=amp_dtype is not None):
+    with autocast(device, amp_dtype):
         outputs = [network(x, branch) for branch in branches]
     return [(out[:, 1:].float() - out[:, :1]).to(home) for out in outputs]
 
