@@ -266,7 +266,8 @@ def test_region_of_interest(predictor):
         predictor.predict([image], roi=Roi((500.0, 0.0, 0.0), (5.0, 5.0, 5.0)))
 
 
-def test_region_of_interest_lies_along_the_axes_of_a_turned_scan(predictor):
+def test_region_of_interest_lies_along_the_axes_of_a_turned_scan():
+    predictor = Predictor(make_card(SPEC), build_network(SPEC, seed=2))  # untrained: unsure of every voxel
     copy = transformed(simulate(shape=(60, 70, 50), seed=8)[0])
     grid = Grid.of(copy)
     center = grid.index_to_mm(np.array(grid.size) // 2)
