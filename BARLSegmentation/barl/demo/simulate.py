@@ -5,8 +5,9 @@ The anatomy is the MNI152 T1 average (ICBM 2009a, brain-extracted) that the pack
 smoothly at random and places 2 to 15 dark lesions in its white matter, 0.02 to 1 ml large and between gray matter and
 fluid in brightness, so that neither a threshold nor the position alone finds them. They are plain enough for the few
 minutes of a demo: a supervised network of widths 8 to 64 reaches a Dice of 0.53 after 300 steps with 4 cases (0.22
-with lesions that lose 10 points less of their signal, 0.2 ml as their median and more shading and noise). This exercises the tool;
-it is no data to judge a method by, and reports must call it simulated.
+with lesions that lose 10 points less of their signal, 0.2 ml as their median and more shading and noise).
+
+This exercises the tool; it is no data to judge a method by, and reports must call it simulated.
 """
 
 from __future__ import annotations
