@@ -71,7 +71,8 @@ class ModelMaps:
         if self.probabilities is not None:
             self.probabilities[:, rows] = joined.probabilities[1:].half().cpu().numpy()
         for voxels, branch in zip(self.branch_voxels, log_probabilities, strict=True):
-            voxels += _likeliest(branch)[0].flatten().bincount(minlength=len(branch))[1:].cpu().numpy()
+            own = classes if len(log_probabilities) == 1 else _likeliest(branch)[0]
+            voxels += own.flatten().bincount(minlength=len(branch))[1:].cpu().numpy()
         foreground = self.classes[rows] > 0
         for levels, mask in zip(self._levels, (foreground, ~foreground), strict=True):
             levels += levels_of(self.uncertainty[rows][mask])

@@ -55,14 +55,16 @@ def join_branches(log_probabilities: Tensor, temperature: float = 1.0) -> Ensemb
     """
     n_branches, n_classes = log_probabilities.shape[:2]
     branches = log_probabilities.exp()
-    mean = branches.mean(dim=0)
-    disagreement = None
+    within = -(branches * log_probabilities).sum(dim=1).mean(dim=0)
+    mean, entropy, disagreement = branches[0], within, None
     if n_branches > 1:
-        within = -(branches * log_probabilities).sum(dim=1).mean(dim=0)
-        disagreement = ((_entropy(mean) - within) / log(n_branches)).clamp_(0, 1)
+        mean = branches.mean(dim=0)
+        entropy = _entropy(mean)
+        disagreement = ((entropy - within) / log(n_branches)).clamp_(0, 1)
     if temperature != 1.0:
         mean = (mean.clamp_min(1e-12).log() / temperature).softmax(dim=0)
-    return Ensemble(mean, (_entropy(mean) / log(n_classes)).clamp_(0, 1), disagreement)
+        entropy = _entropy(mean)
+    return Ensemble(mean, (entropy / log(n_classes)).clamp_(0, 1), disagreement)
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
