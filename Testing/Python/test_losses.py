@@ -93,6 +93,12 @@ class TestDpr:
         _, sure = pseudo_label(log_p_of(0.9, 0.6, 0.2), confidence=0.75)
         assert sure.flatten().tolist() == [1.0, 0.0, 1.0]
 
+    def test_what_is_known_needs_no_guess(self):
+        known = torch.tensor([[[[0, -1, 1]]]])
+        target, sure = pseudo_label(log_p_of(0.9, 0.6, 0.2), known, confidence=0.95)
+        assert hard_label(target).flatten().tolist() == [0, 1, 1]
+        assert sure.flatten().tolist() == [1.0, 0.0, 1.0]
+
 
 class TestPcbc:
     def test_gates_open_from_coarse_to_fine(self):
@@ -133,7 +139,7 @@ class TestRegion:
         f_t = torch.tensor([[3.0, 1.0], [0.0, 1.0]]).reshape(1, 2, 1, 1, 2)
         m_s = one_hot(torch.tensor([[[[0, 1]]]]), 2)
         m_t = one_hot(torch.tensor([[[[1, 0]]]]), 2)
-        # R, f_T under M_S: background (3, 0), foreground (1, 1); R~, f_S under M_T: background (0, 2), foreground (1, 0)
+        # R, f_T under M_S: (3, 0) for background, (1, 1) for foreground; R~, f_S under M_T: (0, 2) and (1, 0)
         expected = ((1 - 0.0) + (1 - 1 / math.sqrt(2))) / 2
         loss = region_alignment(f_s, f_t, m_s, m_t, min_voxels=1)
         assert loss.item() == pytest.approx(expected, rel=1e-5)

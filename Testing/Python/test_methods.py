@@ -7,6 +7,7 @@ import pytest
 import torch
 from barl import methods
 from barl.errors import InputError
+from barl.methods.barl import paste_outlines
 from barl.networks.branches import NetworkSpec, build_network
 
 SPEC = NetworkSpec(1, 3, widths=(4, 8, 16))
@@ -53,9 +54,10 @@ def test_unlabelled_only_batch(name):
 
 
 @pytest.mark.parametrize("part", ["cps", "dpr", "pcbc", "region", "instance"])
-def test_each_part_of_barl_has_a_gradient_in_both_branches(part):
+@pytest.mark.parametrize("correct", ["all", "labelled"])
+def test_each_part_of_barl_has_a_gradient_in_both_branches(part, correct):
     network = build_network(SPEC, seed=0)
-    method = methods.get("barl")({"parts": [part], "lesion_min_voxels": 1, "lesion_min_iou": 0.0})
+    method = methods.get("barl")({"parts": [part], "correct": correct, "lesion_min_voxels": 1, "lesion_min_iou": 0.0})
     method.loss(network, batch_of(1, 2), 80, 100)[part].backward()
     for branch in network.branches:
         assert sum(float(p.grad.abs().sum()) for p in branch.parameters() if p.grad is not None) > 0
@@ -91,3 +93,19 @@ def test_unknown_names_are_one_sentence():
         methods.get("barl")({"power": 1})
     with pytest.raises(InputError, match="no part 'luck'"):
         methods.get("barl")({"parts": ["luck"]})
+
+
+def test_cutmix_pastes_image_and_outline_at_the_same_place_in_both_views():
+    batch = batch_of(1, 2)
+    mixed, known = paste_outlines(batch, 5)
+    assert torch.equal(mixed.weak[:1], batch.weak[:1])
+    for item in (0, 1):
+        inside = known[item] >= 0
+        assert int(inside.sum()) == 4 * 4 * 4
+        assert torch.equal(known[item][inside], batch.label[0][inside])
+        for view, before in ((mixed.weak, batch.weak), (mixed.strong, batch.strong)):
+            assert torch.equal(view[1 + item, 0][inside], before[0, 0][inside])
+            assert torch.equal(view[1 + item, 0][~inside], before[1 + item, 0][~inside])
+    again, other = paste_outlines(batch, 5)[1], paste_outlines(batch, 6)[1]
+    assert torch.equal(known, again)
+    assert not torch.equal(known, other)

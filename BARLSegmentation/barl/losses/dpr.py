@@ -15,21 +15,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from .overlap import at_scale, one_hot, overlap_loss
 
 
-def pseudo_label(log_p: Tensor, confidence: float = 0.0) -> tuple[Tensor, Tensor | None]:
+def pseudo_label(log_p: Tensor, known: Tensor | None = None, confidence: float = 0.0) -> tuple[Tensor, Tensor | None]:
     """Hard label of a branch as a detached one-hot ``[B, C, k, j, i]``, and the mask of voxels it is sure of.
 
     Args:
         log_p: Finest log-probabilities ``[B, C, k, j, i]``.
+        known: Classes ``[B, k, j, i]`` that need no guess, -1 elsewhere.
         confidence: Voxels whose highest probability lies below are masked out; 0 keeps all (mask ``None``).
     """
     best, classes = log_p.detach().max(dim=1)
-    sure = (best.exp() >= confidence).unsqueeze(1).float() if confidence > 0 else None
-    return one_hot(classes, log_p.shape[1]), sure
+    sure = best.exp() >= confidence
+    if known is not None:
+        classes = torch.where(known >= 0, known, classes)
+        sure = sure | (known >= 0)
+    return one_hot(classes, log_p.shape[1]), sure.unsqueeze(1).float() if confidence > 0 else None
 
 
 def dual_path_regularization(
@@ -37,6 +42,7 @@ def dual_path_regularization(
     log_p_t: Sequence[Tensor],
     weights: Sequence[float],
     *,
+    known: Tensor | None = None,
     confidence: float = 0.0,
     soft: bool = False,
 ) -> Tensor:
@@ -46,11 +52,15 @@ def dual_path_regularization(
         log_p_s: Log-probabilities of branch S per scale, coarse to fine, each ``[B, C, k, j, i]``.
         log_p_t: The same of branch T.
         weights: ``w_l`` per scale; a scale of weight 0 costs nothing.
+        known: Classes ``[B, k, j, i]`` that replace the pseudo-labels, -1 where there are none.
         confidence: Pseudo-labels below this probability are ignored.
         soft: Add the soft path.
     """
     total = log_p_s[-1].sum() * 0.0
-    paths = ((log_p_s, *pseudo_label(log_p_t[-1], confidence)), (log_p_t, *pseudo_label(log_p_s[-1], confidence)))
+    paths = (
+        (log_p_s, *pseudo_label(log_p_t[-1], known, confidence)),
+        (log_p_t, *pseudo_label(log_p_s[-1], known, confidence)),
+    )
     for scale, weight in enumerate(weights):
         if weight == 0:
             continue

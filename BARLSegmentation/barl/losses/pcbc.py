@@ -3,7 +3,8 @@
 
 BARL names PCBC and its purpose, limiting the accumulation of errors "from coarse to fine scales" (abstract); the
 equation is not public. This is our reconstruction: the discrepancy correction of SDCL (MICCAI 2024; weights 0.5 and
-0.05, as also in RAIL, which shares BARL's corresponding author), applied per scale behind a gate that opens from coarse to fine:
+0.05, as also in RAIL, which shares BARL's corresponding author), applied per scale behind a gate that opens from
+coarse to fine:
 
     D^l      = [argmax p_S^l != argmax p_T^l]
     t^l      = ground truth, or the argmax of the mean of both branches' next finer output

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,29 @@ from .base import Batch, Method, ramp_up
 from .supervised import multi_scale_supervision, scale_weights
 
 PARTS = ("cps", "dpr", "pcbc", "region", "instance")
+
+
+def paste_outlines(batch: Batch, iteration: int) -> tuple[Batch, Tensor]:
+    """CutMix (Yun et al., ICCV 2019) from labelled into unlabelled items: one box of half the patch's edge each.
+
+    The box lies at the same place in both patches and in both views. It depends on ``iteration`` alone, so that a run
+    resumes exactly.
+
+    Returns:
+        The batch, and what is known of its unlabelled items: classes ``[B_u, k, j, i]``, -1 outside the boxes.
+    """
+    n, size = batch.n_labelled, batch.weak.shape[2:]
+    rng = np.random.default_rng(iteration)
+    weak, strong = batch.weak.clone(), batch.strong.clone()
+    known = batch.label.new_full((len(weak) - n, *size), -1)
+    for item in range(n, len(weak)):
+        donor = (item - n) % n
+        low = [int(rng.integers(edge - edge // 2 + 1)) for edge in size]
+        box = tuple(slice(a, a + edge // 2) for a, edge in zip(low, size, strict=True))
+        for view in (weak, strong):
+            view[(item, slice(None), *box)] = view[(donor, slice(None), *box)]
+        known[(item - n, *box)] = batch.label[(donor, *box)]
+    return Batch(weak, strong, batch.label), known
 
 
 class Barl(Method):
@@ -50,6 +74,9 @@ class Barl(Method):
             swap: Exchange the branches' views at every other iteration.
             pull: PCBC's weight of the squared error.
             unlearn: PCBC's weight of the entropy term.
+            correct: Where PCBC works: ``labelled`` items against the ground truth, or ``all``, the unlabelled ones
+                against the branches' mean.
+            cutmix: Paste a box of half the patch's edge, with its ground truth, from labelled into unlabelled items.
             region_min_voxels: Smaller regions are not aligned.
             lesion_min_voxels: Smaller components are no lesions.
             lesion_min_iou: Lesions that overlap less are not matched.
@@ -67,6 +94,8 @@ class Barl(Method):
         swap: bool = True
         pull: float = 0.5
         unlearn: float = 0.05
+        correct: str = "labelled"
+        cutmix: bool = True
         region_min_voxels: int = 8
         lesion_min_voxels: int = 27
         lesion_min_iou: float = 0.1
@@ -81,6 +110,9 @@ class Barl(Method):
     def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         s = self.settings
         n = batch.n_labelled
+        known = None
+        if s.cutmix and 0 < n < len(batch.weak):
+            batch, known = paste_outlines(batch, iteration)
         views = (batch.strong, batch.weak) if s.swap and iteration % 2 else (batch.weak, batch.strong)
         outputs = [network.scales(view, branch) for branch, view in enumerate(views)]
         log_p = [[z.float().log_softmax(1) for z in output.logits] for output in outputs]
@@ -98,11 +130,13 @@ class Barl(Method):
                 part = "dpr" if "dpr" in s.parts else "cps"
                 scales = weights if part == "dpr" else [0.0] * (n_scales - 1) + [1.0]
                 losses[part] = dual_path_regularization(
-                    *unlabelled, scales, confidence=s.confidence, soft=s.soft and part == "dpr"
+                    *unlabelled, scales, known=known, confidence=s.confidence, soft=s.soft and part == "dpr"
                 )
         if "pcbc" in s.parts:
             gates = scale_gates(n_scales, iteration / max(s.warm * total, 1.0))
-            losses["pcbc"] = bias_correction(*log_p, gates, truth, pull=s.pull, unlearn=s.unlearn)
+            corrected = log_p if s.correct == "all" else [[scale[:n] for scale in branch] for branch in log_p]
+            if len(corrected[0][0]):
+                losses["pcbc"] = bias_correction(*corrected, gates, truth, pull=s.pull, unlearn=s.unlearn)
         if "region" in s.parts or "instance" in s.parts:
             features = [output.features.float() for output in outputs]
             classes = [torch.cat([batch.label, hard_label(branch[-1][n:])]) for branch in log_p]
