@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report's figures as PNG. Colors tell labels or parts apart for color-blind readers too (Okabe and Ito's set)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from barl.demo.main_job import Judged, Outcome, Training
+from barl.demo.sources import DemoCase
+from barl.evaluation.calibration import reliability_curve
+from barl.images.geometry import Grid
+from barl.images.reading import read_image, read_label
+from barl.project.labels import Label
+
+_DPI = 110
+_COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+_BEFORE, _AFTER = "#8a8a8a", "#0072B2"
+_DOUBT = "inferno"
+_PANEL = 2.5  # inches
+_EXPERT = {"colors": ["white"], "linestyles": [(0, (2, 1.5))], "linewidths": 1.4}
+
+
+def curves(trainings: Sequence[Training], labels: Sequence[Label]) -> bytes:
+    """Parts of the loss, and Dice on the held-out cases, over the iterations of all trainings in a row."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    start, names = 0, {label.value: label.name for label in labels}
+    for number, training in enumerate(trainings):
+        rows = [event["values"] for event in training.events if "total" in event.get("values", {})]
+        parts = [key for key in (rows[0] if rows else {}) if key not in ("iteration", "total")]
+        steps = [start + row["iteration"] for row in rows]
+        for part, color in zip(["total", *parts], ["black", *_COLORS], strict=False):
+            values = [row[part] if row.get(part, 0) > 0 else np.nan for row in rows]
+            label = part.upper() if part in ("dpr", "pcbc", "cps") else part
+            left.plot(steps, values, color=color, lw=1.8 if part == "total" else 1.1, label="" if number else label)
+        scores = _held_out_scores(training)
+        for color, (value, name) in zip(_COLORS, names.items(), strict=False):
+            points = [(start + step, dice[value]) for step, dice in scores if value in dice]
+            right.plot(
+                *zip(*points, strict=True) if points else ((), ()),
+                "o-",
+                color=color,
+                ms=4,
+                label="" if number else name,
+            )
+        start += training.summary["iterations"]
+        if number + 1 < len(trainings):
+            for axes in (left, right):
+                axes.axvline(start, color="0.4", ls=":", lw=1)
+                axes.annotate(
+                    "corrections",
+                    (start, 0.99),
+                    xycoords=("data", "axes fraction"),
+                    rotation=90,
+                    ha="right",
+                    va="top",
+                    fontsize=8,
+                    color="0.3",
+                )
+    left.set(title="Parts of the loss, unweighted (total: weighted)", xlabel="iteration", yscale="log")
+    right.set(title="Dice on the held-out cases, on the model's grid", xlabel="iteration", ylim=(0, 1))
+    left.legend(fontsize=8, ncols=2)
+    right.legend(fontsize=8, loc="lower right")
+    return _png(figure)
+
+
+def _held_out_scores(training: Training) -> list[tuple[int, dict[int, float]]]:
+    """Iteration and Dice by label value, at every validation."""
+    scores = []
+    for event in training.events:
+        values = event.get("values", {})
+        found = {int(key[5:]): dice for key, dice in values.items() if key.startswith("dice ")}
+        if found:
+            scores.append((values["iteration"], found))
+    final = training.summary.get("metrics", {}).get("dice", {})
+    if final:
+        dice = {int(value): score for value, score in final.items() if score is not None}
+        scores.append((training.summary["iterations"], dice))
+    return scores
+
+
+def dots(before: dict[str, Any], after: dict[str, Any], labels: Sequence[Label]) -> bytes:
+    """Dice of each held-out case before and after, a panel a label; cases ordered by their mean before."""
+    order = np.argsort([_mean_dice(row) for row in before["cases"]])
+    figure = Figure(figsize=(9.4, 0.9 + 0.27 * len(order)), layout="constrained")
+    panels = figure.subplots(1, len(labels), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, label in zip(panels, labels, strict=True):
+        pairs = [[table["cases"][n]["labels"][str(label.value)]["dice"] for table in (before, after)] for n in order]
+        for place, (first, second) in enumerate(pairs):
+            axes.plot([first, second], [place, place], color="0.75", lw=2, zorder=1)
+        first, second = np.array(pairs, float).T
+        axes.scatter(first, range(len(order)), s=34, facecolor="white", edgecolor=_BEFORE, lw=1.6, label="before")
+        axes.scatter(second, range(len(order)), s=34, color=_AFTER, label="after")
+        axes.set(title=label.name, xlabel="Dice", yticks=range(len(order)))
+        axes.set_yticklabels([before["cases"][n]["name"] for n in order], fontsize=8)
+        axes.grid(axis="x", color="0.92")
+        axes.set_axisbelow(True)
+    panels[0].legend(fontsize=8, loc="lower right" if panels[0].get_xlim()[0] < 0.3 else "best")
+    return _png(figure)
+
+
+def slices(judged: Sequence[Judged], captions: Sequence[str], labels: Sequence[Label]) -> bytes:
+    """A row a case: the scan, what both models outline, and how sure the second one is."""
+    columns = ["scan", "before the corrections", "after the corrections", "uncertainty (after)"]
+    figure = Figure(figsize=(_PANEL * 4 + 0.9, (_PANEL + 0.35) * len(judged) + 0.7), layout="constrained")
+    grid = figure.subplots(len(judged), 4, squeeze=False)
+    for row, item, caption in zip(grid, judged, captions, strict=True):
+        scan, expert = _scan_and_label(item.case, labels)
+        k = int(np.count_nonzero(_array(expert), axis=(1, 2)).argmax())
+        shown = [None, item.before.label, item.after.label, item.after.label]
+        for n, (axes, prediction) in enumerate(zip(row, shown, strict=True)):
+            _show_scan(axes, scan, k)
+            if n == 3:
+                _show_doubt(axes, _array(item.after.uncertainty)[k])
+            if prediction is not None and n < 3:
+                _outline(axes, _array(prediction)[k], labels)
+            if prediction is not None:
+                _outline_expert(axes, _array(expert)[k], labels)
+            if row is grid[0]:
+                axes.set_title(columns[n], fontsize=10)
+        row[0].set_ylabel(caption, fontsize=9)
+    _mark_sides(grid[0][0])
+    figure.colorbar(_doubt_scale(), ax=grid[:, 3], shrink=0.6, pad=0.03)
+    _legend_of_outlines(figure, labels)
+    return _png(figure)
+
+
+def hotspots(outcome: Outcome, limit: int = 4) -> bytes | None:
+    """The first hot-spots of the case chosen first, each in its slice; ``None`` if there is none."""
+    spots = outcome.doubted.details.get("hotspots", [])
+    if not spots:
+        return None
+    case, labels = outcome.corrected[0], outcome.data.labels
+    scan, expert = _scan_and_label(case, labels)
+    prediction = _oriented(read_label(outcome.doubted.path, Grid.of(read_image(case.image)), [v.value for v in labels]))
+    doubt = _array(_oriented(read_image(outcome.doubted.uncertainty_path)))
+    places = [np.array(scan.TransformPhysicalPointToContinuousIndex(spot["position_mm"])) for spot in spots]
+    heights = list(dict.fromkeys(round(place[2]) for place in places))[:limit]
+    figure = Figure(figsize=((_PANEL + 0.2) * len(heights) + 0.9, _PANEL + 1.0), layout="constrained")
+    panels = figure.subplots(1, len(heights), squeeze=False)[0]
+    for axes, k in zip(panels, heights, strict=True):
+        _show_scan(axes, scan, k)
+        _show_doubt(axes, doubt[k])
+        _outline(axes, _array(prediction)[k], labels)
+        _outline_expert(axes, _array(expert)[k], labels)
+        for spot, place in zip(spots, places, strict=True):
+            if round(place[2]) == k and spot["rank"] <= 10:
+                _mark(axes, place, spot["rank"])
+        z = scan.TransformIndexToPhysicalPoint((0, 0, k))[2]
+        axes.set_title(f"slice at S {z:.0f} mm", fontsize=9)
+    _mark_sides(panels[0])
+    figure.colorbar(_doubt_scale(), ax=panels, shrink=0.8, pad=0.02, label="uncertainty")
+    _legend_of_outlines(figure, labels)
+    return _png(figure)
+
+
+def volumes(judged: Sequence[Judged], labels: Sequence[Label]) -> bytes:
+    """Volumes of the held-out cases: the expert's against the model's, with the spread over its branches."""
+    figure = Figure(figsize=(3.9 * len(labels) + 0.3, 3.7), layout="constrained")
+    panels = figure.subplots(1, len(labels), squeeze=False)[0]
+    for n, (axes, label) in enumerate(zip(panels, labels, strict=True)):
+        found = [item.after.volumes[n] for item in judged]
+        truth = [_expert_ml(item.case, label, labels) for item in judged]
+        ml = np.array([v.ml for v in found])
+        spread = np.array([[v.ml - v.low_ml for v in found], [v.high_ml - v.ml for v in found]])
+        axes.errorbar(truth, ml, yerr=spread, fmt="o", color=_AFTER, ecolor="0.55", ms=5, capsize=2)
+        top = 1.08 * max([*truth, *(v.high_ml for v in found)] or [1])
+        axes.plot([0, top], [0, top], color="0.4", ls="--", lw=1)
+        axes.set(title=label.name, xlabel="expert (ml)", ylabel="model (ml)", xlim=(0, top), ylim=(0, top))
+        axes.set_aspect("equal")
+    return _png(figure)
+
+
+def reliability(judged: Sequence[Judged], labels: Sequence[Label]) -> bytes:
+    """Confidence against the share of right voxels around the structures of the held-out cases, after."""
+    pairs = [_confidence(item, labels) for item in judged]
+    confidence, correct = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    curve = reliability_curve(confidence, correct, bins=10)
+    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+    axes, counts = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    axes.plot([0, 1], [0, 1], color="0.4", ls="--", lw=1, label="ideal")
+    filled = curve.count > 0
+    axes.plot(curve.confidence[filled], curve.accuracy[filled], "o-", color=_AFTER, label="model")
+    counts.bar((np.arange(10) + 0.5) / 10, curve.count, width=0.09, color="0.6")
+    counts.set(xlabel="probability that the model gives its answer", ylabel="voxels", yscale="log")
+    lowest = 1 / (len(labels) + 1)
+    axes.set(ylabel="share of right answers", xlim=(lowest - 0.05, 1.02), ylim=(0, 1.03))
+    axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def _confidence(item: Judged, labels: Sequence[Label], margin: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Of the voxels within ``margin`` of what is or should be outlined: the rest is easy and would drown them."""
+    scan = read_image(item.case.image)
+    truth = sitk.GetArrayFromImage(read_label(item.case.label, Grid.of(scan), [label.value for label in labels]))
+    predicted = sitk.GetArrayFromImage(item.after.label)
+    marked = np.nonzero((truth > 0) | (predicted > 0))
+    if not len(marked[0]):
+        return np.empty(0), np.empty(0, bool)
+    box = tuple(slice(max(0, int(at.min()) - margin), int(at.max()) + 1 + margin) for at in marked)
+    p = np.stack([sitk.GetArrayFromImage(image)[box] for image in item.after.probabilities.values()])
+    confidence = np.maximum(p.max(axis=0), 1 - p.sum(axis=0)).clip(0, 1)
+    return confidence.ravel(), (truth[box] == predicted[box]).ravel()
+
+
+def _scan_and_label(case: DemoCase, labels: Sequence[Label]) -> tuple[sitk.Image, sitk.Image]:
+    scan = read_image(case.image)
+    label = read_label(case.label, Grid.of(scan), [label.value for label in labels])
+    return _oriented(scan), _oriented(label)
+
+
+def _expert_ml(case: DemoCase, label: Label, labels: Sequence[Label]) -> float:
+    grid = Grid.of(read_image(case.image))
+    array = sitk.GetArrayFromImage(read_label(case.label, grid, [entry.value for entry in labels]))
+    return float(np.count_nonzero(array == label.value) * grid.voxel_ml)
+
+
+def _oriented(image: sitk.Image) -> sitk.Image:
+    """Axes to the patient's left, back and head: drawn as it is, a slice looks as radiologists see it, from below."""
+    return sitk.DICOMOrient(image, "LPS")
+
+
+def _array(image: sitk.Image) -> np.ndarray:
+    return sitk.GetArrayFromImage(_oriented(image))
+
+
+def _show_scan(axes: Axes, scan: sitk.Image, k: int) -> None:
+    array = sitk.GetArrayFromImage(scan)
+    low, high = np.percentile(array, (1, 99.7))
+    axes.imshow(array[k], cmap="gray", vmin=low, vmax=high, aspect=scan.GetSpacing()[1] / scan.GetSpacing()[0])
+    axes.set(xticks=[], yticks=[])
+
+
+def _show_doubt(axes: Axes, doubt: np.ndarray) -> None:
+    axes.imshow(doubt, cmap=_DOUBT, vmin=0, vmax=1, alpha=np.clip(1.5 * doubt, 0, 0.85), aspect=axes.get_aspect())
+
+
+def _doubt_scale() -> ScalarMappable:
+    return ScalarMappable(Normalize(0, 1), _DOUBT)
+
+
+def _outline(axes: Axes, label: np.ndarray, labels: Sequence[Label]) -> None:
+    for entry in labels:
+        if (label == entry.value).any():
+            axes.contour(label == entry.value, levels=[0.5], colors=[_rgb(entry)], linewidths=1.6)
+
+
+def _outline_expert(axes: Axes, label: np.ndarray, labels: Sequence[Label]) -> None:
+    for entry in labels:
+        if (label == entry.value).any():
+            axes.contour(label == entry.value, levels=[0.5], **_EXPERT)
+
+
+def _mark(axes: Axes, place: np.ndarray, rank: int) -> None:
+    axes.plot(*place[:2], "o", ms=11, mfc="none", mec="#00e5ff", mew=1.8)
+    axes.annotate(
+        str(rank),
+        place[:2],
+        xytext=(7, 5),
+        textcoords="offset points",
+        color="#00e5ff",
+        fontsize=10,
+        fontweight="bold",
+        path_effects=[withStroke(linewidth=2, foreground="black")],
+    )
+
+
+def _mark_sides(axes: Axes) -> None:
+    for side, x in (("R", 0.03), ("L", 0.97)):
+        axes.text(
+            x,
+            0.5,
+            side,
+            transform=axes.transAxes,
+            color="white",
+            fontsize=9,
+            va="center",
+            ha="left" if side == "R" else "right",
+        )
+
+
+def _legend_of_outlines(figure: Figure, labels: Sequence[Label]) -> None:
+    lines = [Line2D([], [], color=_rgb(label), lw=2, label=f"{label.name} (model)") for label in labels]
+    lines.append(Line2D([], [], color="white", ls=(0, (2, 1.5)), lw=1.6, label="expert"))
+    legend = figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=9, facecolor="0.35")
+    for text in legend.get_texts():
+        text.set_color("white")
+
+
+def _rgb(label: Label) -> tuple[float, ...]:
+    return tuple(part / 255 for part in label.color)
+
+
+def _mean_dice(row: dict[str, Any]) -> float:
+    return float(np.nanmean([scores["dice"] for scores in row["labels"].values()]))
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=_DPI)
+    return file.getvalue()
