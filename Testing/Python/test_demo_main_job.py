@@ -15,6 +15,7 @@ from barl.demo.main_job import make_room
 from barl.demo.sources import Counts, choose
 from barl.errors import InputError, ProjectError
 from barl.images.reading import write_image
+from barl.project.labels import Channel, Label
 from barl.project.store import Project
 
 COUNTS = Counts(outlined=2, untouched=3, held_out=2)
@@ -114,17 +115,16 @@ def test_report_holds_what_it_must_in_one_file(finished, data):
     assert re.search(r"Mean Dice (rose|did NOT rise)", page.words)
 
 
-def test_a_second_run_starts_from_nothing_and_a_foreign_folder_is_spared(finished, tmp_path):
-    make_room(finished / "project")
-    assert [path.name for path in (finished / "project").iterdir()] == [".barl-demo"]
-    foreign = tmp_path / "project"
-    foreign.mkdir()
+def test_a_second_run_starts_from_nothing_and_a_foreign_folder_is_spared(tmp_path):
+    own, foreign = tmp_path / "own", tmp_path / "output" / "project"
+    make_room(own)
+    Project.create(own, "Demo", [Label(1, "lesion")], [Channel("T1")]).close()
+    make_room(own)
+    assert [path.name for path in own.iterdir()] == [".barl-demo"]
+    foreign.mkdir(parents=True)
     (foreign / "thesis.txt").write_text("years of work")
-    with pytest.raises(ProjectError, match="did not make"):
-        make_room(foreign)
-    assert (foreign / "thesis.txt").exists()
-    assert main(["--data", "simulated", "--output", str(tmp_path)]) == ProjectError.exit_code
-    assert not (tmp_path / "simulated").exists(), "told before the work"
+    assert main(["--data", "simulated", "--output", str(foreign.parent)]) == ProjectError.exit_code
+    assert [path.name for path in foreign.parent.rglob("*")] == ["project", "thesis.txt"], "told before the work"
 
 
 def test_auto_falls_back_to_simulated_cases_and_says_why(tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ def curves(trainings: Sequence[Training], labels: Sequence[Label]) -> bytes:
     """Parts of the loss, and Dice on the held-out cases, over the iterations of all trainings in a row."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    start, names = 0, {label.value: label.name for label in labels}
+    start = 0
     for number, training in enumerate(trainings):
         rows = [event["values"] for event in training.events if "total" in event.get("values", {})]
         parts = [key for key in (rows[0] if rows else {}) if key not in ("iteration", "total")]
@@ -45,15 +45,10 @@ def curves(trainings: Sequence[Training], labels: Sequence[Label]) -> bytes:
             label = part.upper() if part in ("dpr", "pcbc", "cps") else part
             left.plot(steps, values, color=color, lw=1.8 if part == "total" else 1.1, label="" if number else label)
         scores = _held_out_scores(training)
-        for color, (value, name) in zip(_COLORS, names.items(), strict=False):
-            points = [(start + step, dice[value]) for step, dice in scores if value in dice]
-            right.plot(
-                *zip(*points, strict=True) if points else ((), ()),
-                "o-",
-                color=color,
-                ms=4,
-                label="" if number else name,
-            )
+        for entry in labels:
+            points = [(start + step, dice[entry.value]) for step, dice in scores if entry.value in dice]
+            points = list(zip(*points, strict=True)) or [(), ()]
+            right.plot(*points, "o-", color=_rgb(entry), ms=4, label="" if number else entry.name)
         start += training.summary["iterations"]
         if number + 1 < len(trainings):
             for axes in (left, right):
@@ -93,7 +88,7 @@ def _held_out_scores(training: Training) -> list[tuple[int, dict[int, float]]]:
 def dots(before: dict[str, Any], after: dict[str, Any], labels: Sequence[Label]) -> bytes:
     """Dice of each held-out case before and after, a panel a label; cases ordered by their mean before."""
     order = np.argsort([_mean_dice(row) for row in before["cases"]])
-    figure = Figure(figsize=(9.4, 0.9 + 0.27 * len(order)), layout="constrained")
+    figure = Figure(figsize=(9.4, max(2.2, 0.9 + 0.27 * len(order))), layout="constrained")
     panels = figure.subplots(1, len(labels), sharex=True, sharey=True, squeeze=False)[0]
     for axes, label in zip(panels, labels, strict=True):
         pairs = [[table["cases"][n]["labels"][str(label.value)]["dice"] for table in (before, after)] for n in order]
@@ -106,32 +101,31 @@ def dots(before: dict[str, Any], after: dict[str, Any], labels: Sequence[Label])
         axes.set_yticklabels([before["cases"][n]["name"] for n in order], fontsize=8)
         axes.grid(axis="x", color="0.92")
         axes.set_axisbelow(True)
-    panels[0].legend(fontsize=8, loc="lower right" if panels[0].get_xlim()[0] < 0.3 else "best")
+        axes.set_ylim(-0.7, len(order) - 0.3)
+    panels[0].legend(fontsize=8)
     return _png(figure)
 
 
 def slices(judged: Sequence[Judged], captions: Sequence[str], labels: Sequence[Label]) -> bytes:
     """A row a case: the scan, what both models outline, and how sure the second one is."""
-    columns = ["scan", "before the corrections", "after the corrections", "uncertainty (after)"]
-    figure = Figure(figsize=(_PANEL * 4 + 0.9, (_PANEL + 0.35) * len(judged) + 0.7), layout="constrained")
+    scans = [_scan_and_label(item.case, labels) for item in judged]
+    width = _PANEL * max(_width_to_height(scan) for scan, _ in scans)
+    figure = Figure(figsize=(4 * (width + 0.12) + 1.3, (_PANEL + 0.1) * len(judged) + 0.7), layout="constrained")
     grid = figure.subplots(len(judged), 4, squeeze=False)
-    for row, item, caption in zip(grid, judged, captions, strict=True):
-        scan, expert = _scan_and_label(item.case, labels)
-        k = int(np.count_nonzero(_array(expert), axis=(1, 2)).argmax())
-        shown = [None, item.before.label, item.after.label, item.after.label]
-        for n, (axes, prediction) in enumerate(zip(row, shown, strict=True)):
+    for row, item, (scan, expert), caption in zip(grid, judged, scans, captions, strict=True):
+        k = int(np.count_nonzero(sitk.GetArrayViewFromImage(expert), axis=(1, 2)).argmax())
+        for axes in row:
             _show_scan(axes, scan, k)
-            if n == 3:
-                _show_doubt(axes, _array(item.after.uncertainty)[k])
-            if prediction is not None and n < 3:
-                _outline(axes, _array(prediction)[k], labels)
-            if prediction is not None:
-                _outline_expert(axes, _array(expert)[k], labels)
-            if row is grid[0]:
-                axes.set_title(columns[n], fontsize=10)
+        _show_doubt(row[3], _array(item.after.uncertainty)[k])
+        for axes, prediction in ((row[1], item.before), (row[2], item.after)):
+            _outline(axes, _array(prediction.label)[k], labels)
+        for axes in row[1:]:
+            _outline_expert(axes, _array(expert)[k], labels)
         row[0].set_ylabel(caption, fontsize=9)
+    for axes, title in zip(grid[0], ("scan", "before", "after", "uncertainty after"), strict=True):
+        axes.set_title(title, fontsize=10)
     _mark_sides(grid[0][0])
-    figure.colorbar(_doubt_scale(), ax=grid[:, 3], shrink=0.6, pad=0.03)
+    figure.colorbar(_doubt_scale(), ax=grid[:, 3], shrink=0.6, pad=0.03, label="uncertainty")
     _legend_of_outlines(figure, labels)
     return _png(figure)
 
@@ -147,7 +141,8 @@ def hotspots(outcome: Outcome, limit: int = 4) -> bytes | None:
     doubt = _array(_oriented(read_image(outcome.doubted.uncertainty_path)))
     places = [np.array(scan.TransformPhysicalPointToContinuousIndex(spot["position_mm"])) for spot in spots]
     heights = list(dict.fromkeys(round(place[2]) for place in places))[:limit]
-    figure = Figure(figsize=((_PANEL + 0.2) * len(heights) + 0.9, _PANEL + 1.0), layout="constrained")
+    width = max(_PANEL * _width_to_height(scan), 1.4) + 0.15
+    figure = Figure(figsize=(max(width * len(heights) + 1.1, 5.5), _PANEL + 0.9), layout="constrained")
     panels = figure.subplots(1, len(heights), squeeze=False)[0]
     for axes, k in zip(panels, heights, strict=True):
         _show_scan(axes, scan, k)
@@ -235,6 +230,12 @@ def _array(image: sitk.Image) -> np.ndarray:
     return sitk.GetArrayFromImage(_oriented(image))
 
 
+def _width_to_height(scan: sitk.Image) -> float:
+    """Of an axial slice."""
+    (nx, ny, _), (sx, sy, _) = scan.GetSize(), scan.GetSpacing()
+    return nx * sx / (ny * sy)
+
+
 def _show_scan(axes: Axes, scan: sitk.Image, k: int) -> None:
     array = sitk.GetArrayFromImage(scan)
     low, high = np.percentile(array, (1, 99.7))
@@ -277,16 +278,11 @@ def _mark(axes: Axes, place: np.ndarray, rank: int) -> None:
 
 
 def _mark_sides(axes: Axes) -> None:
-    for side, x in (("R", 0.03), ("L", 0.97)):
+    """The patient's right and left."""
+    halo = [withStroke(linewidth=2, foreground="black")]
+    for side, x, align in (("R", 0.03, "left"), ("L", 0.97, "right")):
         axes.text(
-            x,
-            0.5,
-            side,
-            transform=axes.transAxes,
-            color="white",
-            fontsize=9,
-            va="center",
-            ha="left" if side == "R" else "right",
+            x, 0.5, side, transform=axes.transAxes, color="white", fontsize=9, va="center", ha=align, path_effects=halo
         )
 
 

@@ -115,7 +115,7 @@ def carry_out(data: DemoData, folder: Path, steps: Steps, iterations: int | None
             before, predictions_before = _evaluate(project, steps)
         with steps.step("Predict every case with its uncertainty"):
             predict_cases(project, progress=steps.progress)
-        with steps.step(f"Rank by uncertainty, correct the first {CORRECTIONS}"):
+        with steps.step(f"Rank the untouched cases, correct the first {CORRECTIONS}"):
             ranking = rank_cases(project.cases())
             doubted = project.newest(ranking[0].case.id, ("prediction",))
             known = {case.name: case for case in data.untouched}

@@ -69,7 +69,7 @@ class DemoData:
     untouched: list[DemoCase]
     held_out: list[DemoCase]
     lesions: bool = False
-    iterations: int = 250
+    iterations: int = 400
 
     @property
     def counts(self) -> Counts:
@@ -176,7 +176,6 @@ def _simulated(folder: Path, counts: Counts | None, progress: Progress) -> DemoD
         untouched=[],
         held_out=[],
         lesions=True,
-        iterations=300,
     )
     cases = [DemoCase(image.name.removesuffix(".nii.gz"), image, label) for image, label in pairs]
     return _dealt(data, cases, counts)
