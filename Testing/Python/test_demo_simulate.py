@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.errors import InputError
-from barl.evaluation.lesions import components
+from barl.images.components import components
 from barl.images.geometry import Grid
 from barl.images.intensity import ImageStatistics
 from barl.images.reading import read_image, read_label

@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from barl.evaluation.lesions import LesionCounts, components, count_lesions, match_lesions
+from barl.evaluation.lesions import MINIMUM_IOU, LesionCounts, count_lesions
+from barl.images.components import components, match_components
 
 
 def row(*runs):
@@ -42,7 +43,7 @@ def test_assignment_is_the_best_overall_not_greedy():
     prediction, truth = np.zeros((2, 1, 1, 20), np.int32)
     prediction[..., 0:10], prediction[..., 10:14] = 1, 2
     truth[..., 4:14], truth[..., 0:3] = 1, 2
-    assert sorted(match_lesions(prediction, truth)) == [(1, 2), (2, 1)]
+    assert sorted(match_components(prediction, truth, MINIMUM_IOU)) == [(1, 2), (2, 1)]
 
 
 def test_ratios_follow_from_the_counts_and_add_up():
@@ -62,10 +63,10 @@ def test_numbering_of_the_components_does_not_matter():
     rng = np.random.default_rng(0)
     prediction, n_predicted = components(rng.random((20, 20, 20)) < 0.03)
     truth, n_true = components((rng.random((20, 20, 20)) < 0.02) | ((prediction > 0) & (rng.random((20,) * 3) < 0.5)))
-    pairs = match_lesions(prediction, truth)
+    pairs = match_components(prediction, truth, MINIMUM_IOU)
     assert len(pairs) > 20
     new_predicted, new_true = (np.r_[0, 1 + rng.permutation(n)] for n in (n_predicted, n_true))
-    again = match_lesions(new_predicted[prediction], new_true[truth])
+    again = match_components(new_predicted[prediction], new_true[truth], MINIMUM_IOU)
 
     def summed_iou(first, second, chosen):
         return sum(((first == a) & (second == b)).sum() / ((first == a) | (second == b)).sum() for a, b in chosen)
@@ -98,7 +99,7 @@ def test_two_raters_of_the_same_scan(data_dir):
 def test_instances_matched_by_others_are_matched_here(data_dir):
     folder = data_dir / "instance_pairs" / "panoptica_spine" / "matched_instance"
     prediction, truth = (read(folder / f"{name}.nii.gz").astype(np.int64) for name in ("pred", "ref"))
-    pairs = match_lesions(prediction, truth)
+    pairs = match_components(prediction, truth, MINIMUM_IOU)
     shared = set(np.unique(prediction)) & set(np.unique(truth)) - {0}
     assert len(shared) > 10
     assert all((value, value) in pairs for value in shared)

@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from barl.images.components import match_components
 from barl.losses.dpr import dual_path_regularization, pseudo_label
-from barl.losses.instance import instance_alignment, lesions, match, matched_prototypes
+from barl.losses.instance import instance_alignment, lesions, matched_prototypes
 from barl.losses.overlap import at_scale, cross_entropy, dice_loss, hard_label, one_hot, overlap_loss
 from barl.losses.pcbc import bias_correction, scale_gates
 from barl.losses.region import prototypes, region_alignment
@@ -181,9 +182,9 @@ class TestInstance:
     def test_assignment_is_one_to_one_and_maximizes_the_overlap(self):
         first = np.array([[[1, 1, 1, 1, 2, 2, 2, 2]]])
         second = np.array([[[1, 1, 1, 0, 1, 2, 2, 2]]])
-        assert match(first, 2, second, 2, min_iou=0.1) == [(1, 1), (2, 2)]
-        assert match(first, 2, second, 2, min_iou=0.7) == [(2, 2)]
-        assert match(first, 2, np.zeros_like(first), 0, min_iou=0.1) == []
+        assert match_components(first, second, 0.1) == [(1, 1), (2, 2)]
+        assert match_components(first, second, 0.7) == [(2, 2)]
+        assert match_components(first, np.zeros_like(first), 0.1) == []
 
     def test_cross_masked_prototypes_by_hand(self):
         f_s = torch.zeros(1, 2, 1, 1, 4)

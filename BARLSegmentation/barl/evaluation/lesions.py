@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
+
+from barl.images.components import components, match_components
 
 MINIMUM_IOU = 0.1
-_NEIGHBOURS_26 = np.ones((3, 3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -49,41 +48,6 @@ class LesionCounts:
         return LesionCounts(self.truth + other.truth, self.predicted + other.predicted, self.matched + other.matched)
 
 
-def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the 26-connected components of a boolean mask [k, j, i] from 1; returns (int32 array, count)."""
-    return ndimage.label(mask, structure=_NEIGHBOURS_26)
-
-
-def match_lesions(prediction: np.ndarray, truth: np.ndarray, minimum_iou: float = MINIMUM_IOU) -> list[tuple[int, int]]:
-    """Pair numbered lesions one to one.
-
-    Args:
-        prediction: Component numbers [k, j, i], 0 = background.
-        truth: The same for the truth, same shape.
-        minimum_iou: Pairs below it are not allowed.
-
-    Returns:
-        (predicted number, true number) pairs with the largest possible sum of IoU.
-    """
-    both = (prediction != 0) & (truth != 0)
-    predicted_at, true_at = prediction[both], truth[both]
-    # A sparse table of overlaps: adding up duplicates is linear, where np.unique would sort millions of voxels.
-    predicted_size, true_size = np.bincount(prediction.ravel()), np.bincount(truth.ravel())
-    overlaps = coo_array(
-        (np.ones(predicted_at.size, dtype=np.int64), (predicted_at, true_at)),
-        shape=(predicted_size.size, true_size.size),
-    )
-    table = overlaps.tocsr().tocoo()
-    iou = table.data / (predicted_size[table.row] + true_size[table.col] - table.data)
-    allowed = iou >= minimum_iou
-    rows, row = np.unique(table.row[allowed], return_inverse=True)
-    columns, column = np.unique(table.col[allowed], return_inverse=True)
-    gain = np.zeros((rows.size, columns.size))
-    gain[row, column] = iou[allowed]
-    chosen = linear_sum_assignment(gain, maximize=True)
-    return [(int(rows[r]), int(columns[c])) for r, c in zip(*chosen, strict=True) if gain[r, c] > 0]
-
-
 def count_lesions(prediction: np.ndarray, truth: np.ndarray, minimum_iou: float = MINIMUM_IOU) -> LesionCounts:
     """Count true, predicted and matched lesions of two boolean masks [k, j, i] of one shape."""
     either = prediction | truth
@@ -92,4 +56,4 @@ def count_lesions(prediction: np.ndarray, truth: np.ndarray, minimum_iou: float 
     (box,) = ndimage.find_objects(either.view(np.uint8))  # numbering components costs most, so only where some are
     predicted, n_predicted = components(prediction[box])
     true, n_true = components(truth[box])
-    return LesionCounts(n_true, n_predicted, len(match_lesions(predicted, true, minimum_iou)))
+    return LesionCounts(n_true, n_predicted, len(match_components(predicted, true, minimum_iou)))

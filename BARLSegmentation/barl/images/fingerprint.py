@@ -11,10 +11,9 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from barl.errors import InputError
+from barl.images.components import components
 from barl.images.geometry import Grid, orientation_code
 from barl.images.intensity import ImageStatistics
-
-_NEIGHBOURS_26 = np.ones((3, 3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -99,5 +98,5 @@ def _label_statistics(mask: np.ndarray, grid: Grid) -> LabelStatistics:
         return LabelStatistics(0, 0.0, 0)
     # Only the box around the label: the component numbers take four bytes a voxel.
     (box,) = ndimage.find_objects(mask.view(np.uint8))
-    _, components = ndimage.label(mask[box], structure=_NEIGHBOURS_26)
-    return LabelStatistics(voxels, voxels * grid.voxel_ml, int(components))
+    _, count = components(mask[box])
+    return LabelStatistics(voxels, voxels * grid.voxel_ml, int(count))

@@ -11,6 +11,7 @@ from math import log
 import numpy as np
 from scipy import ndimage
 
+from barl.images.components import components
 from barl.images.geometry import Grid
 
 Vector = tuple[float, float, float]
@@ -77,7 +78,7 @@ def find_hotspots(
     if box is None:
         return []
     corner = np.array([part.start for part in box])
-    regions, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3), bool))
+    regions, count = components(mask[box])
     del mask
     uncertainty = uncertainty[box]
     labels = labels[box] if labels is not None else None

@@ -15,36 +15,20 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-_NEIGHBORS_26 = np.ones((3, 3, 3), dtype=bool)
+from barl.images.components import components, match_components
 
 
 def lesions(mask: np.ndarray, min_voxels: int, limit: int) -> tuple[np.ndarray, int]:
     """The largest 26-connected components of ``mask [k, j, i]``, numbered 1..n by falling size, and ``n``."""
-    labeled, count = ndimage.label(mask, structure=_NEIGHBORS_26)
+    labeled, count = components(mask)
     sizes = np.bincount(labeled.ravel(), minlength=count + 1)[1:]
     order = np.argsort(-sizes, kind="stable")[:limit]
     order = order[sizes[order] >= min_voxels]
     numbers = np.zeros(count + 1, dtype=np.int64)
     numbers[order + 1] = np.arange(1, len(order) + 1)
     return numbers[labeled], len(order)
-
-
-def match(first: np.ndarray, n_first: int, second: np.ndarray, n_second: int, min_iou: float) -> list[tuple[int, int]]:
-    """One-to-one pairs ``(i, j)`` of component numbers (from 1) of largest summed IoU, each at least ``min_iou``."""
-    if n_first == 0 or n_second == 0:
-        return []
-    shared = np.bincount((first * (n_second + 1) + second).ravel(), minlength=(n_first + 1) * (n_second + 1)).reshape(
-        n_first + 1, n_second + 1
-    )
-    sizes_first, sizes_second = shared.sum(axis=1)[1:, None], shared.sum(axis=0)[None, 1:]
-    overlap = shared[1:, 1:]
-    iou = overlap / (sizes_first + sizes_second - overlap)
-    rows, columns = linear_sum_assignment(-iou)
-    return [(int(i) + 1, int(j) + 1) for i, j in zip(rows, columns, strict=True) if iou[i, j] >= min_iou]
 
 
 def _component_means(features: Tensor, numbers: np.ndarray, count: int) -> Tensor:
@@ -81,7 +65,7 @@ def matched_prototypes(
                 continue
             first, n_first = lesions(maps_s[item] == value, min_voxels, limit)
             second, n_second = lesions(maps_t[item] == value, min_voxels, limit)
-            pairs = match(first, n_first, second, n_second, min_iou)
+            pairs = match_components(first, second, min_iou)
             if pairs:
                 rows, columns = (torch.tensor(side, device=features_s.device) - 1 for side in zip(*pairs, strict=True))
                 of_s.append(_component_means(features_t[item], first, n_first)[rows])
