@@ -246,11 +246,22 @@ class TrainingRun:
         return False
 
     def _set_length(self, seconds_a_step: float) -> None:
-        # 5 % are left for validation and saving.
-        length = max(int(self.plan.minutes * 60 * 0.95 / seconds_a_step), MEASURED_STEPS + 1)
+        """Turn the budget in minutes into iterations that leave time for the validations."""
+        left = self.plan.minutes * 60 - MEASURED_STEPS * seconds_a_step - self._validation_seconds()
+        length = MEASURED_STEPS + max(int(left / seconds_a_step), 1)
         self.plan = dataclasses.replace(self.plan, iterations=length, minutes=None)
         self._write_plan()
         self.emit({"event": "log", "message": f"{length} iterations fit the time ({seconds_a_step:.2f} s each)."})
+
+    def _validation_seconds(self) -> float:
+        """What all validations of this run will take, from the time of one held-out case."""
+        held_out = [case for case in self.cases if case.held_out and case.labelled]
+        if not held_out:
+            return 0.0
+        started = time.monotonic()
+        validate(self.network, held_out[:1], self.plan, self.device, self.amp)
+        # The last one overlaps its windows by half: up to 1.5^3 times the windows of the others.
+        return (time.monotonic() - started) * len(held_out) * (max(self.plan.validations - 1, 0) + 3.4)
 
     def step(self, batch: methods.Batch) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch; returns the parts of the loss."""
