@@ -72,7 +72,7 @@ def table(rows: Sequence[Row], arms: Sequence[str], baseline: str, lesions: bool
     adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     head = ["method", "seeds", "Dice", "Dice, first branch alone", "HD95 (mm)"]
     head += ["lesion F1"] if lesions else []
-    head += [f"median difference to {baseline}", "p (Holm)", "minutes a run"]
+    head += [f"median difference to {baseline}", "p (Holm)"]
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     for arm in arms:
         runs = by_arm[arm]
@@ -87,7 +87,6 @@ def table(rows: Sequence[Row], arms: Sequence[str], baseline: str, lesions: bool
             cells += [f"{100 * tests[arm].median_difference:+.2f} points", _p(adjusted[arm])]
         else:
             cells += ["", ""]
-        cells.append(f"{np.mean([run['train_seconds'] for run in runs]) / 60:.1f}")
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
