@@ -129,8 +129,13 @@ def test_stdout_carries_nothing_but_messages_and_its_end_ends_the_worker():
     worker = subprocess.Popen(
         [sys.executable, "-c", chatter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    out, err = worker.communicate(b'{"id":1,"request":"noise"}\nnot json\n', timeout=60)
-    messages = [decode(line) for line in out.splitlines()]
+    worker.stdin.write(b'{"id":1,"request":"noise"}\nnot json\n')
+    worker.stdin.flush()
+    # Two for the request, one for the garbage; only then the end, which cancels whatever has not been answered.
+    lines = [worker.stdout.readline() for _ in range(3)]
+    rest, err = worker.communicate(timeout=60)
+    messages = [decode(line) for line in [*lines, *rest.splitlines()]]
+    assert len(messages) == 3
     assert sorted(message["event"] for message in messages if message["id"] == 1) == ["result", "started"]
     assert [message["class"] for message in messages if message["id"] is None] == ["ProtocolError"]
     assert next(message["value"] for message in messages if message["event"] == "result") == {"stdin": ""}
@@ -237,4 +242,6 @@ def test_ending_a_tree_without_psutil(monkeypatch):
     end_process_tree(parent.pid, grace_s=0.3)
     assert time.monotonic() - began < 2
     parent.wait(2)
+    while start_mark(child) and time.monotonic() - began < 2:  # the signal is sent; dying takes a turn on the processor
+        time.sleep(0.01)
     assert not start_mark(child)  # gone, or a zombie
