@@ -105,7 +105,7 @@ def test_the_table_tests_pairs_of_subjects():
         for n, case in enumerate(scores):
             metrics = {"1": {"dice": 0.5 + 0.01 * n + shift, "hd95_mm": 2.0}}
             case.update(mean=metrics, first=metrics)
-        return {"arm": arm, "cases": scores, "train_seconds": 60.0}
+        return {"arm": arm, "seed": 0, "cases": scores}
 
     text = table([row("supervised", 0.0), row("BARL", 0.05)], ["supervised", "BARL"], "supervised")
     line = next(line for line in text.splitlines() if line.startswith("| BARL"))

@@ -62,13 +62,15 @@ def table(rows: Sequence[Row], arms: Sequence[str], baseline: str, lesions: bool
         lesions: Add the lesion-wise F1.
     """
     by_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in arms}
-    reference = subject_scores(by_arm[baseline])
     tests = {}
     for arm in arms:
-        if arm != baseline and by_arm[arm]:
-            scores = subject_scores(by_arm[arm])
-            groups = sorted(reference)
-            tests[arm] = paired_test([scores[g] for g in groups], [reference[g] for g in groups])
+        # Only seeds that both have: the seed chooses the outlined subjects.
+        shared = {row["seed"] for row in by_arm[arm]} & {row["seed"] for row in by_arm[baseline]}
+        if arm != baseline and shared:
+            scores, reference = (
+                subject_scores([row for row in by_arm[name] if row["seed"] in shared]) for name in (arm, baseline)
+            )
+            tests[arm] = paired_test([scores[group] for group in reference], list(reference.values()))
     adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     head = ["method", "seeds", "Dice", "Dice, first branch alone", "HD95 (mm)"]
     head += ["lesion F1"] if lesions else []
