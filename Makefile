@@ -38,7 +38,7 @@ demo: $(VENV)/engine.stamp
 	$(IN_VENV) -m barl.demo $(DEMO_ARGS)
 
 test: $(VENV)/host.stamp
-	$(IN_VENV) -m pytest $(TESTS)
+	$(IN_VENV) -m pytest -n 2 --dist loadfile $(TESTS)
 
 bench: $(VENV)/engine.stamp
 	$(IN_VENV) Testing/Benchmarks/run.py $(BENCH_ARGS)
