@@ -70,6 +70,7 @@ def summary_rows(outcome: Outcome) -> list[list[str]]:
         for name in names:
             text, digits = _METRICS[name]
             rows.append([title, text, *(_mean_sd(table[name], digits) for table in tables)])
+            title = ""  # said once a block
     return rows
 
 
@@ -98,13 +99,12 @@ def _page(outcome: Outcome) -> str:
 
 def _data_section(outcome: Outcome) -> str:
     data, n = outcome.data, outcome.data.counts
-    labels = [[label.name, str(label.value)] for label in data.labels]
     return (
         f"<h2>The data</h2><p>{escape(data.origin)}</p><p class='small'>License: {escape(data.licence)}</p>"
         f"<p>{n.outlined} cases are outlined by an expert and learned from; {n.untouched} are untouched: the training "
         f"sees the scans alone; {n.held_out} are held out: no training sees them, both models are judged on them. The "
         f"{len(outcome.corrected)} corrections are the expert's label of two untouched cases, disclosed once the model "
-        "had asked for them.</p>" + _table(["label", "value"], labels)
+        "had asked for them.</p>"
     )
 
 
@@ -124,7 +124,7 @@ def _quality_section(outcome: Outcome) -> str:
     return (
         "<h2>Quality before and after the corrections</h2>"
         "<p>Mean ± standard deviation over the held-out cases, each on its scan's own grid.</p>"
-        + _table(["label", "", "before", "after"], summary_rows(outcome))
+        + _table(["label", "", "before", "after"], summary_rows(outcome), text_columns=(1,))
         + f"<p class='small'>Median change of a case's mean Dice: {_signed(test.median_difference)}; Wilcoxon's "
         f"signed-rank test over {test.n} cases: p = {_p_value(test.p)}. One run on few cases: a demonstration, "
         "no study. Some of the gain is due to the longer training.</p>"
