@@ -289,7 +289,9 @@ def _mark_sides(axes: Axes) -> None:
 def _legend_of_outlines(figure: Figure, labels: Sequence[Label]) -> None:
     lines = [Line2D([], [], color=_rgb(label), lw=2, label=f"{label.name} (model)") for label in labels]
     lines.append(Line2D([], [], color="white", ls=(0, (2, 1.5)), lw=1.6, label="expert"))
-    legend = figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=9, facecolor="0.35")
+    # About 2.4 inches an entry: a narrow figure would cut a single row off.
+    columns = max(1, min(len(lines), int(figure.get_figwidth() / 2.4)))
+    legend = figure.legend(handles=lines, loc="outside lower center", ncols=columns, fontsize=9, facecolor="0.35")
     for text in legend.get_texts():
         text.set_color("white")
 

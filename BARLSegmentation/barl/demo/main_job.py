@@ -68,7 +68,7 @@ class Outcome:
         trainings: The first and the second.
         before, after: What ``evaluate_model`` says of both models.
         judged: The held-out cases, in the order of ``before["cases"]``.
-        ranking: The untouched cases as ranked by the first model, the most useful first.
+        ranking: The untouched cases as ranked by the first model, the most uncertain first.
         corrected: Those that got the expert's outline.
         doubted: The prediction of the first of them, before its correction.
         seconds: Step -> time.
@@ -115,8 +115,8 @@ def carry_out(data: DemoData, folder: Path, steps: Steps, iterations: int | None
             before, predictions_before = _evaluate(project, steps)
         with steps.step("Predict every case with its uncertainty"):
             predict_cases(project, progress=steps.progress)
-        with steps.step(f"Rank the untouched cases, correct the first {CORRECTIONS}"):
-            ranking = rank_cases(project.cases())
+        with steps.step(f"Rank the untouched cases by uncertainty, correct the first {CORRECTIONS}"):
+            ranking = rank_cases(project.cases(), diversity=0.0)
             doubted = project.newest(ranking[0].case.id, ("prediction",))
             known = {case.name: case for case in data.untouched}
             corrected = [known[ranked.case.name] for ranked in ranking[:CORRECTIONS]]

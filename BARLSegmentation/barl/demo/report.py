@@ -177,7 +177,7 @@ def _choice_section(outcome: Outcome) -> str:
     )
     return (
         "<h2>Where the first model was unsure</h2>"
-        f"<p>After the first training it ranked the {len(outcome.ranking)} untouched cases. "
+        f"<p>After the first training it ranked the {len(outcome.ranking)} untouched cases by their uncertainty. "
         f"The first {len(outcome.corrected)} were corrected.</p>"
         + _table(["rank", "case", "score", "why"], ranking, text_columns=(1, 3))
         + f"<p>Hot-spots of {escape(outcome.ranking[0].case.name)}, ranked first, before its correction:</p>"
