@@ -23,7 +23,7 @@ from barl.training.plan import make_plan
 from barl.training.train import train
 
 TARGET = Path(__file__).resolve().parent / "hippocampus"
-ITERATIONS = 1500
+ITERATIONS = 760
 LICENCE = "CC BY-SA 4.0"
 NOTES = (
     "Demonstration model, not for clinical use. Segments the anterior (head) and posterior (body and tail) hippocampus "
