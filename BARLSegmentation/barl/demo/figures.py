@@ -64,7 +64,7 @@ def curves(trainings: Sequence[Training], labels: Sequence[Label]) -> bytes:
                     color="0.3",
                 )
     left.set(title="Parts of the loss, unweighted (total: weighted)", xlabel="iteration", yscale="log")
-    right.set(title="Dice on the held-out cases, on the model's grid", xlabel="iteration", ylim=(0, 1))
+    right.set(title="Dice on the held-out cases, on the model's grid", xlabel="iteration")
     left.legend(fontsize=8, ncols=2)
     right.legend(fontsize=8, loc="lower right")
     return _png(figure)

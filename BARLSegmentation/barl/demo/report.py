@@ -54,7 +54,9 @@ def answer(outcome: Outcome) -> str:
     better, n = sum(second > first for first, second in pairs), len(outcome.corrected)
     where = f"on {len(pairs)} held-out cases, better in {better} of them"
     if after > before:
-        return f"Mean Dice rose from {before:.3f} to {after:.3f} with {n} corrected cases ({where})."
+        chance = paired_test([second for _, second in pairs], [first for first, _ in pairs]).p
+        doubt = "" if chance < 0.05 else " So small a difference may be chance."
+        return f"Mean Dice rose from {before:.3f} to {after:.3f} with {n} corrected cases ({where}).{doubt}"
     return f"Mean Dice did NOT rise: {before:.3f} before, {after:.3f} after {n} corrected cases ({where})."
 
 
