@@ -55,7 +55,7 @@ def answer(outcome: Outcome) -> str:
     where = f"on {len(pairs)} held-out cases, better in {better} of them"
     if after > before:
         chance = paired_test([second for _, second in pairs], [first for first, _ in pairs]).p
-        doubt = "" if chance < 0.05 else " So small a difference may be chance."
+        doubt = "" if chance < 0.05 else " On so few cases the difference may be chance."
         return f"Mean Dice rose from {before:.3f} to {after:.3f} with {n} corrected cases ({where}).{doubt}"
     return f"Mean Dice did NOT rise: {before:.3f} before, {after:.3f} after {n} corrected cases ({where})."
 
