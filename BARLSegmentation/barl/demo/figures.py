@@ -14,6 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from barl.demo.main_job import Judged, Outcome, Training
@@ -28,6 +29,7 @@ _COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 _BEFORE, _AFTER = "#8a8a8a", "#0072B2"
 _DOUBT = "inferno"
 _PANEL = 2.5  # inches
+_HALO = withStroke(linewidth=2.4, foreground="black")
 _EXPERT = {"colors": ["white"], "linestyles": [(0, (2, 1.5))], "linewidths": 1.4}
 
 
@@ -121,6 +123,7 @@ def slices(judged: Sequence[Judged], captions: Sequence[str], labels: Sequence[L
             _outline(axes, _array(prediction.label)[k], labels)
         for axes in row[1:]:
             _outline_expert(axes, _array(expert)[k], labels)
+        _zoom(row, [_array(label)[k] for label in (expert, item.before.label, item.after.label)])
         row[0].set_ylabel(caption, fontsize=9)
     for axes, title in zip(grid[0], ("scan", "before", "after", "uncertainty after"), strict=True):
         axes.set_title(title, fontsize=10)
@@ -260,7 +263,27 @@ def _outline(axes: Axes, label: np.ndarray, labels: Sequence[Label]) -> None:
 def _outline_expert(axes: Axes, label: np.ndarray, labels: Sequence[Label]) -> None:
     for entry in labels:
         if (label == entry.value).any():
-            axes.contour(label == entry.value, levels=[0.5], **_EXPERT)
+            axes.contour(label == entry.value, levels=[0.5], **_EXPERT).set_path_effects([_HALO])
+
+
+def _zoom(row: Sequence[Axes], labels: Sequence[np.ndarray], margin: int = 10) -> None:
+    """Show the outlined part larger in all panels but the first, which tells by a frame which part it is.
+
+    Scans that the structures fill anyway stay whole.
+    """
+    marked = np.nonzero(np.any(labels, axis=0))
+    height, width = labels[0].shape
+    if not len(marked[0]):
+        return
+    (y0, y1), (x0, x1) = ((int(at.min()), int(at.max())) for at in marked)
+    half = max(y1 - y0, x1 - x0) / 2 + margin
+    if 2 * half > 0.8 * min(height, width):
+        return
+    y = min(max((y0 + y1) / 2, half - 0.5), height - 0.5 - half)
+    x = min(max((x0 + x1) / 2, half - 0.5), width - 0.5 - half)
+    row[0].add_patch(Rectangle((x - half, y - half), 2 * half, 2 * half, fill=False, edgecolor="#56B4E9", lw=1.2))
+    for axes in row[1:]:
+        axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
 
 
 def _mark(axes: Axes, place: np.ndarray, rank: int) -> None:
@@ -273,16 +296,23 @@ def _mark(axes: Axes, place: np.ndarray, rank: int) -> None:
         color="#00e5ff",
         fontsize=10,
         fontweight="bold",
-        path_effects=[withStroke(linewidth=2, foreground="black")],
+        path_effects=[_HALO],
     )
 
 
 def _mark_sides(axes: Axes) -> None:
     """The patient's right and left."""
-    halo = [withStroke(linewidth=2, foreground="black")]
     for side, x, align in (("R", 0.03, "left"), ("L", 0.97, "right")):
         axes.text(
-            x, 0.5, side, transform=axes.transAxes, color="white", fontsize=9, va="center", ha=align, path_effects=halo
+            x,
+            0.5,
+            side,
+            transform=axes.transAxes,
+            color="white",
+            fontsize=9,
+            va="center",
+            ha=align,
+            path_effects=[_HALO],
         )
 
 

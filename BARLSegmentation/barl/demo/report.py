@@ -145,8 +145,8 @@ def _slices_section(outcome: Outcome) -> str:
         "<h2>What it looks like</h2>"
         + _figure(figures.slices(judged, captions, outcome.data.labels), alt)
         + "<p class='small'>Held-out cases (lowest, median, highest: by the Dice after), axial slice with the largest "
-        "outline, seen from below (R: the patient's right). Before, after: the corrections. "
-        "Uncertainty: 0 sure, 1 the model cannot decide, or its two branches contradict each other.</p>"
+        "outline, seen from below (R: the patient's right; a frame shows which part is enlarged). Before, after: the "
+        "corrections. Uncertainty: 0 sure, 1 the model cannot decide, or its two branches contradict each other.</p>"
     )
 
 
