@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stand-in for Slicer's window: real MRML, VTK and Qt, with stand-ins for PythonQt, CTK and qMRML widgets."""
+
+
+def install():
+    """Makes PySide6 behave as PythonQt and registers the modules `qt` and `ctk`; once per process."""
+    from . import pythonqt
+
+    qt = pythonqt.install()
+    from . import ctkwidgets, uiloader
+
+    qt.QUiLoader = uiloader.HostUiLoader
+    ctkwidgets.install()
