@@ -10,7 +10,7 @@ import pytest
 import torch
 from barl.images.geometry import Grid
 from barl.inference.hotspots import find_hotspots, half_a_bit
-from barl.inference.uncertainty import join_branches, levels_of, score_levels
+from barl.inference.uncertainty import count_levels, join_branches, score_levels
 
 
 def join(branches: list[list[float]], temperature: float = 1.0):
@@ -65,7 +65,8 @@ def test_temperature_softens_without_changing_a_label():
 
 def score(uncertainty: np.ndarray, foreground: np.ndarray) -> float:
     levels = np.round(uncertainty * 255).astype(np.uint8)
-    return score_levels(levels_of(levels[foreground]), levels_of(levels[~foreground]))
+    background_counts, foreground_counts = count_levels(levels, foreground)
+    return score_levels(foreground_counts, background_counts)
 
 
 def test_case_score_is_not_diluted_by_easy_background():

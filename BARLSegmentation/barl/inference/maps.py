@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from barl.inference.sliding_window import Slab
-from barl.inference.uncertainty import join_branches, levels_of, score_levels
+from barl.inference.uncertainty import count_levels, join_branches, score_levels
 
 
 class ModelMaps:
@@ -73,27 +73,26 @@ class ModelMaps:
         for voxels, branch in zip(self.branch_voxels, log_probabilities, strict=True):
             own = classes if len(log_probabilities) == 1 else _likeliest(branch)[0]
             voxels += own.flatten().bincount(minlength=len(branch))[1:].cpu().numpy()
-        foreground = self.classes[rows] > 0
-        for levels, mask in zip(self._levels, (foreground, ~foreground), strict=True):
-            levels += levels_of(self.uncertainty[rows][mask])
+        self._levels += count_levels(self.uncertainty[rows], self.classes[rows] > 0)
 
     def case_uncertainty(self) -> float:
         """See ``uncertainty.score_levels``."""
-        return score_levels(*self._levels)
+        background, foreground = self._levels
+        return score_levels(foreground, background)
 
 
 def _likeliest(values: Tensor) -> tuple[Tensor, Tensor]:
     """Likeliest class of ``[L+1, ...]``, with and without background, as bytes where they suffice.
 
-    One comparison per class: ``argmax`` along the first axis is six times slower on a CPU (540 -> 130 ns for all that
-    is done with a voxel of three classes and two branches).
+    Arithmetic on bytes, one comparison per class: of a voxel of three classes it takes 2 ns, filling masked voxels 12 and
+    ``argmax`` along the first axis 100 (one core).
     """
-    best = values[1].clone()
+    best = values[1]
     candidates = torch.ones(best.shape, dtype=torch.uint8 if len(values) <= 256 else torch.int32, device=best.device)
     for n in range(2, len(values)):
-        candidates.masked_fill_(values[n] > best, n)
-        torch.maximum(best, values[n], out=best)
-    return candidates.masked_fill(values[0] >= best, 0), candidates
+        candidates = torch.maximum(candidates, (values[n] > best).to(candidates.dtype).mul_(n))
+        best = torch.maximum(best, values[n])
+    return candidates * (best > values[0]), candidates
 
 
 def _levels(fraction: Tensor) -> np.ndarray:

@@ -68,13 +68,13 @@ def join_branches(log_probabilities: Tensor, temperature: float = 1.0) -> Ensemb
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
-    """In nats, over axis 0."""
-    return torch.special.entr(probabilities).sum(dim=0)
+    """In nats, over axis 0. (``torch.special.entr`` takes three times as long on a CPU.)"""
+    return -(probabilities * probabilities.clamp_min(1e-12).log()).sum(dim=0)
 
 
-def levels_of(values: np.ndarray) -> np.ndarray:
-    """Counts ``[256]`` of uint8 values."""
-    return np.bincount(values.ravel(), minlength=256)
+def count_levels(levels: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+    """How often each uint8 level occurs outside and inside ``foreground``: ``[2, 256]``."""
+    return np.bincount(levels.ravel() + foreground.ravel().astype(np.int16) * 256, minlength=512).reshape(2, 256)
 
 
 def score_levels(foreground: np.ndarray, background: np.ndarray) -> float:
