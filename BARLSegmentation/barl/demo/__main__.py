@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "auto: the first of these that can be had (default)",
     )
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder of report and project")
-    parser.add_argument("--iterations", type=int, help="length of the first training; the second is half as long")
+    parser.add_argument("--iterations", type=int, help="length of each of the two trainings")
     options = parser.parse_args(arguments)
     started = time.monotonic()
     try:

@@ -96,7 +96,8 @@ def carry_out(data: DemoData, folder: Path, steps: Steps, iterations: int | None
         data: The cases.
         folder: The project's; an older demo project there is replaced.
         steps: Where progress is shown.
-        iterations: Length of the first training, half of it of the second; by default what the data need.
+        iterations: Length of each training, by default what the data need. (Half of it for the second lost what a high
+            learning rate took from the first model: 0.843 -> 0.838 of Dice on the hippocampus; 300 of 400: 0.862.)
 
     Raises:
         ProjectError: The folder holds something that is no demo project.
@@ -130,7 +131,7 @@ def carry_out(data: DemoData, folder: Path, steps: Steps, iterations: int | None
                 )
         title = f"Train on, now with {n.outlined + len(corrected)} outlined cases"
         with steps.step(title):
-            options = TrainingOptions(iterations=max(1, iterations // 2), promote=True)
+            options = TrainingOptions(iterations=iterations, promote=True)
             second = _train(project, options, title, steps)
         with steps.step("Evaluate on the same held-out cases"):
             after, predictions_after = _evaluate(project, steps)

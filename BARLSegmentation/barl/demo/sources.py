@@ -56,7 +56,7 @@ class DemoData:
         untouched: The expert's label is kept back until the case is chosen for correction.
         held_out: Never learned from; judged on.
         lesions: Whether lesion-wise scores mean something.
-        iterations: Length of the first training; the second is half as long.
+        iterations: Length of each of the two trainings.
     """
 
     title: str
