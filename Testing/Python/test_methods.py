@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from barl import methods
@@ -25,6 +27,10 @@ def batch_of(n_labelled: int, n_unlabelled: int, *, empty: bool = False, seed: i
     return methods.Batch(weak, weak + 0.1 * torch.randn(weak.shape, generator=generator), label)
 
 
+def network_for(method: methods.Method, **fields):
+    return build_network(dataclasses.replace(SPEC, **method.network_options(), **fields), seed=0)
+
+
 def gradients(network) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
@@ -36,8 +42,9 @@ def gradients(network) -> torch.Tensor:
     ids=["both", "labelled only", "empty foreground", "uneven"],
 )
 def test_finite_loss_and_gradient(name, n_labelled, n_unlabelled, empty):
-    network = build_network(SPEC, seed=0)
-    losses = methods.get(name)().loss(network, batch_of(n_labelled, n_unlabelled, empty=empty), 80, 100)
+    method = methods.get(name)()
+    network = network_for(method)
+    losses = method.loss(network, batch_of(n_labelled, n_unlabelled, empty=empty), 80, 100)
     losses["total"].backward()
     assert all(torch.isfinite(value) for value in losses.values())
     assert torch.isfinite(gradients(network)).all()
@@ -46,8 +53,9 @@ def test_finite_loss_and_gradient(name, n_labelled, n_unlabelled, empty):
 
 @pytest.mark.parametrize("name", [n for n, m in methods.available().items() if m.uses_unlabelled])
 def test_unlabelled_only_batch(name):
-    network = build_network(SPEC, seed=0)
-    losses = methods.get(name)().loss(network, batch_of(0, 2), 80, 100)
+    method = methods.get(name)()
+    network = network_for(method)
+    losses = method.loss(network, batch_of(0, 2), 80, 100)
     losses["total"].backward()
     assert losses["supervised"].item() == 0.0
     assert gradients(network).abs().sum() > 0

@@ -52,7 +52,6 @@ class Method:
     name: ClassVar[str]
     title: ClassVar[str]
     uses_unlabelled: ClassVar[bool] = True
-    n_branches: ClassVar[int] = 2
 
     @dataclass(frozen=True)
     class Settings:
@@ -64,6 +63,14 @@ class Method:
         if unknown:
             raise InputError(f"Method {self.name} has no setting {unknown[0]!r}.", f"It has: {', '.join(names)}.")
         self.settings = self.Settings(**(settings or {}))
+
+    def network_options(self) -> dict[str, Any]:
+        """Fields of ``NetworkSpec`` that the method needs otherwise than by default (two independent branches).
+
+        Sizes (widths, strides, kernels) are the plan's. Prediction averages the finest logits' probabilities of all
+        branches and takes their disagreement for uncertainty; a method with one branch has none.
+        """
+        return {}
 
     def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         """The parts of the loss and their weighted sum ``"total"`` at ``iteration`` of ``total``."""

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two co-training U-Nets with a head per decoder scale and a projected feature map for alignment.
+"""Co-training U-Nets with a head per decoder scale and a projected feature map for alignment.
 
 Reconstruction of BARL's "two collaborative branches" with "multi-scale decoding" (BARL, abstract). The paper's
 backbone is not public; the blocks are MONAI's ``UnetBasicBlock``/``UnetResBlock`` (instance norm, leaky ReLU), which
 train on the small batches of this tool, where the batch norm of the field's V-Net would not.
+
+A method may ask for another shape (``Method.network_options``): one encoder with several decoders (MC-Net, DBiSL),
+signed distance maps besides or instead of the segmentation (DTC, SASSNet, DBiSL), dropout (UA-MT), or a single branch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
 
@@ -17,6 +21,10 @@ from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
 from torch import Tensor, nn
 
 Triple = tuple[int, int, int]
+
+TASKS = ("segmentation", "distance", "both")
+_ADDED = ("shared_encoder", "tasks", "dropout", "steepness")
+"""Fields that the first model cards did not have: left out where unused, so that every version reads those cards."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,18 @@ class NetworkSpec:
         kernels: Convolution kernel ``(k, j, i)`` per level.
         n_scales: Decoder levels that carry a head, counted from the finest.
         n_branches: Two for co-training; one where a method needs no partner.
-        upsampling: Per branch ``"deconv"`` (learned) or ``"linear"``: different up-sampling decorrelates the branches.
+        upsampling: Per branch ``"deconv"`` (learned), ``"linear"`` or ``"nearest"``: different up-sampling decorrelates
+            the branches.
         residual: Per branch, whether the blocks are residual.
         feature_level: Decoder level whose output is projected for the alignment (0 = full resolution).
         projector: Channels of the projected features.
+        shared_encoder: The branches are decoders on one encoder, that of the first branch.
+        tasks: Per branch ``"segmentation"``, ``"distance"`` (a signed distance map per class instead) or ``"both"``.
+        dropout: Share of feature channels dropped in training after the deepest level and before the heads.
+        steepness: ``k`` by which a branch without segmentation turns its distances into logits (``k d / 2`` per class:
+            of two classes this is the logistic function of ``k d``).
+
+    What stands per branch is repeated if there are more branches.
     """
 
     in_channels: int
@@ -48,6 +64,10 @@ class NetworkSpec:
     residual: tuple[bool, ...] = (False, True)
     feature_level: int = 0
     projector: int = 16
+    shared_encoder: bool = False
+    tasks: tuple[str, ...] = ("segmentation",)
+    dropout: float = 0.0
+    steepness: float = 50.0
 
     def __post_init__(self) -> None:
         depth = len(self.widths)
@@ -60,6 +80,9 @@ class NetworkSpec:
         object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "upsampling", tuple(self.upsampling))
         object.__setattr__(self, "residual", tuple(self.residual))
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        if unknown := set(self.tasks) - set(TASKS):
+            raise ValueError(f"a branch has no task {sorted(unknown)[0]!r}; tasks are {', '.join(TASKS)}")
         object.__setattr__(self, "n_scales", min(self.n_scales, depth - 1))
 
     @property
@@ -68,7 +91,8 @@ class NetworkSpec:
         return tuple(prod(stride[axis] for stride in self.strides) for axis in range(3))
 
     def to_json(self) -> dict:
-        return asdict(self)
+        unused = [name for name in _ADDED if getattr(self, name) == getattr(type(self), name)]
+        return {name: value for name, value in asdict(self).items() if name not in unused}
 
     @classmethod
     def from_json(cls, values: dict) -> NetworkSpec:
@@ -80,33 +104,40 @@ class BranchOutput:
     """What one branch says about a patch.
 
     Attributes:
-        logits: One tensor ``[B, L+1, k, j, i]`` per scale, coarse to fine, each at its own resolution.
+        logits: One tensor ``[B, L+1, k, j, i]`` per scale, coarse to fine, each at its own resolution. A branch without
+            segmentation has one, made of its distances.
         features: Projected features ``[B, F, k, j, i]`` of the last decoder block.
+        distances: Signed distance to the border of each class ``[B, L+1, k, j, i]`` in [-1, 1] (tanh), positive inside;
+            ``None`` for a branch that does segmentation only. Of two classes the one map is minus the other.
     """
 
     logits: list[Tensor]
     features: Tensor
+    distances: Tensor | None = None
 
 
 class Branch(nn.Module):
-    """One U-Net: encoder, decoder, a 1x1x1 head per scale, and the projector.
+    """One U-Net: encoder (unless it uses another branch's), decoder, a 1x1x1 head per scale, and the projector.
 
     Args:
         spec: What to build.
-        index: Which branch: chooses its up-sampling and whether it is residual.
+        index: Which branch: chooses its up-sampling, its tasks and whether it is residual.
     """
 
     def __init__(self, spec: NetworkSpec, index: int) -> None:
         super().__init__()
         block = UnetResBlock if spec.residual[index % len(spec.residual)] else UnetBasicBlock
-        mode = "deconv" if spec.upsampling[index % len(spec.upsampling)] == "deconv" else "nontrainable"
+        upsampling = spec.upsampling[index % len(spec.upsampling)]
+        task = spec.tasks[index % len(spec.tasks)]
         norm = ("instance", {"affine": True})
         inputs = (spec.in_channels, *spec.widths[:-1])
         self.feature_level = spec.feature_level
-        self.down = nn.ModuleList(
-            block(3, i, o, kernel_size=k, stride=s, norm_name=norm)
-            for i, o, k, s in zip(inputs, spec.widths, spec.kernels, spec.strides, strict=True)
-        )
+        self.n_classes, self.steepness = spec.n_classes, spec.steepness
+        if index == 0 or not spec.shared_encoder:
+            self.down = nn.ModuleList(
+                block(3, i, o, kernel_size=k, stride=s, norm_name=norm)
+                for i, o, k, s in zip(inputs, spec.widths, spec.kernels, spec.strides, strict=True)
+            )
         levels = range(len(spec.widths) - 1)
         self.up = nn.ModuleList(
             UpSample(
@@ -114,9 +145,9 @@ class Branch(nn.Module):
                 spec.widths[n + 1],
                 spec.widths[n],
                 scale_factor=spec.strides[n + 1],
-                mode=mode,
-                interp_mode="linear",
-                align_corners=False,
+                mode="deconv" if upsampling == "deconv" else "nontrainable",
+                interp_mode="nearest" if upsampling == "nearest" else "linear",
+                align_corners=None if upsampling == "nearest" else False,
             )
             for n in levels
         )
@@ -124,18 +155,25 @@ class Branch(nn.Module):
             block(3, 2 * spec.widths[n], spec.widths[n], kernel_size=spec.kernels[n], stride=1, norm_name=norm)
             for n in levels
         )
-        self.heads = nn.ModuleList(nn.Conv3d(spec.widths[n], spec.n_classes, 1) for n in range(spec.n_scales))
+        n_heads = 0 if task == "distance" else spec.n_scales
+        self.heads = nn.ModuleList(nn.Conv3d(spec.widths[n], spec.n_classes, 1) for n in range(n_heads))
         self.projector = nn.Sequential(
             nn.Conv3d(spec.widths[spec.feature_level], spec.projector, 1),
             nn.LeakyReLU(0.01),
             nn.Conv3d(spec.projector, spec.projector, 1),
         )
+        self.dropout = nn.Dropout3d(spec.dropout)
+        self.regression = None
+        if task != "segmentation":
+            # Two classes share one border: inside of the one is outside of the other.
+            self.regression = nn.Conv3d(spec.widths[0], 1 if spec.n_classes == 2 else spec.n_classes, 1)
 
     def encode(self, x: Tensor) -> list[Tensor]:
         skips = []
         for block in self.down:
             x = block(x)
             skips.append(x)
+        skips[-1] = self.dropout(x)
         return skips
 
     def decode(self, skips: list[Tensor]) -> list[Tensor]:
@@ -147,17 +185,30 @@ class Branch(nn.Module):
             levels.append(x)
         return levels[::-1]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.heads[0](self.decode(self.encode(x))[0])
+    def forward(self, skips: list[Tensor]) -> Tensor:
+        """Logits of the finest scale from an encoder's outputs."""
+        level = self.dropout(self.decode(skips)[0])
+        return self.heads[0](level) if len(self.heads) else self._as_logits(self._distances(level))
 
-    def scales(self, x: Tensor) -> BranchOutput:
-        levels = self.decode(self.encode(x))
+    def scales(self, skips: list[Tensor]) -> BranchOutput:
+        """All heads and the projected features from an encoder's outputs."""
+        levels = self.decode(skips)
+        features = self.projector(levels[self.feature_level])
+        levels = [self.dropout(levels[0]), *levels[1:]]
+        distances = None if self.regression is None else self._distances(levels[0])
         logits = [head(level) for head, level in zip(self.heads, levels, strict=False)][::-1]
-        return BranchOutput(logits, self.projector(levels[self.feature_level]))
+        return BranchOutput(logits or [self._as_logits(distances)], features, distances)
+
+    def _distances(self, level: Tensor) -> Tensor:
+        distances = self.regression(level).tanh()
+        return torch.cat([-distances, distances], dim=1) if self.n_classes == 2 else distances
+
+    def _as_logits(self, distances: Tensor) -> Tensor:
+        return 0.5 * self.steepness * distances
 
 
 class BranchPair(nn.Module):
-    """The branches of one model; independent weights, one specification.
+    """The branches of one model, one specification: networks with weights of their own, or decoders on one encoder.
 
     Args:
         spec: What to build.
@@ -174,10 +225,29 @@ class BranchPair(nn.Module):
 
     def forward(self, x: Tensor, branch: int = 0) -> Tensor:
         """Logits ``[B, L+1, k, j, i]`` of the finest scale for ``x [B, C, k, j, i]``."""
-        return self.branches[branch](x)
+        return self.logits(x, [branch])[0]
+
+    def logits(self, x: Tensor, branches: Sequence[int]) -> list[Tensor]:
+        """``forward`` of several branches on the same patch; a shared encoder runs once."""
+        encode = self._encoder(x)
+        return [self.branches[branch](encode(branch)) for branch in branches]
 
     def scales(self, x: Tensor, branch: int = 0) -> BranchOutput:
-        return self.branches[branch].scales(x)
+        """Everything one branch says about ``x``."""
+        return self.views(x, [branch])[0]
+
+    def views(self, x: Tensor, branches: Sequence[int] | None = None) -> list[BranchOutput]:
+        """``scales`` of several branches (all by default) on the same patch; a shared encoder runs once."""
+        encode = self._encoder(x)
+        chosen = range(self.n_branches) if branches is None else branches
+        return [self.branches[branch].scales(encode(branch)) for branch in chosen]
+
+    def _encoder(self, x: Tensor) -> Callable[[int], list[Tensor]]:
+        """Gives the encoder's outputs for a branch; of separate encoders none is run before it is asked for."""
+        if not self.spec.shared_encoder:
+            return lambda branch: self.branches[branch].encode(x)
+        skips = self.branches[0].encode(x)
+        return lambda branch: skips
 
     def describe(self, x: Tensor) -> Tensor:
         """Bottleneck of the first branch averaged over space, ``[B, F]``: tells how alike two scans are."""

@@ -9,6 +9,7 @@ are gathered, every process computes the same joined loss, and the gradients of 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,16 +91,24 @@ class JoinedNetwork(nn.Module):
         return Batch(gather(own.weak, n), gather(own.strong, n), gather(own.label, len(own.label)))
 
     def scales(self, x: Tensor, branch: int = 0) -> BranchOutput:
+        return self.views(x, [branch])[0]
+
+    def views(self, x: Tensor, branches: Sequence[int] | None = None) -> list[BranchOutput]:
         size, n = dist.get_world_size(), self.own.n_labelled
         rank = dist.get_rank()
         unlabelled = (len(x) - n * size) // size
+        # A method that looks at the labelled part alone passes only that.
         mine = torch.cat(
             [x[rank * n : (rank + 1) * n], x[n * size + rank * unlabelled : n * size + (rank + 1) * unlabelled]]
         )
-        output = self.network.scales(mine, branch)
-        # A method that looks at the labelled part alone passes only that.
-        logits = [gather(z.float(), n) for z in output.logits]
-        return BranchOutput(logits, gather(output.features.float(), n))
+        return [
+            BranchOutput(
+                [gather(z.float(), n) for z in output.logits],
+                gather(output.features.float(), n),
+                None if output.distances is None else gather(output.distances.float(), n),
+            )
+            for output in self.network.views(mine, branches)
+        ]
 
 
 def sum_gradients(network: nn.Module) -> None:

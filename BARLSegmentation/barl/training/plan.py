@@ -153,7 +153,7 @@ class Plan:
             "labels": ", ".join(f"{label.value} {label.name}" for label in self.labels),
             "spacing": " x ".join(f"{s:.3g}" for s in self.spacing) + " mm (x, y, z)",
             "patch": " x ".join(map(str, self.patch)) + " voxels (k, j, i)",
-            "network": f"{self.network.n_branches} branches of widths {', '.join(map(str, self.network.widths))}",
+            "network": f"{_branches(self.network)} of widths {', '.join(map(str, self.network.widths))}",
             "batch": f"{batch} patches a step",
             "normalisations": ", ".join(
                 f"{name}: {n.scheme}" for name, n in zip(self.channels, self.normalisations, strict=True)
@@ -223,8 +223,7 @@ def make_plan(
             f"A patch of {' x '.join(map(str, patch))} cannot be halved often enough.",
             f"Use multiples of {' x '.join(map(str, divisor))}.",
         )
-    method = methods.get(overrides.get("method", "barl"))
-    method(overrides.get("settings"))
+    method = methods.get(overrides.get("method", "barl"))(overrides.get("settings"))
     lateral = any(label.lateral for label in labels)
     reasons["mirror_axes"] = "the labels tell left from right" if lateral else "no label tells left from right"
     isotropic = max(spacing) < 2 * min(spacing)
@@ -234,7 +233,7 @@ def make_plan(
         normalisations=tuple(choose_normalisation([f.channels[c] for f in fingerprints]) for c in range(len(channels))),
         spacing=tuple(round(float(s), 4) for s in spacing),
         patch=tuple(int(edge) for edge in patch),
-        network=NetworkSpec(len(channels), len(labels) + 1, widths, strides, kernels, n_branches=method.n_branches),
+        network=NetworkSpec(len(channels), len(labels) + 1, widths, strides, kernels, **method.network_options()),
         mirror_axes=() if lateral else (2,),
         iterations=budget.iterations,
         batch_labelled=budget.batch,
@@ -246,6 +245,13 @@ def make_plan(
     for name in ("spacing", "patch"):
         overrides.pop(name, None)
     return dataclasses.replace(plan, **{k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()})
+
+
+def _branches(network: NetworkSpec) -> str:
+    if network.n_branches == 1:
+        return "one branch"
+    kind = "decoders on one encoder" if network.shared_encoder else "branches"
+    return f"{network.n_branches} {kind}"
 
 
 def _in_lps(fingerprint: CaseFingerprint) -> tuple[np.ndarray, np.ndarray]:

@@ -274,6 +274,8 @@ class TrainingRun:
             network = JoinedNetwork(self.network, batch)
             batch = network.joined()
         half = torch.autocast(self.device.type, self.amp) if self.amp else nullcontext()
+        # Dropout and noise follow from the step alone, so that a resumed run draws what the whole one would have drawn.
+        torch.manual_seed(self.plan.seed * 1_000_003 + self.iteration)
         with half:
             losses = self.method.loss(network, batch, self.iteration, self.plan.iterations)
         self.optimizer.zero_grad(set_to_none=True)
