@@ -63,6 +63,7 @@ class Revisions:
         case_uncertainty: float | None = None,
         embedding: Sequence[float] | np.ndarray | None = None,
         details: dict | None = None,
+        journal: dict | None = None,
     ) -> Revision:
         """Keep a label map of a case for good.
 
@@ -76,6 +77,7 @@ class Revisions:
             case_uncertainty: One number in [0, 1] for the case; kept with the case for ranking.
             embedding: Where the case lies in the model's feature space; kept with the case for ranking.
             details: Anything else that JSON can hold, such as volumes and hot-spots.
+            journal: Facts for the journal's line about it, such as what was changed.
 
         Returns:
             The stored revision: after this returns, nothing short of damage to the disk loses it.
@@ -95,7 +97,7 @@ class Revisions:
         with staging_folder(self.folder / "cases") as staging:
             staged = self._stage_revision(staging, label, self.case_grid(case.id), uncertainty)
             with self._database.write() as transaction:
-                stored = self._enter_revision(transaction, case.id, staged, kind, author, model_id, details)
+                stored = self._enter_revision(transaction, case.id, staged, kind, author, model_id, details, journal)
                 if case_uncertainty is not None or embedding is not None:
                     transaction.execute(
                         "UPDATE cases SET uncertainty = ?, embedding = ?, scored_by = ? WHERE id = ?",
@@ -151,6 +153,7 @@ class Revisions:
         author: str,
         model_id: str | None = None,
         details: dict | None = None,
+        journal: dict | None = None,
     ) -> str:
         """Rename the staged files and add the row. Returns the revision's id."""
         if model_id is not None and not transaction.row("SELECT 1 FROM models WHERE id = ?", (model_id,)):
@@ -186,7 +189,8 @@ class Revisions:
             "UPDATE cases SET state = ?, newest_revision = ?, updated = ? WHERE id = ?",
             (_NEXT_STATE[kind].get(state, state), revision_id, made, case_id),
         )
-        transaction.log("revision stored", case_id, {"revision": revision_id, "kind": kind, "author": author})
+        facts = {"revision": revision_id, "kind": kind, "author": author}
+        transaction.log("revision stored", case_id, {**(journal or {}), **facts})
         return revision_id
 
     def _revision_folder(self, case_id: str) -> Path:
