@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
+import importlib
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 import qt
 import slicer
 import vtk
-from BARLSegmentationLib.logic.CaseLoader import REVISION_ATTRIBUTE, CaseLoader, LoadedCase
-from BARLSegmentationLib.logic.ProjectReader import ProjectReader
+from BARLSegmentationLib.logic.CaseLoader import LoadedCase
+from BARLSegmentationLib.logic.Session import Session
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -17,6 +21,11 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
+
+# Each is the class <name>Panel of BARLSegmentationLib.widgets.<name>Panel, in the section <name>CollapsibleButton.
+PANELS = [
+    "Predict",
+]
 
 
 class BARLSegmentation(ScriptedLoadableModule):
@@ -26,11 +35,11 @@ class BARLSegmentation(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = _("BARL Segmentation")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        parent.dependencies = ["Volumes", "Segmentations"]
+        parent.dependencies = ["Volumes", "Segmentations", "SegmentEditor"]
         parent.contributors = ["BARL for 3D Slicer maintainers"]
         parent.helpText = _(
-            "Look into a BARL project: its cases, their states and how sure the model was of each, and load a case "
-            "with its newest outline. Training and prediction run from the command line (barl --help) for now."
+            "Segment a whole series of scans from a few outlined ones: outline some cases, train, look where the model "
+            "is unsure, correct, train again, and see which case to look at next."
         )
         parent.acknowledgementText = _(
             "The training method is a reconstruction of BARL (arXiv 2510.16863) from public descriptions of it; "
@@ -38,129 +47,190 @@ class BARLSegmentation(ScriptedLoadableModule):
         )
 
 
+@parameterNodeWrapper
+class BARLSegmentationParameterNode:
+    """What the module keeps in the scene, so that a saved scene reopens as it was.
+
+    projectFolder - The open project.
+    caseId - The case on screen.
+    volume - A scan that is no case, to predict.
+    segmentation - The segmentation on screen: of the case, or predicted.
+    uncertainty - How unsure the model was of it.
+    device - Where to compute, as the worker names it; "auto" for the best there is.
+    fast - One branch of the network instead of both.
+    closedSurface - Show predictions in 3D.
+    roi - Predict inside this box only.
+    overlayVisible, overlayOpacity, overlayThreshold, overlayColor - How the uncertainty is shown.
+    onlyWhereUnsure - Edit only where the uncertainty is above the threshold.
+    method, minutes, warmStart - How to train, and for how long.
+    trainAfter - Train by itself after so many newly accepted cases; 0 for never.
+    """
+
+    projectFolder: str = ""
+    caseId: str = ""
+    volume: vtkMRMLScalarVolumeNode
+    segmentation: vtkMRMLSegmentationNode
+    uncertainty: vtkMRMLScalarVolumeNode
+    device: str = "auto"
+    fast: bool = False
+    closedSurface: bool = False
+    roi: vtkMRMLMarkupsROINode
+    overlayVisible: bool = True
+    overlayOpacity: Annotated[float, WithinRange(0, 1)] = 0.5
+    overlayThreshold: Annotated[float, WithinRange(0, 1)] = 0.3
+    overlayColor: str = ""
+    onlyWhereUnsure: bool = False
+    method: str = "barl"
+    minutes: Annotated[float, WithinRange(1, 100000)] = 30.0
+    warmStart: bool = True
+    trainAfter: int = 0
+
+
 class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The module's panel: choose a project, see its cases, load one."""
+    """The module's panel: a line of status and one section per step of the work. Keeps session and scene in step."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
+        self.session = None
+        self.worker = None
+        self.panels = {}
+        self._parameterNode = None
+        self._restoring = False
 
     def setup(self):
+        from BARLSegmentationLib.widgets.Worker import Worker
+
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/BARLSegmentation.ui"))
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = BARLSegmentationLogic()
+        self.session = self.logic.session
+        self.worker = Worker()
+        self.session.statusChanged.connect(self.onStatus)
+        self.session.projectChanged.connect(self.onProjectChanged)
+        self.session.caseOpened.connect(self.onCaseOpened)
 
-        self.ui.projectPathLineEdit.connect("currentPathChanged(QString)", self.onProjectChosen)
-        self.ui.casesTable.connect("itemSelectionChanged()", self.updateLoadButton)
-        self.ui.casesTable.connect("cellDoubleClicked(int,int)", self.onLoad)
-        self.ui.loadButton.connect("clicked(bool)", self.onLoad)
-        self.onProjectChosen()  # the path line starts with the last project of the previous session
+        for name in PANELS:
+            panelClass = getattr(importlib.import_module(f"BARLSegmentationLib.widgets.{name}Panel"), f"{name}Panel")
+            panel = self.panels[name] = panelClass(self.session, self.worker, self)
+            section = self._section(name)
+            section.layout().addWidget(panel.widget)
+            panel.setup()
+            section.connect("contentsCollapsed(bool)", self.onSectionToggled)
+
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        self.initializeParameterNode()
 
     def cleanup(self):
+        """Slicer quits, or the module is reloaded."""
         self.removeObservers()
-        if self.logic:
-            self.logic.closeProject()
+        self.setParameterNode(None)
+        if self.session is not None:
+            self.session.end()
+        for panel in self.panels.values():
+            panel.cleanup()
+        if self.worker is not None:
+            self.worker.close()
 
     def enter(self):
-        """Show what other programs (training, the command line) changed meanwhile."""
-        if self.logic.projectIsOpen():
-            self.updateCases()
+        self.initializeParameterNode()
+        for panel in self.panels.values():
+            panel.enter()
+        self._tellExpanded()
+
+    def exit(self):
+        for panel in self.panels.values():
+            panel.exit()
 
     def onReload(self):
         for name in [name for name in sys.modules if name.partition(".")[0] in ("BARLSegmentationLib", "barl")]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
 
-    def onProjectChosen(self):
-        self.logic.closeProject()
-        folder = self.ui.projectPathLineEdit.currentPath
-        failed = bool(folder) and self._attempt(lambda: self.logic.openProject(folder)) is None
-        if self.logic.projectIsOpen():
-            # Re-ordering its list, the widget would announce other paths on the way.
-            blocked = self.ui.projectPathLineEdit.blockSignals(True)
-            self.ui.projectPathLineEdit.addCurrentPathToHistory()
-            self.ui.projectPathLineEdit.blockSignals(blocked)
-        self.updateCases(keepStatus=failed)
+    def onSectionToggled(self, collapsed):
+        if not collapsed:
+            self._tellExpanded()
 
-    def updateCases(self, keepStatus=False):
-        cases = self._attempt(self.logic.cases)
-        if cases is None:  # the reason is in the status line
-            cases, keepStatus = [], True
-        table = self.ui.casesTable
-        table.clearContents()
-        table.rowCount = len(cases)
-        self._caseIds = [case.id for case in cases]
-        for row, case in enumerate(cases):
-            uncertainty = "" if case.uncertainty is None else f"{case.uncertainty:.2f}"
-            for column, text in enumerate((case.name, self.stateText(case.state), uncertainty)):
-                table.setItem(row, column, qt.QTableWidgetItem(text))
-        if not keepStatus:
-            self._showStatus(self.summaryText(cases))
-        self.updateLoadButton()
+    def _section(self, name):
+        return getattr(self.ui, f"{name.lower()}CollapsibleButton")
 
-    def updateLoadButton(self):
-        chosen = self._selectedCaseId() is not None
-        self.ui.loadButton.enabled = chosen
-        self.ui.loadButton.toolTip = (
-            _("Load the images and the newest outline of the selected case") if chosen else _("Select a case first")
-        )
+    def _tellExpanded(self):
+        for name, panel in self.panels.items():
+            if not self._section(name).collapsed:
+                panel.expanded()
 
-    def onLoad(self, *_arguments):
-        caseId = self._selectedCaseId()
-        if caseId is None:
+    # Scene and session in step
+
+    def onSceneStartClose(self, caller, event):
+        self.setParameterNode(None)  # before the session forgets, so that the scene's own copy keeps what it is
+        self.session.sceneCloses()
+
+    def onSceneEndClose(self, caller, event):
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller, event):
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self):
+        self.setParameterNode(self.logic.getParameterNode())
+        self._restore()
+
+    def setParameterNode(self, node):
+        self._parameterNode = node
+        for panel in self.panels.values():
+            panel.setParameterNode(node)
+        for panel in self.panels.values():
+            panel.update()
+
+    def _restore(self):
+        """Bring the session to where the scene says it was, or tell the scene where the session is."""
+        node, session = self._parameterNode, self.session
+        folder, caseId = node.projectFolder, node.caseId
+        if not folder or (session.project is not None and str(session.project.folder) == folder):
+            self.onProjectChanged()
+            self.onCaseOpened()
             return
-        with slicer.util.WaitCursor():
-            loaded = self._attempt(lambda: self.logic.loadCase(caseId))
-        if loaded:
-            slicer.util.setSliceViewerLayers(background=loaded.volumes[0], fit=True)
-            for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-                if segmentation.GetAttribute(REVISION_ATTRIBUTE):  # leave the user's own ones alone
-                    segmentation.SetDisplayVisibility(segmentation is loaded.segmentation)
-            self._showStatus(_("Loaded {name}.").format(name=loaded.volumes[0].GetName()))
-
-    @staticmethod
-    def stateText(state):
-        return {
-            "new": _("New"),
-            "predicted": _("Predicted"),
-            "in_review": _("In review"),
-            "accepted": _("Accepted"),
-            "excluded": _("Excluded"),
-        }.get(state, state)
-
-    def summaryText(self, cases):
-        if not self.logic.projectIsOpen():
-            return _("Choose a project folder. New projects are made on the command line: barl project --help")
-        counts = self.logic.reader.stateCounts(cases)
-        parts = ", ".join(f"{self.stateText(state)}: {count}" for state, count in sorted(counts.items()))
-        total = _("{count} cases").format(count=len(cases))
-        return f"{total} ({parts})" if parts else total
-
-    def _selectedCaseId(self):
-        row = self.ui.casesTable.currentRow()
-        return self._caseIds[row] if 0 <= row < len(self._caseIds) else None
-
-    def _attempt(self, action):
-        """Run ``action``; what goes wrong is shown in the status line. Returns its result, or True if it has none."""
-        from barl.errors import BarlError
-
+        self._restoring = True  # what fails must not be wiped from the scene: the drive may come back
         try:
-            result = action()
-        except BarlError as error:
-            self._showStatus(str(error))
-            return None
-        return True if result is None else result
+            if session.attempt(session.openProject, folder) and caseId:
+                session.attempt(session.openCase, caseId)
+        finally:
+            self._restoring = False
+        if session.project is not None:
+            self.onCaseOpened()
 
-    def _showStatus(self, text):
+    def onProjectChanged(self):
+        if self._parameterNode is not None and not self._restoring:
+            project = self.session.project
+            self._parameterNode.projectFolder = str(project.folder) if project is not None else ""
+
+    def onCaseOpened(self):
+        node, loaded = self._parameterNode, self.session.loaded
+        if node is None or self._restoring:
+            return
+        node.caseId = self.session.caseId or ""
+        if loaded is not None:
+            node.segmentation, node.uncertainty = loaded.segmentation, loaded.uncertainty
+
+    def onStatus(self, text, isError):
         self.ui.statusLabel.text = text
+        self.ui.statusIconLabel.visible = isError
+        if isError:
+            icon = slicer.app.style().standardIcon(qt.QStyle.SP_MessageBoxWarning)
+            self.ui.statusIconLabel.setPixmap(icon.pixmap(qt.QSize(16, 16)))
 
 
 class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
-    """Open a project and load its cases, without a window::
+    """The module without a window::
 
     logic = slicer.util.getModuleLogic("BARLSegmentation")
     logic.openProject("/data/liver-project")
@@ -169,24 +239,24 @@ class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
-        self.reader = ProjectReader()
+        self.session = Session()
 
-    def openProject(self, folder: str) -> None:
-        self.reader.open(folder)
+    def getParameterNode(self):
+        return BARLSegmentationParameterNode(super().getParameterNode())
+
+    def openProject(self, folder: str, readOnly: bool = False) -> None:
+        self.session.openProject(folder, readOnly)
 
     def closeProject(self) -> None:
-        self.reader.close()
-
-    def projectIsOpen(self) -> bool:
-        return self.reader.project is not None
+        self.session.closeProject()
 
     def cases(self) -> list:
         """The open project's cases (``barl.project.store.Case``); none if no project is open."""
-        return self.reader.cases()
+        return self.session.cases()
 
-    def loadCase(self, caseId) -> LoadedCase:
-        """Load the images and the newest label map of a case of the open project into the scene."""
-        return CaseLoader().load(self.reader.project, caseId)
+    def loadCase(self, caseId: str) -> LoadedCase:
+        """Load a case with its newest outline and uncertainty into the scene and show it."""
+        return self.session.openCase(caseId)
 
 
 class BARLSegmentationTest(ScriptedLoadableModuleTest):
@@ -220,10 +290,10 @@ class BARLSegmentationTest(ScriptedLoadableModuleTest):
             with Project.create(path, "self test", labels, [Channel("T1")]) as project:
                 project.add_case("case 1", [image], label=label)
             logic.openProject(str(path))
+            self.addCleanup(logic.closeProject)
             case = logic.cases()[0]
             loaded = logic.loadCase(case.id)
             again = logic.loadCase(case.id)
-            logic.closeProject()
 
         self.assertEqual(again.volumes[0].GetID(), loaded.volumes[0].GetID())
         self.assertEqual(again.segmentation.GetID(), loaded.segmentation.GetID())

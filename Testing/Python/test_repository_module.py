@@ -16,6 +16,7 @@ from barl.project.labels import Channel, Label
 from barl.project.store import Project
 
 MODULE = Path(__file__).resolve().parents[2] / "BARLSegmentation"
+LIBRARY = MODULE / "BARLSegmentationLib" / "widgets"
 LABELS = [Label(1, "lesion", (255, 0, 0)), Label(4, "edema", (0, 128, 255)), Label(7, "necrosis", (20, 40, 60))]
 
 
@@ -82,28 +83,29 @@ def a_project(tmp_path, a_label_array):
     return tmp_path / "project"
 
 
-def test_reader_lists_cases_and_counts_states(a_project):
-    from BARLSegmentationLib.logic.ProjectReader import ProjectReader
+def test_session_lists_cases_and_keeps_the_project_when_another_fails(a_scene, a_project):
+    from BARLSegmentationLib.logic.Session import Session
 
-    reader = ProjectReader()
-    assert reader.cases() == []
-    reader.open(str(a_project))
-    assert [case.name for case in reader.cases()] == ["outlined", "untouched"]
-    assert reader.stateCounts(reader.cases()) == {"accepted": 1, "new": 1}
+    session = Session()
+    assert session.cases() == []
+    session.openProject(str(a_project))
+    assert [case.name for case in session.cases()] == ["outlined", "untouched"]
     with pytest.raises(ProjectError):
-        reader.open(a_project / "cases")
-    assert reader.project is None, "a project that was closed is not shown any longer"
+        session.openProject(a_project / "cases")
+    assert session.project.folder == a_project
+    session.closeProject()
+    assert session.cases() == []
 
 
-def test_looking_locks_nobody_out(a_project):
-    from BARLSegmentationLib.logic.ProjectReader import ProjectReader
+def test_looking_locks_nobody_out(a_scene, a_project):
+    from BARLSegmentationLib.logic.Session import Session
 
-    reader = ProjectReader()
-    reader.open(a_project)
+    session = Session()
+    session.openProject(a_project)
     with Project.open(a_project) as other:
         other.set_state(other.case("untouched").id, "excluded")
-    assert reader.stateCounts(reader.cases()) == {"accepted": 1, "excluded": 1}
-    reader.close()
+    assert [case.state for case in session.cases()] == ["accepted", "excluded"]
+    session.closeProject()
 
 
 @pytest.mark.host
@@ -199,15 +201,19 @@ def _ijk_to_ras(volume):
 # The panel
 
 
-def test_panel_uses_only_widgets_of_its_ui_file():
-    ui = ElementTree.parse(MODULE / "Resources" / "UI" / "BARLSegmentation.ui")
+PANELS = ["BARLSegmentation.py", *sorted(f"BARLSegmentationLib/widgets/{p.name}" for p in LIBRARY.glob("*Panel.py"))]
+
+
+@pytest.mark.parametrize("script", [name for name in PANELS if not name.endswith("/Panel.py")])
+def test_panel_uses_only_widgets_of_its_ui_file(script):
+    ui = ElementTree.parse(MODULE / "Resources" / "UI" / f"{Path(script).stem}.ui")
     names = {element.get("name") for element in ui.iter("widget")}
-    used = set(re.findall(r"self\.ui\.(\w+)", (MODULE / "BARLSegmentation.py").read_text(encoding="utf-8")))
-    assert used and used <= names, sorted(used - names)
+    used = set(re.findall(r"self\.ui\.(\w+)", (MODULE / script).read_text(encoding="utf-8")))
+    assert used <= names, sorted(used - names)
 
 
 def test_panel_names_a_text_for_every_case_state():
     from barl.project.records import CASE_STATES
 
-    text = (MODULE / "BARLSegmentation.py").read_text(encoding="utf-8")
+    text = (LIBRARY / "Panel.py").read_text(encoding="utf-8")
     assert all(f'"{state}": _(' in text for state in CASE_STATES)

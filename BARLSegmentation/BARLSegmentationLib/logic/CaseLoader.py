@@ -9,18 +9,38 @@ import slicer
 
 if TYPE_CHECKING:
     from barl.project.labels import Label
+    from barl.project.records import Revision
     from barl.project.store import Project
 
-# Node attribute that names the label file a segmentation was made from.
-REVISION_ATTRIBUTE = "BARL.Revision"
+# Node attributes by which a node is found again, also after its scene was saved and opened.
+PROJECT_ATTRIBUTE = "BARL.Project"  # the project's folder
+CASE_ATTRIBUTE = "BARL.Case"  # id of the case
+ROLE_ATTRIBUTE = "BARL.Role"  # image, label, uncertainty, attention or roi
+CHANNEL_ATTRIBUTE = "BARL.Channel"  # name of an image's channel
+REVISION_ATTRIBUTE = "BARL.Revision"  # id of the revision a segmentation or an uncertainty map was made from
 
 
 @dataclass(frozen=True)
 class LoadedCase:
-    """The nodes of one case: a volume for each channel and, if the case has a label map, its segmentation."""
+    """The nodes of one case.
 
+    Attributes:
+        caseId: Its id in the project.
+        volumes: One for each channel.
+        segmentation: Its newest label map, if it has one.
+        uncertainty: How unsure the model was, 0 to 1 per voxel, of its newest prediction, if there is one.
+        revision: What ``segmentation`` was made from.
+    """
+
+    caseId: str
     volumes: list[slicer.vtkMRMLScalarVolumeNode]
-    segmentation: slicer.vtkMRMLSegmentationNode | None
+    segmentation: slicer.vtkMRMLSegmentationNode | None = None
+    uncertainty: slicer.vtkMRMLScalarVolumeNode | None = None
+    revision: Revision | None = None
+
+    @property
+    def nodes(self) -> list:
+        return [node for node in (*self.volumes, self.segmentation, self.uncertainty) if node is not None]
 
 
 class CaseLoader:
@@ -40,34 +60,56 @@ class CaseLoader:
         self.volumesLogic = volumesLogic or slicer.modules.volumes.logic()
         self.segmentationsLogic = segmentationsLogic or slicer.modules.segmentations.logic()
 
-    def load(self, project: Project, caseId) -> LoadedCase:
-        """Load all images of a case and its newest label map; of an accepted case the newest that a person made.
+    def load(self, project: Project, caseId: str) -> LoadedCase:
+        """Load all images of a case, its newest label map and the uncertainty of its newest prediction.
+
+        Of an accepted case the newest label map that a person made is loaded.
 
         Raises:
             barl.errors.BarlError: The case does not exist, or one of its files cannot be read.
         """
         case = project.case(caseId)
-        paths = project.image_paths(case.id)
-        names = [case.name] if len(paths) == 1 else [f"{case.name} {channel.name}" for channel in project.channels]
-        volumes = [self._volume(path, name) for path, name in zip(paths, names, strict=True)]
+        known = {PROJECT_ATTRIBUTE: str(project.folder), CASE_ATTRIBUTE: case.id}
+        volumes = []
+        for path, channel in zip(project.image_paths(case.id), project.channels, strict=True):
+            name = case.name if len(project.channels) == 1 else f"{case.name} {channel.name}"
+            attributes = known | {ROLE_ATTRIBUTE: "image", CHANNEL_ATTRIBUTE: channel.name}
+            volumes.append(
+                self._present("vtkMRMLScalarVolumeNode", attributes) or self.readVolume(path, name, attributes)
+            )
         # A later model's prediction of an accepted case is a measurement, not a better outline.
         byPerson = {"kinds": ("draft", "accepted")} if case.state == "accepted" else {}
-        revision = project.newest(case.id, **byPerson)
-        if revision is None:
-            return LoadedCase(volumes, None)
-        return LoadedCase(volumes, self._segmentation(revision.path, case.name, project.labels, volumes[0]))
+        revision, segmentation = project.newest(case.id, **byPerson), None
+        if revision is not None:
+            attributes = known | {ROLE_ATTRIBUTE: "label", REVISION_ATTRIBUTE: revision.id}
+            segmentation = self._present("vtkMRMLSegmentationNode", attributes) or self.readSegmentation(
+                revision.path, case.name, project.labels, volumes[0], attributes
+            )
+        predicted, uncertainty = project.newest(case.id, ("prediction",)), None
+        if predicted is not None and predicted.uncertainty_path is not None:
+            attributes = known | {ROLE_ATTRIBUTE: "uncertainty", REVISION_ATTRIBUTE: predicted.id}
+            uncertainty = self._present("vtkMRMLScalarVolumeNode", attributes) or self.readUncertainty(
+                predicted.uncertainty_path, f"{case.name} uncertainty", attributes
+            )
+        return LoadedCase(case.id, volumes, segmentation, uncertainty, revision)
 
-    def _volume(self, path: Path, name: str) -> slicer.vtkMRMLScalarVolumeNode:
-        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", self.scene):
-            storage = node.GetStorageNode()
-            if storage is not None and storage.GetFileName() == str(path):
-                return node
-        return self._read(path, name, self.volumesLogic.SingleFile | self.volumesLogic.AutoWindowLevel)
+    def readVolume(self, path: Path, name: str, attributes: dict[str, str]) -> slicer.vtkMRMLScalarVolumeNode:
+        """A scan from a file, its window set to what it holds."""
+        node = self._read(path, name, self.volumesLogic.SingleFile | self.volumesLogic.AutoWindowLevel)
+        return _marked(node, attributes)
 
-    def _segmentation(self, path: Path, name: str, labels: list[Label], volume) -> slicer.vtkMRMLSegmentationNode:
-        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", self.scene):
-            if node.GetAttribute(REVISION_ATTRIBUTE) == str(path):
-                return node
+    def readUncertainty(self, path: Path, name: str, attributes: dict[str, str]) -> slicer.vtkMRMLScalarVolumeNode:
+        """A map of 0 to 1 from a file, its window the same for every case."""
+        node = self._read(path, name, self.volumesLogic.SingleFile)
+        display = node.GetDisplayNode()
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(0.0, 1.0)
+        return _marked(node, attributes)
+
+    def readSegmentation(
+        self, path: Path, name: str, labels: list[Label], volume, attributes: dict[str, str]
+    ) -> slicer.vtkMRMLSegmentationNode:
+        """A label map from a file as segments with the names, colors, values and terminology of a label table."""
         labelmap = self._read(path, name, self.volumesLogic.SingleFile | self.volumesLogic.LabelMap)
         labelmap.GetDisplayNode().SetAndObserveColorNodeID(self._colorTable(labels).GetID())
         node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -75,9 +117,14 @@ class CaseLoader:
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         self.segmentationsLogic.ImportLabelmapToSegmentationNode(labelmap, node)
         self.scene.RemoveNode(labelmap)
-        self._addMissingSegments(node.GetSegmentation(), labels)
-        node.SetAttribute(REVISION_ATTRIBUTE, str(path))
-        return node
+        self._completeSegments(node.GetSegmentation(), labels)
+        return _marked(node, attributes)
+
+    def _present(self, className: str, attributes: dict[str, str]):
+        for node in slicer.util.getNodesByClass(className, self.scene):
+            if all(node.GetAttribute(name) == value for name, value in attributes.items()):
+                return node
+        return None
 
     def _read(self, path: Path, name: str, options: int):
         node = self.volumesLogic.AddArchetypeVolume(str(path), name, options)
@@ -103,7 +150,7 @@ class CaseLoader:
         return self.scene.AddNode(node)
 
     @staticmethod
-    def _addMissingSegments(segmentation, labels: list[Label]) -> None:
+    def _completeSegments(segmentation, labels: list[Label]) -> None:
         """A label without a voxel gets its empty segment, so that it can be outlined; order as in the label table."""
         present = {segmentation.GetSegment(i).GetLabelValue(): i for i in segmentation.GetSegmentIDs()}
         for index, label in enumerate(labels):
@@ -112,3 +159,20 @@ class CaseLoader:
                 segmentId = segmentation.AddEmptySegment("", label.name, [part / 255 for part in label.color])
                 segmentation.GetSegment(segmentId).SetLabelValue(label.value)
             segmentation.SetSegmentIndex(segmentId, index)
+            if label.terminology:
+                segment = segmentation.GetSegment(segmentId)
+                segment.SetTag(segment.GetTerminologyEntryTagName(), terminologyEntry(label.terminology))
+
+
+def terminologyEntry(terminology) -> str:
+    """A ``barl.project.labels.Terminology`` in Slicer's serialized form."""
+    codes = [terminology.category, terminology.type, terminology.modifier]
+    # Slicer's own function takes value, scheme, meaning; it writes scheme, value, meaning.
+    parts = [part for code in codes for part in ((code.value, code.scheme, code.meaning) if code else ("", "", ""))]
+    return slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry("BARL", *parts, "", *[""] * 6)
+
+
+def _marked(node, attributes: dict[str, str]):
+    for name, value in attributes.items():
+        node.SetAttribute(name, value)
+    return node

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import slicer
+
+from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader, LoadedCase
+from BARLSegmentationLib.logic.Signal import Signal
+
+if TYPE_CHECKING:
+    from barl.project.labels import Channel, Label
+    from barl.project.store import Case, Project
+
+#: Set to "1" on a segmentation that holds an edit which is stored nowhere: such a node is never removed.
+UNSAVED_ATTRIBUTE = "BARL.Unsaved"
+
+
+class Session:
+    """The open project and the case on screen: what all panels share.
+
+    What goes wrong is raised as ``barl.errors.BarlError``; ``attempt`` turns it into a line of status.
+
+    Attributes:
+        projectChanged: Another project is open, or none.
+        casesChanged: Somebody changed cases of the project.
+        modelsChanged: Somebody changed models or runs of the project.
+        caseOpened: Another case is on screen, or none, or it was loaded anew.
+        selectionChanged: Other cases are selected in the table of cases.
+        beforeClose: The case on screen is about to go: store what would be lost.
+        statusChanged: A sentence for the user (text, isError).
+        project: The open project.
+        caseId: The case on screen.
+        loaded: Its nodes.
+    """
+
+    def __init__(self) -> None:
+        self.projectChanged, self.casesChanged, self.modelsChanged = Signal(), Signal(), Signal()
+        self.caseOpened, self.selectionChanged, self.beforeClose = Signal(), Signal(), Signal()
+        self.statusChanged = Signal()
+        self.project: Project | None = None
+        self.loaded: LoadedCase | None = None
+        self._selection: list[str] = []
+
+    @property
+    def caseId(self) -> str | None:
+        return self.loaded.caseId if self.loaded else None
+
+    # Project
+
+    def createProject(
+        self, folder: str | Path, name: str, labels: Sequence[Label], channels: Sequence[Channel]
+    ) -> None:
+        """Make a project in a new or empty folder and open it."""
+        from barl.project.store import Project
+
+        self._take(Project.create(folder, name, labels, channels))
+
+    def openProject(self, folder: str | Path, readOnly: bool = False) -> None:
+        """Open a project; the one that was open before is closed, unless this one cannot be opened.
+
+        A folder that cannot be written is opened for reading only, and a line of status says so.
+        """
+        from barl.errors import StorageError
+        from barl.project.store import Project
+
+        try:
+            project = Project.open(folder, read_only=readOnly)
+        except StorageError as error:
+            if readOnly:
+                raise
+            project = Project.open(folder, read_only=True)
+            self._take(project)
+            self.status(f"{error.message} It was opened for reading only.")
+            return
+        self._take(project)
+
+    def _take(self, project: Project) -> None:
+        self.closeProject()
+        self.project = project
+        self.projectChanged.emit()
+
+    def closeProject(self) -> None:
+        """Close the project and the case on screen."""
+        if self.project is None:
+            return
+        self.closeCase()
+        self.project.close()
+        self.project = None
+        self._selection = []
+        self.projectChanged.emit()
+
+    def cases(self) -> list[Case]:
+        """The cases in the order in which they were added; none if no project is open."""
+        return self.project.cases() if self.project is not None else []
+
+    def notifyCases(self) -> None:
+        self.casesChanged.emit()
+
+    def notifyModels(self) -> None:
+        self.modelsChanged.emit()
+
+    # Cases selected in the table
+
+    def selectedCaseIds(self) -> list[str]:
+        return list(self._selection)
+
+    def selectCases(self, caseIds: Sequence[str]) -> None:
+        if list(caseIds) != self._selection:
+            self._selection = list(caseIds)
+            self.selectionChanged.emit()
+
+    # The case on screen
+
+    def case(self) -> Case | None:
+        """The case on screen, fresh from the database."""
+        return self.project.case(self.caseId) if self.project is not None and self.caseId else None
+
+    def openCase(self, caseId: str) -> LoadedCase:
+        """Load a case and show it; the nodes of the one before go.
+
+        A case that cannot be loaded leaves the one before on screen.
+        """
+        if self.project is None:
+            from barl.errors import ProjectError
+
+            raise ProjectError("No project is open.", "Open a project first.")
+        self.beforeClose.emit()
+        loaded = CaseLoader().load(self.project, caseId)
+        before, self.loaded = self.loaded, loaded
+        self._removeNodes(before, loaded)
+        self._show(loaded)
+        self.caseOpened.emit()
+        return loaded
+
+    def closeCase(self) -> None:
+        """Remove the nodes of the case on screen; an edit that could not be stored stays in the scene."""
+        if self.loaded is None:
+            return
+        self.beforeClose.emit()
+        before, self.loaded = self.loaded, None
+        self._removeNodes(before, None)
+        self.caseOpened.emit()
+
+    def sceneCloses(self) -> None:
+        """The scene is about to close, and its nodes with it: close the project without touching them."""
+        self.beforeClose.emit()
+        if self.loaded is not None:
+            self.loaded = None
+            self.caseOpened.emit()
+        self.closeProject()
+
+    def end(self) -> None:
+        """The module is going: let unsaved work be stored, let go of the project, tell nobody afterwards.
+
+        The nodes stay, so that a reloaded module finds them again.
+        """
+        self.beforeClose.emit()
+        for signal in vars(self).values():
+            if isinstance(signal, Signal):
+                signal.clear()
+        self.loaded = None
+        self.closeProject()
+
+    def _removeNodes(self, before: LoadedCase | None, after: LoadedCase | None) -> None:
+        kept = {node.GetID() for node in after.nodes} if after else set()
+        for node in before.nodes if before else []:
+            if node.GetScene() is None or node.GetID() in kept:  # None: the user has removed it
+                continue
+            if node.GetAttribute(UNSAVED_ATTRIBUTE) == "1":
+                self.status(f"The edit of {node.GetName()} could not be stored; it stays in the scene.", error=True)
+                continue
+            slicer.mrmlScene.RemoveNode(node)
+
+    def _show(self, loaded: LoadedCase) -> None:
+        slicer.util.setSliceViewerLayers(background=loaded.volumes[0], foreground=None, label=None, fit=True)
+        for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            if segmentation.GetAttribute(ROLE_ATTRIBUTE) == "label":  # leave the user's own ones alone
+                segmentation.SetDisplayVisibility(segmentation is loaded.segmentation)
+
+    # Talking to the user
+
+    def status(self, text: str, error: bool = False) -> None:
+        """A sentence for the status line."""
+        self.statusChanged.emit(text, error)
+
+    def attempt(self, action: Callable, *arguments):
+        """Run ``action``; what goes wrong becomes a line of status.
+
+        Returns:
+            Its result (True if it has none), or None if it failed.
+        """
+        from barl.errors import BarlError
+
+        try:
+            result = action(*arguments)
+        except BarlError as error:
+            self.status(str(error), error=True)
+            return None
+        except (OSError, sqlite3.Error) as error:
+            self.status(f"{getattr(error, 'strerror', None) or error}. {_DISK_REMEDY}", error=True)
+            return None
+        return True if result is None else result
+
+
+_DISK_REMEDY = "Check that the drive is connected and that the folder may be read and written."

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import slicer
+from slicer.i18n import tr as _
+
+if TYPE_CHECKING:
+    from BARLSegmentationLib.logic.Session import Session
+    from BARLSegmentationLib.widgets.Worker import Worker
+
+
+class Panel:
+    """One section of the module. A subclass names its .ui file and connects its widgets.
+
+    Plain Python that holds widgets: Python subclasses of Qt widgets and their lifetime are a source of crashes.
+
+    Args:
+        session: What all panels share.
+        worker: The process that predicts and trains.
+        moduleWidget: The module's widget, for ``resourcePath``.
+
+    Attributes:
+        uiName: Name of the file in Resources/UI without ending; its top widget is a qMRMLWidget.
+        widget: That top widget.
+        ui: All named widgets in it.
+        parameterNode: The module's parameters, None while there is no scene to keep them in.
+    """
+
+    uiName = ""
+
+    def __init__(self, session: Session, worker: Worker, moduleWidget) -> None:
+        self.session = session
+        self.worker = worker
+        self.moduleWidget = moduleWidget
+        self.widget = slicer.util.loadUI(moduleWidget.resourcePath(f"UI/{self.uiName}.ui"))
+        self.ui = slicer.util.childWidgetVariables(self.widget)
+        self.widget.setMRMLScene(slicer.mrmlScene)
+        self.parameterNode = None
+        self._guiTag = None
+
+    def setup(self) -> None:
+        """Connect signals of widgets, session and worker."""
+
+    def setParameterNode(self, node) -> None:
+        """Bind the widgets that carry the property SlicerParameterName to ``node`` (None: to nothing)."""
+        if self.parameterNode is not None:
+            self.parameterNode.disconnectGui(self._guiTag)
+        self.parameterNode = node
+        self._guiTag = None if node is None else node.connectGui(self.ui)
+
+    def update(self) -> None:
+        """Show the present state. Cheap; safe without a project, a case or a parameter node."""
+
+    def expanded(self) -> None:
+        """The section has been opened by the user: the moment for what would be too dear at start."""
+
+    def enter(self) -> None:
+        """The user opened the module."""
+        self.update()
+
+    def exit(self) -> None:
+        """The user went to another module."""
+
+    def cleanup(self) -> None:
+        """The module is going: end what runs, disconnect from what lives longer."""
+        self.setParameterNode(None)
+
+
+def stateText(state: str) -> str:
+    """A case's state (``barl.project.records.CASE_STATES``) in words."""
+    return {
+        "new": _("New"),
+        "predicted": _("Predicted"),
+        "in_review": _("In review"),
+        "accepted": _("Accepted"),
+        "excluded": _("Excluded"),
+    }.get(state, state)

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import qt
+
+from BARLSegmentationLib.logic.Signal import Signal
+
+if TYPE_CHECKING:
+    from barl.errors import BarlError
+    from barl.worker.client import Request, Session
+
+# Answered beside what runs: asking for them does not make the worker busy.
+QUICK = ("attach", "cancel_training", "runs", "stop_training")
+# What may come before a worker's first message, in time and bytes: a banner of the interpreter is forgiven.
+PATIENCE_MS = 15000
+BYTES_OF_NONSENSE = 1 << 20
+
+
+class Worker:
+    """The process that predicts and trains, fed and heard by Qt's event loop: Slicer never waits for it.
+
+    It is started by the first request, kept warm between requests and started again after it has ended, for whatever
+    reason. Callbacks run in Slicer's main thread, never before ``request`` has returned. Every request ends in exactly
+    one of ``onResult`` and ``onError``.
+
+    Args:
+        python: The interpreter; by default Slicer's own, PythonSlicer, which prepares its environment itself.
+
+    Attributes:
+        busyChanged: Another long request is under way (its name, or "" for none).
+        busy: The name of the long request under way.
+    """
+
+    def __init__(self, python: str | None = None) -> None:
+        self.busyChanged = Signal()
+        self.busy = ""
+        # Slicer puts the folder of PythonSlicer into PATH; outside Slicer any interpreter with the engine does.
+        self.python = python or shutil.which("PythonSlicer") or sys.executable
+        self._process: qt.QProcess | None = None
+        self._session: Session | None = None
+        self._open: dict[str, str] = {}  # id -> name of the long requests without an answer
+        self._heard = False  # a message has come
+        self._bytesUnheard = 0
+        self._reason: BarlError | None = None  # why it ended, where we know better than its exit code
+        self._complaints = b""
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.state() != qt.QProcess.NotRunning
+
+    def request(
+        self,
+        name: str,
+        onEvent: Callable[[dict], None] | None = None,
+        onResult: Callable[[dict], None] | None = None,
+        onError: Callable[[BarlError], None] | None = None,
+        **params,
+    ) -> Request:
+        """Ask the worker for something; returns at once.
+
+        Args:
+            name: As in ``docs/worker-protocol.md``.
+            onEvent: Gets ``started``, ``progress`` and ``log`` events.
+            onResult: Gets the value of the result.
+            onError: Gets what went wrong.
+            params: The request's params.
+        """
+        if not self.running or self._session is None:
+            self._start()
+
+        def take(event: dict) -> None:
+            kind = event["event"]
+            self._heard = True
+            if kind in ("result", "error"):
+                self._open.pop(request.id, None)
+                self._tellBusy()
+            if kind == "result":
+                _call(onResult, request.result)
+            elif kind == "error":
+                _call(onError, self._reason or request.error)
+            else:
+                _call(onEvent, event)
+
+        request, line = self._session.request(name, params, take)
+        if name not in QUICK:
+            self._open[request.id] = name
+        self._process.write(line)
+        self._tellBusy()
+        return request
+
+    def cancel(self, request: Request | None) -> None:
+        """Ask the worker to stop a request; its error then is ``barl.errors.Cancelled``."""
+        if request is not None and not request.ended and self._session is not None and self.running:
+            self._process.write(self._session.cancel(request))
+
+    def close(self) -> None:
+        """End the worker and whatever it started, within 2 s; trainings, which are nobody's children, go on."""
+        process = self._process
+        if self.running:
+            process.closeWriteChannel()  # the worker ends itself when nobody can ask any more
+            if not process.waitForFinished(700):
+                self._kill()
+        self._ended(process)
+
+    def _kill(self) -> None:
+        from barl.worker.process_tree import end_process_tree
+
+        pid = int(self._process.processId())
+        if pid:
+            end_process_tree(pid, grace_s=0.3)
+        self._process.kill()
+        self._process.waitForFinished(500)
+
+    def _start(self) -> None:
+        from barl.worker.client import Session, worker_command, worker_environment
+
+        self._ended(self._process)
+        program, *arguments = worker_command(self.python)
+        environment = qt.QProcessEnvironment.systemEnvironment()
+        environment.insert("PYTHONPATH", worker_environment()["PYTHONPATH"])
+        process = qt.QProcess()
+        process.setProcessEnvironment(environment)
+        process.connect("readyReadStandardOutput()", self._onOutput)
+        process.connect("readyReadStandardError()", self._onComplaint)
+        process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
+        process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
+        self._process, self._session = process, Session(self._onStray)
+        self._heard, self._bytesUnheard, self._reason, self._complaints = False, 0, None, b""
+        process.start(program, arguments)
+
+    def _onOutput(self) -> None:
+        data = self._process.readAllStandardOutput().data()
+        if self._session is None:
+            return
+        if not self._heard and self._bytesUnheard == 0:
+            process = self._process
+            qt.QTimer.singleShot(PATIENCE_MS, lambda: self._onPatienceEnds(process))
+        self._session.feed(data)
+        self._bytesUnheard = 0 if self._heard else self._bytesUnheard + len(data)
+        if self._bytesUnheard > BYTES_OF_NONSENSE:
+            self._onPatienceEnds(self._process)
+
+    def _onStray(self, event: dict) -> None:
+        logging.warning("BARL worker: %s", str(event.get("message", event))[:200])
+
+    def _onPatienceEnds(self, process) -> None:
+        """It has written something, but no message: whatever runs there, it is no worker of ours."""
+        from barl.worker.client import WorkerError
+
+        if process is not self._process or self._heard or not self.running:
+            return
+        self._reason = WorkerError(
+            "The program that was started as BARL worker does not answer as one.",
+            f"Check that {self.python} is Slicer's Python, or reinstall the extension.",
+        )
+        self._kill()
+
+    def _onComplaint(self) -> None:
+        self._complaints = (self._complaints + self._process.readAllStandardError().data())[-4000:]
+
+    def _onFinished(self, exitCode, exitStatus) -> None:
+        if self._complaints and (exitCode or exitStatus):
+            logging.warning("BARL worker: %s", self._complaints.decode(errors="replace"))
+        self._endSoon()
+
+    def _onProcessError(self, error) -> None:
+        from barl.worker.client import WorkerError
+
+        if error != qt.QProcess.FailedToStart:
+            return  # what else goes wrong ends in "finished"
+        self._reason = WorkerError(
+            f"The BARL worker could not be started ({self._process.errorString()}).",
+            f"Check that {self.python} exists and may be run, or reinstall Slicer.",
+        )
+        self._endSoon()
+
+    def _endSoon(self) -> None:
+        # Not at once: an answer may bring the next request, whose process must not replace this one while it speaks;
+        # and a start that fails at once must not answer before ``request`` has returned.
+        process = self._process
+        qt.QTimer.singleShot(0, lambda: self._ended(process))
+
+    def _ended(self, process) -> None:
+        """Answer what ``process`` left open: nobody else will."""
+        if process is None or process is not self._process or self._session is None:
+            return
+        if process.state() == qt.QProcess.NotRunning:
+            self._session.feed(process.readAllStandardOutput().data())  # its last words
+        session, self._session = self._session, None
+        session.worker_ended(process.exitCode())
+        self._open.clear()
+        self._tellBusy()
+
+    def _tellBusy(self) -> None:
+        busy = next(iter(self._open.values()), "")
+        if busy != self.busy:
+            self.busy = busy
+            self.busyChanged.emit(busy)
+
+
+def _call(listener: Callable | None, argument) -> None:
+    """A listener's mistake must not keep the events behind it from being heard."""
+    try:
+        if listener is not None:
+            listener(argument)
+    except Exception:
+        logging.exception("BARL: a listener of the worker failed")
