@@ -49,6 +49,7 @@ def predict(path: Path, spacing: list[float], patch: list[int], labels: int, eve
     import torch
     from barl.images.intensity import Normalisation
     from barl.images.reading import read_image
+    from barl.inference.device import choose_device
     from barl.inference.predictor import Predictor
     from barl.models.card import ModelCard
     from barl.networks.branches import NetworkSpec, build_network
@@ -80,7 +81,7 @@ def predict(path: Path, spacing: list[float], patch: list[int], labels: int, eve
         network=spec.to_json(),
         method="supervised",
     )
-    predictor = Predictor(card, NowAndThen(spec))
+    predictor = Predictor(card, NowAndThen(spec), choose_device("cpu"))
     imported = peak_gib()
     scan = read_image(path)
     read = peak_gib()

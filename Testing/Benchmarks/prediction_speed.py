@@ -26,7 +26,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from barl.images.intensity import Normalisation
-from barl.inference.device import autocast, autocast_dtype
+from barl.inference.device import autocast, autocast_dtype, choose_device
 from barl.inference.predictor import Predictor
 from barl.inference.sliding_window import count_windows, predict_array
 from barl.models.card import ModelCard
@@ -34,7 +34,7 @@ from barl.networks.branches import NetworkSpec, build_network
 from barl.project.labels import Label
 from monai.inferers import sliding_window_inference
 
-CPU = torch.device("cpu")
+CPU = choose_device("cpu")
 
 
 def make_card(spec: NetworkSpec, patch: tuple[int, int, int]) -> ModelCard:
