@@ -11,13 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from barl.cli.terminal import Terminal, table
-from barl.errors import BarlError, InputError, ProjectError, storage_error
+from barl.errors import InputError, ProjectError
 from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
 from barl.project.records import CASE_STATES, Case
+from barl.project.scans import add_cases, find_cases, stem
 from barl.project.store import Project
-
-_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 def new_project(options: Namespace, terminal: Terminal) -> None:
@@ -90,7 +89,7 @@ def mark(options: Namespace, terminal: Terminal) -> None:
             if options.exclude:
                 project.set_state(case.id, "excluded")
             if options.include and case.state == "excluded":
-                project.set_state(case.id, _state_by_revisions(project, case))
+                project.include(case.id)
         cases = [project.case(case.id) for case in cases]
     text = "\n".join(f"{c.name}: {c.state.replace('_', ' ')}{', held out' if c.held_out else ''}" for c in cases)
     terminal.answer({"cases": [_case(case) for case in cases]}, text)
@@ -122,7 +121,7 @@ def add(options: Namespace, terminal: Terminal) -> int:
     with Project.open(options.project) as project:
         if options.images:
             return _add_folder(project, options, terminal)
-        name = options.name or _stem(options.scan[0])
+        name = options.name or stem(options.scan[0])
         case = project.add_case(name, options.scan, label=options.label, held_out=options.held_out, group=options.group)
         terminal.answer({"cases": [_case(case)], "failed": []}, f"Added {case.name} ({case.state}).")
         return 0
@@ -137,27 +136,8 @@ def export(options: Namespace, terminal: Terminal) -> None:
 
 def _add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
     """Add every scan of a folder; those that cannot be used are told at the end and keep no other waiting."""
-    outlines = {_stem(path): path for path in _volumes(options.labels)} if options.labels else {}
-    groups = _by_case(_volumes(options.images), project.channels)
-    if unused := sorted(set(outlines) - set(groups)):
-        raise InputError(
-            f"There is no scan for the outline '{unused[0]}' (and {len(unused) - 1} more)."
-            if len(unused) > 1
-            else f"There is no scan for the outline '{unused[0]}'.",
-            "Outlines and scans belong together by equal file names.",
-        )
-    added: list[Case] = []
-    failed: list[tuple[str, BarlError]] = []
-    for number, (name, files) in enumerate(groups.items()):
-        terminal.progress("adding", number / len(groups), name)
-        try:
-            case = project.add_case(
-                name, files, label=outlines.get(name), held_out=options.held_out, group=options.group
-            )
-        except InputError as error:
-            failed.append((name, error))
-        else:
-            added.append(case)
+    found = find_cases(options.images, project.channels, options.labels, held_out=options.held_out, group=options.group)
+    added, failed = add_cases(project, found, terminal.progress)
     if not added:
         raise failed[0][1]
     text = [f"Added {len(added)} cases, {sum(case.state == 'accepted' for case in added)} of them with an outline."]
@@ -168,59 +148,6 @@ def _add_folder(project: Project, options: Namespace, terminal: Terminal) -> int
     }
     terminal.answer(document, "\n".join(text))
     return InputError.exit_code if failed else 0
-
-
-def _volumes(folder: Path) -> list[Path]:
-    try:
-        found = sorted(
-            path for path in folder.iterdir() if path.name.lower().endswith(_ENDINGS) and path.name[0] != "."
-        )
-    except NotADirectoryError:
-        raise InputError(f"{folder} is not a folder.", "Name the folder that holds the files.") from None
-    except FileNotFoundError:
-        raise InputError(f"There is no folder {folder}.", "Check the path.") from None
-    except OSError as error:
-        raise storage_error(error, folder) from error
-    if not found:
-        raise InputError(f"The folder {folder} holds no NIfTI, NRRD or MHA file.", "Add DICOM series one by one.")
-    return found
-
-
-def _by_case(paths: list[Path], channels: list[Channel]) -> dict[str, list[Path]]:
-    """Case name -> its files in the order of the channels; the channel's pattern is cut out of the file's name."""
-    if len(channels) == 1:
-        return {_stem(path): [path] for path in paths}
-    if not all(channel.pattern for channel in channels):
-        raise InputError(
-            "The project has several channels without a pattern for their files' names.",
-            "Add the cases one by one, or make the project with --channel NAME=PATTERN.",
-        )
-    groups: dict[str, dict[int, Path]] = {}
-    for path in paths:
-        fits = [n for n, channel in enumerate(channels) if channel.pattern in path.name]
-        if not fits:
-            continue
-        position = max(fits, key=lambda n: len(channels[n].pattern))  # T1c is not T1
-        name = _stem(path).replace(channels[position].pattern, "").strip("_-. ")
-        groups.setdefault(name, {})[position] = path
-    for name, files in groups.items():
-        if missing := [channel.name for n, channel in enumerate(channels) if n not in files]:
-            raise InputError(
-                f"The case '{name}' has no file of channel {missing[0]}.", "Add it, or move the case away."
-            )
-    if not groups:
-        raise InputError("No file's name holds the pattern of a channel.", "Look at the patterns of the project.")
-    return {name: [files[n] for n in range(len(channels))] for name, files in groups.items()}
-
-
-def _stem(path: Path) -> str:
-    ending = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), "")
-    return path.resolve().name.removesuffix(path.name[len(path.name) - len(ending) :] if ending else "")
-
-
-def _state_by_revisions(project: Project, case: Case) -> str:
-    kinds = {revision.kind for revision in project.revisions(case.id)}
-    return "accepted" if "accepted" in kinds else "in_review" if "draft" in kinds else "predicted" if kinds else "new"
 
 
 def _label(text: str, position: int, lateral: list[int]) -> Label:

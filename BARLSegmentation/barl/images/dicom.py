@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,24 @@ def read_series(folder: Path | str, uid: str | None = None) -> sitk.Image:
     return _read(chosen[0], folder.name)
 
 
+def read_files(files: Sequence[Path | str], name: str) -> sitk.Image:
+    """Read the files of one series, wherever they lie, as a volume; in any order.
+
+    Args:
+        files: All files of the series.
+        name: What messages call it.
+
+    Raises:
+        InputError: As ``read_series``.
+    """
+    files = tuple(map(str, files))
+    if not files or not all(Path(file).is_file() for file in files):
+        raise InputError(
+            f"Files of the DICOM series of '{name}' are missing.", "Check that the drive with the DICOM files is there."
+        )
+    return _read(Series("", "", len(files), files), name)
+
+
 def _header(file: str) -> sitk.ImageFileReader | None:
     """The header of an image, or None if the object is none."""
     reader = sitk.ImageFileReader()
@@ -108,6 +127,8 @@ def _read(series: Series, name: str) -> sitk.Image:
         try:
             if len(files) == 1:
                 reader = _header(files[0])
+                if reader is None:
+                    raise RuntimeError("no image")
             else:
                 reader = sitk.ImageSeriesReader()
                 reader.SetFileNames(files)

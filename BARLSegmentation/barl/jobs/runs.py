@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from barl.errors import InputError, ProjectError, storage_error
 from barl.project.records import RunRow
 from barl.project.store import Project
@@ -32,6 +30,8 @@ def claim(project: Project, run_id: str) -> None:
     Raises:
         ProjectError: Another process trains it, or it is finished.
     """
+    from filelock import FileLock, Timeout  # not in Slicer's own Python; the worker does what it can without
+
     folder = project.run(run_id).folder
     try:
         with FileLock(folder / "claim.lock", timeout=10):  # for the look and the entry, not for the training

@@ -25,6 +25,7 @@ from barl.errors import InputError, ProjectError, StorageError, storage_error
 from barl.images.geometry import Grid
 from barl.images.reading import read_channels, write_image
 from barl.project import files
+from barl.project.agreement import Agreements
 from barl.project.database import BACKUP_NAME, FILE_NAME, Database, is_writable, now
 from barl.project.labels import Channel, Label, check_channels, check_labels
 from barl.project.records import CASE_STATES, Case, Damage
@@ -35,7 +36,7 @@ FOLDERS = ("cases", "models", "runs")
 _CASE_COLUMNS = "id, name, state, held_out, subject, uncertainty, newest_revision, embedding, scored_by, updated"
 
 
-class Project(Revisions, Work):
+class Project(Revisions, Work, Agreements):
     """An open project. Make one with ``create`` or ``open``; ``close`` it, or use it as a context manager.
 
     Attributes:
@@ -284,6 +285,19 @@ class Project(Revisions, Work):
             transaction.execute("UPDATE cases SET state = ?, updated = ? WHERE id = ?", (state, now(), case.id))
             transaction.log("state set", case.id, {"state": state, "before": before})
         return self.case(case.id)
+
+    def include(self, case_id: str) -> Case:
+        """Take a case that was excluded back, in the state that its label maps tell; any other stays as it is.
+
+        Raises:
+            ProjectError: The case is unknown, or another program is changing the project.
+        """
+        case = self.case(case_id)
+        if case.state != "excluded":
+            return case
+        kinds = {revision.kind for revision in self.revisions(case.id)}
+        order = (("accepted", "accepted"), ("draft", "in_review"), ("prediction", "predicted"))
+        return self.set_state(case.id, next((state for kind, state in order if kind in kinds), "new"))
 
     def set_held_out(self, case_id: str, held_out: bool) -> list[Case]:
         """Move a case, and all cases of its subject, into the held-out group or out of it; returns those moved."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from barl import __version__
 from barl.errors import InputError
 from barl.images.geometry import Roi
+from barl.project.scans import NewCase, add_cases
 from barl.project.store import Project
 from barl.worker import detached
 from barl.worker.protocol import VERSION
@@ -28,6 +29,8 @@ def handlers() -> dict[str, Handler]:
         "predict": Handler(worker.predict),
         "predict_files": Handler(worker.predict_files),
         "evaluate": Handler(worker.evaluate),
+        "add_cases": Handler(worker.add_cases, quick=True),
+        "measure_agreement": Handler(worker.measure_agreement, quick=True),
         "plan": Handler(worker.plan),
         "start_training": Handler(worker.start_training),
         "resume_training": Handler(worker.resume_training),
@@ -146,6 +149,20 @@ class Worker:
 
         with Project.open(project, read_only=True) as opened:
             return evaluate_model(opened, model, device=device, progress=context.progress, warm=self._warm)
+
+    def add_cases(self, context: Context, *, project: str, cases: list) -> dict:
+        """Copy scans into a project; those that cannot be used are told and keep no other waiting."""
+        with Project.open(project) as opened:
+            added, failed = add_cases(opened, [NewCase.from_json(case) for case in cases], context.progress)
+        return {
+            "cases": [{"case": case.id, "name": case.name, "state": case.state} for case in added],
+            "failed": [{"name": name, "message": error.message, "remedy": error.remedy} for name, error in failed],
+        }
+
+    def measure_agreement(self, context: Context, *, project: str) -> dict:
+        """Compare the accepted outlines with the predictions they were corrected from, where nobody has done so yet."""
+        with Project.open(project) as opened:
+            return {"measured": opened.measure_agreement(context.progress)}
 
     def plan(self, context: Context, *, project: str, options: dict | None = None) -> dict:
         """What a training would do, without starting it."""

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well a prediction agreed with what the expert made of it: measured once, kept in the journal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from barl.errors import ProjectError
+from barl.images.quiet import quiet
+from barl.progress import Progress, silent
+from barl.project.database import Database
+
+_ACTION = "agreement measured"
+# The newest accepted outline of each case and the last prediction before it. A later prediction had no part in it.
+_PAIRS = """
+SELECT a.case_id, p.id, p.file, a.id, a.file FROM revisions a JOIN revisions p ON p.number = (
+    SELECT MAX(number) FROM revisions WHERE case_id = a.case_id AND kind = 'prediction' AND number < a.number)
+WHERE a.number IN (SELECT MAX(number) FROM revisions WHERE kind = 'accepted' GROUP BY case_id)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """A prediction and the accepted outline that came after it.
+
+    Attributes:
+        case_id: Their case.
+        prediction: Id of the predicted revision.
+        correction: Id of the accepted one.
+        measured: Whether somebody has compared them yet.
+        dice: Mean over the labels that either has; None: not measured, or both are empty.
+    """
+
+    case_id: str
+    prediction: str
+    correction: str
+    measured: bool
+    dice: float | None
+
+
+class Agreements:
+    """The part of a project that compares predictions with their corrections."""
+
+    folder: Path
+    values: list[int]
+    _database: Database
+
+    def agreements(self) -> dict[str, Agreement]:
+        """Case id -> its newest pair of prediction and accepted outline, of the cases that have one."""
+        known = self._measured()
+        return {
+            case: Agreement(
+                case, prediction, correction, (prediction, correction) in known, known.get((prediction, correction))
+            )
+            for case, prediction, _, correction, _ in self._database.rows(_PAIRS)
+        }
+
+    def measure_agreement(self, progress: Progress = silent) -> int:
+        """Compare the pairs that nobody has compared yet and enter the result in the journal; returns how many.
+
+        Raises:
+            ProjectError: A label map is damaged or missing, or another program is changing the project.
+        """
+        self._database.must_be_writable()
+        known = self._measured()
+        pairs = [pair for pair in self._database.rows(_PAIRS) if (pair[1], pair[3]) not in known]
+        for number, (case, prediction, prediction_file, correction, correction_file) in enumerate(pairs):
+            progress("measuring agreement", number / len(pairs), "")
+            home = self.folder / "cases" / case / "revisions"
+            by_label = _dice(_read(home / prediction_file), _read(home / correction_file), self.values)
+            mean = round(float(np.mean(list(by_label.values()))), 4) if by_label else None
+            self.log(
+                _ACTION,
+                case,
+                prediction=prediction,
+                correction=correction,
+                dice=mean,
+                labels={str(value): round(share, 4) for value, share in by_label.items()},
+            )
+        return len(pairs)
+
+    def _measured(self) -> dict[tuple[str, str], float | None]:
+        facts = [
+            json.loads(text)
+            for (text,) in self._database.rows("SELECT facts FROM journal WHERE action = ?", (_ACTION,))
+        ]
+        return {(fact["prediction"], fact["correction"]): fact["dice"] for fact in facts}
+
+
+def _dice(one: np.ndarray, other: np.ndarray, values: list[int]) -> dict[int, float]:
+    """Dice of each label that at least one of two label maps [k, j, i] has."""
+    size = max(values) + 1
+    both, total = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    for a, b in zip(one, other, strict=True):  # slice by slice: no copies of whole scans
+        a, b = a.ravel(), b.ravel()
+        both += np.bincount(a[a == b], minlength=size)
+        total += np.bincount(a, minlength=size) + np.bincount(b, minlength=size)
+    return {value: 2 * int(both[value]) / int(total[value]) for value in values if total[value]}
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        with quiet():
+            return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    except RuntimeError:
+        raise ProjectError(f"The file {path.name} cannot be read.", "Restore it from a backup.") from None
