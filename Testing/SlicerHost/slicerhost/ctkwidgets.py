@@ -1,320 +1,248 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ctk stand-ins (own code).  Import after pythonqt.install()."""
+"""Stand-ins for CTK's widgets: sections that fold, buttons, frames; and the module `ctk`.
 
-import sys, types
+Import after pythonqt.install().
+They offer what CTK's headers declare (see `declared`) and behave as CTK does where a module can tell; sizes and looks
+are close, not equal.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+
 from PySide6 import QtCore, QtGui, QtWidgets
-from .uiloader import register
+
+from . import declared, pythonqt, uiloader
+from .pythonqt import stored
+
+P, S, Qt = QtCore.Property, QtCore.Signal, QtCore.Qt
+QStyle = QtWidgets.QStyle
+_LEFT = int(Qt.AlignLeft | Qt.AlignVCenter)
 
 
-def registerWidget(cls):
-    return register(cls.__name__, cls)
+class Folding:
+    """What ctkCollapsibleButton and ctkCollapsibleGroupBox share: children hidden while folded, and no longer.
+
+    A child that the module hides or shows while the section is folded appears as wanted when it is unfolded.
+    """
+
+    _forcing = False
+
+    def _follow(self, child):
+        if isinstance(child, QtWidgets.QWidget):
+            child.installEventFilter(self)
+            self._applyTo(child)
+
+    def _applyTo(self, child):
+        if not self.testAttribute(Qt.WA_WState_Created):
+            return
+        wanted = pythonqt.property(child, "visibilityToParent") is not False
+        self._forcing = True
+        child.setVisible(wanted and not self.collapsed)
+        if wanted:  # not as if somebody had shown or hidden this child on purpose
+            child.setAttribute(Qt.WA_WState_ExplicitShowHide, False)
+        self._forcing = False
+
+    def _applyToAll(self):
+        for child in self.children():
+            if isinstance(child, QtWidgets.QWidget):
+                self._applyTo(child)
+
+    def childEvent(self, event):
+        if event.type() == QtCore.QEvent.ChildAdded:
+            self._follow(event.child())
+        super().childEvent(event)
+
+    def eventFilter(self, child, event):
+        kind = event.type()
+        if kind in (QtCore.QEvent.ShowToParent, QtCore.QEvent.HideToParent) and not self._forcing:
+            shown = kind == QtCore.QEvent.ShowToParent
+            if not shown or self.collapsed or pythonqt.property(child, "visibilityToParent") is not None:
+                child.setProperty("visibilityToParent", shown)
+            if self.collapsed and shown:
+                self._applyTo(child)
+        return False
+
+    def showEvent(self, event):
+        if self.collapsed:
+            self._applyToAll()
+        super().showEvent(event)
 
 
-P, S = QtCore.Property, QtCore.Signal
-
-
-@registerWidget
-class ctkCollapsibleButton(QtWidgets.QWidget):
-    """Section with a clickable header drawn in its top margin; the .ui layout is set on this widget itself."""
+@uiloader.register("ctkCollapsibleButton")
+class ctkCollapsibleButton(Folding, QtWidgets.QAbstractButton):
+    """A section under a wide button; `checked` is the opposite of `collapsed`."""
 
     contentsCollapsed = S(bool)
-    toggled = S(bool)
-    H = 24
 
-    def __init__(self, text="", parent=None):
-        if isinstance(text, QtWidgets.QWidget):
-            text, parent = "", text
+    def __init__(self, parent=None):
+        self._collapsed = False
         super().__init__(parent)
-        self._text, self._collapsed = text, False
-        self.setContentsMargins(2, self.H + 2, 2, 2)
+        self._unfoldedHeight = self.maximumHeight
+        self.setCheckable(True)
+        self.setChecked(True)
+        self.setSizePolicy(QtWidgets.QSizePolicy.Minimum, QtWidgets.QSizePolicy.Preferred)
+        self.setContentsMargins(0, self._headerHeight(), 0, 0)
+        self.setBackgroundRole(QtGui.QPalette.Window)
+        self.toggled.connect(self._collapse)
 
-    def _setText(self, t):
-        self._text = t
-        self.update()
+    def _headerHeight(self):
+        return max(self.fontMetrics().height() + 10, 24)
 
-    text = P(str, lambda s: s._text, _setText)
+    def _setCollapsed(self, folded):
+        if self.checkable:
+            self.setChecked(not folded)
+        else:
+            self._collapse(not folded)
 
-    def setText(self, t):
-        self._setText(t)
-
-    def setCollapsed(self, c):
-        c = bool(c)
-        if c == self._collapsed:
+    def _collapse(self, unfolded):
+        folded = not unfolded
+        if folded == self._collapsed:
             return
-        self._collapsed = c
-        for w in self.children():
-            if isinstance(w, QtWidgets.QWidget):
-                w.setVisible(not c)
-        self.setMaximumHeight(self.H + 4 if c else 16777215)
-        self.update()
-        self.contentsCollapsed.emit(c)
-        self.toggled.emit(not c)
+        self._collapsed = folded
+        if folded:
+            self._unfoldedHeight = self.maximumHeight
+            self.setMaximumHeight(self._headerHeight() + self.collapsedHeight)
+        else:
+            self.setMaximumHeight(self._unfoldedHeight)
+        self._applyToAll()
+        self.updateGeometry()
+        self.contentsCollapsed.emit(folded)
 
-    collapsed = P(bool, lambda s: s._collapsed, setCollapsed)
-    checked = P(bool, lambda s: not s._collapsed, lambda s, v: s.setCollapsed(not v))
+    collapsed = P(bool, lambda self: self._collapsed, _setCollapsed)
+    collapsedHeight = stored(int, 14, "updateGeometry")
+    flat = stored(bool, False, "update")
+    contentsFrameShape = stored(int, 0)
+    contentsFrameShadow = stored(int, 16)
+    contentsLineWidth = stored(int, 1)
+    contentsMidLineWidth = stored(int, 0)
+    buttonTextAlignment = stored(int, _LEFT, "update")
+    indicatorAlignment = stored(int, _LEFT, "update")
 
-    def mousePressEvent(self, e):
-        if e.position().y() <= self.H:
-            self.setCollapsed(not self._collapsed)
+    def hitButton(self, position):
+        return QtCore.QRect(0, 0, self.width, self._headerHeight()).contains(position)
 
-    def paintEvent(self, e):
-        p = QtWidgets.QStylePainter(self)
-        o = QtWidgets.QStyleOptionButton()
-        o.initFrom(self)
-        o.rect = QtCore.QRect(0, 0, self.width, self.H)
-        o.features = QtWidgets.QStyleOptionButton.ButtonFeature.None_
-        p.drawControl(QtWidgets.QStyle.ControlElement.CE_PushButtonBevel, o)
-        f = self.font
-        f.setBold(True)
-        p.setFont(f)
-        p.drawText(
-            QtCore.QRect(8, 0, self.width - 16, self.H),
-            int(QtCore.Qt.AlignmentFlag.AlignVCenter),
-            ("\u25b8 " if self._collapsed else "\u25be ") + self._text,
-        )
-
-
-@registerWidget
-class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
-    collapsed = P(bool, lambda s: s.__dict__.get("_c", False), lambda s, v: s.setCollapsed(v))
-
-    def setCollapsed(self, v):
-        self._c = bool(v)
-        for w in self.children():
-            if isinstance(w, QtWidgets.QWidget):
-                w.setVisible(not v)
+    def paintEvent(self, event):
+        painter = QtWidgets.QStylePainter(self)
+        option = QtWidgets.QStyleOptionButton()
+        option.initFrom(self)
+        option.rect = QtCore.QRect(0, 0, self.width, self._headerHeight())
+        option.state = int(option.state) | int(QStyle.State_Sunken if self.down else QStyle.State_Raised)
+        if not self.flat:
+            painter.drawControl(QStyle.CE_PushButtonBevel, option)
+        arrow = QtWidgets.QStyleOption()
+        arrow.initFrom(self)
+        side = max(self._headerHeight() // 2, 8)
+        arrow.rect = QtCore.QRect(6, (self._headerHeight() - side) // 2, side, side)
+        painter.drawPrimitive(QStyle.PE_IndicatorArrowRight if self._collapsed else QStyle.PE_IndicatorArrowDown, arrow)
+        left = side + 12
+        area = QtCore.QRect(left, 0, self.width - left - 6, self._headerHeight())
+        painter.drawItemText(area, self.buttonTextAlignment, self.palette, self.enabled, self.text)
 
 
-class _Slider(QtWidgets.QWidget):
-    valueChanged = S(float)
-    valueIsChanging = S(float)
-    N = 10000
+@uiloader.register("ctkCollapsibleGroupBox")
+class ctkCollapsibleGroupBox(Folding, QtWidgets.QGroupBox):
+    """A group box folded by its check mark."""
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        l = QtWidgets.QHBoxLayout(self)
-        l.setContentsMargins(0, 0, 0, 0)
-        self._slider = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal)
-        self._slider.setRange(0, self.N)
-        self._spin = QtWidgets.QDoubleSpinBox()
-        self._spin.setRange(0, 100)
-        self._spin.setDecimals(2)
-        self._spin.setKeyboardTracking(False)
-        l.addWidget(self._slider, 1)
-        l.addWidget(self._spin)
-        self._spin.valueChanged.connect(self._spinChanged)
-        self._slider.valueChanged.connect(self._slid)
+        self._unfoldedHeight = self.maximumHeight
+        self.setCheckable(True)
+        self.toggled.connect(self._expand)
 
-    def _slid(self, v):
-        s = self._spin
-        s.setValue(s.minimum + (s.maximum - s.minimum) * v / self.N)
+    def _expand(self, unfolded):
+        self._applyToAll()
+        if unfolded:
+            self.setMaximumHeight(self._unfoldedHeight)
+        else:
+            self._unfoldedHeight = self.maximumHeight
+            self.setMaximumHeight(self.fontMetrics().height() + 6 + self.collapsedHeight)
 
-    def _sync(self):
-        s = self._spin
-        r = s.maximum - s.minimum
-        b = self._slider.blockSignals(True)
-        self._slider.setValue(round(self.N * (s.value - s.minimum) / r) if r else 0)
-        self._slider.blockSignals(b)
-
-    def _spinChanged(self, v):
-        self._sync()
-        self.valueIsChanging.emit(v)
-        self.valueChanged.emit(v)
-
-    def setValue(self, v):
-        self._spin.setValue(v)
-
-    def setMinimum(self, v):
-        self._spin.setMinimum(v)
-        self._sync()
-
-    def setMaximum(self, v):
-        self._spin.setMaximum(v)
-        self._sync()
-
-    def setRange(self, a, b):
-        self._spin.setRange(a, b)
-        self._sync()
-
-    def setSingleStep(self, v):
-        self._spin.setSingleStep(v)
-
-    def setDecimals(self, v):
-        self._spin.setDecimals(int(v))
-
-    def setSuffix(self, v):
-        self._spin.setSuffix(v)
-
-    def setPrefix(self, v):
-        self._spin.setPrefix(v)
-
-    value = P(float, lambda s: s._spin.value, setValue)
-    minimum = P(float, lambda s: s._spin.minimum, setMinimum)
-    maximum = P(float, lambda s: s._spin.maximum, setMaximum)
-    singleStep = P(float, lambda s: s._spin.singleStep, setSingleStep)
-    pageStep = P(float, lambda s: 1.0, lambda s, v: None)
-    decimals = P(int, lambda s: s._spin.decimals, setDecimals)
-    suffix = P(str, lambda s: s._spin.suffix, setSuffix)
-    prefix = P(str, lambda s: s._spin.prefix, setPrefix)
+    collapsed = P(bool, lambda self: not self.checked, lambda self, folded: self.setChecked(not folded))
+    collapsedHeight = stored(int, 14)
 
 
-ctkSliderWidget = registerWidget(type("ctkSliderWidget", (_Slider,), {}))
-ctkDoubleSlider = registerWidget(type("ctkDoubleSlider", (_Slider,), {}))
+@uiloader.register("ctkPushButton")
+class ctkPushButton(QtWidgets.QPushButton):
+    buttonTextAlignment = stored(int, int(Qt.AlignHCenter | Qt.AlignVCenter), "update")
+    iconAlignment = stored(int, _LEFT, "update")
+    elideMode = stored(int, int(Qt.ElideNone), "update")
 
 
-@registerWidget
-class ctkRangeWidget(QtWidgets.QWidget):
-    valuesChanged = S(float, float)
-    minimumValueChanged = S(float)
-    maximumValueChanged = S(float)
+@uiloader.register("ctkCheckablePushButton")
+class ctkCheckablePushButton(ctkPushButton):
+    """A push button whose check box, if `checkBoxControlsButton`, makes the button itself checkable."""
 
+    checkBoxToggled = S(bool)
+    checkStateChanged = S(int)
+
+    def _setState(self, state):
+        if state != self._state:
+            self._state = state
+            if self.checkBoxControlsButton:
+                self.setCheckable(state == 2)
+            self.checkBoxToggled.emit(state == 2)
+            self.checkStateChanged.emit(state)
+
+    _state = 0
+    indicatorAlignment = stored(int, _LEFT, "update")
+    checkState = P(int, lambda self: self._state, _setState)
+    checkBoxControlsButton = stored(bool, True)
+    checkBoxControlsButtonToggleState = stored(bool, True)
+    checkBoxUserCheckable = stored(bool, True)
+
+
+@uiloader.register("ctkMenuButton")
+class ctkMenuButton(QtWidgets.QPushButton):
+    """A push button with an arrow that opens the menu given by setMenu()."""
+
+
+@uiloader.register("ctkCheckBox")
+class ctkCheckBox(QtWidgets.QCheckBox):
+    indicatorIcon = stored(QtGui.QIcon, QtGui.QIcon())
+    indicatorIconSize = stored(QtCore.QSize, QtCore.QSize())
+
+
+@uiloader.register("ctkExpandButton")
+class ctkExpandButton(QtWidgets.QToolButton):
     def __init__(self, parent=None):
         super().__init__(parent)
-        l = QtWidgets.QHBoxLayout(self)
-        l.setContentsMargins(0, 0, 0, 0)
-        self._a, self._b = QtWidgets.QDoubleSpinBox(), QtWidgets.QDoubleSpinBox()
-        for w in (self._a, self._b):
-            w.setRange(0, 99)
-            l.addWidget(w)
-            w.valueChanged.connect(self._changed)
-        self._b.setValue(99)
+        self._turn()
 
-    def _changed(self, *_):
-        if self._a.value > self._b.value:
-            (self._b if self.sender() is self._a else self._a).setValue(self.sender().value)
-            return
-        self.valuesChanged.emit(self._a.value, self._b.value)
-        self.minimumValueChanged.emit(self._a.value)
-        self.maximumValueChanged.emit(self._b.value)
+    def _turn(self):
+        self.setArrowType(Qt.RightArrow if self.orientation == 1 else Qt.DownArrow)
 
-    def _each(self, f, v):
-        [getattr(w, f)(v) for w in (self._a, self._b)]
-
-    def setRange(self, a, b):
-        self._a.setRange(a, b)
-        self._b.setRange(a, b)
-
-    def setValues(self, a, b):
-        self._a.setValue(min(a, self._b.value))
-        self._b.setValue(b)
-        self._a.setValue(a)
-
-    def setMinimumValue(self, v):
-        self._a.setValue(v)
-
-    def setMaximumValue(self, v):
-        self._b.setValue(v)
-
-    minimumValue = P(float, lambda s: s._a.value, setMinimumValue)
-    maximumValue = P(float, lambda s: s._b.value, setMaximumValue)
-    minimum = P(float, lambda s: s._a.minimum, lambda s, v: s._each("setMinimum", v))
-    maximum = P(float, lambda s: s._a.maximum, lambda s, v: s._each("setMaximum", v))
-    singleStep = P(float, lambda s: s._a.singleStep, lambda s, v: s._each("setSingleStep", v))
-    decimals = P(int, lambda s: s._a.decimals, lambda s, v: s._each("setDecimals", v))
+    orientation = stored(int, 1, "_turn")
+    mirrorOnExpand = stored(bool, False)
 
 
-@registerWidget
-class ctkPathLineEdit(QtWidgets.QWidget):
-    currentPathChanged = S(str)
-    validInputChanged = S(bool)
-    Files, Dirs, Drives, Executable, Writable, Readable = 2, 1, 4, 0x40, 0x20, 0x10
+@uiloader.register("ctkExpandableWidget")
+class ctkExpandableWidget(QtWidgets.QFrame):
+    """A frame with a size grip; the grip is not drawn here."""
 
-    def __init__(self, parent=None):
-        super().__init__(parent)
-        l = QtWidgets.QHBoxLayout(self)
-        l.setContentsMargins(0, 0, 0, 0)
-        self._edit = QtWidgets.QLineEdit()
-        self._btn = QtWidgets.QToolButton()
-        self._btn.setText("...")
-        l.addWidget(self._edit, 1)
-        l.addWidget(self._btn)
-        self._edit.textChanged.connect(self.currentPathChanged)
-        self._btn.clicked.connect(self.browse)
-        self._filters, self._nameFilters = self.Files, []
+    orientations = stored(int, int(Qt.Horizontal | Qt.Vertical))
+    sizeGripInside = stored(bool, True)
+    sizeGripMargins = stored(QtCore.QSize, QtCore.QSize(0, 0))
 
-    def browse(self):
-        import qt
-
-        f = (
-            qt.QFileDialog.getExistingDirectory(self, "Select")
-            if self._filters & self.Dirs and not self._filters & self.Files
-            else qt.QFileDialog.getOpenFileName(self, "Select", self.currentPath, ";;".join(self._nameFilters))
-        )
-        if f:
-            self.setCurrentPath(f)
-
-    def setCurrentPath(self, p):
-        self._edit.setText(str(p))
-
-    currentPath = P(str, lambda s: s._edit.text, setCurrentPath)
-    nameFilters = P("QStringList", lambda s: s._nameFilters, lambda s, v: setattr(s, "_nameFilters", list(v)))
-    filters = P(int, lambda s: s._filters, lambda s, v: setattr(s, "_filters", int(v)))
-    settingKey = P(str, lambda s: s.__dict__.get("_key", ""), lambda s, v: s.__dict__.__setitem__("_key", v))
-
-    def addCurrentPathToHistory(self):
-        pass
+    def updateSizeHint(self):
+        self.updateGeometry()
 
 
-@registerWidget
-class ctkDirectoryButton(QtWidgets.QPushButton):
-    directoryChanged = S(str)
-    directorySelected = S(str)
-
-    def setDirectory(self, d):
-        self._d = str(d)
-        self.setText(self._d)
-        self.directoryChanged.emit(self._d)
-
-    directory = P(str, lambda s: s.__dict__.get("_d", ""), setDirectory)
+class _Module(types.ModuleType):
+    def __getattr__(self, name):
+        if declared.otherClass(name):
+            raise declared.NotInHost("ctk", name)
+        raise AttributeError(f"module 'ctk' has no attribute '{name}'")
 
 
-@registerWidget
-class ctkColorPickerButton(QtWidgets.QPushButton):
-    colorChanged = S(QtGui.QColor)
+def install() -> types.ModuleType:
+    """The module `ctk`, registered in sys.modules."""
+    from . import ctkchoices, ctknumbers  # noqa: F401  (they register their classes)
 
-    def setColor(self, c):
-        self._c = QtGui.QColor(c)
-        px = QtGui.QPixmap(16, 16)
-        px.fill(self._c)
-        self.setIcon(QtGui.QIcon(px))
-        self.setText(self._c.name())
-        self.colorChanged.emit(self._c)
-
-    color = P(QtGui.QColor, lambda s: s.__dict__.get("_c", QtGui.QColor()), setColor)
-    displayColorName = P(bool, lambda s: True, lambda s, v: None)
-
-
-@registerWidget
-class ctkMessageBox(QtWidgets.QMessageBox):
-    dontShowAgainVisible = P(bool, lambda s: False, lambda s, v: None)
-    dontShowAgainSettingsKey = P(str, lambda s: "", lambda s, v: None)
-
-
-@registerWidget
-class ctkCheckableComboBox(QtWidgets.QComboBox):
-    checkedIndexesChanged = S()
-
-
-for _n, _b in dict(
-    ctkDoubleSpinBox="QDoubleSpinBox",
-    ctkComboBox="QComboBox",
-    ctkCheckBox="QCheckBox",
-    ctkPushButton="QPushButton",
-    ctkMenuButton="QPushButton",
-    ctkExpandableWidget="QWidget",
-    ctkFittedTextBrowser="QTextBrowser",
-    ctkSearchBox="QLineEdit",
-    ctkErrorLogWidget="QWidget",
-    ctkThumbnailLabel="QLabel",
-    ctkTreeComboBox="QComboBox",
-).items():
-    globals()[_n] = registerWidget(type(_n, (getattr(QtWidgets, _b),), {}))
-
-
-def install():
-    m = types.ModuleType("ctk")
-    for k, v in list(globals().items()):
-        if k.startswith("ctk"):
-            setattr(m, k, v)
-    sys.modules["ctk"] = m
-    return m
+    module = _Module("ctk")
+    for name, cls in uiloader.registered().items():
+        if name.startswith("ctk"):
+            setattr(module, name, cls)
+    sys.modules["ctk"] = module
+    return module

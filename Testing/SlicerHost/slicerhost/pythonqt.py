@@ -1,284 +1,391 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PythonQt conventions on top of PySide6 ("qt" module).  Own code.
+"""Makes PySide6 behave as PythonQt does: install() patches its classes, once per process, and fills the module `qt`.
 
-install() patches the PySide6 classes of this process once:
-  * every Q_PROPERTY becomes a data descriptor (label.text, w.enabled = False, spin.value) - setters stay methods
-  * QObject.connect('clicked(bool)', fn) / disconnect, className(), name, delete(), findChildren('QToolBar')
-and returns a module object named 'qt' with flat names (qt.QLabel, qt.Qt.AlignLeft, qt.QMessageBox.Yes)."""
+What stand-ins for CTK and qMRML widgets are written like:
 
-import ctypes, inspect, re, sys, types
-from PySide6 import QtCore, QtGui, QtWidgets, QtUiTools, QtNetwork, QtSvg, QtXml, QtPrintSupport
+    @uiloader.register("ctkThing")                  # the name in .ui files; also makes the class behave as a C++ class
+    class ctkThing(QtWidgets.QWidget):              # the real class's Qt base
+        valueChanged = QtCore.Signal(float)         # signals with a VTK object: Signal(object)
+        def __init__(self, parent=None):
+            super().__init__(parent)                # CTK's constructors take a parent and nothing else
+            self._value = 0.0                       # private state: only code of this package can set it
+        def setValue(self, value): ...              # a declared slot: arguments arrive converted to the declared types
+        value = QtCore.Property(float, lambda self: self._value, setValue)
+
+Rules for such code: Qt properties are attributes (`self.width`, not `self.width()`; `property(w, "size")` from this
+module where a subclass hides one); getters of list properties return tuples; a name the real class does not offer must
+begin with an underscore; do not override a property's getter (sizeHint): it would turn the attribute into a method;
+virtual methods that return an enum return PySide6's (`enums.toPySide`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import importlib
+import inspect
+import sys
+import types
+
 import shiboken6
+from PySide6 import QtCore, QtWidgets
 
-_MODULES = (QtCore, QtGui, QtWidgets, QtUiTools, QtNetwork, QtSvg, QtXml, QtPrintSupport)
-RAW = {}  # (class, name) -> original attribute, for host code that needs the method form
-_strict = set()  # stand-in classes that shall behave like C++ classes
+from . import calls, declared, enums, signals
+
+complaints = calls.complaints
+_KITS = ("QtCore", "QtGui", "QtWidgets", "QtNetwork", "QtSvg", "QtSvgWidgets", "QtXml", "QtPrintSupport", "QtUiTools")
+_QObject = QtCore.QObject
+_readProperty = _QObject.property
+_writeProperty = _QObject.setProperty
+_rawFindChildren = _QObject.findChildren
+_missing = object()
+_genericSet = ctypes.pythonapi.PyObject_GenericSetAttr
+_genericSet.argtypes, _genericSet.restype = [ctypes.py_object] * 3, ctypes.c_int
 
 
-def raw(obj, name):
-    """Call the original PySide getter even where it was replaced by a property: raw(w,'width')()"""
-    for c in type(obj).__mro__:
-        if (c, name) in RAW:
-            return RAW[c, name].__get__(obj, type(obj))
-    return getattr(obj, name)
+def property(obj, name: str):
+    """Value of a Qt property whatever Python attribute hides it."""
+    return calls.fromQt(_readProperty(obj, name))
 
 
-class _Prop:
-    """Data descriptor: value on instances; on the class the original binding (QTimer.singleShot is both)."""
+# ---------------------------------------------------------------- properties
+class _Property:
+    """Data descriptor for a Q_PROPERTY of a PySide6 class."""
 
-    def __init__(self, name, original, writable):
-        self.name, self.original, self.writable = name, original, writable
-        # a same-named getter is called directly: non-virtual, so no recursion through Python overrides
-        self._direct = original if type(original).__name__ == "method_descriptor" else None
+    def __init__(self, name, original):
+        self.name, self.original = name, original
+        # A getter of the same name is called directly, that is not virtually: no way back into Python overrides.
+        self._getter = original if type(original).__name__ == "method_descriptor" else None
 
     def __get__(self, obj, cls=None):
         if obj is None:
-            return self if self.original is None else self.original.__get__(None, cls)
-        if self._direct is not None:
-            return self._direct(obj)
-        return QtCore.QObject.property(obj, self.name)
+            return self
+        try:
+            return calls.fromQt(_readProperty(obj, self.name) if self._getter is None else self._getter(obj))
+        except RuntimeError as error:
+            if calls.isDestroyed(obj, error):
+                kind = calls.cppClass(type(obj)).__name__
+                raise ValueError(f"Trying to read property '{self.name}' from a destroyed {kind} object") from None
+            raise
 
     def __set__(self, obj, value):
-        if not self.writable:
-            raise AttributeError(f"{type(obj).__name__}.{self.name} is read-only")
-        if not QtCore.QObject.setProperty(obj, self.name, value):
-            raise ValueError(f"property {self.name!r} of {type(obj).__name__} does not accept {value!r}")
+        setProperty(obj, self.name, value)
+
+    def __call__(self, *arguments):
+        raise TypeError(f"'{self.name}' is a property of the class, not a method")
 
 
-def _patchClass(cls):
-    mo = cls.__dict__.get("staticMetaObject") or cls.staticMetaObject
-    for i in range(mo.propertyCount()):
-        p = mo.property(i)
-        n = p.name()
-        if n == "parent" or n.startswith("_"):
+def setProperty(obj, name: str, value) -> None:
+    """`obj.name = value` for a property that the class has."""
+    if not shiboken6.isValid(obj):
+        kind = calls.cppClass(type(obj)).__name__
+        raise AttributeError(f"Trying to set property '{name}' on a destroyed {kind} object")
+    meta = obj.metaObject()
+    found = meta.property(meta.indexOfProperty(name))
+    if not found.isWritable():
+        raise AttributeError(f"Property '{name}' of {type(obj).__name__} object is not writable")
+    converted = _forProperty(found, value)
+    if converted is calls.Refused or not _writeProperty(obj, name, converted):
+        raise AttributeError(
+            f"Property '{name}' of type '{found.typeName()}' does not accept an object of type "
+            f"{type(value).__name__} ({value!r})"
+        )
+
+
+_BY_TYPE = {
+    "QString": calls.toStr,
+    "bool": calls.toBool,
+    "int": calls.toInt,
+    "uint": calls.toInt,
+    "double": calls.toFloat,
+    "float": calls.toFloat,
+    "QStringList": calls.toStrings,
+}
+
+
+def _forProperty(found, value):
+    kind = found.typeName()
+    if found.isEnumType():
+        if isinstance(value, enum.Enum):
+            value = value.value
+        return value if isinstance(value, str) else calls.toInt(value, False)
+    if kind in _BY_TYPE:
+        return _BY_TYPE[kind](value, False)
+    if kind.startswith("Q") and not kind.startswith(("QVariant", "QList")):
+        return value if isinstance(value, shiboken6.Shiboken.Object) else calls.Refused
+    return calls.toVariant(value, False)
+
+
+class _SingleShot(_Property):
+    """QTimer.singleShot is a static function and a property; reading gives the function, writing sets the property."""
+
+    def __get__(self, obj, cls=None):
+        return singleShot
+
+
+def singleShot(msec, receiver, member=None):
+    """qt.QTimer.singleShot as Slicer replaces it: a child timer, its callable connected like any other slot."""
+    timer = QtCore.QTimer(QtCore.QCoreApplication.instance())
+    timer.setSingleShot(True)
+    if callable(receiver):
+        timer.connect("timeout()", receiver)
+    else:
+        timer.connect("timeout()", receiver, member)
+    timer.connect("timeout()", timer.deleteLater)
+    timer.start(msec)
+
+
+def stored(kind, default=None, after: str = ""):
+    """A property of a stand-in that is nothing but a value; `after` names a method to call when it was set."""
+    key = object()
+
+    def get(self):
+        return self.__dict__.get(key, default)
+
+    def put(self, value):
+        self.__dict__[key] = value
+        if after:
+            getattr(self, after)()
+
+    return QtCore.Property(kind, get, put)
+
+
+def _patchClass(cls) -> None:
+    """Properties, methods, signals and enums of one PySide6 class."""
+    own = dict(cls.__dict__)
+    for name, member in own.items():
+        kind = type(member).__name__
+        if isinstance(member, QtCore.Signal):
+            setattr(cls, name, signals.SignalOf(member, name))
+        elif isinstance(member, type) and issubclass(member, enum.Enum):
+            for n, value in enums.replace(cls, name, member).items():
+                if n not in own:
+                    setattr(cls, n, value)
+        elif name.startswith("__"):
             continue
-        orig = cls.__dict__.get(n)
-        if orig is None and i < mo.propertyOffset():
-            continue  # inherited property, not re-implemented by this class
-        if isinstance(orig, (QtCore.Signal, property)):
+        elif kind == "method_descriptor":
+            setattr(cls, name, calls.Method(member, name))
+        elif kind == "getset_descriptor":
+            setattr(cls, name, calls.Field(member))
+        elif kind == "staticmethod":
+            setattr(cls, name, calls.Static(member.__func__, name))
+    if "__init__" in own:
+        cls.__init__ = _constructor(cls, own["__init__"])
+    cls.__setattr__ = _setattr
+    if not issubclass(cls, _QObject):
+        return
+    meta = cls.staticMetaObject
+    for i in range(meta.propertyCount()):
+        name = meta.property(i).name()
+        if name.startswith("_") or (i < meta.propertyOffset() and name not in own):
             continue
-        RAW[cls, n] = orig
-        try:
-            setattr(cls, n, _Prop(n, orig, p.isWritable()))
-        except Exception as e:  # immutable type
-            print("cannot patch", cls, n, e, file=sys.stderr)
+        original = own.get(name)
+        if cls is QtCore.QTimer and name == "singleShot":
+            setattr(cls, name, _SingleShot(name, None))
+        elif not isinstance(original, QtCore.Signal):
+            setattr(cls, name, _Property(name, original))
 
 
-_genericSet = ctypes.pythonapi.PyObject_GenericSetAttr
-_genericSet.argtypes, _genericSet.restype = [ctypes.py_object] * 3, ctypes.c_int
-_missing = object()
+def _constructor(cls, original):
+    def __init__(self, *arguments, **named):
+        if named:
+            if not _fromHost(1):
+                raise ValueError(
+                    f"Called {cls.__name__} with keyword arguments, but called slot does not support kwargs."
+                )
+            return original(self, *arguments, **named)
+        converted = calls.choose(cls, arguments)
+        if converted is None:
+            raise calls.refusal(cls, cls.__name__, arguments)
+        return original(self, *converted)
+
+    return __init__
 
 
-def _strictSetattr(self, n, v):
-    """PythonQt refuses new attributes on C++ objects ("creating new attributes on C++ objects is not allowed") and
-    assignment to slots/signals; without this a typo such as button.enable = False would pass the tests.
-    Every PySide class has its own C tp_setattro, so this is set on each of them; the original slots can't be chained
-    to from Python (hackcheck), hence PyObject_GenericSetAttr, and QtCore.Property goes through setProperty."""
+# ---------------------------------------------------------------- attributes
+def _fromHost(depth: int) -> bool:
+    """Whether the code that touches the object belongs to the stand-ins."""
+    return sys._getframe(depth + 1).f_globals.get("__name__", "").startswith("slicerhost")
+
+
+def _setattr(self, name, value):
     cls = type(self)
-    d = _missing
-    for c in cls.__mro__:
-        d = c.__dict__.get(n, _missing)
-        if d is not _missing:
+    cpp = calls.cppClass(cls)
+    member, owner = _missing, None
+    for owner in cls.__mro__:
+        member = owner.__dict__.get(name, _missing)
+        if member is not _missing:
             break
-    if isinstance(d, QtCore.Property):
-        if not QtCore.QObject.setProperty(self, n, v):
-            raise ValueError(f"property {n!r} of {cls.__name__} does not accept {v!r}")
-        return
-    if d is not _missing and hasattr(type(d), "__set__"):
-        d.__set__(self, v)
-        return
-    if isinstance(v, QtCore.SignalInstance):  # PySide caches bound signals on the instance through setattr
-        _genericSet(self, n, v)
-        return
-    if n[0] != "_" and (cls.__module__.startswith("PySide6") or cls in _strict):
-        if d is not _missing:
-            raise AttributeError(f"'{n}' can not be overwritten on {cls.__name__} object")
-        if QtCore.QObject.property(self, n) is None:
-            raise AttributeError(
-                f"'{n}' does not exist on {cls.__name__} and creating new attributes on C++ objects is not allowed"
-            )
-        QtCore.QObject.setProperty(self, n, v)  # dynamic property (e.g. from the .ui file)
-        return
-    _genericSet(self, n, v)
+    if isinstance(value, QtCore.SignalInstance):  # PySide6 keeps bound signals like this
+        _genericSet(self, name, value)
+    elif isinstance(member, QtCore.Property):
+        setProperty(self, name, value)
+    elif member is not _missing and issubclass(cpp, owner) and hasattr(type(member), "__set__"):
+        member.__set__(self, value)
+    elif name.startswith("_") and cpp in calls.standIns and _fromHost(1):
+        _genericSet(self, name, value)
+    elif member is not _missing and issubclass(cpp, owner) and not name.startswith("__"):
+        kind = "EnumValue" if isinstance(member, enums.Enum) else "Enum" if isinstance(member, type) else "Slot"
+        raise AttributeError(f"{kind} '{name}' can not be overwritten on {cls.__name__} object")
+    elif cpp in calls.standIns and name in declared.names(cpp):
+        raise declared.NotInHost(cpp, name)
+    elif isinstance(self, _QObject) and shiboken6.isValid(self) and _readProperty(self, name) is not None:
+        _writeProperty(self, name, calls.toVariant(value, False))
+    elif cls is cpp:
+        raise AttributeError(
+            f"'{name}' does not exist on {cls.__name__} and creating new attributes on C++ objects is not allowed"
+        )
+    else:
+        _genericSet(self, name, value)
 
 
-def _dynamicGetattr(self, n):
-    """Dynamic properties (unknown .ui properties) read as attributes."""
-    if n[0] != "_":
-        v = QtCore.QObject.property(self, n)
-        if v is not None:
-            return v
-    raise AttributeError(f"'{n}' does not exist on {type(self).__name__}")
+def _getattr(self, name):
+    """Names that the class has not: dynamic properties, then children by object name."""
+    cpp = calls.cppClass(type(self))
+    if not name.startswith("__"):
+        if not shiboken6.isValid(self):
+            raise ValueError(f"Trying to read property '{name}' from a destroyed {cpp.__name__} object")
+        value = _readProperty(self, name)
+        if value is not None:
+            return calls.fromQt(value)
+        if cpp in calls.standIns and name in declared.names(cpp):
+            raise declared.NotInHost(cpp, name)
+        for child in _rawChildren(self):
+            if _readProperty(child, "objectName") == name:
+                return child
+    raise AttributeError(f"{cpp.__name__} has no attribute named '{name}'")
 
 
-# ---------------------------------------------------------------- signals
-_SIG = re.compile(
-    r"^\s*[12]?(\w+?)\s*(?:\((.*)\))?\s*$"
-)  # leading 1/2: PySide itself calls connect("2timeout()") for singleShot
+_rawChildren = _QObject.children
 
 
-def _nPositional(fn):
-    """How many positional arguments fn takes (PythonQt trims surplus signal arguments)."""
-    try:
-        ps = inspect.signature(fn).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    if any(p.kind == p.VAR_POSITIONAL for p in ps):
-        return None
-    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in ps)
+def _findChildren(self, *arguments):
+    """findChildren(class or 'ClassName'[, name]); the class is required."""
+    if not arguments:
+        raise ValueError("Could not find matching overload for given arguments:\n()\n findChildren(...)")
+    kind, name = arguments[0], (str(arguments[1]) if len(arguments) > 1 else None)
+    if isinstance(kind, str):
+        found = [c for c in _rawFindChildren(self, _QObject) if c.inherits(kind)]
+    elif isinstance(kind, type):
+        found = [c for c in _rawFindChildren(self, _QObject) if isinstance(c, kind)]
+    else:
+        found = []
+    return tuple(c for c in found if not name or c.objectName == name)
 
 
-def _signalOf(obj, signature):
-    m = _SIG.match(signature)
-    if not m:
-        raise ValueError(f"bad signal signature {signature!r}")
-    name, args = m.group(1), m.group(2)
-    sig = getattr(obj, name, None)
-    if sig is None or not hasattr(sig, "connect"):
-        raise AttributeError(f"{type(obj).__name__} has no signal {signature}")
-    nargs = None if args is None else len([a for a in args.split(",") if a.strip()])
-    if args:
-        want = QtCore.QMetaObject.normalizedSignature(f"{name}({args})").data().decode()
-        have = {m.methodSignature().data().decode() for m in _signalVariants(obj, name)}
-        if len({h for h in have if h.count(",") == want.count(",") and h != f"{name}()"}) > 1 and want in have:
-            sig = sig[tuple(want[len(name) + 1 : -1].split(","))]  # same-length overloads: pick by type
-    return name, sig, nargs
+def _findChild(self, *arguments):
+    if not arguments:
+        raise ValueError("Could not find matching overload for given arguments:\n()\n findChild(...)")
+    return next(iter(_findChildren(self, *arguments)), None)
 
 
-_ARITY = (
-    lambda f: lambda: f(),
-    lambda f: lambda a: f(a),
-    lambda f: lambda a, b: f(a, b),
-    lambda f: lambda a, b, c: f(a, b, c),
-    lambda f: lambda a, b, c, d: f(a, b, c, d),
-)
+# ---------------------------------------------------------------- stand-ins
+def asCpp(cls: type) -> type:
+    """Makes a stand-in behave as a C++ class: strict attributes, PythonQt's slots and signals, its enums."""
+    calls.standIns.add(cls)
+    calls._native.clear()
+    for name, member in list(cls.__dict__.items()):
+        if isinstance(member, QtCore.Signal):
+            setattr(cls, name, signals.SignalOf(member, name))
+    if cls.__name__.startswith("ctk"):
+        _parentOnly(cls)
+    declared.strictSlots(cls)
+    declared.addEnums(cls)
+    return cls
 
 
-def _signalVariants(obj, name):
-    mo = obj.metaObject()
-    for i in range(mo.methodCount()):
-        m = mo.method(i)
-        if m.methodType() == QtCore.QMetaMethod.MethodType.Signal and m.name().data().decode() == name:
-            yield m
+def _parentOnly(cls: type) -> None:
+    """CTK's wrapped constructors take a parent and nothing else."""
+    original = cls.__init__
+
+    def __init__(self, *arguments):
+        fits = not arguments or (len(arguments) == 1 and isinstance(arguments[0], (_QObject, types.NoneType)))
+        if not fits and type(self) is cls and not _fromHost(1):
+            raise ValueError(f"Called {cls.__name__}(QWidget parent) with wrong arguments: {arguments!r}")
+        original(self, *arguments)
+
+    cls.__init__ = __init__
 
 
-def _connect(self, *args):
-    """obj.connect('sig(type)', callable)  |  obj.connect(sender, 'sig()', callable)  |  ... receiver, 'slot()'"""
-    sender = self
-    if args and isinstance(args[0], QtCore.QObject):
-        sender, args = args[0], args[1:]
-    if len(args) == 3 and isinstance(args[1], QtCore.QObject):  # 'sig()', receiver, 'slot()'
-        args = (args[0], getattr(args[1], _SIG.match(args[2]).group(1)))
-    signature, fn = args[:2]
-    name, sig, nargs = _signalOf(sender, signature)
-    take = _nPositional(fn)
-    n = nargs if take is None else (take if nargs is None else min(nargs, take))
-    # exact arity: for signals with default arguments PySide picks the overload from the slot's argument count
-    if n is None:
-        n = max((m.parameterCount() for m in _signalVariants(sender, name)), default=0)
-    trampoline = _ARITY[n](fn)
-    sig.connect(trampoline)
-    table = sender.__dict__.setdefault("_pq_slots", [])
-    table.append((name, fn, trampoline))
-    return True
+# ---------------------------------------------------------------- what is left
+def _pathOnly(function):
+    """Dialogs of PySide6 return (value, extra); C++ and PythonQt return the value."""
+
+    def ask(*arguments):
+        answer = function(*arguments)
+        return answer[0] if isinstance(answer, tuple) and len(answer) == 2 else answer
+
+    return staticmethod(ask)
 
 
-def _disconnect(self, *args):
-    sender = self
-    if args and isinstance(args[0], QtCore.QObject):
-        sender, args = args[0], args[1:]
-    table = sender.__dict__.get("_pq_slots", [])
-    if not args:
-        for name, fn, t in table:
-            getattr(sender, name).disconnect(t)
-        table.clear()
-        return True
-    name = _SIG.match(args[0]).group(1)
-    fn = args[1] if len(args) > 1 else None
-    hit = [e for e in table if e[0] == name and (fn is None or e[1] == fn)]
-    for e in hit:
-        getattr(sender, name).disconnect(e[2])
-        table.remove(e)
-    return bool(hit)
+def _noLength(self):
+    raise TypeError(f"object of type '{type(self).__name__}' has no len()")
 
 
-def _findChildren(self, cls=QtCore.QObject, name=None, *a):
-    if isinstance(cls, str):
-        return [
-            c for c in _RAW_findChildren(self, QtCore.QObject) if c.inherits(cls) or c.metaObject().className() == cls
-        ]
-    return _RAW_findChildren(self, cls, name, *a) if name is not None else _RAW_findChildren(self, cls)
+def _noBytes(self):
+    raise TypeError(f"cannot convert '{type(self).__name__}' object to bytes")
 
 
-_RAW_findChildren = QtCore.QObject.findChildren
+_qt: types.ModuleType | None = None
 
 
-class _FileDialogStatics:
-    """PythonQt returns just the path(s), PySide a (path, filter) pair."""
-
-    @staticmethod
-    def _first(fn):
-        def call(*a, **k):
-            r = fn(*a, **k)
-            return r[0] if isinstance(r, tuple) else r
-
-        return staticmethod(call)
-
-
-_installed = None
-
-
-def install():
-    global _installed
-    if _installed:
-        return _installed
+def install() -> types.ModuleType:
+    """Patches PySide6 (once) and returns the module `qt`, registered in sys.modules."""
+    global _qt
+    if _qt is not None:
+        return _qt
     qt = types.ModuleType("qt")
-    seen = set()
-    for m in _MODULES:
-        for n in dir(m):
-            c = getattr(m, n)
-            if n.startswith("_"):
+    seen: set[type] = set()
+    for kit in _KITS:
+        module = importlib.import_module(f"PySide6.{kit}")
+        for name in dir(module):
+            member = getattr(module, name)
+            if name.startswith("_") or not isinstance(member, type):
                 continue
-            if isinstance(c, type) and issubclass(c, QtCore.QObject) and c not in seen:
-                seen.add(c)
-                if c.__module__.startswith("PySide6"):
-                    _patchClass(c)
-            setattr(qt, n, c)
-    O = QtCore.QObject
-    # connect/disconnect are static+instance methods in PySide: their C getattro hands out the built-in before it
-    # looks at the class, so a plain setattr is not seen.  Only QObject, QFile, QLibrary, QProcess, QMenu have such a slot.
-    _special = {"connect": _connect, "disconnect": _disconnect}
-    for c in seen:
-        slot = c.__dict__.get("__getattribute__")
-        if slot is not None:
-
-            def ga(self, n, _slot=slot, _special=_special):
-                f = _special.get(n)
-                return _slot(self, n) if f is None else f.__get__(self)
-
-            c.__getattribute__ = ga
-    for c in seen:
-        c.__setattr__ = _strictSetattr
-    O.__getattr__ = _dynamicGetattr
-    O.className = lambda self: QtCore.QObject.property(self, "hostUnknownClass") or self.metaObject().className()
-    O.name = property(lambda self: QtCore.QObject.property(self, "objectName"), lambda self, v: self.setObjectName(v))
-    O.delete = lambda self: shiboken6.delete(self)
-    O.findChildren = _findChildren
-    for c in (QtWidgets.QDialog, QtWidgets.QMenu, QtCore.QCoreApplication, QtCore.QEventLoop):
-        if not hasattr(c, "exec_"):
-            c.exec_ = c.exec
-    QFD = QtWidgets.QFileDialog
-    qt.QFileDialog = type(QFD)(
-        "QFileDialog",
-        (QFD,),
-        {
-            k: _FileDialogStatics._first(getattr(QFD, k))
-            for k in ("getOpenFileName", "getSaveFileName", "getOpenFileNames")
-        },
-    )
-    # small PythonQt leftovers
-    qt.QStringList = list
-    qt.SIGNAL, qt.SLOT = (lambda s: s), (lambda s: s)
-    sys.modules["qt"] = qt
-    _installed = qt
+            if issubclass(member, enum.Enum):
+                enums.replace(qt, name, member)
+                continue
+            if issubclass(member, shiboken6.Shiboken.Object) and member.__module__.startswith("PySide6"):
+                seen.add(member)
+            setattr(qt, name, member)
+    for cls in seen:
+        _patchClass(cls)
+    _patchObject(seen)
+    for dialog, functions in (
+        (QtWidgets.QFileDialog, ("getOpenFileName", "getSaveFileName", "getOpenFileNames")),
+        (QtWidgets.QInputDialog, ("getText", "getMultiLineText", "getInt", "getDouble", "getItem")),
+    ):
+        for name in functions:
+            setattr(dialog, name, _pathOnly(dialog.__dict__[name]))
+    QtCore.QByteArray.__len__ = _noLength
+    QtCore.QByteArray.__bytes__ = _noBytes
+    qt.SIGNAL, qt.SLOT = (lambda text: f"2{text}"), (lambda text: f"1{text}")
+    sys.modules["qt"] = _qt = qt
     return qt
+
+
+def _patchObject(seen) -> None:
+    # connect and disconnect are static and bound at once in PySide6: the getattr of these few classes (in C) hands out
+    # the built-in before it looks into the class, so a plain setattr would not be seen.
+    special = {"connect": signals.connect, "disconnect": signals.disconnect}
+    for cls in seen:
+        slot = cls.__dict__.get("__getattribute__")
+        if slot is None or not issubclass(cls, _QObject):
+            continue
+
+        def getattribute(self, name, _slot=slot):
+            function = special.get(name)
+            return _slot(self, name) if function is None else types.MethodType(function, self)
+
+        cls.__getattribute__ = getattribute
+    _QObject.connect, _QObject.disconnect = signals.connect, signals.disconnect
+    _QObject.__getattr__ = _getattr
+    _QObject.__bool__ = lambda self: shiboken6.isValid(self)
+    _QObject.className = lambda self: self.metaObject().className()
+    _QObject.name = inspect.getattr_static(_QObject, "objectName")
+    _QObject.delete = lambda self: shiboken6.delete(self)
+    _QObject.findChildren, _QObject.findChild = _findChildren, _findChild
+    for cls in (QtWidgets.QDialog, QtWidgets.QMenu, QtCore.QCoreApplication, QtCore.QEventLoop):
+        for name, other in (("exec_", "exec"), ("exec", "exec_")):
+            if name not in cls.__dict__ and other in cls.__dict__:
+                setattr(cls, name, cls.__dict__[other])

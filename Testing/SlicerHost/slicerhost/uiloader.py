@@ -1,80 +1,131 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads .ui files as Slicer does, with the registered stand-ins; an unknown custom widget class fails."""
+"""Loads .ui files as Slicer does: Qt's own loader, with the registered stand-ins for custom widgets.
 
-import xml.etree.ElementTree as ET
-from PySide6 import QtCore, QtWidgets, QtUiTools
-from . import pythonqt
+Stricter than Slicer, where a slip in a .ui file passes in silence: unknown classes, properties that a widget has not,
+and connections that cannot be made all fail.
+"""
 
-_RAW_findChildren = pythonqt._RAW_findChildren
-_SIG = pythonqt._SIG
-_customWidgets = {}
+from __future__ import annotations
 
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
-class UnknownWidget(Exception):
-    """A .ui file names a custom widget class for which there is no stand-in."""
+from PySide6 import QtCore, QtUiTools
 
+from . import calls, declared, pythonqt, signals
 
-def register(className, cls):
-    """Makes `cls` the stand-in for the custom widget `className` in .ui files (and strict like a C++ class)."""
-    _customWidgets[className] = cls
-    pythonqt._strict.add(cls)
-    return cls
+_custom: dict[str, type] = {}
+_Loader = QtUiTools.QUiLoader
 
 
-# ---------------------------------------------------------------- .ui loading
-class HostUiLoader(QtUiTools.QUiLoader):
-    """QUiLoader that knows the ctk/qMRML stand-ins and does the .ui <connections> in Python, because
-    e.g. mrmlSceneChanged(vtkMRMLScene*) has no C++ type here."""
+class UiError(Exception):
+    """A .ui file that Slicer would load with something missing, or not at all."""
+
+
+def register(className: str, cls: type | None = None):
+    """Makes `cls` the stand-in for `className` in .ui files, behaving as a C++ class; also usable as a decorator."""
+    if cls is None:
+        return lambda decorated: register(className, decorated)
+    _custom[className] = cls
+    return pythonqt.asCpp(cls)
+
+
+def registered() -> dict[str, type]:
+    """Class names and their stand-ins."""
+    return dict(_custom)
+
+
+class HostUiLoader(_Loader):
+    """qt.QUiLoader: `load(file)` with a QFile (or QIODevice) as in Slicer."""
 
     def createWidget(self, className, parent=None, name=""):
-        cls = _customWidgets.get(className)
-        if cls is None and className in self._declared:
-            self._unknown.add(className)
-            w = QtWidgets.QWidget(parent)
-        elif cls is not None:
-            w = cls(parent)
-        else:
-            return super().createWidget(className, parent, name)
-        w.setObjectName(name)
-        self._keep.append(w)
-        return w
+        cls = _custom.get(className)
+        if cls is None:
+            widget = _Loader.createWidget(self, className, parent, name)
+            if widget is None:
+                raise UiError(f"no widget class {className}")
+            return widget
+        widget = cls(parent)
+        widget.setObjectName(name)
+        self.__dict__.setdefault("made", []).append(widget)  # QUiLoader does not keep what Python made
+        return widget
 
     def load(self, device, parent=None):
-        self._keep, self._unknown = [], set()
-        if isinstance(device, (str, bytes)) or hasattr(device, "__fspath__"):
-            text = open(device, encoding="utf8").read()
-        else:
-            if not device.isOpen():
-                device.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
-            text = bytes(device.readAll()).decode("utf8")
-        root = ET.fromstring(text)
-        self._declared = {c.findtext("class"): c.findtext("extends") for c in root.iter("customwidget")}
-        conns = root.find("connections")
-        wires = []
-        if conns is not None:
-            wires = [tuple(c.findtext(k) for k in ("sender", "signal", "receiver", "slot")) for c in conns]
-            root.remove(conns)
-        buf = QtCore.QBuffer()
-        buf.setData(ET.tostring(root))
-        buf.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
-        w = super().load(buf, parent)
-        if self._unknown:
-            raise UnknownWidget(f"no stand-in for {', '.join(sorted(self._unknown))}")
-        byName = {}
-        if w is not None:
-            for o in [w, *_RAW_findChildren(w, QtCore.QObject)]:
-                byName.setdefault(QtCore.QObject.property(o, "objectName"), o)
-            w._host_keep = self._keep
-            for s, sig, r, slot in wires:
-                so, ro = byName.get(s), byName.get(r)
-                fn = getattr(ro, _SIG.match(slot).group(1), None)
-                if isinstance(fn, bool) or not callable(fn):
-                    fn = None
-                if so is not None and fn is not None:
-                    so.connect(sig, fn)
-        return w
+        if not device.isOpen():
+            device.open(QtCore.QIODevice.ReadOnly)
+        return build(device.readAll().data().decode("utf-8"), parent)
 
 
-def loadUI(path):
-    """Returns the top widget of the .ui file at `path`."""
-    return HostUiLoader().load(str(path))
+def build(text: str, parent=None):
+    """The top widget of a .ui file given as text."""
+    root = ElementTree.fromstring(text)
+    _checkClasses(root)
+    _checkProperties(root)
+    wires = root.find("connections")
+    if wires is not None:  # made below: Qt knows no vtkMRMLScene* here
+        root.remove(wires)
+    buffer = QtCore.QBuffer()
+    buffer.setData(ElementTree.tostring(root))
+    buffer.open(QtCore.QIODevice.ReadOnly)
+    loader = HostUiLoader()
+    top = _Loader.load(loader, buffer, parent)
+    if top is None:
+        raise UiError(f"Qt cannot load it: {loader.errorString()}")
+    byName = {w.objectName: w for w in reversed([top, *top.findChildren(QtCore.QObject)])}
+    for wire in wires if wires is not None else ():
+        _connect(byName, *(wire.findtext(k) for k in ("sender", "signal", "receiver", "slot")))
+    return top
+
+
+def _checkClasses(root) -> None:
+    plain = set(_Loader().availableWidgets())
+    unknown = sorted({w.get("class") for w in root.iter("widget")} - plain - set(_custom) - {"Line"})
+    if unknown:
+        raise UiError(
+            f"no such widget class, or no stand-in for it: {', '.join(unknown)} "
+            "(write one and register it with slicerhost.uiloader.register)"
+        )
+    named = {c.findtext("class"): c.findtext("extends") for c in root.iter("customwidget")}
+    for widget in root.iter("widget"):
+        cls = widget.get("class")
+        if cls in _custom and cls not in named:
+            raise UiError(f"{cls} is used but not listed in <customwidgets>: Qt Designer would refuse the file")
+
+
+def _checkProperties(root) -> None:
+    """A property that the widget has not becomes a dynamic property, without a word, and does nothing."""
+    for widget in root.iter("widget"):
+        name = widget.get("class")
+        cls = _custom.get(name) or getattr(__import__("qt"), "QFrame" if name == "Line" else name, None)
+        if cls is None:
+            continue
+        meta = cls.staticMetaObject
+        for element in widget.findall("property"):
+            wanted = element.get("name")
+            if element.get("stdset") == "0" or meta.indexOfProperty(wanted) >= 0 or name == "Line":
+                continue
+            if cls in calls.standIns and wanted in declared.properties(cls):
+                raise declared.NotInHost(cls, wanted)
+            raise UiError(f"{name} '{widget.get('name')}' has no property '{wanted}'")
+
+
+def _connect(byName, sender, signal, receiver, slot) -> None:
+    source, target = byName.get(sender), byName.get(receiver)
+    function = None if target is None else signals.slotOf(target, re.match(r"\w+", slot)[0])
+    if source is None or function is None or not source.connect(signal, function):
+        raise UiError(f"cannot connect {sender}.{signal} to {receiver}.{slot}")
+
+
+def loadUI(path) -> object:
+    """Returns the top widget of the .ui file at `path`.
+
+    Raises:
+        UiError: the file names a class, property, signal or slot that does not exist.
+        declared.NotInHost: it exists in Slicer, but the stand-in lacks it.
+    """
+    path = Path(path)
+    try:
+        return build(path.read_text(encoding="utf-8"))
+    except UiError as error:
+        raise UiError(f"{path.name}: {error}") from None
