@@ -28,7 +28,9 @@ def batch_of(n_labelled: int, n_unlabelled: int, *, empty: bool = False, seed: i
 
 
 def network_for(method: methods.Method, **fields):
-    return build_network(dataclasses.replace(SPEC, **method.network_options(), **fields), seed=0)
+    network = build_network(dataclasses.replace(SPEC, **method.network_options(), **fields), seed=0)
+    method.prepare(network)
+    return network
 
 
 def gradients(network) -> torch.Tensor:

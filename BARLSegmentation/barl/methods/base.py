@@ -63,6 +63,8 @@ class Method:
         if unknown:
             raise InputError(f"Method {self.name} has no setting {unknown[0]!r}.", f"It has: {', '.join(names)}.")
         self.settings = self.Settings(**(settings or {}))
+        self.kept = torch.nn.ModuleDict()
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
 
     def network_options(self) -> dict[str, Any]:
         """Fields of ``NetworkSpec`` that the method needs otherwise than by default (two independent branches).
@@ -72,12 +74,30 @@ class Method:
         """
         return {}
 
+    def prepare(self, network: torch.nn.Module) -> None:
+        """Called once before the first step, the network having its first weights.
+
+        A method that keeps something beside the network (a teacher, a critic, a memory) puts it into ``kept`` here, as
+        modules whose parameters and buffers are all there is to know, and the optimizers of those that learn by
+        themselves into ``optimizers``. Both are written to the checkpoint and put back when a run is resumed.
+        """
+
     def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
-        """The parts of the loss and their weighted sum ``"total"`` at ``iteration`` of ``total``."""
+        """The parts of the loss and their weighted sum ``"total"`` at ``iteration`` of ``total``.
+
+        torch's random numbers may be used: the training loop seeds them anew at every step, so a run resumes exactly.
+        """
         raise NotImplementedError
 
+    def after_step(self, network: torch.nn.Module, iteration: int) -> None:
+        """Called after the optimizer's step at ``iteration``: what is kept follows."""
 
-def ramp_up(iteration: int, length: float) -> float:
+    def consistency_weight(self, iteration: int, total: int) -> float | None:
+        """The weight of the terms that need no outline at ``iteration`` of ``total``; None if there are none."""
+        return None
+
+
+def ramp_up(iteration: float, length: float) -> float:
     """The field's sigmoid ramp ``exp(-5 (1 - t/T)^2)`` from about 0 to 1 over ``length`` iterations."""
     if length <= 0:
         return 1.0

@@ -14,19 +14,22 @@ from barl.losses.overlap import at_scale, one_hot, overlap_loss
 from .base import Batch, Method
 
 
-def multi_scale_supervision(log_p: Sequence[Sequence[Tensor]], target: Tensor, weights: Sequence[float]) -> Tensor:
+def multi_scale_supervision(
+    log_p: Sequence[Sequence[Tensor]], target: Tensor, weights: Sequence[float], voxels: Tensor | None = None
+) -> Tensor:
     """``mean over branches of sum_l w_l 1/2 (CE + Dice)``.
 
     Args:
         log_p: Per branch and scale (coarse to fine) log-probabilities; their first ``B_l`` items are labelled.
         target: One-hot ground truth ``[B_l, C, k, j, i]``.
         weights: ``w_l`` per scale.
+        voxels: Weight of each voxel ``[B_l, 1, k, j, i]``; all the same if not given.
     """
     n = len(target)
     if n == 0:
         return sum(branch[-1].sum() for branch in log_p) * 0.0
     terms = [
-        weight * overlap_loss(scale[:n], at_scale(target, scale))
+        weight * overlap_loss(scale[:n], at_scale(target, scale), None if voxels is None else at_scale(voxels, scale))
         for branch in log_p
         for scale, weight in zip(branch, weights, strict=True)
     ]

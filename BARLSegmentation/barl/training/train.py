@@ -174,6 +174,7 @@ class TrainingRun:
         )
         self.amp = autocast_dtype(self.device) if self.plan.precision == "auto" else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
+        self.method.prepare(self.network)
         if resume:
             self._load_checkpoint()
 
@@ -188,7 +189,7 @@ class TrainingRun:
         return card.id
 
     def _load_checkpoint(self) -> None:
-        facts = load_checkpoint(self.folder, self.network, self.optimizer)
+        facts = load_checkpoint(self.folder, self.network, self.optimizer, self.method)
         self.iteration, self.seconds, self.history = facts["iteration"], facts["seconds"], facts["history"]
         self.parent = facts["parent"]
         self.scaler.load_state_dict(facts["scaler"])
@@ -202,7 +203,7 @@ class TrainingRun:
                 "parent": self.parent,
                 "scaler": self.scaler.state_dict(),
             }
-            save_checkpoint(self.folder, self.network, self.optimizer, facts)
+            save_checkpoint(self.folder, self.network, self.optimizer, self.method, facts)
 
     def _write_plan(self) -> None:
         if self.world.rank == 0:
@@ -287,6 +288,7 @@ class TrainingRun:
         if self.scaler.is_enabled() or math.isfinite(float(norm)):
             self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.method.after_step(self.network, self.iteration)
         return {name: value.detach() for name, value in losses.items()}
 
     def _validation_due(self) -> bool:

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cross Pseudo Supervision (Chen et al., CVPR 2021), as in SSL4MIS' 3D code.
+
+    L = mean over branches b of  L_sup + 0.1 ramp CE(z_b, argmax p_other)   on untouched patches
+
+Defaults from SSL4MIS: weight 0.1 with a ramp over 200 "epochs" of 150 iterations, that is over a whole run of 30,000.
+BARL with ``parts=["cps"]`` is another thing: Dice as well, weight 1, CutMix, exchanged views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from barl.losses.overlap import cross_entropy, hard_label, one_hot
+
+from .base import Batch, Method, ramp_up
+from .each_branch import SCALE_DECAY
+from .supervised import multi_scale_supervision, scale_weights
+
+
+class CrossPseudoSupervision(Method):
+    """Two networks teach each other by their hard labels."""
+
+    name = "cps"
+    title = "CPS"
+
+    @dataclass(frozen=True)
+    class Settings:
+        """Attributes: weight: of the cross term; ramp: its length as a share of all iterations."""
+
+        weight: float = 0.1
+        ramp: float = 1.0
+
+    def consistency_weight(self, iteration: int, total: int) -> float:
+        return self.settings.weight * ramp_up(iteration, self.settings.ramp * total)
+
+    def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
+        n = batch.n_labelled
+        outputs = [network.scales(view, branch) for branch, view in enumerate((batch.weak, batch.strong))]
+        log_p = [[z.float().log_softmax(1) for z in output.logits] for output in outputs]
+        n_scales, n_classes = len(log_p[0]), log_p[0][-1].shape[1]
+        supervised = multi_scale_supervision(
+            log_p, one_hot(batch.label, n_classes), scale_weights(n_scales, SCALE_DECAY)
+        )
+        losses = {"total": supervised, "supervised": supervised}
+        if n < len(batch.weak):
+            one, two = (branch[-1][n:] for branch in log_p)
+            pairs = ((one, two), (two, one))
+            cross = sum(0.5 * cross_entropy(a, one_hot(hard_label(b), n_classes)) for a, b in pairs)
+            losses["total"] = supervised + self.consistency_weight(iteration, total) * cross
+            losses["cross"] = cross
+        return losses

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What methods of one network share here: each branch is trained by the method, on its own, and all are averaged.
+
+So every method has the same two networks, sees the same two views and is tested as the same ensemble (and, in the
+column "first branch alone", as the single network it was published with). The supervised term is the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from barl.losses.overlap import one_hot
+from barl.networks.branches import BranchOutput
+from barl.networks.teacher import Teacher
+
+from .base import Batch, Method, ramp_up
+from .supervised import multi_scale_supervision, scale_weights
+
+SCALE_DECAY = 0.5
+"""Weight of each coarser scale relative to the next finer one, as of ``supervised``."""
+Term = tuple[str, float, Tensor]
+"""Name, weight and value of a part of the loss."""
+
+
+@dataclass
+class Step:
+    """One branch at one iteration.
+
+    Attributes:
+        network: The branches.
+        branch: Which of them learns.
+        x: Its view of the patches ``[B, C, k, j, i]``: weak for even branches, strong for odd ones.
+        label: Class indices ``[B_l, k, j, i]`` of the first ``n`` patches.
+        n: ``B_l``.
+        weight: Of the terms that need no outline, after the ramp.
+        progress: ``t / T`` in [0, 1).
+    """
+
+    network: torch.nn.Module
+    branch: int
+    x: Tensor
+    label: Tensor
+    n: int
+    weight: float
+    progress: float
+
+    def predict(self, x: Tensor) -> tuple[BranchOutput, list[Tensor]]:
+        """Everything the branch says about ``x``, and its log-probabilities per scale, coarse to fine."""
+        output = self.network.scales(x, self.branch)
+        return output, [z.float().log_softmax(1) for z in output.logits]
+
+    def supervised(self, log_p: list[Tensor], label: Tensor | None = None, voxels: Tensor | None = None) -> Term:
+        """The supervised term that all methods have: ``1/2 (CE + Dice)`` at every scale.
+
+        Args:
+            log_p: From ``predict``.
+            label: Other class indices than those of the outlined patches.
+            voxels: Weight of each voxel ``[B, 1, k, j, i]``; all the same if not given.
+        """
+        target = one_hot(self.label if label is None else label, log_p[-1].shape[1])
+        weights = scale_weights(len(log_p), SCALE_DECAY)
+        return "supervised", 1.0, multi_scale_supervision([log_p], target, weights, voxels)
+
+
+class EachBranch(Method):
+    """A method of one network: ``terms`` is all that a subclass writes.
+
+    ``Settings`` has ``weight``, of the terms that need no outline, and ``ramp``, the length of its sigmoid ramp as a
+    share of all iterations: the published lengths stand in iterations of much longer runs.
+    """
+
+    def terms(self, step: Step) -> Iterator[Term]:
+        """Name, weight and value of each part of one branch's loss, the first being ``step.supervised``."""
+        raise NotImplementedError
+
+    def consistency_weight(self, iteration: int, total: int) -> float:
+        return self.settings.weight * ramp_up(iteration, self.settings.ramp * total)
+
+    def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
+        weight = self.consistency_weight(iteration, total)
+        losses: dict[str, Tensor] = {}
+        sums = torch.zeros((), device=batch.weak.device)
+        share = 1.0 / network.n_branches
+        for branch in range(network.n_branches):
+            x = batch.strong if branch % 2 else batch.weak
+            step = Step(network, branch, x, batch.label, batch.n_labelled, weight, iteration / max(total, 1))
+            for name, factor, value in self.terms(step):
+                losses[name] = losses.get(name, 0.0) + share * value
+                sums = sums + share * factor * value
+        return {"total": sums, **losses}
+
+
+class WithTeacher(Method):
+    """A method that keeps a moving average of its network; ``Settings`` has its ``decay``."""
+
+    def prepare(self, network: torch.nn.Module) -> None:
+        self.kept["teacher"] = Teacher(network, self.settings.decay)
+
+    def after_step(self, network: torch.nn.Module, iteration: int) -> None:
+        self.teacher.follow(network, iteration)
+
+    @property
+    def teacher(self) -> Teacher:
+        return self.kept["teacher"]

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copy and paste between patches: boxes of one patch, with what is known of it, at the same place in another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from barl.images.components import components
+
+
+def random_box(size: Sequence[int], share: float, rng: np.random.Generator | None = None) -> tuple[slice, ...]:
+    """A box of ``share`` of each edge of ``size``, anywhere inside; drawn with torch's random numbers by default."""
+    rng = rng or np.random.default_rng(int(torch.randint(2**31, ())))
+    edges = [max(int(edge * share), 1) for edge in size]
+    starts = [int(rng.integers(edge - box + 1)) for edge, box in zip(size, edges, strict=True)]
+    return tuple(slice(start, start + box) for start, box in zip(starts, edges, strict=True))
+
+
+def exchange(values: Tensor, n: int, box: tuple[slice, ...]) -> Tensor:
+    """Bidirectional copy-paste (Bai et al., CVPR 2023) between the first ``n`` items and the others.
+
+    Each outlined item gets the box of an untouched one and the other way round, at the same place. Nothing changes if
+    one kind is missing.
+
+    Args:
+        values: ``[B, ..., k, j, i]``: scans, class indices, or a map of which voxels are outlined.
+        n: Outlined items, which come first.
+        box: From ``random_box``.
+    """
+    outlined, untouched = values[:n], values[n:]
+    mixed = values.clone()
+    if len(outlined) and len(untouched):
+        inside = (..., *box)
+        for item in range(len(values)):
+            partner = untouched[item % len(untouched)] if item < n else outlined[(item - n) % n]
+            mixed[item][inside] = partner[inside]
+    return mixed
+
+
+def paste_in_turn(values: Tensor, box: tuple[slice, ...]) -> Tensor:
+    """Each item gets the box of the item before it."""
+    mixed = values.clone()
+    inside = (..., *box)
+    mixed[inside] = values.roll(1, 0)[inside]
+    return mixed
+
+
+def largest_pieces(classes: Tensor) -> Tensor:
+    """Class indices ``[B, k, j, i]`` with only the largest connected piece of each foreground class of each item."""
+    kept = np.zeros(tuple(classes.shape), np.int64)
+    for item, scan in zip(kept, classes.cpu().numpy(), strict=True):
+        for value in np.unique(scan[scan > 0]):
+            numbers, count = components(scan == value)
+            sizes = np.bincount(numbers.ravel(), minlength=count + 1)
+            item[numbers == 1 + int(np.argmax(sizes[1:]))] = value
+    return torch.from_numpy(kept).to(classes.device)
