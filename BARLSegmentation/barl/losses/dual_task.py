@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DBiSL's terms between the two tasks: cross-task supervision and bidirectional consistency.
+
+Both are named in the paper (arXiv 2602.09378); their equations are not public, these are reconstructions. ``Y`` and
+``R`` are a decoder's probabilities and signed distance maps, ``y`` and ``D`` the outline and its exact maps:
+
+    L_cross = 1/2 [CE + Dice](T_r2s(R), y) + mean (T_s2r(Y) - D)^2     each task is taught through the other
+    L_con   = mean (Y - T_r2s(R))^2 + mean (R - T_s2r(Y))^2            on all patches, gradient on both sides
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .consistency import squared_difference
+from .overlap import overlap_loss
+
+
+def cross_task_supervision(log_p_of_r: Tensor, r_of_p: Tensor, truth: Tensor, distances: Tensor) -> Tensor:
+    """``L_cross`` of one decoder on outlined patches.
+
+    Args:
+        log_p_of_r: ``log T_r2s(R)``.
+        r_of_p: ``T_s2r(Y)``.
+        truth: One-hot outlines.
+        distances: Exact maps of the outlines.
+    """
+    return overlap_loss(log_p_of_r, truth) + squared_difference(r_of_p, distances)
+
+
+def bidirectional_consistency(p: Tensor, r: Tensor, p_of_r: Tensor, r_of_p: Tensor, detach: bool = False) -> Tensor:
+    """``L_con`` of one decoder.
+
+    Args:
+        p: ``Y``.
+        r: ``R``.
+        p_of_r: ``T_r2s(R)``.
+        r_of_p: ``T_s2r(Y)``.
+        detach: Take the transformed side for given, so that each task learns from the other in its own terms only.
+    """
+    if detach:
+        p_of_r, r_of_p = p_of_r.detach(), r_of_p.detach()
+    return squared_difference(p, p_of_r) + squared_difference(r, r_of_p)
