@@ -93,6 +93,34 @@ def test_saved_model_comes_back_equal(folder, card, network):
         assert torch.equal(again(x, branch), network(x, branch))
 
 
+def test_networks_of_every_shape_come_back_equal(tmp_path, card):
+    shared = replace(SPEC, n_branches=3, shared_encoder=True, upsampling=("deconv", "linear", "nearest"))
+    two_tasks = replace(SPEC, tasks=("segmentation", "distance"), dropout=0.5, steepness=12.5)
+    for name, spec in {"shared": shared, "tasks": two_tasks, "one": replace(SPEC, n_branches=1)}.items():
+        network = build_network(spec, seed=0).eval()
+        disk.save_model(tmp_path / name, replace(card, network=spec.to_json()), network.state_dict())
+        _, again = disk.load_model(tmp_path / name)
+        assert again.spec == spec
+        x = torch.randn(1, 2, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+        for branch in range(spec.n_branches):
+            assert torch.equal(again(x, branch), network(x, branch))
+
+
+def test_a_card_of_the_first_release_is_read(folder, network):
+    """Its network has none of the later fields, and neither has one that needs none of them."""
+    fields = ("in_channels", "n_classes", "widths", "strides", "kernels", "n_scales", "n_branches")
+    fields += ("upsampling", "residual", "feature_level", "projector")
+    first = {name: json.loads(json.dumps(getattr(SPEC, name))) for name in fields}
+    assert json.loads((folder / disk.CARD_FILE).read_text("utf-8"))["network"] == first
+    edit(folder, network=first)
+    _, again = disk.load_model(folder)
+    assert again.spec == SPEC
+    x = torch.randn(1, 2, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again(x), network(x))
+    edit(folder, network={**first, "tasks": ["art"]})
+    assert "network.tasks" in refusal(disk.load_model, folder)
+
+
 def test_half_precision_weights_take_half_the_room_and_load_as_float32(tmp_path, folder, card, network):
     disk.save_model(tmp_path / "half", card, network.state_dict(), dtype=torch.float16)
     full, half = ((place / disk.WEIGHTS_FILE).stat().st_size for place in (folder, tmp_path / "half"))

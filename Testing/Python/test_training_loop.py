@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from barl import methods
 from barl.errors import DeviceError, InputError, ModelError
 from barl.images.fingerprint import fingerprint_case
 from barl.images.reading import read_channels
@@ -256,10 +257,11 @@ if world.rank == 0:
 """
 
 
-@pytest.mark.parametrize("method", ["barl", "supervised"])
+@pytest.mark.parametrize("method", ["barl", "supervised", "dbisl"])
 def test_two_processes_give_the_gradients_of_one(a_study, a_plan, tmp_path, method):
     settings = {"lesion_min_voxels": 1} if method == "barl" else {}
-    plan = dataclasses.replace(a_plan, method=method, settings=settings)
+    network = dataclasses.replace(a_plan.network, **methods.get(method)(settings).network_options())
+    plan = dataclasses.replace(a_plan, method=method, settings=settings, network=network)
     cache_cases(a_study, plan, tmp_path / "cache")
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_json()))
     (tmp_path / "cases.json").write_text(json.dumps([dataclasses.asdict(c) for c in a_study], default=str))
