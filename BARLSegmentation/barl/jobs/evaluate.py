@@ -22,6 +22,7 @@ from barl.jobs.choice import choose_model
 from barl.jobs.predict import WarmPredictors
 from barl.models.disk import check_channels, load_card
 from barl.progress import Progress, silent
+from barl.project.records import Case
 from barl.project.store import Project
 
 #: Calibration looks at this many voxels (in each direction) around what is or should be outlined: the rest is easy and
@@ -30,10 +31,26 @@ _MARGIN = 5
 _VOXELS_PER_CASE = 50_000
 
 
+def held_out_cases(project: Project) -> list[Case]:
+    """The held-out cases with an accepted outline.
+
+    Raises:
+        InputError: There is none.
+    """
+    cases = [case for case in project.cases("accepted") if case.held_out]
+    if not cases:
+        raise InputError(
+            "No held-out case has an accepted outline.",
+            "Hold out one or two outlined cases; a model must not be judged by what it has learned from.",
+        )
+    return cases
+
+
 def evaluate_model(
     project: Project,
     model: str | Path | None = None,
     *,
+    cases: Sequence[Case] | None = None,
     device: str = "auto",
     progress: Progress = silent,
     warm: WarmPredictors | None = None,
@@ -43,6 +60,7 @@ def evaluate_model(
     Args:
         project: May be open for reading only; nothing is stored.
         model: Id or folder; by default the current model.
+        cases: Those to evaluate on, outlined; by default ``held_out_cases``.
         device: As for ``choose_device``.
         progress: Told after every window.
         warm: Loaded predictors to use and to add to.
@@ -57,12 +75,7 @@ def evaluate_model(
         BarlError: Of model or device.
     """
     folder, model_id = choose_model(project, model)
-    cases = [case for case in project.cases("accepted") if case.held_out]
-    if not cases:
-        raise InputError(
-            "No held-out case has an accepted outline.",
-            "Hold out one or two outlined cases; a model must not be judged by what it has learned from.",
-        )
+    cases = held_out_cases(project) if cases is None else cases
     card = load_card(folder)
     check_channels(card, [channel.name for channel in project.channels])
     progress("loading", 0.0, "")
@@ -72,7 +85,8 @@ def evaluate_model(
     for number, case in enumerate(cases):
 
         def told(stage: str, fraction: float, message: str = "", number: int = number, name: str = case.name) -> None:
-            progress("evaluating", (number + (fraction if stage == "predicting" else 0)) / len(cases), name)
+            done = {"predicting": fraction, "restoring": 1.0}.get(stage, 0.0)
+            progress("evaluating", (number + done) / len(cases), name)
 
         channels = read_channels(project.image_paths(case.id))
         grid = Grid.of(channels[0])

@@ -4,6 +4,7 @@
 The project's database says which process trains. ``runs/<run>/`` holds, beside what the training itself writes:
     events.jsonl   what happened, one JSON object a line, appended
     stop           exists once somebody has asked the training to save and end
+    finish         exists once somebody has asked it to make a model of what it has learned so far
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def claim(project: Project, run_id: str) -> None:
                 )
             if run.state == "finished":
                 raise ProjectError(f"{run_id} is finished.", "Start a new training; it begins with the current model.")
-            RunFolder(folder).clear_stop()
+            RunFolder(folder).clear_stop()  # not "finish": a paused run is finished by training it on with that wish
             project.update_run(run_id, "running")
     except Timeout:
         raise ProjectError(f"Another program is just starting {run_id}.", "Attach to it.") from None
@@ -86,16 +87,21 @@ class RunFolder:
         self.folder = Path(folder)
         self.events_path = self.folder / "events.jsonl"
         self._stop_path = self.folder / "stop"
+        self._finish_path = self.folder / "finish"
 
     def ask_to_stop(self) -> None:
         """Have the training write a checkpoint and end; it looks once every iteration."""
-        try:
-            self._stop_path.touch()
-        except OSError as error:
-            raise storage_error(error, self._stop_path) from error
+        _touch(self._stop_path)
+
+    def ask_to_finish(self) -> None:
+        """Have the training end now as if its budget were used up, with a model; it looks after every iteration."""
+        _touch(self._finish_path)
 
     def stop_asked(self) -> bool:
         return self._stop_path.exists()
+
+    def finish_asked(self) -> bool:
+        return self._finish_path.exists()
 
     def clear_stop(self) -> None:
         self._stop_path.unlink(missing_ok=True)
@@ -132,3 +138,10 @@ class RunFolder:
                 if isinstance(event, dict):
                     found.append(event)
         return found, offset + end
+
+
+def _touch(path: Path) -> None:
+    try:
+        path.touch()
+    except OSError as error:
+        raise storage_error(error, path) from error

@@ -239,6 +239,7 @@ def _train(project: Project, run: RunRow, folder: RunFolder, tell: OnEvent) -> T
         resume=(run.folder / CHECKPOINT).exists(),  # killed before the first one: from the start, which is as exact
         on_event=tell,
         should_stop=folder.stop_asked,
+        should_finish=folder.finish_asked,
     )
 
 

@@ -107,6 +107,10 @@ class Barl(Method):
                 raise InputError(f"BARL has no part {unknown[0]!r}.", f"Its parts are: {', '.join(PARTS)}.")
             object.__setattr__(self, "parts", tuple(self.parts))
 
+    def consistency_weight(self, iteration: int, total: int) -> float:
+        """``lambda(t)``; ``mu(t)`` follows the same ramp."""
+        return self.settings.lambda_max * ramp_up(iteration, self.settings.ramp * total)
+
     def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         s = self.settings
         n = batch.n_labelled
@@ -121,7 +125,7 @@ class Barl(Method):
         truth = one_hot(batch.label, n_classes)
 
         losses = {"supervised": multi_scale_supervision(log_p, truth, weights)}
-        label_space = s.lambda_max * ramp_up(iteration, s.ramp * total)
+        label_space = self.consistency_weight(iteration, total)
         feature_space = s.mu_max * ramp_up(iteration, s.ramp * total)
         parts = {part: label_space for part in ("cps", "dpr", "pcbc") if part in s.parts}
         if n < len(batch.weak):

@@ -77,6 +77,7 @@ def train(
     cache: Path | None = None,
     on_event: Callable[[dict[str, Any]], None] = _ignore,
     should_stop: Callable[[], bool] = lambda: False,
+    should_finish: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Train a model.
 
@@ -90,6 +91,7 @@ def train(
         cache: Where prepared cases are kept, ``folder/cache`` by default.
         on_event: Gets ``progress`` and ``log`` events (see ``docs/worker-protocol.md``).
         should_stop: Asked at every step; true ends the run after a checkpoint.
+        should_finish: Asked after every step; true ends the run there as if its budget were used up.
 
     Raises:
         InputError: No outlined case, or a case that cannot be used.
@@ -120,7 +122,8 @@ def train(
         raise InputError("All outlined cases are empty.", "Outline a structure, accept the case, then train.")
     while True:
         try:
-            return TrainingRun(plan, cached, folder, target, world, emit, should_stop).go(warm_start, resume)
+            attempt = TrainingRun(plan, cached, folder, target, world, emit, should_stop, should_finish)
+            return attempt.go(warm_start, resume)
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
@@ -142,6 +145,7 @@ class TrainingRun:
     world: World
     emit: Callable[[dict[str, Any]], None] = _ignore
     should_stop: Callable[[], bool] = lambda: False
+    should_finish: Callable[[], bool] = lambda: False
     iteration: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -232,6 +236,9 @@ class TrainingRun:
                 batches, timed = self.batches(self.plan.iterations), False
             if self.world.agree(self.should_stop()):
                 return True
+            if self.iteration and self.world.agree(self.should_finish()):
+                self.emit({"event": "log", "message": f"Finished early, after {self.iteration} iterations."})
+                return False
             losses = self.step(next(batches))
             self.iteration += 1
             now = time.monotonic()
@@ -310,6 +317,8 @@ class TrainingRun:
         self, losses: dict[str, torch.Tensor], seconds_a_step: float, values: dict[str, float] | None = None
     ) -> None:
         numbers = {name: round(float(value), 5) for name, value in losses.items()}
+        if losses and (weight := self.method.consistency_weight(self.iteration, self.plan.iterations)) is not None:
+            numbers["consistency_weight"] = round(weight, 5)
         self.emit(
             {
                 "event": "progress",

@@ -96,6 +96,21 @@ def stop(project: Project, run_id: str | None = None) -> RunRow:
     return run
 
 
+def finish(project: Project, run_id: str | None = None) -> RunRow:
+    """Have a run end as if its budget were used up, with a model of what it has learned so far.
+
+    A paused or interrupted one is started for that.
+
+    Raises:
+        ProjectError: It is finished, or its process ended at once.
+    """
+    run = choose_run(project, run_id)
+    if run.state == "finished":
+        raise ProjectError(f"{run.id} is finished already.", "Start a new training; it begins with the current model.")
+    RunFolder(run.folder).ask_to_finish()
+    return run if run.state == "running" else start(project, run.id)
+
+
 def cancel(project: Project, run_id: str | None = None) -> RunRow:
     """End a run and all its processes within 2 s; its last checkpoint stays and it can be resumed from there.
 

@@ -31,12 +31,14 @@ def handlers() -> dict[str, Handler]:
         "evaluate": Handler(worker.evaluate),
         "add_cases": Handler(worker.add_cases, quick=True),
         "measure_agreement": Handler(worker.measure_agreement, quick=True),
+        "compare": Handler(worker.compare),
         "plan": Handler(worker.plan),
         "start_training": Handler(worker.start_training),
         "resume_training": Handler(worker.resume_training),
         "runs": Handler(worker.runs, quick=True),
         "attach": Handler(worker.attach, quick=True),
         "stop_training": Handler(worker.stop_training, quick=True),
+        "finish_training": Handler(worker.finish_training, quick=True),
         "cancel_training": Handler(worker.cancel_training, quick=True),
     }
 
@@ -56,8 +58,10 @@ class Worker:
         return self._predictors
 
     def hello(self, context: Context) -> dict:
-        """Versions and devices."""
+        """Versions, devices and methods."""
         import torch
+
+        from barl import methods
 
         return {
             "protocol": VERSION,
@@ -65,6 +69,10 @@ class Worker:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "devices": _devices(),
+            "methods": [
+                {"name": name, "title": method.title, "uses_unlabelled": method.uses_unlabelled}
+                for name, method in methods.available().items()
+            ],
             "pid": os.getpid(),
         }
 
@@ -150,6 +158,21 @@ class Worker:
         with Project.open(project, read_only=True) as opened:
             return evaluate_model(opened, model, device=device, progress=context.progress, warm=self._warm)
 
+    def compare(
+        self,
+        context: Context,
+        *,
+        project: str,
+        model: str,
+        reference: str | None = None,
+        device: str = "auto",
+    ) -> dict:
+        """Measure two models on the same held-out cases."""
+        from barl.jobs.compare import compare_models
+
+        with Project.open(project, read_only=True) as opened:
+            return compare_models(opened, model, reference, device=device, progress=context.progress, warm=self._warm)
+
     def add_cases(self, context: Context, *, project: str, cases: list) -> dict:
         """Copy scans into a project; those that cannot be used are told and keep no other waiting."""
         with Project.open(project) as opened:
@@ -205,6 +228,11 @@ class Worker:
         """Have a run save a checkpoint and end."""
         with Project.open(project) as opened:
             return _run_json(detached.stop(opened, run))
+
+    def finish_training(self, context: Context, *, project: str, run: str | None = None) -> dict:
+        """Have a run end with a model of what it has learned so far."""
+        with Project.open(project) as opened:
+            return _run_json(detached.finish(opened, run))
 
     def cancel_training(self, context: Context, *, project: str, run: str | None = None) -> dict:
         """End a run and all its processes at once."""

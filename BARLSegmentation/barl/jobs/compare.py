@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a new model is better than the current one, on cases from which neither has learned."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from barl.errors import InputError, ProjectError
+from barl.evaluation.statistics import PairedTest, holm, paired_test, summarise
+from barl.jobs.choice import choose_model
+from barl.jobs.evaluate import evaluate_model, held_out_cases
+from barl.jobs.predict import WarmPredictors
+from barl.progress import Progress, silent
+from barl.project.store import Project
+
+#: With fewer pairs even a difference of the same sign everywhere has p >= 2/2^5 = 0.06.
+PAIRS_FOR_A_TEST = 6
+SIGNIFICANT = 0.05
+
+
+def compare_models(
+    project: Project,
+    model: str | Path,
+    reference: str | Path | None = None,
+    *,
+    device: str = "auto",
+    progress: Progress = silent,
+    warm: WarmPredictors | None = None,
+) -> dict[str, Any]:
+    """Evaluate two models on the same held-out cases and test the difference of their Dice.
+
+    A case that was held out only after one of the models, or one it was trained on from, had learned its outline is
+    left out, and that is told.
+
+    Args:
+        project: May be open for reading only; nothing is stored.
+        model: Id or folder of the model in question.
+        reference: Id or folder of the one to beat; by default the current model.
+        device: As for ``choose_device``.
+        progress: Told after every window.
+        warm: Loaded predictors to use and to add to.
+
+    Returns:
+        ``model`` and ``reference``: what ``evaluate_model`` returns; ``cases``: per case its name and its Dice (mean
+        over the labels) with ``model`` and ``reference``; ``test``: Wilcoxon's signed-rank test of these as ``p``,
+        ``median_difference`` (model - reference) and ``n``; ``labels``: the same per label value, ``p`` by Holm's
+        correction for the number of labels; ``words``: the outcome as a sentence; ``notes``.
+
+    Raises:
+        InputError: Both are the same model, or there is no case to compare them on.
+        BarlError: Of a model or the device.
+    """
+    chosen = [choose_model(project, wanted) for wanted in (model, reference)]
+    if chosen[0][0] == chosen[1][0]:
+        raise InputError("A model cannot be compared with itself.", "Name two models.")
+    held_out = held_out_cases(project)
+    learned = set().union(*(_learned_from(project, model_id) for _, model_id in chosen))
+    cases = [case for case in held_out if case.id not in learned]
+    left_out = [case.name for case in held_out if case.id in learned]
+    if not cases:
+        raise InputError(
+            "One of the models has learned from every case that is held out now.",
+            "Hold out a case whose outline was never used, then compare again.",
+        )
+    warm = warm or WarmPredictors()
+    results = []
+    for half, (folder, _) in enumerate(chosen):
+
+        def told(stage: str, fraction: float, message: str = "", half: int = half) -> None:
+            progress("comparing", (half + (fraction if stage == "evaluating" else 0.0)) / 2, message)
+
+        results.append(evaluate_model(project, folder, cases=cases, device=device, progress=told, warm=warm))
+    for result, (folder, model_id) in zip(results, chosen, strict=True):
+        result["model"] = model_id or str(folder)
+
+    values = [str(value) for value in project.values]
+    means = [[summarise(_dice(row, values)).mean for row in result["cases"]] for result in results]
+    label_tests = [
+        paired_test(*([*(_dice(row, [value])[0] for row in result["cases"])] for result in results)) for value in values
+    ]
+    adjusted = holm([test.p for test in label_tests])
+    test = paired_test(*means)
+    return {
+        "model": results[0],
+        "reference": results[1],
+        "cases": [
+            {"case": case.id, "name": case.name, "model": first, "reference": second}
+            for case, first, second in zip(cases, *means, strict=True)
+        ],
+        "test": asdict(test),
+        "labels": {
+            value: {**asdict(found), "p": p} for value, found, p in zip(values, label_tests, adjusted, strict=True)
+        },
+        "words": in_words(summarise(means[0]).mean, summarise(means[1]).mean, test),
+        "notes": [f"Left out, because one of the models has learned from it: {name}." for name in left_out],
+    }
+
+
+def in_words(dice: float, reference: float, test: PairedTest) -> str:
+    """The outcome as one or two sentences that promise no more than the number of cases allows."""
+    count = "the only held-out case" if test.n == 1 else f"{test.n} held-out cases"
+    if not test.n:
+        return "The held-out cases show none of the labels: the models cannot be compared on them."
+    outcome = f"On {count} the mean Dice is {dice:.3f}, with the current model {reference:.3f}"
+    if test.n < PAIRS_FOR_A_TEST:
+        return f"{outcome}. So few cases cannot tell a difference from chance: hold out {PAIRS_FOR_A_TEST} or more."
+    p = "p < 0.001" if test.p < 0.001 else f"p = {test.p:.3f}"
+    outcome += f" (median difference {test.median_difference:+.3f}, Wilcoxon signed-rank test, {p})"
+    if test.p >= SIGNIFICANT:
+        return f"{outcome}. The difference may be chance."
+    return f"{outcome}. The new model is {'better' if test.median_difference > 0 else 'worse'} beyond chance."
+
+
+def _dice(row: dict[str, Any], values: list[str]) -> list[float]:
+    return [row["labels"][value]["dice"] for value in values]
+
+
+def _learned_from(project: Project, model_id: str | None) -> set[str]:
+    """The cases whose outlines a model of the project, or one that it was trained on from, has learned."""
+    known = {model.id: model for model in project.models()}
+    found: set[str] = set()
+    while model_id in known:
+        model = known.pop(model_id)  # popped: a circle in a damaged database must not hold us
+        try:
+            cases = project.run(model.summary["run"]).plan["run"]["cases"]
+        except (KeyError, ProjectError):  # not trained here: nobody knows
+            cases = []
+        found |= {case["id"] for case in cases if case["revision"] is not None and not case["held_out"]}
+        model_id = model.parent
+    return found

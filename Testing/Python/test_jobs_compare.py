@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A new model against the current one: which cases count, what the numbers say, and in which words."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from barl.errors import InputError, ProjectError
+from barl.evaluation.statistics import paired_test
+from barl.jobs.compare import compare_models, in_words
+from barl.jobs.evaluate import evaluate_model
+from barl.jobs.runs import RunFolder
+from barl.jobs.train import TrainingOptions, prepare_run, run_training
+from barl.project.labels import Channel, Label
+from barl.project.store import Project
+from barl.worker import detached
+from barl.worker.client import WorkerProcess
+
+TINY = {"widths": [4, 8], "patch": [16, 16, 16], "loader_workers": 0, "validations": 0}
+
+
+def ball(seed: int) -> tuple[sitk.Image, sitk.Image]:
+    rng = np.random.default_rng(seed)
+    center = rng.uniform(8, 12, 3)
+    mask = sum((axis - c) ** 2 for axis, c in zip(np.indices((20, 22, 24)), center, strict=True)) < 25
+    scan = (100 * mask + rng.normal(0, 10, mask.shape)).astype(np.float32)
+    return sitk.GetImageFromArray(scan), sitk.GetImageFromArray(mask.astype(np.uint8))
+
+
+def train(folder: Path, iterations: int, **options) -> str:
+    with Project.open(folder) as project:
+        run = prepare_run(
+            project, TrainingOptions(iterations=iterations, device="cpu", overrides=dict(TINY), **options)
+        )
+    return run_training(folder, run.id).model_id
+
+
+@pytest.fixture(scope="module")
+def two_models(tmp_path_factory) -> Path:
+    """The current model has learned for 2 steps, the one trained on from it for 40; 2 of 6 cases are held out."""
+    folder = tmp_path_factory.mktemp("compare") / "project"
+    with Project.create(folder, "balls", [Label(3, "ball")], [Channel("image")]) as project:
+        for number in range(6):
+            image, label = ball(number)
+            label *= 3
+            project.add_case(f"case {number}", [image], label=label if number < 5 else None, held_out=number in (3, 4))
+    assert train(folder, 2, method="supervised") == "model_0001"
+    assert train(folder, 40, method="supervised") == "model_0002"
+    return folder
+
+
+@pytest.fixture
+def copy(two_models, tmp_path) -> Path:
+    return Path(shutil.copytree(two_models, tmp_path / "copy"))
+
+
+def test_the_figures_are_those_of_either_model_alone(two_models):
+    stages = []
+    with Project.open(two_models, read_only=True) as project:
+        result = compare_models(
+            project, "model_0002", device="cpu", progress=lambda stage, fraction, *_: stages.append((stage, fraction))
+        )
+        alone = {name: evaluate_model(project, name, device="cpu") for name in ("model_0001", "model_0002")}
+    assert (result["model"]["model"], result["reference"]["model"]) == ("model_0002", "model_0001")
+    for side, name in (("model", "model_0002"), ("reference", "model_0001")):
+        assert result[side]["mean"]["dice"] == alone[name]["mean"]["dice"]
+        expected = [row["labels"]["3"]["dice"] for row in alone[name]["cases"]]
+        assert [row[side] for row in result["cases"]] == expected
+    assert [row["name"] for row in result["cases"]] == ["case 3", "case 4"]
+    differences = [row["model"] - row["reference"] for row in result["cases"]]
+    assert result["test"]["n"] == 2 and result["test"]["median_difference"] == pytest.approx(np.median(differences))
+    assert result["labels"]["3"] == result["test"]  # one label: nothing to correct for
+    assert "cannot tell a difference from chance" in result["words"]
+    fractions = [fraction for _, fraction in stages]
+    assert {stage for stage, _ in stages} == {"comparing"} and fractions == sorted(fractions) and fractions[-1] == 1
+
+
+def test_a_case_that_a_model_has_learned_from_does_not_count(copy):
+    with Project.open(copy) as project:
+        project.set_held_out("case 0", True)
+        result = compare_models(project, "model_0002", "model_0001", device="cpu")
+        assert [row["name"] for row in result["cases"]] == ["case 3", "case 4"]
+        assert result["notes"] == ["Left out, because one of the models has learned from it: case 0."]
+        for name in ("case 3", "case 4"):
+            project.set_held_out(name, False)
+        with pytest.raises(InputError, match="has learned from every case"):
+            compare_models(project, "model_0002", device="cpu")
+        project.set_held_out("case 0", False)
+        with pytest.raises(InputError, match="No held-out case"):
+            compare_models(project, "model_0002", device="cpu")
+        with pytest.raises(InputError, match="with itself"):
+            compare_models(project, "model_0001", device="cpu")
+
+
+def test_what_the_parents_have_learned_counts_as_well(copy):
+    """Learned by the first model, held out before the second one was trained on from it."""
+    with Project.open(copy) as project:
+        project.set_held_out("case 1", True)
+    third = train(copy, 2, method="supervised")
+    with Project.open(copy) as project:
+        assert project.model(third).parent == "model_0001"
+        result = compare_models(project, third, device="cpu")
+    assert "case 1" in result["notes"][0] and "case 1" not in [row["name"] for row in result["cases"]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ([0.9], [0.8], "On the only held-out case the mean Dice is 0.900, with the current model 0.800. So few"),
+        ([0.9] * 5, [0.8] * 5, "cannot tell a difference from chance"),
+        ([0.9, 0.91, 0.92, 0.93, 0.94, 0.95], [0.8] * 6, "p = 0.031). The new model is better beyond chance."),
+        ([0.7, 0.71, 0.72, 0.73, 0.74, 0.75], [0.8] * 6, "The new model is worse beyond chance."),
+        ([0.9, 0.7, 0.9, 0.7, 0.9, 0.7], [0.8] * 6, "The difference may be chance."),
+        ([float("nan")], [0.8], "show none of the labels"),
+    ],
+)
+def test_the_words_promise_no_more_than_the_cases_allow(first, second, expected):
+    assert expected in in_words(float(np.mean(first)), float(np.mean(second)), paired_test(first, second))
+
+
+def test_worker_compares_names_its_methods_and_finishes_a_run_early(copy):
+    with WorkerProcess(stderr=subprocess.DEVNULL) as worker:
+        methods = {method["name"]: method for method in worker.call("hello", timeout=60)["methods"]}
+        assert methods["barl"]["uses_unlabelled"] and not methods["supervised"]["uses_unlabelled"]
+        result = worker.call("compare", timeout=60, project=str(copy), model="model_0002", device="cpu")
+        assert result["test"]["n"] == 2 and result["words"]
+
+        options = {"iterations": 100_000, "device": "cpu", "overrides": TINY}
+        run = worker.call("start_training", timeout=120, project=str(copy), options=options)["run"]
+        events = RunFolder(copy / "runs" / run)
+
+        def steps() -> list[dict]:
+            values = [event.get("values", {}) for event in events.events()[0]]
+            return [entry for entry in values if "total" in entry]
+
+        wait(lambda: steps())
+        assert 0 <= steps()[0]["consistency_weight"] <= 1
+        assert worker.call("finish_training", timeout=10, project=str(copy))["run"] == run
+        with Project.open(copy, read_only=True) as project:
+            wait(lambda: project.run(run).state == "finished")
+            model = project.model(project.run(run).model_id)
+            assert 0 < model.summary["iterations"] < 100_000 and model.summary["metrics"]["mean_dice"] is not None
+            assert not model.is_current
+
+
+def test_a_paused_run_is_finished_by_going_on_for_a_moment(copy):
+    with Project.open(copy) as project:
+        run = prepare_run(project, TrainingOptions(iterations=100_000, device="cpu", overrides=dict(TINY)))
+        seen = []
+
+        def stop_soon(event):
+            seen.append(event)
+            if "total" in event.get("values", {}):
+                RunFolder(run.folder).ask_to_stop()
+
+        assert run_training(copy, run.id, on_event=stop_soon).state == "stopped"
+        detached.finish(project, run.id)
+        wait(lambda: project.run(run.id).state == "finished")
+        with pytest.raises(ProjectError, match="finished already"):
+            detached.finish(project, run.id)
+        steps = [event["values"]["iteration"] for event in seen if "total" in event.get("values", {})]
+        assert project.model(project.run(run.id).model_id).summary["iterations"] >= steps[-1]
+
+
+def wait(condition, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.05)
