@@ -57,9 +57,11 @@ def _trampoline(function, limit: int, adapt):
 
 def _signalsOf(obj) -> list[QtCore.QMetaMethod]:
     """Signals of the C++ part of `obj`: those that a Python subclass defines do not take part in connect('sig()')."""
-    meta = obj.metaObject()
-    end = calls.cppClass(type(obj)).staticMetaObject.methodCount()
-    return [m for i in range(end) if (m := meta.method(i)).methodType() == _SIGNAL]
+    meta = own = obj.metaObject()
+    # Not staticMetaObject: of a class written in Python it is a wrapper that dies when Qt extends the meta object.
+    while own.superClass() is not None and own.className() != calls.cppClass(type(obj)).__name__:
+        own = own.superClass()
+    return [m for i in range(own.methodCount()) if (m := meta.method(i)).methodType() == _SIGNAL]
 
 
 def _text(method) -> str:
