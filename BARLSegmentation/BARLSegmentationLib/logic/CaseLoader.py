@@ -19,6 +19,10 @@ ROLE_ATTRIBUTE = "BARL.Role"  # image, label, uncertainty, attention or roi
 CHANNEL_ATTRIBUTE = "BARL.Channel"  # name of an image's channel
 REVISION_ATTRIBUTE = "BARL.Revision"  # id of the revision a segmentation or an uncertainty map was made from
 
+# Slicer's names of the lists that come with it; codes that are in neither are shown with their own meaning.
+_TERMINOLOGY = "Segmentation category and type - DICOM master list"
+_ANATOMIC_REGIONS = "Anatomic codes - DICOM master list"
+
 
 @dataclass(frozen=True)
 class LoadedCase:
@@ -112,11 +116,19 @@ class CaseLoader:
         """A label map from a file as segments with the names, colors, values and terminology of a label table."""
         labelmap = self._read(path, name, self.volumesLogic.SingleFile | self.volumesLogic.LabelMap)
         labelmap.GetDisplayNode().SetAndObserveColorNodeID(self._colorTable(labels).GetID())
+        node = self.emptySegmentation(name, [], volume, attributes)
+        self.segmentationsLogic.ImportLabelmapToSegmentationNode(labelmap, node)
+        self.scene.RemoveNode(labelmap)
+        self._completeSegments(node.GetSegmentation(), labels)
+        return node
+
+    def emptySegmentation(
+        self, name: str, labels: list[Label], volume, attributes: dict[str, str]
+    ) -> slicer.vtkMRMLSegmentationNode:
+        """Segments of a label table with nothing in them, to draw on a scan."""
         node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
         node.CreateDefaultDisplayNodes()
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-        self.segmentationsLogic.ImportLabelmapToSegmentationNode(labelmap, node)
-        self.scene.RemoveNode(labelmap)
         self._completeSegments(node.GetSegmentation(), labels)
         return _marked(node, attributes)
 
@@ -169,7 +181,9 @@ def terminologyEntry(terminology) -> str:
     codes = [terminology.category, terminology.type, terminology.modifier]
     # Slicer's own function takes value, scheme, meaning; it writes scheme, value, meaning.
     parts = [part for code in codes for part in ((code.value, code.scheme, code.meaning) if code else ("", "", ""))]
-    return slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry("BARL", *parts, "", *[""] * 6)
+    return slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(
+        _TERMINOLOGY, *parts, _ANATOMIC_REGIONS, *[""] * 6
+    )
 
 
 def _marked(node, attributes: dict[str, str]):

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import slicer
+
+OVERLAY_COLORS_ROLE = "uncertainty colors"
+_SHIPPED = ("Iron", "Warm1", "PET-Heat", "Cool1", "Inferno", "Plasma", "Viridis")  # by name; those the scene has
+# Red, green, blue from sure to unsure. Each step is lighter than the one before, so that the order also shows to
+# somebody who cannot tell the hues apart; none is gray, so that it shows on a scan.
+_ANCHORS = ((0.29, 0.09, 0.57), (0.62, 0.12, 0.60), (0.88, 0.28, 0.42), (0.98, 0.56, 0.22), (1.0, 0.93, 0.36))
+
+
+class Overlay:
+    """The uncertainty in color over the scan: the foreground of the slice views, transparent below a threshold.
+
+    Args:
+        scene: Where the nodes are.
+    """
+
+    def __init__(self, scene=None) -> None:
+        self.scene = scene or slicer.mrmlScene
+
+    def show(self, uncertainty, opacity: float, threshold: float, colorNode=None) -> None:
+        """Show an uncertainty volume in all slice views.
+
+        Nothing here looks at all the voxels, so that it takes no longer on a large scan.
+
+        Args:
+            uncertainty: Scalar volume of 0 to 1.
+            opacity: 0 to 1.
+            threshold: What is below is transparent.
+            colorNode: Its colors; by default our own.
+        """
+        if uncertainty.GetDisplayNode() is None:
+            uncertainty.CreateDefaultDisplayNodes()
+        display = uncertainty.GetDisplayNode()
+        modified = display.StartModify()
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(0.0, 1.0)
+        # Order matters: with an automatic threshold on, setting one does nothing.
+        display.SetAutoThreshold(False)
+        display.SetThreshold(threshold, 1.0)
+        display.SetApplyThreshold(True)
+        display.SetAndObserveColorNodeID((colorNode or self.colorNode()).GetID())
+        display.EndModify(modified)
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", self.scene):
+            composite.SetForegroundVolumeID(uncertainty.GetID())
+            composite.SetForegroundOpacity(opacity)
+
+    def hide(self, uncertainty) -> None:
+        """Take the volume out of the views that show it; another foreground stays."""
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", self.scene):
+            if composite.GetForegroundVolumeID() == uncertainty.GetID():
+                composite.SetForegroundVolumeID(None)
+
+    def isShown(self, uncertainty) -> bool:
+        return any(
+            composite.GetForegroundVolumeID() == uncertainty.GetID()
+            for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", self.scene)
+        )
+
+    def choices(self) -> list:
+        """Color nodes fit for an uncertainty, our own first."""
+        shipped = [self._named(name) for name in _SHIPPED]
+        return [self.colorNode(), *(node for node in shipped if node is not None)]
+
+    def colorNodeNamed(self, name: str):
+        """The one of ``choices`` with this name; our own if there is none."""
+        return next((node for node in self.choices() if node.GetName() == name), self.colorNode())
+
+    def colorNode(self):
+        """Our own color table, made when first asked for; saved with the scene."""
+        for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode", self.scene):
+            if node.GetAttribute("BARL.Role") == OVERLAY_COLORS_ROLE:
+                return node
+        node = slicer.vtkMRMLColorTableNode()
+        node.SetTypeToUser()
+        node.SetName("BARL uncertainty")
+        node.SetAttribute("BARL.Role", OVERLAY_COLORS_ROLE)
+        node.SetNumberOfColors(256)
+        steps = np.linspace(0, len(_ANCHORS) - 1, 256)
+        parts = [np.interp(steps, range(len(_ANCHORS)), part) for part in np.transpose(_ANCHORS)]
+        for n, color in enumerate(np.transpose(parts)):
+            node.SetColor(n, f"{n / 255:.2f}", *color.tolist(), 1.0)
+        return self.scene.AddNode(node)
+
+    def _named(self, name: str):
+        for node in slicer.util.getNodesByClass("vtkMRMLColorNode", self.scene):
+            if node.GetName() == name:
+                return node
+        return None

@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from BARLSegmentationLib.logic.Attention import Attention, attentionIds, unsureRegion
+from BARLSegmentationLib.logic.Correction import Correction
+from BARLSegmentationLib.logic.Hotspots import HotSpotList, jumpTo
+from BARLSegmentationLib.logic.Overlay import Overlay
+from BARLSegmentationLib.logic.Session import UNSAVED_ATTRIBUTE
+from BARLSegmentationLib.widgets.Background import Background
+from BARLSegmentationLib.widgets.HotspotTable import HotspotTable
+from BARLSegmentationLib.widgets.Panel import Panel
+from BARLSegmentationLib.widgets.VolumesTable import VolumesTable
+
+EDITOR_TAG = "BARLSegmentation"  # our own parameters of the Segment Editor; the module of that name keeps its own
+UNDO_STATES = 10  # as in the Segment Editor module
+EDIT_PAUSE_MS = 400  # after the last edit, before volumes are counted
+THRESHOLD_PAUSE_MS = 250  # after the last move of the threshold, before the mask is made
+TICKS_PAUSE_MS = 1000  # after the last tick, before the journal is written: it waits for the disk
+READER_SETTING = "BARLSegmentation/Reader"
+
+
+class ReviewPanel(Panel, VTKObservationMixin):
+    """Shows where the model was unsure, lets the outline be corrected there, and takes it back into the project."""
+
+    uiName = "ReviewPanel"
+
+    def __init__(self, session, worker, moduleWidget) -> None:
+        Panel.__init__(self, session, worker, moduleWidget)
+        VTKObservationMixin.__init__(self)
+        self.overlay, self.correction = Overlay(), Correction(session)
+        self.editor = self.attention = self._region = None
+        self._entered = self._storing = False
+        self._shortcuts = []
+
+    def setup(self) -> None:
+        ui, session = self.ui, self.session
+        self.background = Background(self.widget)
+        self.hotspots = HotspotTable(ui.hotspotsTable)
+        self.hotspots.chosen.connect(self.onHotspotChosen)
+        self.hotspots.ticked.connect(self.onTicked)
+        self._setupEditor()
+        self.volumes = VolumesTable(ui.volumesTable)
+        ui.readerLineEdit.text = slicer.app.userSettings().value(READER_SETTING, "") or _login()
+
+        self._editTimer = self._timer(EDIT_PAUSE_MS, self.onEditPause)
+        self._thresholdTimer = self._timer(THRESHOLD_PAUSE_MS, self.makeMask)
+        self._ticksTimer = self._timer(TICKS_PAUSE_MS, self.storeTicks)
+        ui.overlayVisibleCheckBox.connect("toggled(bool)", self.showOverlay)
+        ui.overlayOpacitySlider.connect("valueChanged(double)", self.showOverlay)
+        ui.overlayThresholdSlider.connect("valueChanged(double)", self.onThreshold)
+        ui.overlayColorComboBox.connect("activated(int)", self.onColor)
+        ui.onlyWhereUnsureCheckBox.connect("toggled(bool)", self.onOnlyWhereUnsure)
+        ui.nextHotspotButton.connect("clicked(bool)", self.onNextHotspot)
+        ui.previousHotspotButton.connect("clicked(bool)", self.onPreviousHotspot)
+        ui.acceptButton.connect("clicked(bool)", self.onAccept)
+        ui.saveDraftButton.connect("clicked(bool)", self.onSaveDraft)
+        ui.revertButton.connect("clicked(bool)", self.onRevert)
+        ui.readerLineEdit.connect("editingFinished()", self.onReader)
+        session.caseOpened.connect(self.onCaseOpened)
+        session.beforeClose.connect(self.onBeforeClose)
+        session.casesChanged.connect(self.update)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartSaveEvent, self.onStartSave)
+        self.addObserver(scene, scene.EndSaveEvent, self.onEndSave)
+        self._setupShortcuts()
+
+    def _timer(self, milliseconds: int, slot):
+        timer = qt.QTimer(self.widget)
+        timer.setSingleShot(True)
+        timer.setInterval(milliseconds)
+        timer.connect("timeout()", slot)
+        return timer
+
+    def _setupEditor(self) -> None:
+        self.editor = slicer.qMRMLSegmentEditorWidget()
+        self.editor.setMaximumNumberOfUndoStates(UNDO_STATES)
+        self._selectEditorNode()  # before the scene, so that what the editor selects by itself is kept
+        self.editor.setMRMLScene(slicer.mrmlScene)
+        # Case and labels are the project's: what the editor could choose instead would not be stored.
+        self.editor.setSegmentationNodeSelectorVisible(False)
+        self.editor.setAddRemoveSegmentButtonsVisible(False)
+        self.editor.setSwitchToSegmentationsButtonVisible(False)
+        self.ui.outlineGroupBox.layout().addWidget(self.editor)
+
+    def _selectEditorNode(self) -> None:
+        node = slicer.mrmlScene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
+        if node is None:
+            node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+            node.UnRegister(None)
+            node.SetSingletonTag(EDITOR_TAG)
+            node = slicer.mrmlScene.AddNode(node)
+        self.attention = Attention(node)
+        self.editor.setMRMLSegmentEditorNode(node)
+
+    def _setupShortcuts(self) -> None:
+        window = slicer.util.mainWindow()
+        if window is None:
+            return
+        actions = (
+            ("N", self.onNextHotspot),
+            ("Shift+N", self.onPreviousHotspot),
+            ("U", self.toggleOverlay),
+            ("Ctrl+Return", self.onAccept),
+            ("Ctrl+Shift+N", self.onNextCase),
+        )
+        for keys, slot in actions:
+            shortcut = qt.QShortcut(qt.QKeySequence(keys), window)
+            shortcut.enabled = False
+            shortcut.connect("activated()", slot)
+            self._shortcuts.append(shortcut)
+
+    # In and out of the module
+
+    def enter(self) -> None:
+        self._entered = True
+        for shortcut in self._shortcuts:
+            shortcut.enabled = True
+        self._selectEditorNode()
+        self.editor.setupViewObservations()
+        self.editor.installKeyboardShortcuts()
+        self.editor.updateWidgetFromMRML()
+        self._editTimer.start()
+        super().enter()
+
+    def exit(self) -> None:
+        self._entered = False
+        for shortcut in self._shortcuts:
+            shortcut.enabled = False
+        self.editor.setActiveEffect(None)
+        self.editor.uninstallKeyboardShortcuts()
+        self.editor.removeViewObservations()
+        self._removeMask()  # other modules edit and export without it
+        super().exit()
+
+    def cleanup(self) -> None:
+        self.background.close()
+        for timer in (self._editTimer, self._thresholdTimer, self._ticksTimer):
+            timer.stop()
+        self.removeObservers()
+        for shortcut in self._shortcuts:
+            shortcut.setParent(None)
+            shortcut.deleteLater()
+        self._shortcuts = []
+        self.editor.setActiveEffect(None)
+        self.editor.uninstallKeyboardShortcuts()
+        self.editor.removeViewObservations()
+        self.editor.setMRMLScene(None)
+        super().cleanup()
+
+    def setParameterNode(self, node) -> None:
+        super().setParameterNode(node)
+        if node is not None and self.editor is not None:
+            self._selectEditorNode()
+            self.showOverlay()
+
+    def onStartSave(self, _caller=None, _event=None) -> None:
+        """What is saved with the scene tells that it is newer than the project; the mask is nobody's outline."""
+        self._removeMask()
+        if self.correction.isChanged():
+            self.correction.segmentation.SetAttribute(UNSAVED_ATTRIBUTE, "1")
+
+    def onEndSave(self, _caller=None, _event=None) -> None:
+        self._editTimer.start()
+
+    # The case on screen
+
+    def onCaseOpened(self) -> None:
+        self.removeObservers(self.onEdit)
+        self._thresholdTimer.stop()
+        self._region = None
+        loaded = self.session.loaded
+        self.session.attempt(self.correction.begin)
+        loaded = self.session.loaded
+        segmentation = loaded.segmentation if loaded else None
+        self.editor.setSegmentationNode(segmentation)
+        self.editor.setSourceVolumeNode(loaded.volumes[0] if loaded else None)
+        self.editor.setSourceVolumeNodeSelectorVisible(loaded is not None and len(loaded.volumes) > 1)
+        if segmentation is not None:
+            kinds = slicer.vtkSegmentation
+            for event in (kinds.SourceRepresentationModified, kinds.SegmentAdded, kinds.SegmentRemoved):
+                self.addObserver(segmentation.GetSegmentation(), event, self.onEdit)
+        found = self.session.attempt(HotSpotList, self.session.project, self.session.caseId)
+        self.hotspots.show(found or HotSpotList())
+        self._showColors()
+        self.showOverlay()
+        self._showVolumes({})
+        self.update()
+        if loaded is not None:
+            self.makeMask()
+            self._editTimer.start()
+
+    def onBeforeClose(self) -> None:
+        """The case is about to go: what would be lost becomes a draft."""
+        self.background.finish()
+        self.storeTicks()
+        self.editor.setActiveEffect(None)
+        self._removeMask()
+        if self.session.loaded is None or self.correction.segmentation.GetScene() is None:
+            return
+        stored = self.session.attempt(self.correction.keep, self.reader())
+        if stored not in (None, True):
+            self.session.notifyCases()
+            self.session.status(_("Your edit of {name} was kept as a draft.").format(name=self.session.case().name))
+
+    def update(self) -> None:
+        loaded, case = self.session.loaded, None
+        if loaded is not None:
+            case = self.session.attempt(self.session.case)
+        self.ui.caseLabel.text = self._caseText(case)
+        for group in ("uncertaintyGroupBox", "hotspotsGroupBox"):
+            getattr(self.ui, group).enabled = loaded is not None and loaded.uncertainty is not None
+        for group in ("outlineGroupBox", "volumesGroupBox"):
+            getattr(self.ui, group).enabled = loaded is not None
+        self.ui.hotspotsGroupBox.enabled = bool(self.hotspots.hotspots.spots)
+        self._showHotspotCount()
+        self._updateButtons(case)
+
+    def _caseText(self, case) -> str:
+        if case is None:
+            return _("Open a case to review: double-click it in the section Cases.")
+        revision = self.session.loaded.revision
+        if revision is None:
+            text = _("{name} has no outline yet: draw one below.")
+        else:
+            text = {
+                "prediction": _("{name}: predicted by {author}."),
+                "draft": _("{name}: draft by {author}."),
+                "accepted": _("{name}: accepted by {author}."),
+            }[revision.kind]
+        edited = " " + _("Edited, not stored.") if self.correction.isChanged() else ""
+        return text.format(name=case.name, author=revision.author if revision else "") + edited
+
+    def _updateButtons(self, case) -> None:
+        ui, project = self.ui, self.session.project
+        reason = ""
+        if case is None:
+            reason = _("Open a case first")
+        elif project.read_only:
+            reason = _("The project is open for reading only")
+        elif self._storing:
+            reason = _("The outline is being stored")
+        accepted = not reason and self.correction.isAccepted()
+        changed = not reason and self.correction.isChanged()
+        predicted = case is not None and self.hotspots.hotspots.prediction is not None
+        _allow(
+            ui.acceptButton,
+            reason or (_("This outline is accepted already") if accepted else ""),
+            _("Keep this outline as the right one and learn from it in the next training (Ctrl+Return)"),
+        )
+        _allow(
+            ui.saveDraftButton,
+            reason or ("" if changed else _("Nothing has changed since it was stored")),
+            _("Keep this outline in the project to go on later"),
+        )
+        reason = reason or ("" if predicted else _("The case has no prediction"))
+        _allow(
+            ui.revertButton,
+            reason,
+            _("Replace the outline by the newest prediction; an edit is kept as a draft before"),
+        )
+
+    def reader(self) -> str:
+        return self.ui.readerLineEdit.text.strip() or _login()
+
+    def onReader(self) -> None:
+        slicer.app.userSettings().setValue(READER_SETTING, self.ui.readerLineEdit.text.strip())
+
+    # Uncertainty
+
+    def _uncertainty(self):
+        loaded = self.session.loaded
+        node = loaded.uncertainty if loaded else None
+        return node if node is not None and node.GetScene() is not None else None
+
+    def showOverlay(self, _value=None) -> None:
+        uncertainty, ui = self._uncertainty(), self.ui
+        if uncertainty is None:
+            return
+        if ui.overlayVisibleCheckBox.checked:
+            name = self.parameterNode.overlayColor if self.parameterNode is not None else ""
+            colors = self.overlay.colorNodeNamed(name)
+            self.overlay.show(uncertainty, ui.overlayOpacitySlider.value, ui.overlayThresholdSlider.value, colors)
+        else:
+            self.overlay.hide(uncertainty)
+
+    def toggleOverlay(self) -> None:
+        if self._uncertainty() is not None:
+            self.ui.overlayVisibleCheckBox.checked = not self.ui.overlayVisibleCheckBox.checked
+
+    def _showColors(self) -> None:
+        """Fill the list of colors: which there are depends on the scene."""
+        combo = self.ui.overlayColorComboBox
+        names = [node.GetName() for node in self.overlay.choices()] if self.session.loaded else []
+        combo.clear()
+        combo.addItems(names)
+        chosen = self.parameterNode.overlayColor if self.parameterNode is not None else ""
+        combo.currentIndex = names.index(chosen) if chosen in names else (0 if names else -1)
+
+    def onColor(self, _index: int) -> None:
+        if self.parameterNode is not None:
+            self.parameterNode.overlayColor = self.ui.overlayColorComboBox.currentText
+        self.showOverlay()
+
+    def onThreshold(self, _value: float) -> None:
+        self.showOverlay()
+        if self.ui.onlyWhereUnsureCheckBox.checked:
+            self.ui.editableLabel.text = _("working…")
+            self._thresholdTimer.start()
+
+    # Hot-spots
+
+    def onHotspotChosen(self, spot) -> None:
+        jumpTo(spot.position, self.session.loaded.volumes[0])
+        self.correction.clock.tick()
+
+    def onNextHotspot(self, _checked: bool = False) -> None:
+        self.hotspots.step(1)
+
+    def onPreviousHotspot(self, _checked: bool = False) -> None:
+        self.hotspots.step(-1)
+
+    def onTicked(self) -> None:
+        self._showHotspotCount()
+        self._ticksTimer.start()
+
+    def storeTicks(self) -> None:
+        self._ticksTimer.stop()
+        if self.session.project is not None and not self.session.project.read_only:
+            self.session.attempt(self.hotspots.hotspots.store)
+
+    def _showHotspotCount(self) -> None:
+        found = self.hotspots.hotspots
+        if found.spots:
+            text = _("{seen} of {count} seen").format(seen=len(found.seen), count=len(found.spots))
+        else:
+            text = _("The prediction is sure everywhere") if found.prediction else ""
+        self.ui.hotspotsLabel.text = text
+
+    # Editing only where unsure
+
+    def onOnlyWhereUnsure(self, checked: bool) -> None:
+        if checked:
+            self.makeMask()
+        else:
+            self._removeMask()
+
+    def makeMask(self) -> None:
+        """Find the unsure region beside the window, then switch the mask on."""
+        uncertainty = self._uncertainty()
+        if uncertainty is None or not self.ui.onlyWhereUnsureCheckBox.checked:
+            self._removeMask()
+            return
+        values, threshold = slicer.util.arrayFromVolume(uncertainty), self.ui.overlayThresholdSlider.value
+        self.ui.editableLabel.text = _("working…")
+        self.background.submit(lambda: unsureRegion(values, threshold), self._onRegion, replaces="mask")
+
+    def _onRegion(self, future) -> None:
+        uncertainty = self._uncertainty()
+        if uncertainty is None or not self.ui.onlyWhereUnsureCheckBox.checked:
+            return
+        self._region = future.result()
+        self._applyMask()
+        spacing = uncertainty.GetSpacing()
+        volume = self._region.voxels * spacing[0] * spacing[1] * spacing[2] / 1000
+        self.ui.editableLabel.text = _("{volume:.1f} ml editable").format(volume=volume)
+
+    def _applyMask(self) -> None:
+        if self._entered and self._region is not None and self._uncertainty() is not None:
+            self.attention.apply(self.correction.segmentation, self._uncertainty(), self._region)
+
+    def _removeMask(self) -> None:
+        if not self.ui.onlyWhereUnsureCheckBox.checked:
+            self._region = None
+            self.ui.editableLabel.text = ""
+        if self.attention is not None:
+            self.attention.remove(self.correction.segmentation)
+
+    # Edits
+
+    def onEdit(self, _caller=None, _event=None) -> None:
+        self.correction.clock.tick()
+        self._editTimer.start()
+
+    def onEditPause(self) -> None:
+        """The editor's undo may have brought an old mask back or taken ours; volumes and texts follow the outline."""
+        if self.session.loaded is None:
+            return
+        limited = self._entered and self.ui.onlyWhereUnsureCheckBox.checked and self._region is not None
+        if limited and not self.attention.isIntact(self.correction.segmentation):
+            self._applyMask()
+        elif not limited and attentionIds(self.correction.segmentation):
+            self._removeMask()
+        self.update()
+        snapshot = self.session.attempt(self.correction.snapshot)
+        if snapshot is not None:
+            caseId = self.session.caseId
+            self.background.submit(snapshot.volumes, lambda future: self._onVolumes(caseId, future), replaces="volumes")
+
+    def _onVolumes(self, caseId: str, future) -> None:
+        if self.session.caseId == caseId:
+            self._showVolumes(future.result())
+
+    def _showVolumes(self, now: dict[int, float]) -> None:
+        open_ = self.session.loaded is not None
+        prediction = self.hotspots.hotspots.prediction if open_ else None
+        found = prediction.details.get("volumes", []) if prediction is not None else []
+        self.volumes.show(self.session.project.labels if open_ else [], found, now)
+
+    # Back into the project
+
+    def onAccept(self, _checked: bool = False) -> None:
+        self._store("accepted")
+
+    def onSaveDraft(self, _checked: bool = False) -> None:
+        self._store("draft")
+
+    def _store(self, kind: str) -> None:
+        if self._storing:  # a second click while the first is at work
+            return
+        if self.session.loaded is None:
+            self.session.status(_("Open a case first."))
+            return
+        if kind == "accepted" and self.session.attempt(self.correction.isAccepted) is True:
+            self.session.status(_("This outline is accepted already."))
+            return
+        work = self.session.attempt(self.correction.preparedToStore, kind, self.reader())
+        if work is None:
+            return
+        self._storing = True
+        self.update()
+        self.session.status(_("Storing the outline…"))
+        self.background.submit(work, self._onStored)
+
+    def _onStored(self, future) -> None:
+        self._storing = False
+        stored = self.session.attempt(future.result)
+        if stored is not None:
+            self.correction.settle(stored)
+            self.session.notifyCases()
+            self.session.status(self._storedText(stored))
+        self.update()
+
+    def _storedText(self, stored) -> str:
+        name = self.session.project.case(stored.revision.case_id).name
+        accepted = stored.revision.kind == "accepted"
+        sentences = [(_("{name} is accepted.") if accepted else _("A draft of {name} is stored.")).format(name=name)]
+        if stored.overlaps:
+            text = _("{count} voxels lay in several labels and went to the one that is later in the label table.")
+            sentences.append(text.format(count=stored.overlaps))
+        if stored.leftOut:
+            text = _("Not stored, because the label table has no such label: {names}.")
+            sentences.append(text.format(names=", ".join(stored.leftOut)))
+        return " ".join(sentences)
+
+    def onRevert(self, _checked: bool = False) -> None:
+        self.background.finish()
+        kept = self.correction.isChanged()
+        if kept and self.session.attempt(self.correction.store, "draft", self.reader()) is None:
+            return
+        with slicer.util.WaitCursor():
+            done = self.session.attempt(self.correction.revert)
+        if done is None:
+            return
+        self.session.notifyCases()
+        before = " " + _("Your edit was kept as a draft before.") if kept else ""
+        self.session.status(_("The outline is the prediction again.") + before)
+        self.update()
+
+    def onNextCase(self) -> None:
+        cases = self.moduleWidget.panels.get("Cases")
+        if cases is not None:
+            cases.openNext()
+
+
+def _allow(button, reason: str, tip: str) -> None:
+    button.enabled = not reason
+    button.toolTip = reason or tip
+
+
+def _login() -> str:
+    """Who uses Slicer, as told in its settings or by the operating system."""
+    user = slicer.app.applicationLogic().GetUserInformation()
+    return user.GetName() or user.GetLogin() or _("reader")

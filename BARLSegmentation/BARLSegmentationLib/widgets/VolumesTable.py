@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import qt
+
+if TYPE_CHECKING:
+    from barl.project.labels import Label
+
+NAME, PREDICTED, NOW, CHANGE = range(4)
+UNKNOWN = "–"
+
+
+class VolumesTable:
+    """Milliliters of each label as predicted and as outlined now, in a QTableWidget with the columns above."""
+
+    def __init__(self, table) -> None:
+        self.table = table
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(NAME, qt.QHeaderView.Stretch)
+
+    def show(self, labels: list[Label], predicted: list[dict], now: dict[int, float]) -> None:
+        """Fill the table.
+
+        Args:
+            labels: Its rows.
+            predicted: ``volumes`` of a prediction's details.
+            now: Milliliters by label value; a label that is missing is not counted yet.
+        """
+        byValue = {volume["value"]: volume for volume in predicted}
+        self.table.rowCount = len(labels)
+        for row, label in enumerate(labels):
+            for column, text in enumerate(_texts(label.name, byValue.get(label.value), now.get(label.value))):
+                item = qt.QTableWidgetItem(text)
+                if column != NAME:
+                    item.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
+                self.table.setItem(row, column, item)
+
+
+def _texts(name: str, predicted: dict | None, now: float | None) -> list[str]:
+    current = UNKNOWN if now is None else f"{now:.2f}"
+    if predicted is None:
+        return [name, UNKNOWN, current, UNKNOWN]
+    ml, low, high = predicted["ml"], predicted["low_ml"], predicted["high_ml"]
+    spread = f" ({low:.2f}–{high:.2f})" if low < high else ""
+    return [name, f"{ml:.2f}{spread}", current, UNKNOWN if now is None else f"{now - ml:+.2f}"]
