@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # Before torch, matplotlib or Qt are imported by anyone: they read these once.
@@ -13,6 +14,8 @@ os.environ.setdefault(
 )
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+if sys.platform == "linux":
+    os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")  # pictures without a display
 
 import pytest
 
@@ -44,3 +47,49 @@ def _children_find_the_engine() -> None:
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if engine not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join([engine, *filter(None, paths)])
+
+
+@pytest.fixture(scope="session")
+def qt_application():
+    """Qt's application of this process, with PySide6 behaving as PythonQt: `qt` and `ctk` can be imported."""
+    pytest.importorskip("PySide6", reason="PySide6 is not installed (the host extra)")
+    import slicerhost
+
+    slicerhost.install()
+    try:
+        from slicerhost.app import application
+    except ModuleNotFoundError:  # no slicer-core: Qt alone
+        from PySide6 import QtWidgets
+
+        return QtWidgets.QApplication.instance() or QtWidgets.QApplication(["test"])
+    return application()
+
+
+@pytest.fixture(scope="session")
+def host(qt_application):
+    """Slicer's window as Testing/SlicerHost stands in for it: real scene and views, stand-in widgets.
+
+    `host.loadModule()` opens BARL's panel (slicer.modules.BARLSegmentationWidget). There is one for all tests of a process;
+    the scene is cleared before each of them.
+    """
+    pytest.importorskip("slicer", reason="slicer-core is not installed (the host extra)")
+    from slicerhost.host import Host
+
+    host = Host(testing=True)
+    host.window.show()
+    yield host
+    host.close()
+
+
+@pytest.fixture
+def a_scene(host):
+    """The host's scene, empty."""
+    return host.core.scene
+
+
+@pytest.fixture(autouse=True)
+def _clear_the_scene(request):
+    if "host" in request.fixturenames:
+        host = request.getfixturevalue("host")
+        host.core.scene.Clear(0)
+        host.app.processEvents()

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything put together: application, scene, window, modules."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import slicer
+from PySide6 import QtCore, QtWidgets
+
+from . import standins, window
+from .app import Modules, application, qSlicerLoadableModule
+from .core import Core
+from .mrmlwidgets import qMRMLWidget
+from .uiloader import register, registered
+
+BARL = Path(__file__).resolve().parents[3] / "BARLSegmentation" / "BARLSegmentation.py"
+
+
+class qSlicerScriptedLoadableModule(qSlicerLoadableModule):
+    """A scripted module. Its Python class sets title, categories and so on as attributes."""
+
+    def __init__(self, name, path, parent=None):
+        super().__init__(name, None, parent, path)
+        self._python, self._make, self._widget = None, None, None
+
+    def widgetRepresentation(self):
+        if self._widget is None and self._make is not None:
+            self._widget = self._make()
+        return self._widget
+
+    def createNewWidgetRepresentation(self):
+        return self._make()
+
+
+class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._python = None
+
+    def self(self):
+        return self._python
+
+    def module(self):
+        return slicer.app.moduleManager().module(self._python.moduleName)
+
+
+class Host:
+    """``slicer.app``, ``slicer.mrmlScene``, ``slicer.modules`` and a window; one at a time in a process.
+
+    Call `close` at the end. Tests share one host and clear the scene between them.
+    """
+
+    def __init__(self, testing: bool = False):
+        self.app = slicer.app = application()
+        self.app._testing = testing
+        self.core = Core()
+        self.modules = slicer.modules = Modules()
+        for name, logic in self.core.logics.items():
+            setattr(self.modules, name.lower(), qSlicerLoadableModule(name, logic, self.app))
+        self.app._open(self.core, self.modules)
+        for name, widgetClass in registered().items():
+            if name.startswith(("qMRML", "qSlicer")):
+                setattr(slicer, name, widgetClass)
+        standins.install()
+        self.window = window.qSlicerMainWindow(self.core.scene)
+        self.app._layoutManager = self.window._layoutManager
+        self.window._selector.moduleSelected.connect(self._onModuleSelected)
+        self._entered = None
+
+    def loadModule(self, path=BARL):
+        """Imports a scripted module, unless that was done before, and shows its panel.
+
+        Args:
+            path: the module's Python file.
+
+        Returns:
+            The module's Python widget, also ``slicer.modules.<name>Widget``.
+        """
+        name = Path(path).stem
+        if self.app.moduleManager().module(name) is None:
+            self.addModule(path)
+        slicer.util.selectModule(name)
+        return slicer.util.getModuleWidget(name)
+
+    def addModule(self, path) -> qSlicerScriptedLoadableModule:
+        """Imports a scripted module as Slicer does at start: its panel is made when it is first chosen."""
+        path = Path(path).resolve()
+        name = path.stem
+        module = qSlicerScriptedLoadableModule(name, str(path), self.app)
+        if str(path.parent) not in sys.path:
+            sys.path.insert(0, str(path.parent))
+        spec = importlib.util.spec_from_file_location(name, path)
+        python = importlib.util.module_from_spec(spec)
+        sys.modules[name] = python
+        spec.loader.exec_module(python)
+        module._python = getattr(python, name)(module)
+        setattr(self.modules, name.lower(), module)
+        setattr(self.modules, f"{name}Instance", module._python)
+
+        def make():
+            widget = qSlicerScriptedLoadableModuleWidget()
+            widget.setObjectName(f"{name}ModuleWidget")
+            widget.setLayout(QtWidgets.QVBoxLayout())
+            widget.setMRMLScene(slicer.mrmlScene)
+            widget._python = getattr(sys.modules[name], f"{name}Widget")(widget)
+            setattr(self.modules, f"{name}Widget", widget._python)
+            widget._python.setup()
+            return widget
+
+        module._make = make
+        self.window._selector._addModule(module)
+        self.app.moduleManager().moduleLoaded.emit(name)
+        return module
+
+    def _onModuleSelected(self, name):
+        self._leave()
+        module = self.app.moduleManager().module(name)
+        widget = module.widgetRepresentation()
+        if widget is None:
+            return
+        self.window._showPanel(widget)
+        self._entered = widget._python
+        if hasattr(self._entered, "enter"):
+            self._entered.enter()
+
+    def _leave(self):
+        if self._entered is not None and hasattr(self._entered, "exit"):
+            self._entered.exit()
+        self._entered = None
+
+    def processEvents(self, seconds: float = 0.0) -> None:
+        """Lets the event loop run until nothing is left to do, or for ``seconds``."""
+        timer = QtCore.QElapsedTimer()
+        timer.start()
+        self.app.processEvents()
+        while timer.elapsed() < 1000 * seconds:
+            self.app.processEvents(QtCore.QEventLoop.ProcessEventsFlag.WaitForMoreEvents, 10)
+
+    def unloadModule(self, name: str) -> None:
+        """What Slicer does with a module when it quits: exit, cleanup, delete."""
+        module = self.app.moduleManager().module(name)
+        widget = module._widget
+        if widget is not None:
+            if self._entered is widget._python:
+                self._leave()
+            if hasattr(widget._python, "cleanup"):
+                widget._python.cleanup()
+            if self.window._scroll.widget() is widget:
+                self.window._scroll.takeWidget()
+            widget.deleteLater()
+        for entry in (name.lower(), f"{name}Widget", f"{name}Instance"):
+            vars(self.modules).pop(entry, None)
+
+    def close(self) -> None:
+        """Ends it: modules are cleaned up, views are closed, the scene is let go."""
+        for name in [
+            module.name
+            for module in self.app.moduleManager()._modules()
+            if isinstance(module, qSlicerScriptedLoadableModule)
+        ]:
+            self.unloadModule(name)
+        self.window._layoutManager._close()
+        self.app._layoutManager = None
+        self.window.close()
+        self.window.deleteLater()
+        QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
+        QtCore.QCoreApplication.processEvents()
+        self.core.close()
+        for name in ("app", "modules"):
+            delattr(slicer, name)
+
+
+for _class in (qSlicerScriptedLoadableModule, qSlicerScriptedLoadableModuleWidget):
+    register(_class.__name__, _class)
