@@ -69,7 +69,7 @@ def qt_application():
 def host(qt_application):
     """Slicer's window as Testing/SlicerHost stands in for it: real scene and views, stand-in widgets.
 
-    `host.loadModule()` opens BARL's panel (slicer.modules.BARLSegmentationWidget). There is one for all tests of a process;
+    `host.loadModule()` opens BARL's panel (slicer.modules.BARLSegmentationWidget). One for all tests of a process;
     the scene is cleared before each of them.
     """
     pytest.importorskip("slicer", reason="slicer-core is not installed (the host extra)")

@@ -101,7 +101,7 @@ def _enumConverter(pyside):
             return value
         if isinstance(value, enums.Enum) and value.pyside is pyside:
             return enums.toPySide(value)
-        number = toInt(value, strict)
+        number = Refused if strict else toInt(value, strict)  # an int may mean another overload's int
         if number is Refused:
             return Refused
         try:

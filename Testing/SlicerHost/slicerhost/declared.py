@@ -120,6 +120,8 @@ def _converter(kind: str):
         "bool": calls.toBool,
         "QString": calls.toStr,
         "QStringList": calls.toStrings,
+        "qSlicerIO::IOFileType": calls.toStr,
+        "qSlicerIO::IOProperties": lambda value, strict: value if isinstance(value, dict) else calls.Refused,
     }
     if kind in simple:
         return simple[kind]
