@@ -78,7 +78,7 @@ class Attention:
         self._drop(segmentation)
         segment = slicer.vtkSegment()
         segment.SetName(_("Only where unsure (mask)"))
-        segment.SetColor(1.0, 0.93, 0.36)
+        segment.SetColor(1.0, 0.93, 0.30)
         segment.SetTag(ROLE_TAG, ATTENTION)
         names = slicer.vtkSegmentationConverter
         self._image = _orientedImage(region, uncertainty)

@@ -7,8 +7,8 @@ import slicer
 OVERLAY_COLORS_ROLE = "uncertainty colors"
 _SHIPPED = ("Iron", "Warm1", "PET-Heat", "Cool1", "Inferno", "Plasma", "Viridis")  # by name; those the scene has
 # Red, green, blue from sure to unsure. Each step is lighter than the one before, so that the order also shows to
-# somebody who cannot tell the hues apart; none is gray, so that it shows on a scan.
-_ANCHORS = ((0.29, 0.09, 0.57), (0.62, 0.12, 0.60), (0.88, 0.28, 0.42), (0.98, 0.56, 0.22), (1.0, 0.93, 0.36))
+# somebody who cannot tell the hues apart; none is gray, so that it shows on a scan, and none is red, as outlines are.
+_ANCHORS = ((0.13, 0.16, 0.55), (0.08, 0.40, 0.76), (0.16, 0.64, 0.70), (0.62, 0.82, 0.38), (1.0, 0.93, 0.30))
 
 
 class Overlay:
@@ -54,11 +54,12 @@ class Overlay:
             if composite.GetForegroundVolumeID() == uncertainty.GetID():
                 composite.SetForegroundVolumeID(None)
 
-    def isShown(self, uncertainty) -> bool:
-        return any(
-            composite.GetForegroundVolumeID() == uncertainty.GetID()
-            for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", self.scene)
-        )
+    @staticmethod
+    def setFilled(segmentation, filled: bool) -> None:
+        """Fill the segments in the slice views or show their outlines only, which leaves the uncertainty visible."""
+        display = segmentation.GetDisplayNode() if segmentation is not None else None
+        if display is not None:
+            display.SetVisibility2DFill(filled)
 
     def choices(self) -> list:
         """Color nodes fit for an uncertainty, our own first."""

@@ -60,6 +60,7 @@ class ReviewPanel(Panel, VTKObservationMixin):
         ui.acceptButton.connect("clicked(bool)", self.onAccept)
         ui.saveDraftButton.connect("clicked(bool)", self.onSaveDraft)
         ui.revertButton.connect("clicked(bool)", self.onRevert)
+        ui.nextCaseButton.connect("clicked(bool)", self.onNextCase)
         ui.readerLineEdit.connect("editingFinished()", self.onReader)
         session.caseOpened.connect(self.onCaseOpened)
         session.beforeClose.connect(self.onBeforeClose)
@@ -287,6 +288,7 @@ class ReviewPanel(Panel, VTKObservationMixin):
             self.overlay.show(uncertainty, ui.overlayOpacitySlider.value, ui.overlayThresholdSlider.value, colors)
         else:
             self.overlay.hide(uncertainty)
+        self.overlay.setFilled(self.correction.segmentation, not ui.overlayVisibleCheckBox.checked)
 
     def toggleOverlay(self) -> None:
         if self._uncertainty() is not None:
@@ -471,7 +473,7 @@ class ReviewPanel(Panel, VTKObservationMixin):
         self.session.status(_("The outline is the prediction again.") + before)
         self.update()
 
-    def onNextCase(self) -> None:
+    def onNextCase(self, _checked: bool = False) -> None:
         cases = self.moduleWidget.panels.get("Cases")
         if cases is not None:
             cases.openNext()
