@@ -93,3 +93,65 @@ def _clear_the_scene(request):
         host = request.getfixturevalue("host")
         host.core.scene.Clear(0)
         host.app.processEvents()
+
+
+@pytest.fixture
+def a_predicted_project(tmp_path):
+    """Folder of a project on oblique scans of 13 x 11 x 9 voxels with the labels lesion 1, edema 4 and necrosis 7.
+
+    Its first case is predicted: 45 voxels of lesion, 4 of necrosis, uncertainty 0.6 in a box of 210 voxels that holds
+    the upper part of the lesion, three hot-spots. Its second case is untouched.
+    """
+    import numpy as np
+    import SimpleITK as sitk
+    from barl.project.labels import Channel, Code, Label, Terminology
+    from barl.project.store import Project
+
+    def image(array):
+        made = sitk.GetImageFromArray(array)
+        c, s = np.cos(0.3), np.sin(0.3)
+        made.SetDirection((c, -s, 0, s, c, 0, 0, 0, 1))
+        made.SetSpacing((0.8, 1.1, 3.0))
+        made.SetOrigin((12.0, -34.0, 56.0))
+        return made
+
+    shape, rng = (9, 11, 13), np.random.default_rng(0)
+    label, uncertainty = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
+    label[2:5, 3:6, 4:9], label[6, 2:4, 2:4] = 1, 7
+    uncertainty[2:7, 3:9, 5:12] = 0.6
+    scan = image(rng.normal(100, 20, shape).astype(np.float32))
+    lesion = Terminology(
+        Code("SCT", "49755003", "Morphologically Altered Structure"), Code("SCT", "52988006", "Lesion")
+    )
+    labels = [
+        Label(1, "lesion", (255, 0, 0), lesion),
+        Label(4, "edema", (0, 128, 255)),
+        Label(7, "necrosis", (20, 40, 60)),
+    ]
+    places = [scan.TransformContinuousIndexToPhysicalPoint(index) for index in ((6, 4, 3), (9, 7, 5), (5, 3, 2))]
+    hotspots = [
+        {
+            "rank": rank,
+            "position_mm": list(place),
+            "volume_ml": 0.6 / rank,
+            "mean_uncertainty": 0.6,
+            "score": 0.36 / rank,
+            "label": (1, 4, 0)[rank - 1],
+            "bounds_mm": [0.0] * 6,
+        }
+        for rank, place in enumerate(places, start=1)
+    ]
+    volumes = [{"value": 1, "name": "lesion", "ml": 0.1188, "low_ml": 0.1, "high_ml": 0.13}]
+    with Project.create(tmp_path / "project", "study", labels, [Channel("T1")]) as project:
+        project.add_case("predicted", [scan])
+        project.add_case("untouched", [scan])
+        project.store_revision(
+            "predicted",
+            image(label),
+            "prediction",
+            author="BARL model_0001",
+            uncertainty=image(uncertainty),
+            case_uncertainty=0.3,
+            details={"hotspots": hotspots, "volumes": volumes},
+        )
+    return tmp_path / "project"

@@ -16,24 +16,22 @@ import sys
 from pathlib import Path
 
 TARGET = Path(__file__).parent / "slicerhost" / "declared.json"
-CLASSES = (
-    "ctkCheckBox ctkCheckableComboBox ctkCheckablePushButton ctkCollapsibleButton ctkCollapsibleGroupBox "
-    "ctkColorPickerButton ctkComboBox ctkDirectoryButton ctkDoubleRangeSlider ctkDoubleSlider ctkDoubleSpinBox "
-    "ctkExpandButton ctkExpandableWidget ctkFittedTextBrowser ctkMenuButton ctkMessageBox ctkPathLineEdit "
-    "ctkPushButton ctkRangeWidget ctkSearchBox ctkSliderWidget qMRMLWidget qMRMLNodeComboBox "
-    "qMRMLColorTableComboBox qMRMLCheckableNodeComboBox qMRMLSliderWidget qMRMLSpinBox qMRMLSliceWidget "
-    "qMRMLThreeDWidget qMRMLLayoutManager qMRMLSliceControllerWidget qMRMLSliceView qMRMLThreeDView "
-    "qMRMLThreeDViewControllerWidget qMRMLSegmentsTableView qMRMLSegmentSelectorWidget "
-    "qMRMLSegmentEditorWidget qMRMLSegmentationShow3DButton qMRMLVolumeThresholdWidget qMRMLWindowLevelWidget "
-    "qMRMLSubjectHierarchyTreeView qSlicerWidget qSlicerSimpleMarkupsWidget qMRMLTableView qMRMLPlotView "
-    "qMRMLPlotWidget qMRMLPlotViewControllerWidget qSlicerAppMainWindow qSlicerMainWindow "
-    "qSlicerModuleSelectorToolBar qSlicerModulesMenu qSlicerScriptedLoadableModuleWidget "
-    "qSlicerAbstractModuleWidget qSlicerAbstractModule qSlicerAbstractCoreModule qSlicerScriptedLoadableModule "
-    "qSlicerLoadableModule qSlicerLayoutManager qSlicerModuleManager qSlicerModuleFactoryManager "
-    "qSlicerApplication qSlicerCoreApplication qSlicerAbstractModuleFactoryManager "
-    "qSlicerAbstractModuleRepresentation qSlicerCoreIOManager qSlicerIOManager ctkLayoutManager "
-    "ctkVTKRenderView ctkVTKAbstractView ctkVTKSliceView ctkLayoutFactory "
-).split()  # noqa: SIM905
+CLASSES = """
+ctkCheckBox ctkCheckableComboBox ctkCheckablePushButton ctkCollapsibleButton ctkCollapsibleGroupBox
+ctkColorPickerButton ctkComboBox ctkDirectoryButton ctkDoubleRangeSlider ctkDoubleSlider ctkDoubleSpinBox
+ctkExpandButton ctkExpandableWidget ctkFittedTextBrowser ctkMenuButton ctkMessageBox ctkPathLineEdit ctkPushButton
+ctkRangeWidget ctkSearchBox ctkSliderWidget qMRMLWidget qMRMLNodeComboBox qMRMLColorTableComboBox
+qMRMLCheckableNodeComboBox qMRMLSliderWidget qMRMLSpinBox qMRMLSliceWidget qMRMLThreeDWidget qMRMLLayoutManager
+qMRMLSliceControllerWidget qMRMLSliceView qMRMLThreeDView qMRMLThreeDViewControllerWidget qMRMLSegmentsTableView
+qMRMLSegmentSelectorWidget qMRMLSegmentEditorWidget qMRMLSegmentationShow3DButton qMRMLVolumeThresholdWidget
+qMRMLWindowLevelWidget qMRMLSubjectHierarchyTreeView qSlicerWidget qSlicerSimpleMarkupsWidget qMRMLTableView
+qMRMLPlotView qMRMLPlotWidget qMRMLPlotViewControllerWidget qSlicerAppMainWindow qSlicerMainWindow
+qSlicerModuleSelectorToolBar qSlicerModulesMenu qSlicerScriptedLoadableModuleWidget qSlicerAbstractModuleWidget
+qSlicerAbstractModule qSlicerAbstractCoreModule qSlicerScriptedLoadableModule qSlicerLoadableModule
+qSlicerLayoutManager qSlicerModuleManager qSlicerModuleFactoryManager qSlicerApplication qSlicerCoreApplication
+qSlicerAbstractModuleFactoryManager qSlicerAbstractModuleRepresentation qSlicerCoreIOManager qSlicerIOManager
+ctkLayoutManager ctkVTKRenderView ctkVTKAbstractView ctkVTKSliceView ctkLayoutFactory
+"""
 
 
 def git(repository: str, *arguments: str) -> str:
@@ -100,6 +98,19 @@ def offers(text: str) -> dict:
     return {key: value for key, value in result.items() if value}
 
 
+def decorated(text: str) -> list[tuple[str, str]]:
+    """(class, slot) for what a header of PythonQt decorators adds to classes from outside."""
+    found, result = body(text, re.search(r"class (\w+Decorators)\b", text)[1]), []
+    for slot in offers(found[1]).get("slots", ()) if found else ():
+        name, _, rest = slot.rstrip(")").partition("(")
+        if static := re.match(r"static_([a-zA-Z]+)_(\w+)", name):
+            result.append((static[1], f"{static[2]}({rest})"))
+        elif not name.startswith(("new_", "delete_")) and "*" in rest.partition(",")[0]:
+            first, _, others = rest.partition(",")
+            result.append((first.rstrip("*="), f"{name}({others})"))
+    return result
+
+
 def evaluate(values: str) -> dict[str, int]:
     """Members of a C++ enum and their numbers."""
     result, following = {}, 0
@@ -122,7 +133,7 @@ def main(repositories: list[str]) -> None:
         for path in git(repository, "ls-tree", "-r", "--name-only", "HEAD").splitlines():
             if path.endswith(".h"):
                 where.setdefault(Path(path).stem, (repository, path))
-    result, missing, wanted = {}, [], sorted(set(CLASSES))
+    result, missing, wanted = {}, [], sorted(set(CLASSES.split()))
     for name in wanted:
         found = name in where and body(git(where[name][0], "show", f"HEAD:{where[name][1]}"), name)
         if not found:
@@ -134,6 +145,12 @@ def main(repositories: list[str]) -> None:
     if missing := set(missing) - {"qSlicerObject"}:  # no QObject: it offers nothing
         sys.exit(f"not found: {', '.join(sorted(missing))}")
     result = dict(sorted(result.items()))
+    for repository in repositories:
+        for path in git(repository, "ls-tree", "-r", "--name-only", "HEAD").splitlines():
+            if path.endswith("PythonQtDecorators.h"):
+                for name, slot in decorated(git(repository, "show", f"HEAD:{path}")):
+                    if name in result and slot not in result[name].setdefault("slots", []):
+                        result[name]["slots"].append(slot)
     others = sorted(
         n for n, (r, p) in where.items()
         if r == repositories[0] and n.startswith("ctk") and "Q_OBJECT" in git(r, "show", f"HEAD:{p}")

@@ -95,6 +95,7 @@ class ctkDoubleSpinBox(Spinning):
 
     def _announce(self):
         self.valueChanged.emit(self._value)
+        self.valueChanged.emit(f"{self._value:.{self._spin.decimals}f}")
 
     def setValue(self, value):
         self._set(value)

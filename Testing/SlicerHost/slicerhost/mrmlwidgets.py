@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from PySide6 import QtCore, QtWidgets
 
-from .ctknumbers import ctkSliderWidget
+from .ctknumbers import ctkDoubleSpinBox, ctkSliderWidget
 from .observers import Observers
 from .uiloader import register
 
@@ -359,7 +359,7 @@ class qMRMLSliderWidget(SceneMixin, ctkSliderWidget):
     quantity = Property(str, lambda self: self._quantity, setQuantity)
 
 
-class qMRMLSpinBox(SceneMixin, QtWidgets.QDoubleSpinBox):
+class qMRMLSpinBox(SceneMixin, ctkDoubleSpinBox):
     mrmlSceneChanged = Signal(object)
 
     def __init__(self, parent=None):

@@ -75,6 +75,11 @@ class _Property:
         raise TypeError(f"'{self.name}' is a property of the class, not a method")
 
 
+def isProperty(cls: type, name: str) -> bool:
+    """Whether objects of `cls` have the Qt property `name`."""
+    return isinstance(inspect.getattr_static(cls, name, None), (_Property, QtCore.Property))
+
+
 def setProperty(obj, name: str, value) -> None:
     """`obj.name = value` for a property that the class has."""
     if not shiboken6.isValid(obj):
@@ -205,7 +210,10 @@ def _constructor(cls, original):
 # ---------------------------------------------------------------- attributes
 def _fromHost(depth: int) -> bool:
     """Whether the code that touches the object belongs to the stand-ins."""
-    return sys._getframe(depth + 1).f_globals.get("__name__", "").startswith("slicerhost")
+    frame = sys._getframe(depth + 1)
+    if frame.f_code.co_name == "_getattribute":  # the patched access itself
+        frame = frame.f_back
+    return frame.f_globals.get("__name__", "").startswith("slicerhost")
 
 
 def _setattr(self, name, value):
@@ -291,14 +299,40 @@ def asCpp(cls: type) -> type:
         _parentOnly(cls)
     declared.strictSlots(cls)
     declared.addEnums(cls)
+    _hideUndeclared(cls)
     return cls
+
+
+class HostOnly:
+    """A member of a stand-in that the real class does not offer to Python: there for code of this package alone."""
+
+    def __init__(self, name, member):
+        self.name, self.member = name, member
+
+    def __get__(self, obj, cls=None):
+        if not _fromHost(1):
+            raise AttributeError(f"{calls.cppClass(cls).__name__} has no attribute named '{self.name}'")
+        return self.member.__get__(obj, cls) if hasattr(self.member, "__get__") else self.member
+
+
+def _hideUndeclared(cls: type) -> None:
+    if not declared.known(cls.__name__):
+        return
+    base = next(c for c in cls.__mro__ if c.__module__.startswith("PySide6"))
+    for c in cls.__mro__[: cls.__mro__.index(base)]:
+        for name, member in list(vars(c).items()):
+            hidden = not name.startswith("_") and name not in declared.names(cls) and not hasattr(base, name)
+            if hidden and not isinstance(member, HostOnly) and name != "staticMetaObject":
+                setattr(cls, name, HostOnly(name, member))
 
 
 def _parentOnly(cls: type) -> None:
     """CTK's wrapped constructors take a parent and nothing else."""
     original = cls.__init__
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, **named):
+        if named:
+            raise ValueError(f"Called {cls.__name__} with keyword arguments, but called slot does not support kwargs.")
         fits = not arguments or (len(arguments) == 1 and isinstance(arguments[0], (_QObject, types.NoneType)))
         if not fits and type(self) is cls and not _fromHost(1):
             raise ValueError(f"Called {cls.__name__}(QWidget parent) with wrong arguments: {arguments!r}")
@@ -373,11 +407,11 @@ def _patchObject(seen) -> None:
         if slot is None or not issubclass(cls, _QObject):
             continue
 
-        def getattribute(self, name, _slot=slot):
+        def _getattribute(self, name, _slot=slot):
             function = special.get(name)
             return _slot(self, name) if function is None else types.MethodType(function, self)
 
-        cls.__getattribute__ = getattribute
+        cls.__getattribute__ = _getattribute
     _QObject.connect, _QObject.disconnect = signals.connect, signals.disconnect
     _QObject.__getattr__ = _getattr
     _QObject.__bool__ = lambda self: shiboken6.isValid(self)

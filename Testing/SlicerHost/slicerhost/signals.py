@@ -72,7 +72,9 @@ def resolve(obj, text: str):
     """(signature of the signal behind, number of arguments, conversion of the arguments), or None if there is none."""
     wanted = QtCore.QMetaObject.normalizedSignature(re.sub(r"^\d", "", text)).data().decode()
     known = {_text(m): m for m in _signalsOf(obj)}
-    if wanted in known:
+    carried = wanted.replace("(bool)", "(PyObject)")
+    offered = declared.offersSignal(calls.cppClass(type(obj)), wanted)
+    if wanted in known and offered and (carried == wanted or carried not in known):
         return wanted, known[wanted].parameterCount(), None
     for signature in declared.signals(calls.cppClass(type(obj))):
         if signature != wanted:
@@ -187,7 +189,9 @@ class BoundSignal:
     def emit(self, *arguments) -> None:
         _alive(self._obj, self._name)
         named = [m for m in _signalsOf(self._obj) if m.name().data().decode() == self._name]
-        fitting = next((m for m in named if m.parameterCount() == len(arguments)), None)
+        fits = [m for m in named if m.parameterCount() == len(arguments)]
+        text = any(isinstance(a, str) for a in arguments)  # valueChanged(double) or valueChanged(QString)
+        fitting = next((m for m in fits if ("QString" in _text(m)) == text), fits[0] if fits else None)
         if fitting is None:
             raise ValueError(f"Called {_text(named[0])} with wrong number of arguments: {arguments!r}")
         signal = self._signal.__get__(self._obj, type(self._obj))

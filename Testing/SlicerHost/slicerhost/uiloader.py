@@ -100,10 +100,9 @@ def _checkProperties(root) -> None:
         cls = _custom.get(name) or getattr(__import__("qt"), "QFrame" if name == "Line" else name, None)
         if cls is None:
             continue
-        meta = cls.staticMetaObject
         for element in widget.findall("property"):
             wanted = element.get("name")
-            if element.get("stdset") == "0" or meta.indexOfProperty(wanted) >= 0 or name == "Line":
+            if element.get("stdset") == "0" or pythonqt.isProperty(cls, wanted) or name == "Line":
                 continue
             if cls in calls.standIns and wanted in declared.properties(cls):
                 raise declared.NotInHost(cls, wanted)
