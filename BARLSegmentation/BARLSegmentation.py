@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import importlib
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from slicer.util import VTKObservationMixin
 # Each is the class <name>Panel of BARLSegmentationLib.widgets.<name>Panel, in the section <name>CollapsibleButton.
 PANELS = [
     "Predict",
+    "Train",
 ]
 
 
@@ -45,6 +47,14 @@ class BARLSegmentation(ScriptedLoadableModule):
             "The training method is a reconstruction of BARL (arXiv 2510.16863) from public descriptions of it; "
             "it is not the authors' code."
         )
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData():
+    """Called when Slicer is up: Sample Data exists only then."""
+    from BARLSegmentationLib.logic import SampleProject
+
+    SampleProject.register(Path(__file__).parent / "Resources" / "Icons")
 
 
 @parameterNodeWrapper
@@ -83,7 +93,7 @@ class BARLSegmentationParameterNode:
     method: str = "barl"
     minutes: Annotated[float, WithinRange(1, 100000)] = 30.0
     warmStart: bool = True
-    trainAfter: int = 0
+    trainAfter: Annotated[int, WithinRange(0, 1000)] = 0
 
 
 class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -232,9 +242,13 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
     """The module without a window::
 
-    logic = slicer.util.getModuleLogic("BARLSegmentation")
-    logic.openProject("/data/liver-project")
-    logic.loadCase(logic.cases()[0].id)
+        logic = slicer.util.getModuleLogic("BARLSegmentation")
+        logic.openProject("/data/liver-project")
+        logic.predict()                       # every case without an accepted outline
+        logic.loadCase(logic.cases()[0].id)
+
+    What goes wrong is raised as ``barl.errors.BarlError``: a sentence and what to do. ``predict`` and
+    ``predictVolumes`` start a process of their own and wait for it; the module's panel does not wait.
     """
 
     def __init__(self):
@@ -258,52 +272,168 @@ class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
         """Load a case with its newest outline and uncertainty into the scene and show it."""
         return self.session.openCase(caseId)
 
+    def predict(self, caseIds=None, model=None, device="auto", fast=False, roi=None, onEvent=None) -> dict:
+        """Predict cases of the open project; each result is stored as a revision.
+
+        Args:
+            caseIds: Ids or names; by default all without an accepted outline.
+            model: Id of a model of the project, or a model's folder; by default the current one.
+            device: "auto", "cpu", "cuda:0", "mps".
+            fast: One branch of the network instead of both.
+            roi: vtkMRMLMarkupsROINode; predict inside of it only.
+            onEvent: Called with the worker's events (``docs/worker-protocol.md``), in another thread.
+
+        Returns:
+            The result of the worker's request ``predict``.
+        """
+        from BARLSegmentationLib.logic.Prediction import callWorker, roiBounds
+
+        return callWorker(
+            "predict",
+            onEvent,
+            project=str(self.session.openedProject().folder),
+            cases=caseIds,
+            model=None if model is None else str(model),
+            device=device,
+            fast=fast,
+            roi=roiBounds(roi),
+        )
+
+    def predictVolumes(self, volumes, model, device="auto", fast=False, roi=None, onEvent=None) -> tuple:
+        """Segment volumes of the scene that are no case.
+
+        Args:
+            volumes: One vtkMRMLScalarVolumeNode for each channel of the model.
+            model: A model's folder.
+            device, fast, roi, onEvent: As for ``predict``.
+
+        Returns:
+            Segmentation and uncertainty, new nodes.
+        """
+        from barl.errors import InputError
+        from BARLSegmentationLib.logic.Prediction import (
+            VolumePrediction,
+            callWorker,
+            objection,
+            readModel,
+            roiBounds,
+        )
+
+        if reason := objection(volumes):
+            raise InputError(reason)
+        with contextlib.closing(VolumePrediction(readModel(model), volumes)) as prediction:
+            for _share in prediction.write():
+                pass
+            params = {"device": device, "fast": fast, "roi": roiBounds(roi)}
+            callWorker("predict_files", onEvent, **params, **prediction.params)
+            return prediction.load()
+
 
 class BARLSegmentationTest(ScriptedLoadableModuleTest):
-    """Runs inside Slicer: makes a small project with the engine and loads its case."""
+    """Runs inside Slicer, on synthetic cases: the loop from an empty folder to an accepted outline, and a prediction
+    where PyTorch is installed."""
 
     def setUp(self):
         slicer.mrmlScene.Clear()
+        self.logic = BARLSegmentationLogic()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.addCleanup(self.logic.closeProject)  # before the folder goes
+        self.folder = Path(folder.name) / "project"
 
     def runTest(self):
-        self.setUp()
-        self.test_loadCase()
+        for test in (self.test_loop, self.test_scene, self.test_predict):
+            self.setUp()
+            test()
+            self.doCleanups()
+        self.delayDisplay("Test passed")
 
-    def test_loadCase(self):
+    def makeProject(self):
+        """One outlined and one untouched case, labels as the demonstration model's; gives the outline [k, j, i]."""
         import numpy as np
         import SimpleITK as sitk
         from barl.project.labels import Channel, Label
-        from barl.project.store import Project
 
-        voxels = np.zeros((6, 7, 8), np.uint8)
-        voxels[2:4, 2:5, 2:6] = 1
-        image = sitk.GetImageFromArray(voxels.astype(np.float32) * 100)
-        label = sitk.GetImageFromArray(voxels)
+        labels = [Label(1, "Anterior hippocampus", (255, 0, 0)), Label(2, "Posterior hippocampus", (0, 0, 255))]
+        self.logic.session.createProject(self.folder, "self test", labels, [Channel("T1")])
+        outline = np.zeros((36, 40, 34), np.uint8)
+        outline[10:20, 8:18, 9:20], outline[10:20, 18:30, 9:20] = 1, 2
+        noise = np.random.default_rng(0).normal(0, 5, outline.shape)
+        image = sitk.GetImageFromArray((100 + 60 * (outline > 0) + noise).astype(np.float32))
+        label = sitk.GetImageFromArray(outline)
         for item in (image, label):
-            item.SetSpacing((1.0, 2.0, 3.0))
             item.SetOrigin((10.0, -20.0, 30.0))
+        self.logic.session.project.add_case("outlined", [image], label=label)
+        self.logic.session.project.add_case("untouched", [image])
+        return outline
 
-        logic = BARLSegmentationLogic()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "project"
-            labels = [Label(1, "lesion", (255, 0, 0)), Label(2, "edema", (0, 255, 0))]
-            with Project.create(path, "self test", labels, [Channel("T1")]) as project:
-                project.add_case("case 1", [image], label=label)
-            logic.openProject(str(path))
-            self.addCleanup(logic.closeProject)
-            case = logic.cases()[0]
-            loaded = logic.loadCase(case.id)
-            again = logic.loadCase(case.id)
+    def test_loop(self):
+        """Open a case, draw in it, accept it."""
+        import numpy as np
 
-        self.assertEqual(again.volumes[0].GetID(), loaded.volumes[0].GetID())
-        self.assertEqual(again.segmentation.GetID(), loaded.segmentation.GetID())
+        outline = self.makeProject()
+        case = self.logic.cases()[0]
+        loaded = self.logic.loadCase(case.id)
         matrix = vtk.vtkMatrix4x4()
         loaded.volumes[0].GetIJKToRASMatrix(matrix)
         self.assertEqual([matrix.GetElement(i, 3) for i in range(3)], [-10.0, 20.0, 30.0])  # LPS to RAS
         segmentation = loaded.segmentation.GetSegmentation()
         names = [segmentation.GetNthSegment(i).GetName() for i in range(segmentation.GetNumberOfSegments())]
-        self.assertEqual(names, ["lesion", "edema"])
-        lesion = segmentation.GetNthSegmentID(0)
-        found = slicer.util.arrayFromSegmentBinaryLabelmap(loaded.segmentation, lesion, loaded.volumes[0])
-        self.assertEqual(int(np.count_nonzero(found != voxels)), 0)
-        self.delayDisplay("Test passed")
+        self.assertEqual(names, ["Anterior hippocampus", "Posterior hippocampus"])
+        anterior = segmentation.GetNthSegmentID(0)
+        voxels = slicer.util.arrayFromSegmentBinaryLabelmap(loaded.segmentation, anterior, loaded.volumes[0])
+        self.assertEqual(int(np.count_nonzero((voxels != 0) != (outline == 1))), 0)
+
+        from BARLSegmentationLib.logic.Correction import Correction
+
+        correction = Correction(self.logic.session)
+        correction.begin()
+        drawn = voxels.copy()
+        drawn[5:8, 10:14, 10:14] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(
+            drawn, loaded.segmentation, anterior, self.logic.session.loaded.volumes[0]
+        )
+        correction.store("accepted", "self test")
+        again = self.logic.loadCase(case.id)
+        self.assertEqual(again.revision.kind, "accepted")
+        stored = slicer.util.arrayFromSegmentBinaryLabelmap(
+            again.segmentation, again.segmentation.GetSegmentation().GetNthSegmentID(0), again.volumes[0]
+        )
+        self.assertEqual(int(np.count_nonzero(stored)), int(np.count_nonzero(outline == 1)) + 3 * 4 * 4)
+
+    def test_scene(self):
+        """What the scene keeps of the module comes back; a case loaded twice is there once."""
+        self.makeProject()
+        loaded = self.logic.loadCase(self.logic.cases()[0].id)
+        count = slicer.mrmlScene.GetNumberOfNodes()
+        again = self.logic.loadCase(self.logic.cases()[0].id)
+        self.assertEqual(again.segmentation.GetID(), loaded.segmentation.GetID())
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), count)
+        self.logic.closeProject()
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+        node = self.logic.getParameterNode()
+        node.minutes, node.device = 12.5, "cpu"
+        again = self.logic.getParameterNode()
+        self.assertEqual((again.minutes, again.device), (12.5, "cpu"))
+
+    def test_predict(self):
+        """Predict a case and a volume with the demonstration model."""
+        from barl.errors import BarlError
+        from BARLSegmentationLib.logic.Prediction import callWorker
+
+        try:
+            callWorker("hello")
+        except BarlError as error:
+            self.delayDisplay(f"Prediction is not tested: {error}")
+            return
+        model = Path(__file__).parent / "Resources" / "Models" / "hippocampus"
+        self.makeProject()
+        untouched = self.logic.cases()[1]
+        result = self.logic.predict([untouched.id], model=model, device="cpu")
+        self.assertEqual([case["case"] for case in result["cases"]], [untouched.id])
+        loaded = self.logic.loadCase(untouched.id)
+        self.assertEqual(loaded.revision.kind, "prediction")
+        self.assertIsNotNone(loaded.uncertainty)
+        segmentation, uncertainty = self.logic.predictVolumes(loaded.volumes, model, device="cpu", fast=True)
+        self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 2)
+        self.assertEqual(uncertainty.GetImageData().GetDimensions(), loaded.volumes[0].GetImageData().GetDimensions())

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws the icons (python Resources/Icons/draw.py): a lesion in a slice, as each of the two branches outlines it."""
+"""Draws the icons and thumbnails (python Resources/Icons/draw.py), from nothing but this file and simulated cases.
+
+Icon: a lesion in a slice, as each of the two branches outlines it. Thumbnails of Sample Data: simulated cases of
+``barl.demo.simulate`` (needs nilearn), never a patient and never the sample itself.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.patches import FancyBboxPatch, Polygon
+from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
 HERE = Path(__file__).resolve().parent
-MODULE_ICON = HERE.parents[1] / "BARLSegmentation" / "Resources" / "Icons" / "BARLSegmentation.png"
+MODULE_ICONS = HERE.parents[1] / "BARLSegmentation" / "Resources" / "Icons"
+MODULE_ICON = MODULE_ICONS / "BARLSegmentation.png"
 NAVY, PAPER, BLUE, ORANGE = "#14283c", "#e9eef3", "#2f86d0", "#f07f33"
 PIXEL = 72 / 128  # line widths in pixels of the 128-pixel icon
 
@@ -44,6 +49,43 @@ def draw(path: Path, pixels: int = 128) -> None:
     plt.close(figure)
 
 
+def thumbnails() -> None:
+    """260 x 280 pixels, as Sample Data shows them: a slice with a region; four slices of which one is outlined."""
+    import SimpleITK as sitk
+    from barl.demo.simulate import simulate_case
+
+    cases = []
+    for seed in range(4):
+        image, label = (sitk.GetArrayFromImage(item) for item in simulate_case(np.random.default_rng(seed)))
+        cases.append((image, label, int(np.argmax(label.sum(axis=(1, 2))))))  # the slice with the most lesion
+
+    figure = plt.figure(figsize=(2.6, 2.8), dpi=100, facecolor="black")
+    axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
+    image, label, k = cases[0]
+    axes.imshow(image[k], cmap="gray", aspect="equal")
+    rows, columns = np.nonzero(label[k])
+    left, top, margin = columns.min(), rows.min(), 5
+    size = np.ptp(columns) + 2 * margin, np.ptp(rows) + 2 * margin
+    axes.add_patch(Rectangle((left - margin, top - margin), *size, fc="none", ec=ORANGE, lw=2.5))
+    axes.axis("off")
+    _save(figure, MODULE_ICONS / "BARLHead.png")
+
+    figure = plt.figure(figsize=(2.6, 2.8), dpi=100, facecolor="black")
+    for n, (image, label, k) in enumerate(cases):
+        axes = figure.add_axes((0.01 + 0.5 * (n % 2), 0.505 - 0.495 * (n // 2), 0.48, 0.485))
+        axes.imshow(image[k], cmap="gray", aspect="equal")
+        if n == 0:
+            axes.contour(label[k], levels=[0.5], colors=[ORANGE], linewidths=1.8)
+        axes.axis("off")
+    _save(figure, MODULE_ICONS / "BARLHippocampus.png")
+
+
+def _save(figure, path: Path) -> None:
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    plt.close(figure)
+
+
 if __name__ == "__main__":
     draw(HERE / "BARLExtension.png")
     draw(MODULE_ICON)
+    thumbnails()

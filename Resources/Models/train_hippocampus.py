@@ -22,7 +22,7 @@ from barl.training.cases import CaseFiles
 from barl.training.plan import make_plan
 from barl.training.train import train
 
-TARGET = Path(__file__).resolve().parent / "hippocampus"
+TARGET = Path(__file__).resolve().parents[2] / "BARLSegmentation" / "Resources" / "Models" / "hippocampus"
 ITERATIONS = 760
 LICENCE = "CC BY-SA 4.0"
 NOTES = (
@@ -43,7 +43,7 @@ hippocampus**, about 35 x 50 x 36 mm. Not for clinical use.
   in half precision.
 * On {held_out} scans of other subjects, mean Dice {mean:.3f} ({each}).
   The calibration temperature was fitted on these. The subjects that the benchmark tests on were not read.
-* Made by `train_hippocampus.py` in the folder above.
+* Made by `Resources/Models/train_hippocampus.py` of the repository.
 
 License: CC BY-SA 4.0, as that of its data: Medical Segmentation Decathlon, Task04 Hippocampus, Vanderbilt University
 Medical Center; changed: used to fit the weights of a network. Please cite:

@@ -15,7 +15,7 @@ from barl.images.reading import read_image, read_label
 from barl.inference.predictor import Predictor
 from barl.models.disk import load_card
 
-MODEL = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "hippocampus"
+MODEL = Path(__file__).resolve().parents[2] / "BARLSegmentation" / "Resources" / "Models" / "hippocampus"
 MiB = 2**20
 
 

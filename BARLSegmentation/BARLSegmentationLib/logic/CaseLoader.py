@@ -144,6 +144,7 @@ class CaseLoader:
             from barl.errors import ProjectError
 
             raise ProjectError(f"The file {path.name} of case {name} cannot be read.", "Restore it from a backup.")
+        node.SetName(name)  # reading numbers names that were in use before
         return node
 
     def _colorTable(self, labels: list[Label]) -> slicer.vtkMRMLColorTableNode:

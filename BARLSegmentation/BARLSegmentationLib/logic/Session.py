@@ -93,6 +93,18 @@ class Session:
         self._selection = []
         self.projectChanged.emit()
 
+    def openedProject(self) -> Project:
+        """The open project.
+
+        Raises:
+            barl.errors.ProjectError: There is none.
+        """
+        if self.project is None:
+            from barl.errors import ProjectError
+
+            raise ProjectError("No project is open.", "Open a project first.")
+        return self.project
+
     def cases(self) -> list[Case]:
         """The cases in the order in which they were added; none if no project is open."""
         return self.project.cases() if self.project is not None else []
@@ -124,12 +136,9 @@ class Session:
 
         A case that cannot be loaded leaves the one before on screen.
         """
-        if self.project is None:
-            from barl.errors import ProjectError
-
-            raise ProjectError("No project is open.", "Open a project first.")
+        project = self.openedProject()
         self.beforeClose.emit()
-        loaded = CaseLoader().load(self.project, caseId)
+        loaded = CaseLoader().load(project, caseId)
         before, self.loaded = self.loaded, loaded
         self._removeNodes(before, loaded)
         self._show(loaded)

@@ -1,10 +1,440 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from BARLSegmentationLib.logic.Prediction import (
+    VolumePrediction,
+    modelsIn,
+    objection,
+    projectModels,
+    readModel,
+    roiBounds,
+)
 from BARLSegmentationLib.widgets.Panel import Panel
+
+# What is predicted, in the order of the list.
+CASE_ON_SCREEN, SELECTED_CASES, OPEN_CASES, VOLUMES = range(4)
+OPEN_STATES = ("new", "predicted", "in_review")
+# Where each stage of a single prediction begins on the bar, and how much of it it takes.
+SHARES = {"writing": (0, 5), "loading": (5, 5), "preparing": (10, 5), "predicting": (15, 75), "restoring": (90, 10)}
+FOLDER = "folder"  # the choice of a model that is neither the project's nor comes along
 
 
 class PredictPanel(Panel):
-    """Predicts cases of the project or volumes of the scene."""
+    """Predicts cases of the project, or volumes of the scene that are no case."""
 
     uiName = "PredictPanel"
+
+    def setup(self):
+        self._models = []  # what modelComboBox lists, None last for the folder line
+        self._extraRows = []  # label and node selector of each channel behind the first; those too many are hidden
+        self._request = None
+        self._writing = None  # what is left of the files to write
+        self._prediction = None  # of volumes: its files
+        self._devicesKnown = False
+        self._askingDevices = False
+        self._deviceTrouble = ""
+
+        ui = self.ui
+        for text in (_("Case on screen"), "", "", _("Volume in the scene")):
+            ui.inputComboBox.addItem(text)
+        ui.inputComboBox.currentIndex = VOLUMES
+        self._listDevices([])
+        ui.inputComboBox.connect("currentIndexChanged(int)", self.onInputChanged)
+        ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChanged)
+        ui.modelPathLineEdit.connect("currentPathChanged(QString)", self.onModelChanged)
+        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.updateApply)
+        ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.updateApply)
+        ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
+        ui.applyButton.connect("clicked(bool)", self.onApply)
+        ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.session.projectChanged.connect(self.onProjectChanged)
+        self.session.casesChanged.connect(self.update)
+        self.session.caseOpened.connect(self.update)
+        self.session.selectionChanged.connect(self.update)
+        self.session.modelsChanged.connect(self.update)
+        self.worker.busyChanged.connect(self.onBusyChanged)
+        self.update()
+
+    @property
+    def busy(self):
+        """Whether this panel's prediction is under way."""
+        return self._request is not None or self._writing is not None
+
+    def cleanup(self):
+        self.onCancel()
+        self._request = None  # its answer has nothing left to change
+        self._endPrediction()
+        Panel.cleanup(self)
+
+    def setParameterNode(self, node):
+        if node is None and self.parameterNode is not None and self._prediction is not None:
+            self.onCancel()  # the scene closes: nobody is left to show the result to
+        Panel.setParameterNode(self, node)
+        if node is not None:
+            self._showDevice(node.device)
+
+    def expanded(self):
+        if not self._devicesKnown and not self._askingDevices:
+            self._askingDevices = True
+            self.worker.request("hello", onResult=self.onHello, onError=self.onNoHello)
+
+    # Show the state
+
+    def update(self):
+        cases = self.session.attempt(self.session.cases) or []
+        shown = next((case for case in cases if case.id == self.session.caseId), None)
+        openCases = [case for case in cases if case.state in OPEN_STATES]
+        combo = self.ui.inputComboBox
+        combo.setItemText(
+            CASE_ON_SCREEN, _("Case on screen: {name}").format(name=shown.name) if shown else _("Case on screen")
+        )
+        combo.setItemText(SELECTED_CASES, _("Selected cases ({n})").format(n=len(self.session.selectedCaseIds())))
+        combo.setItemText(OPEN_CASES, _("All cases without an accepted outline ({n})").format(n=len(openCases)))
+        self._listModels()
+        self._showVolumes()
+        self.updateApply()
+
+    def onProjectChanged(self):
+        self.ui.inputComboBox.currentIndex = VOLUMES if self.session.project is None else CASE_ON_SCREEN
+        self.ui.modelComboBox.currentIndex = 0  # the current model of this project
+        self.update()
+
+    def onInputChanged(self, index):
+        self._showVolumes()
+        self.updateApply()
+
+    def onModelChanged(self, *_arguments):
+        self.ui.modelPathLineEdit.visible = self._chosenEntry() == FOLDER
+        self._showVolumes()
+        self.updateApply()
+
+    def onBusyChanged(self, name):
+        self.updateApply()
+
+    def _listModels(self):
+        """List the models anew; the one chosen stays chosen, and who was content with the current one stays so."""
+        project = self.session.project
+        entries = (self.session.attempt(projectModels, project) or []) if project is not None else []
+        texts = [_("{name} (current model)").format(name=m.name) if m.isCurrent else m.name for m in entries]
+        for model in modelsIn(self.moduleWidget.resourcePath("Models")):
+            entries.append(model)
+            texts.append(model.name)
+        entries.append(FOLDER)
+        texts.append(_("Model in another folder"))
+        if entries == self._models and texts == self._modelTexts():
+            return
+        chosen = self._chosenEntry()
+        index = self.ui.modelComboBox.currentIndex
+        combo = self.ui.modelComboBox
+        blocked = combo.blockSignals(True)
+        combo.clear()
+        combo.addItems(texts)
+        self._models = entries
+        combo.currentIndex = entries.index(chosen) if index > 0 and chosen in entries else 0
+        combo.blockSignals(blocked)
+        self.onModelChanged()
+
+    def _modelTexts(self):
+        combo = self.ui.modelComboBox
+        return [combo.itemText(index) for index in range(combo.count)]
+
+    def _chosenEntry(self):
+        index = self.ui.modelComboBox.currentIndex
+        return self._models[index] if 0 <= index < len(self._models) else None
+
+    def _model(self):
+        """The model chosen; raises ModelError for a folder that holds none."""
+        entry = self._chosenEntry()
+        if entry != FOLDER:
+            return entry
+        return readModel(self.ui.modelPathLineEdit.currentPath)
+
+    def _channels(self):
+        from barl.errors import ModelError
+
+        try:
+            return self._model().channels
+        except (ModelError, AttributeError):
+            return [""]
+
+    def _showVolumes(self):
+        """One selector for each channel of the model, if volumes are to be predicted."""
+        channels = self._channels() if self.ui.inputComboBox.currentIndex == VOLUMES else []
+        while len(self._extraRows) < len(channels) - 1:
+            self._addVolumeRow()
+        rows = [(self.ui.volumeLabel, self.ui.volumeSelector), *self._extraRows]
+        for index, (label, selector) in enumerate(rows):
+            label.visible = selector.visible = index < len(channels)
+            if index < len(channels):
+                label.text = f"{channels[index]}:" if len(channels) > 1 else _("Volume:")
+
+    def _addVolumeRow(self):
+        label, selector = qt.QLabel(), slicer.qMRMLNodeComboBox()
+        selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+        selector.addEnabled = selector.removeEnabled = selector.showChildNodeTypes = False
+        selector.noneEnabled = True
+        selector.setMRMLScene(slicer.mrmlScene)
+        selector.connect("currentNodeChanged(vtkMRMLNode*)", self.updateApply)
+        selector.toolTip = self.ui.volumeSelector.toolTip
+        self.ui.inputLayout.insertRow(2 + len(self._extraRows), label, selector)
+        self._extraRows.append((label, selector))
+
+    def _volumes(self):
+        extra = [selector for _label, selector in self._extraRows[: len(self._channels()) - 1]]
+        return [selector.currentNode() for selector in (self.ui.volumeSelector, *extra)]
+
+    def updateApply(self, *_arguments):
+        busy = self.busy
+        reason = self._reasonAgainst()
+        button = self.ui.applyButton
+        button.enabled = not reason
+        button.toolTip = reason or _("Segment with the chosen model; Slicer can be used meanwhile")
+        self.ui.cancelButton.enabled = busy
+        self.ui.cancelButton.toolTip = (
+            _("Stop; cases that are done stay stored") if busy else _("Nothing is being predicted")
+        )
+        self.ui.progressBar.visible = self.ui.progressLabel.visible = busy
+
+    def _reasonAgainst(self):
+        """Why nothing can be predicted now; empty if it can."""
+        from barl.errors import BarlError
+
+        session, scope = self.session, self.ui.inputComboBox.currentIndex
+        if self.busy:
+            return _("A prediction is under way")
+        if self._deviceTrouble:
+            return self._deviceTrouble
+        if scope != VOLUMES:
+            if session.project is None:
+                return _("Open a project first, or predict a volume in the scene")
+            if session.project.read_only:
+                return _("The project is open for reading only")
+            if scope == CASE_ON_SCREEN and session.caseId is None:
+                return _("Open a case first")
+            if scope == SELECTED_CASES and not session.selectedCaseIds():
+                return _("Select cases in the table of cases first")
+        try:
+            model = self._model()
+            if model is None:
+                return _("Choose a model")
+            roiBounds(self.ui.roiSelector.currentNode())
+        except BarlError as error:
+            return str(error)
+        return objection(self._volumes()) if scope == VOLUMES else ""
+
+    # Devices
+
+    def onHello(self, value):
+        self._devicesKnown, self._askingDevices, self._deviceTrouble = True, False, ""
+        self._listDevices(value.get("devices") or [])
+        if self.parameterNode is not None:
+            self._showDevice(self.parameterNode.device)
+        self.updateApply()
+
+    def onNoHello(self, error):
+        self._askingDevices = False  # asked again when the section is opened again
+        if error.kind != "WorkerError":  # one that ended is started again by the next request
+            self._deviceTrouble = str(error)
+        self.session.status(str(error), error=True)
+        self.updateApply()
+
+    def _listDevices(self, devices):
+        combo = self.ui.deviceComboBox
+        blocked = combo.blockSignals(True)
+        combo.clear()
+        best = f": {deviceText(devices[0])}" if devices else ""
+        combo.addItem(_("Automatic") + best, "auto")
+        for device in devices:
+            combo.addItem(deviceText(device), device["name"])
+        combo.blockSignals(blocked)
+
+    def _showDevice(self, name):
+        combo = self.ui.deviceComboBox
+        blocked = combo.blockSignals(True)
+        # One that this computer does not have (the scene came from another) counts as automatic.
+        combo.currentIndex = max(0, combo.findData(name))
+        combo.blockSignals(blocked)
+
+    def onDeviceChosen(self, index):
+        if self.parameterNode is not None and index >= 0:
+            self.parameterNode.device = self.ui.deviceComboBox.itemData(index)
+
+    # Predict
+
+    def onApply(self, *_arguments):
+        if self._reasonAgainst():  # the project may have been changed by another program since
+            self.updateApply()
+            return
+        session, ui = self.session, self.ui
+        model, scope = self._model(), ui.inputComboBox.currentIndex
+        params = {
+            "device": ui.deviceComboBox.itemData(ui.deviceComboBox.currentIndex),
+            "fast": ui.fastCheckBox.checked,
+            "roi": roiBounds(ui.roiSelector.currentNode()),
+        }
+        if scope == VOLUMES:
+            folder = slicer.app.temporaryPath
+            self._prediction = session.attempt(VolumePrediction, model, self._volumes(), folder)
+            if self._prediction is not None:
+                self._writing = self._prediction.write()
+                self._tellProgress("writing", 0.0)
+                qt.QTimer.singleShot(0, lambda: self._writeOn(params))
+            self.updateApply()
+            return
+        params["project"] = str(session.project.folder)
+        params["model"] = model.id or str(model.folder)
+        if scope == CASE_ON_SCREEN:
+            params["cases"] = [session.caseId]
+        elif scope == SELECTED_CASES:
+            params["cases"] = session.selectedCaseIds()
+        self._tellProgress("loading", 0.0)
+        self._request = self.worker.request(
+            "predict", onEvent=self.onEvent, onResult=self.onCasesPredicted, onError=self.onFailed, **params
+        )
+        self.updateApply()
+
+    def _writeOn(self, params):
+        """Write the next piece of the volumes and come back, until the worker can have them."""
+        if self._writing is None:  # cancelled
+            return
+        try:
+            share = next(self._writing, None)
+        except OSError as error:
+            from barl.errors import storage_error
+
+            self.onFailed(storage_error(error, slicer.app.temporaryPath))
+            return
+        if share is not None:
+            self._tellProgress("writing", share)
+            qt.QTimer.singleShot(0, lambda: self._writeOn(params))
+            return
+        self._writing = None
+        self._request = self.worker.request(
+            "predict_files",
+            onEvent=self.onEvent,
+            onResult=self.onVolumesPredicted,
+            onError=self.onFailed,
+            **params,
+            **self._prediction.params,
+        )
+
+    def onCancel(self, *_arguments):
+        if self._writing is not None:
+            self._endPrediction()
+            self.session.status(_("Cancelled."))
+            self.updateApply()
+        elif self._request is not None:
+            self.worker.cancel(self._request)
+            self.ui.progressLabel.text = _("Stopping")
+
+    def onEvent(self, event):
+        if event["event"] == "progress":
+            fraction = event.get("fraction") or 0.0
+            self._tellProgress(event.get("stage", ""), fraction, event.get("eta_s"), event.get("message", ""))
+
+    def onCasesPredicted(self, value):
+        if not self.busy:
+            return
+        session, cases, failed = self.session, value["cases"], value["failed"]
+        self._request = None
+        self.updateApply()
+        session.notifyCases()
+        ids = [case["case"] for case in cases]
+        # A single case is shown; of several only the one that is on screen anyway.
+        shown = session.caseId if session.caseId in ids else ids[0] if len(ids) == 1 and not session.caseId else None
+        if shown is not None and session.project is not None and session.attempt(session.openCase, shown):
+            self._showResult(session.loaded.segmentation)
+        words = [_("{n} case(s) predicted.").format(n=len(cases))]
+        words += dict.fromkeys(note for case in cases for note in case.get("notes", []))
+        words += [f"{case['name']}: {case['message']} {case['remedy']}" for case in failed]
+        session.status(" ".join(words), error=bool(failed))
+
+    def onVolumesPredicted(self, value):
+        if not self.busy:
+            return
+        prediction, session = self._prediction, self.session
+        self._request = None
+        nodes = session.attempt(prediction.load)
+        self._endPrediction()
+        self.updateApply()
+        if nodes is None:
+            return
+        segmentation, uncertainty = nodes
+        if segmentation is None:
+            session.status(_("The volume was removed meanwhile; its prediction was discarded."), error=True)
+            return
+        node = self.parameterNode
+        if node is not None:
+            before = node.segmentation
+            if before is not None and session.caseId is None:
+                before.SetDisplayVisibility(False)  # two outlines on top of each other could not be told apart
+            node.segmentation, node.uncertainty = segmentation, uncertainty
+        showVolume(prediction.volumes[0])
+        self._showResult(segmentation)
+        words = [_("{name} is ready.").format(name=segmentation.GetName()), *value.get("notes", [])]
+        session.status(" ".join(words))
+
+    def _showResult(self, segmentation):
+        if segmentation is not None and self.ui.closedSurfaceCheckBox.checked:
+            segmentation.CreateClosedSurfaceRepresentation()
+
+    def onFailed(self, error):
+        from barl.errors import Cancelled
+
+        if not self.busy:  # the module has gone meanwhile
+            return
+        self._request = None
+        self._endPrediction()
+        self.updateApply()
+        self.session.notifyCases()  # those done before stay stored
+        self.session.status(str(error), error=not isinstance(error, Cancelled))
+
+    def _endPrediction(self):
+        self._writing = None
+        if self._prediction is not None:
+            self._prediction.close()
+            self._prediction = None
+
+    def _tellProgress(self, stage, fraction, seconds=None, message=""):
+        start, share = SHARES.get(stage, (0, 100))
+        if self._prediction is None:  # the worker counts through all cases itself
+            start, share = (0, 100)
+        self.ui.progressBar.value = int(start + share * fraction)
+        words = [stageText(stage), message] if message else [stageText(stage)]
+        left = f", {timeText(seconds)}" if seconds is not None else ""
+        self.ui.progressLabel.text = " ".join(words) + left
+
+
+def showVolume(volume) -> None:
+    """Show a volume in the slice views; views that show it already keep their position."""
+    shown = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode().GetBackgroundVolumeID()
+    if shown != volume.GetID():
+        slicer.util.setSliceViewerLayers(background=volume, fit=True)
+
+
+def deviceText(device: dict) -> str:
+    """A device of the worker's ``hello`` in words."""
+    memory = device.get("memory_bytes")
+    return f"{device['title']} ({memory / 2**30:.0f} GB)" if memory else device["title"]
+
+
+def stageText(stage: str) -> str:
+    """A stage of a prediction in words."""
+    return {
+        "writing": _("Handing over the scan"),
+        "loading": _("Loading the model"),
+        "preparing": _("Preparing the scan"),
+        "predicting": _("Predicting"),
+        "restoring": _("Bringing the result onto the scan"),
+    }.get(stage, stage)
+
+
+def timeText(seconds: float) -> str:
+    """A time left in words."""
+    if seconds < 90:
+        return _("about {n} s left").format(n=max(1, round(seconds)))
+    return _("about {n} min left").format(n=round(seconds / 60))

@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import qt
 
+from BARLSegmentationLib.logic.Prediction import slicerPython
 from BARLSegmentationLib.logic.Signal import Signal
 
 if TYPE_CHECKING:
@@ -40,8 +39,7 @@ class Worker:
     def __init__(self, python: str | None = None) -> None:
         self.busyChanged = Signal()
         self.busy = ""
-        # Slicer puts the folder of PythonSlicer into PATH; outside Slicer any interpreter with the engine does.
-        self.python = python or shutil.which("PythonSlicer") or sys.executable
+        self.python = python or slicerPython()
         self._process: qt.QProcess | None = None
         self._session: Session | None = None
         self._open: dict[str, str] = {}  # id -> name of the long requests without an answer

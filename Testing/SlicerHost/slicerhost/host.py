@@ -38,7 +38,14 @@ class qSlicerScriptedLoadableModule(qSlicerLoadableModule):
 class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._python = None
+        self._python = self._make = None
+        self._isEntered = False
+
+    isEntered = QtCore.Property(bool, lambda self: self._isEntered)
+
+    def reload(self):
+        """Makes the Python widget anew from the module's present code, as slicer.util.reloadScriptedModule wants."""
+        self._make()
 
     def self(self):
         return self._python
@@ -105,9 +112,14 @@ class Host:
             widget.setObjectName(f"{name}ModuleWidget")
             widget.setLayout(QtWidgets.QVBoxLayout())
             widget.setMRMLScene(slicer.mrmlScene)
-            widget._python = getattr(sys.modules[name], f"{name}Widget")(widget)
-            setattr(self.modules, f"{name}Widget", widget._python)
-            widget._python.setup()
+
+            def makePython():
+                widget._python = getattr(sys.modules[name], f"{name}Widget")(widget)
+                setattr(self.modules, f"{name}Widget", widget._python)
+                widget._python.setup()
+
+            widget._make = makePython
+            makePython()
             return widget
 
         module._make = make
@@ -122,14 +134,17 @@ class Host:
         if widget is None:
             return
         self.window._showPanel(widget)
-        self._entered = widget._python
-        if hasattr(self._entered, "enter"):
-            self._entered.enter()
+        self._entered = widget
+        widget._isEntered = True
+        if hasattr(widget._python, "enter"):
+            widget._python.enter()
 
     def _leave(self):
-        if self._entered is not None and hasattr(self._entered, "exit"):
-            self._entered.exit()
-        self._entered = None
+        widget, self._entered = self._entered, None
+        if widget is not None:
+            widget._isEntered = False
+            if hasattr(widget._python, "exit"):
+                widget._python.exit()
 
     def processEvents(self, seconds: float = 0.0) -> None:
         """Lets the event loop run until nothing is left to do, or for ``seconds``."""
@@ -144,7 +159,7 @@ class Host:
         module = self.app.moduleManager().module(name)
         widget = module._widget
         if widget is not None:
-            if self._entered is widget._python:
+            if self._entered is widget:
                 self._leave()
             if hasattr(widget._python, "cleanup"):
                 widget._python.cleanup()

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prediction of what Slicer holds: which models there are, volumes of the scene to files, results back to nodes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader
+
+if TYPE_CHECKING:
+    from barl.project.labels import Label
+
+_PIECE_BYTES = 8 << 20  # what is written at a time: a few milliseconds, so that Slicer's window stays alive
+_NRRD_TYPES = {
+    "i1": "int8",
+    "u1": "uint8",
+    "i2": "int16",
+    "u2": "uint16",
+    "i4": "int32",
+    "u4": "uint32",
+    "i8": "int64",
+    "u8": "uint64",
+    "f4": "float",
+    "f8": "double",
+}
+
+
+def slicerPython() -> str:
+    """The interpreter for the worker: PythonSlicer, which Slicer puts into PATH and which prepares its environment
+    itself; outside Slicer this very interpreter."""
+    return shutil.which("PythonSlicer") or sys.executable
+
+
+def callWorker(name: str, onEvent: Callable[[dict], None] | None = None, **params) -> dict:
+    """Start a worker, ask it for one thing, wait for the answer and end it.
+
+    Raises:
+        barl.errors.BarlError: What the worker could not do, or that it could not be started.
+    """
+    from barl.worker.client import WorkerProcess
+
+    with WorkerProcess(slicerPython()) as worker:
+        return worker.call(name, on_event=onEvent, **params)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the panel must know of a model before anything is loaded.
+
+    Attributes:
+        folder: Holds ``model.json``.
+        id: Its id in the project; empty for others.
+        isCurrent: The project predicts with it unless another one is named.
+    """
+
+    folder: Path
+    name: str
+    channels: list[str]
+    labels: list[Label]
+    id: str = ""
+    isCurrent: bool = False
+
+
+def readModel(folder: str | Path) -> Model:
+    """Read a model's card, no more of it than is shown; the worker checks all of it.
+
+    Raises:
+        barl.errors.ModelError: There is no card, or it lacks name, channels or labels.
+    """
+    from barl.errors import InputError, ModelError
+    from barl.project.labels import Label
+
+    folder = Path(folder)
+    try:
+        card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        labels = [Label.from_json(label) for label in card["labels"]]
+        return Model(folder, str(card["name"]), [str(name) for name in card["channels"]], labels)
+    except OSError as error:
+        raise ModelError(
+            f"The folder {folder} holds no model.json that can be read.",
+            "Choose a folder that holds a model saved by BARL.",
+        ) from error
+    except (ValueError, KeyError, TypeError, InputError) as error:
+        raise ModelError(
+            f"The model card in {folder} is damaged.", "Get a fresh copy of the model or train it again."
+        ) from error
+
+
+def modelsIn(folder: str | Path) -> list[Model]:
+    """The models in the subfolders of a folder; what is no model is passed over."""
+    from barl.errors import ModelError
+
+    found = []
+    for card in sorted(Path(folder).glob("*/model.json")):
+        try:
+            found.append(readModel(card.parent))
+        except ModelError:
+            continue
+    return found
+
+
+def projectModels(project) -> list[Model]:
+    """The models of an open project, the current one first, then the newest first."""
+    from barl.errors import ModelError
+
+    found = []
+    for row in project.models()[::-1]:
+        try:
+            model = readModel(row.folder)
+        except ModelError:  # its folder is gone: it cannot be chosen
+            continue
+        found.append(replace(model, name=row.name, id=row.id, isCurrent=row.is_current))
+    return sorted(found, key=lambda model: not model.isCurrent)
+
+
+def roiBounds(roi) -> list[float] | None:
+    """The box of a ROI node, of a rotated one the box around it: x0, x1, y0, y1, z0, z1 in mm, LPS.
+
+    Raises:
+        barl.errors.InputError: The box has no volume: it was not drawn yet.
+    """
+    if roi is None:
+        return None
+    bounds = [0.0] * 6
+    roi.GetRASBounds(bounds)
+    x0, x1, y0, y1, z0, z1 = bounds
+    if not (x0 < x1 and y0 < y1 and z0 < z1):
+        from barl.errors import InputError
+
+        raise InputError(f"The region {roi.GetName()} is empty.", "Draw it in the slice views, or choose none.")
+    return [-x1, -x0, -y1, -y0, z0, z1]
+
+
+def objection(volumes: Sequence) -> str:
+    """Why these volumes cannot be predicted, in one sentence; empty if they can.
+
+    Transforms are refused, not applied: the segmentation would otherwise not lie where its scan lies.
+    """
+    for volume in volumes:
+        if volume is None:
+            return _("Choose a volume for each channel.")
+        if volume.GetImageData() is None or volume.GetImageData().GetNumberOfPoints() == 0:
+            return _("The volume {name} is empty.").format(name=volume.GetName())
+        if volume.GetImageData().GetNumberOfScalarComponents() != 1:
+            return _("The volume {name} has several values per voxel; choose one with a single value.").format(
+                name=volume.GetName()
+            )
+        if volume.GetParentTransformNode() is not None:
+            return _("The volume {name} is transformed: harden its transform first (Data module).").format(
+                name=volume.GetName()
+            )
+    if len({volume.GetID() for volume in volumes}) < len(volumes):
+        return _("A volume is chosen for two channels.")
+    return ""
+
+
+class VolumePrediction:
+    """The prediction of volumes of the scene that are no case: on the way out files, on the way back nodes.
+
+    Args:
+        model: What predicts.
+        volumes: One for each of its channels.
+        folder: Where temporary files may lie; they go with ``close``.
+
+    Attributes:
+        params: Of the worker's request ``predict_files``.
+    """
+
+    def __init__(self, model: Model, volumes: Sequence, folder: str | Path | None = None) -> None:
+        self.model = model
+        self.volumes = list(volumes)
+        self._folder = tempfile.TemporaryDirectory(prefix="BARL-", dir=folder)
+        home = Path(self._folder.name)
+        self._scans = [home / f"channel{number}.nrrd" for number in range(len(self.volumes))]
+        self._label, self._uncertainty = home / "label.nii.gz", home / "uncertainty.nii.gz"
+        self.params = {
+            "model": str(model.folder),
+            "scans": [str(path) for path in self._scans],
+            "output": str(self._label),
+            "uncertainty": str(self._uncertainty),
+        }
+
+    def write(self) -> Iterator[float]:
+        """Write the volumes piece by piece; gives the share done, so that the window can be served in between.
+
+        Raises:
+            OSError: The disk is full or cannot be written.
+        """
+        for number, (volume, path) in enumerate(zip(self.volumes, self._scans, strict=True)):
+            for share in writeNrrd(volume, path):
+                yield (number + share) / len(self.volumes)
+
+    def load(self) -> tuple:
+        """The results as nodes: segmentation and uncertainty; None if the scan is no longer in the scene."""
+        scan = self.volumes[0]
+        if scan.GetScene() is None:
+            return None, None
+        loader = CaseLoader(scan.GetScene())
+        name = scan.GetName()
+        unique = scan.GetScene().GetUniqueNameByString
+        segmentation = loader.readSegmentation(
+            self._label, unique(f"{name} segmentation"), self.model.labels, scan, {ROLE_ATTRIBUTE: "label"}
+        )
+        uncertainty = loader.readUncertainty(
+            self._uncertainty, unique(f"{name} uncertainty"), {ROLE_ATTRIBUTE: "uncertainty"}
+        )
+        for node in (segmentation, uncertainty):
+            forgetFile(node)
+        return segmentation, uncertainty
+
+    def close(self) -> None:
+        self._folder.cleanup()
+
+
+def forgetFile(node) -> None:
+    """The file a node came from goes: saving the scene must ask for another one."""
+    storage = node.GetStorageNode()
+    if storage is not None:
+        node.GetScene().RemoveNode(storage)
+
+
+def writeNrrd(volume, path: Path) -> Iterator[float]:
+    """Write a scalar volume node, without its transform, as NRRD; gives the share done after each piece.
+
+    Written by hand because Slicer's and SimpleITK's writers hold up the window until the whole file is written: 0.2 s
+    and more for a large scan.
+    """
+    array = slicer.util.arrayFromVolume(volume)
+    kind = array.dtype.newbyteorder("<")
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    columns = [[matrix.GetElement(row, column) for row in range(3)] for column in range(4)]
+    words = ["({!r},{!r},{!r})".format(*column) for column in columns]
+    header = (
+        "NRRD0004",
+        f"type: {_NRRD_TYPES[kind.str[1:]]}",
+        "dimension: 3",
+        "space: right-anterior-superior",
+        "sizes: " + " ".join(str(size) for size in reversed(array.shape)),
+        "space directions: " + " ".join(words[:3]),
+        "kinds: domain domain domain",
+        "endian: little",
+        "encoding: raw",
+        f"space origin: {words[3]}",
+    )
+    step = max(1, _PIECE_BYTES // max(1, array[0].nbytes))
+    with path.open("wb") as file:
+        file.write(("\n".join(header) + "\n\n").encode("ascii"))
+        for start in range(0, len(array), step):
+            file.write(np.ascontiguousarray(array[start : start + step], kind).data)
+            yield min(1.0, (start + step) / len(array))

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entries of the module in Slicer's Sample Data: a scan to predict, and a project to do the whole loop with."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import tempfile
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+
+CATEGORY = "BARL"
+PROJECT_NAME = "BARLHippocampus"
+# Address and checksum as in barl.demo.download; the set gives no SHA-256.
+ARCHIVE = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task04_Hippocampus.tar"
+ARCHIVE_CHECKSUM = "MD5:9d24dba78a72977dbd1d2e110310f31b"
+# Slicer's own sample, by the checksum that Slicer itself asks for.
+HEAD_SHA256 = "cc211f0dfd9a05ca3841ce1141b292898b2dd2d3f08286affadf823a7e58df93"
+HEAD = f"https://github.com/Slicer/SlicerTestingData/releases/download/SHA256/{HEAD_SHA256}"
+# How many subjects of the set become cases, in this order.
+OUTLINED, HELD_OUT, UNTOUCHED = 4, 6, 14
+
+_MEMBER = re.compile(r"^(?:\./)?Task04_Hippocampus/(images|labels)Tr/hippocampus_(\d+)\.nii\.gz$")
+
+
+def register(icons: Path) -> None:
+    """Add the samples to Slicer's Sample Data.
+
+    Args:
+        icons: Folder of the thumbnails.
+    """
+    from SampleData import SampleDataLogic
+
+    SampleDataLogic.registerCustomSampleDataCategory(CATEGORY, title=_("BARL"))
+    SampleDataLogic.registerCustomSampleDataSource(
+        category=CATEGORY,
+        sampleName=PROJECT_NAME,
+        thumbnailFileName=str(icons / "BARLHippocampus.png"),
+        uris=ARCHIVE,
+        fileNames="Task04_Hippocampus.tar",
+        checksums=ARCHIVE_CHECKSUM,
+        loadFiles=False,
+        customDownloader=openSampleProject,
+    )
+    SampleDataLogic.registerCustomSampleDataSource(
+        category=CATEGORY,
+        sampleName="BARLHead",
+        thumbnailFileName=str(icons / "BARLHead.png"),
+        uris=HEAD,
+        fileNames="BARLHead.nrrd",
+        nodeNames="BARLHead",
+        checksums=f"SHA256:{HEAD_SHA256}",
+    )
+
+
+def openSampleProject(source) -> list[str]:
+    """Download the hippocampus set, make a project of some of its scans and open it in the module.
+
+    A project made before is opened as it is: the work done in it stays.
+
+    Args:
+        source: Of Sample Data.
+
+    Returns:
+        The project's folder, in a list as Sample Data wants it; empty if the set could not be had.
+    """
+    folder = Path(slicer.app.defaultScenePath) / "BARL hippocampus sample"
+    if not (folder / "project.db").is_file():
+        archive = Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory()) / source.fileNames[0]
+        with slicer.util.WaitCursor():
+            if not slicer.util.downloadFile(source.uris[0], str(archive), source.checksums[0]):
+                slicer.util.errorDisplay(_("The hippocampus set could not be downloaded. Check the network."))
+                return []
+            with slicer.util.tryWithErrorDisplay(_("The sample project could not be made.")):
+                makeProject(archive, folder)
+    slicer.util.selectModule("BARLSegmentation")
+    session = slicer.modules.BARLSegmentationWidget.session
+    session.attempt(session.openProject, folder)
+    return [str(folder)]
+
+
+def makeProject(
+    archive: Path, folder: Path, outlined: int = OUTLINED, heldOut: int = HELD_OUT, untouched: int = UNTOUCHED
+) -> None:
+    """Make a project from the archive of the Decathlon's hippocampus task.
+
+    Files 2k-1 and 2k of the set are of one subject; one of them is taken.
+
+    Args:
+        archive: The .tar file.
+        folder: Of the project; new or empty.
+        outlined: How many cases have an accepted outline.
+        heldOut: How many outlined cases are held out for evaluation.
+        untouched: How many cases have none.
+
+    Raises:
+        barl.errors.BarlError: The archive holds too few scans, or the folder cannot be written.
+    """
+    from barl.errors import InputError
+    from barl.project.labels import Channel, Code, Label, Terminology
+    from barl.project.store import Project
+
+    category = Code("SCT", "123037004", "Anatomical Structure")
+    hippocampus = Code("SCT", "5366008", "Hippocampus")
+    labels = [
+        Label(1, "Anterior hippocampus", (86, 180, 233), Terminology(category, hippocampus)),
+        Label(2, "Posterior hippocampus", (230, 159, 0), Terminology(category, hippocampus)),
+    ]
+    with tempfile.TemporaryDirectory() as place:
+        pairs = _unpack(archive, Path(place), outlined + heldOut + untouched)
+        if len(pairs) < outlined + heldOut + untouched:
+            raise InputError("The archive of the hippocampus set is incomplete.", "Delete it and download it again.")
+        with Project.create(folder, "Hippocampus sample", labels, [Channel("T1")]) as project:
+            for number, (name, files) in enumerate(pairs.items()):
+                project.add_case(
+                    name,
+                    [files["images"]],
+                    label=files["labels"] if number < outlined + heldOut else None,
+                    held_out=outlined <= number < outlined + heldOut,
+                    author="Medical Segmentation Decathlon",
+                )
+
+
+def _unpack(archive: Path, place: Path, wanted: int) -> dict[str, dict[str, Path]]:
+    """The first scan of each subject and its label, under names of our own: by case name, file by part."""
+    found: dict[int, dict[str, Path]] = {}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            match = _MEMBER.match(member.name)
+            if match and member.isfile():
+                part, number = match[1], int(match[2])
+                path = place / f"{part}{number}.nii.gz"
+                path.write_bytes(tar.extractfile(member).read())
+                found.setdefault(number, {})[part] = path
+    subjects: dict[int, int] = {}
+    for number in sorted(number for number, files in found.items() if len(files) == 2):
+        subjects.setdefault((number + 1) // 2, number)
+    return {f"hippocampus {number:03d}": found[number] for number in list(subjects.values())[:wanted]}
