@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from barl.worker.client import Request, Session
 
 # Answered beside what runs: asking for them does not make the worker busy.
-QUICK = ("add_cases", "attach", "cancel_training", "measure_agreement", "runs", "stop_training")
+QUICK = ("add_cases", "attach", "cancel_training", "finish_training", "measure_agreement", "runs", "stop_training")
 # What may come before a worker's first message, in time and bytes: a banner of the interpreter is forgiven.
 PATIENCE_MS = 15000
 BYTES_OF_NONSENSE = 1 << 20

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training runs as the panel sees them: what a run is at, why none can be started, when the next one is due."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from slicer.i18n import tr as _
+
+if TYPE_CHECKING:
+    from barl.project.records import Case, ModelRow, RunRow
+    from barl.project.store import Project
+
+#: States in which a run may still have something to tell.
+ALIVE = ("running",)
+#: States from which a run can go on.
+PAUSED = ("stopped", "interrupted", "failed", "queued")
+#: A training tells something every second; a validation or one step on a slow machine may take a while.
+SILENCE_S = 300.0
+
+
+class WatchedRun:
+    """One run, followed by the answers of the worker's request ``attach``.
+
+    Attributes:
+        id: The run.
+        state: One of ``barl.project.records.RUN_STATES``.
+        offset: Where the next ``attach`` begins.
+        stage, fraction: What it is at, and how much of it is done (0 to 1).
+        etaSeconds: Time left of the training proper; None if not known.
+        iteration: The last one it told.
+        message: Why it ended as it did.
+        modelId: The model that came out.
+        notes: What it logged.
+    """
+
+    def __init__(self, run: RunRow) -> None:
+        self.id = run.id
+        self.state = run.state
+        self.offset = 0
+        self.stage, self.fraction, self.etaSeconds = "", 0.0, None
+        self.iteration = 0
+        self.message, self.modelId = run.message, run.model_id
+        self.notes: list[str] = []
+        self._remedy = ""
+        self._heardAt = time.monotonic()
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ALIVE
+
+    def take(self, answer: dict) -> bool:
+        """Take an answer of ``attach``; true if its state has changed."""
+        changed = answer["state"] != self.state
+        self.state, self.message, self.modelId = answer["state"], answer["message"], answer["model"]
+        self.offset = answer["offset"]
+        for event in answer["events"]:
+            self._heardAt = time.monotonic()
+            if event.get("event") == "progress":
+                self.stage, self.fraction = event.get("stage", ""), event.get("fraction") or 0.0
+                self.etaSeconds = event.get("eta_s")
+                self.iteration = (event.get("values") or {}).get("iteration", self.iteration)
+            elif event.get("event") == "log":
+                self.notes.append(str(event.get("message", "")))
+        return changed
+
+    def inWords(self) -> str:
+        """One line: state or stage, iteration, time left; for a run that failed, why."""
+        if self.state == "queued":
+            return _("{run} waits to be started.").format(run=self.id)
+        if self.state == "running":
+            parts = [stageText(self.stage)]
+            if self.stage == "training":
+                parts.append(_("iteration {number}").format(number=self.iteration))
+            if self.etaSeconds is not None:
+                parts.append(_("about {time} left").format(time=timeText(self.etaSeconds)))
+            silence = time.monotonic() - self._heardAt
+            if silence > SILENCE_S:
+                parts.append(_("no word for {time}").format(time=timeText(silence)))
+            return ", ".join(parts)
+        if self.state == "finished":
+            return _("{run} is finished: {model}.").format(run=self.id, model=self.modelId or _("no model"))
+        if self.state == "interrupted":
+            return _(
+                "{run} was interrupted: its process was ended, memory or disk was full, or the computer restarted. "
+                "Press Resume: it goes on from its last checkpoint."
+            ).format(run=self.id)
+        if self.state == "failed":
+            return _("{run} failed. {why}").format(run=self.id, why=self.message)
+        where = _(" at iteration {number}").format(number=self.iteration) if self.iteration else ""
+        return _("{run} is paused{where}. Resume it when you like.").format(run=self.id, where=where)
+
+
+def stageText(stage: str) -> str:
+    """A stage of ``docs/worker-protocol.md`` in words."""
+    return {
+        "": _("Starting"),
+        "loading": _("Loading the models"),
+        "planning": _("Reading the cases"),
+        "starting": _("Starting"),
+        "preparing": _("Preparing the cases"),
+        "training": _("Training"),
+        "validating": _("Measuring on held-out cases"),
+        "comparing": _("Comparing with the current model"),
+        "evaluating": _("Measuring on held-out cases"),
+    }.get(stage, stage)
+
+
+def runStateText(state: str) -> str:
+    """A state of ``barl.project.records.RUN_STATES`` in a word."""
+    return {
+        "queued": _("waits"),
+        "running": _("running"),
+        "stopped": _("paused"),
+        "finished": _("finished"),
+        "failed": _("failed"),
+        "interrupted": _("interrupted"),
+    }.get(state, state)
+
+
+def timeText(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return _("{count} s").format(count=round(seconds))
+    if seconds < 5400:
+        return _("{count} min").format(count=round(seconds / 60))
+    return _("{count} h").format(count=f"{seconds / 3600:.1f}")
+
+
+def reasonAgainstStart(project: Project | None, cases: Sequence[Case], runs: Sequence[RunRow]) -> str:
+    """Why no training can be started, as a sentence; empty if one can."""
+    if project is None:
+        return _("Open a project first.")
+    if project.read_only:
+        return _("The project is open for reading only.")
+    busy = next((run for run in runs if run.state == "running"), None)
+    if busy is not None:
+        return _("{run} is training already: pause, stop or cancel it first.").format(run=busy.id)
+    if not any(case.state == "accepted" and not case.held_out for case in cases):
+        return _("Outline and accept at least one case that is not held out.")
+    return ""
+
+
+def heldOutText(cases: Sequence[Case]) -> str:
+    """What the number of held-out cases allows to say about a model; empty if it is enough for a test."""
+    count = sum(case.state == "accepted" and case.held_out for case in cases)
+    if not count:
+        return _("No outlined case is held out: the quality of the new model will not be measured.")
+    if count < 6:
+        number = _("Only one outlined case is") if count == 1 else _("Only {count} outlined cases are")
+        return number.format(count=count) + _(" held out: enough for a rough figure, too few for a statistical test.")
+    return ""
+
+
+def acceptedSince(project: Project) -> int:
+    """How many cases have an accepted outline, not held out, that the newest run does not learn from."""
+    runs = project.runs()
+    known = {case["id"]: case["revision"] for case in runs[-1].plan["run"]["cases"]} if runs else {}
+    outlined = [case for case in project.cases("accepted") if not case.held_out]
+    return sum(known.get(case.id) != project.newest(case.id, ("accepted",)).id for case in outlined)
+
+
+def undecidedModel(project: Project) -> ModelRow | None:
+    """The model of the newest finished run, if nobody has decided yet whether it becomes the current one."""
+    finished = [run for run in project.runs() if run.state == "finished" and run.model_id]
+    if not finished:
+        return None
+    model = project.model(finished[-1].model_id)
+    if model.is_current:
+        return None
+    decisions = [entry for entry in project.history() if entry.action in ("model promoted", "model kept out")]
+    return None if any(entry.facts.get("model") == model.id for entry in decisions) else model
+
+
+def keepCurrent(project: Project, model: ModelRow) -> None:
+    """Enter in the journal that ``model`` was looked at and does not become the current one."""
+    current = project.current_model()
+    project.log("model kept out", model=model.id, current=current.id if current else None)

@@ -1,0 +1,493 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import qt
+from slicer.i18n import tr as _
+
+from BARLSegmentationLib.logic import Training
+from BARLSegmentationLib.logic.Comparison import Comparison
+from BARLSegmentationLib.logic.Curves import Curves
+from BARLSegmentationLib.widgets.Panel import Panel
+
+if TYPE_CHECKING:
+    from barl.errors import BarlError
+    from barl.project.records import RunRow
+
+POLL_MS = 1000
+
+
+class TrainPanel(Panel):
+    """Starts trainings, follows the one chosen, and has the user decide about the model that comes out.
+
+    A training is a process of its own and outlives Slicer: the panel finds it in the project and asks the worker every
+    second what has happened since.
+
+    Attributes:
+        moreOptions: Training options beyond those of the panel (``docs/worker-protocol.md``), for scripts.
+        run: The run that is followed.
+    """
+
+    uiName = "TrainPanel"
+
+    def __init__(self, session, worker, moduleWidget) -> None:
+        super().__init__(session, worker, moduleWidget)
+        self.moreOptions: dict = {}
+        self.run: Training.WatchedRun | None = None
+        self._curves, self._comparison = Curves(), Comparison()
+        self._request = None  # plan, start, resume or compare: one at a time
+        self._requestName = ""
+        self._attaching: Training.WatchedRun | None = None
+        self._wish = ""  # what the user wants of a run that has not yet come to it
+        self._tried = (0, 0)  # runs and newly accepted cases when a training was last started by itself
+        self._knowsMethods = False
+        self._updating = False
+        self._timer = qt.QTimer(self.widget)
+        self._timer.interval = POLL_MS
+
+    # Life
+
+    def setup(self) -> None:
+        ui = self.ui
+        for name in ("plan", "start", "pause", "finish", "cancel", "compare", "keep", "promote"):
+            getattr(ui, f"{name}Button").connect("clicked(bool)", getattr(self, f"on{name.capitalize()}"))
+        ui.runComboBox.connect("activated(int)", self.onRunChosen)
+        ui.methodComboBox.connect("activated(int)", self.onMethodChosen)
+        ui.deviceComboBox.connect("activated(int)", self.onDeviceChosen)
+        ui.comparisonTable.setHorizontalHeaderLabels(["", _("Current"), _("New")])
+        ui.comparisonTable.verticalHeader().visible = False
+        ui.comparisonTable.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header = ui.comparisonTable.horizontalHeader()
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        self._timer.connect("timeout()", self.onTimer)
+        self.session.projectChanged.connect(self.onProjectChanged)
+        self.session.casesChanged.connect(self.onCasesChanged)
+        self.session.modelsChanged.connect(self.update)
+        self._fill(ui.methodComboBox, [("BARL", "barl")])
+        self._fill(ui.deviceComboBox, [(_("Automatic"), "auto")])
+        self.onProjectChanged()
+
+    def expanded(self) -> None:
+        """Ask which methods and devices there are, and fetch the curves of the run shown."""
+        if self.session.project is None:
+            return
+        if not self._knowsMethods:
+            self._knowsMethods = True
+            self.worker.request("hello", onResult=self._onHello, onError=self._onHelloFailed)
+        self._poll()
+
+    def enter(self) -> None:
+        """Look for a run that somebody else started meanwhile."""
+        self._chooseRun()
+        self.update()
+
+    def cleanup(self) -> None:
+        self._timer.stop()
+        self._timer.disconnect("timeout()", self.onTimer)
+        self.run = None
+        self._showViews(detach=True)
+        self._curves.remove()
+        self._comparison.remove()
+        super().cleanup()
+
+    def onProjectChanged(self) -> None:
+        self._timer.stop()
+        self.worker.cancel(self._request)
+        self.run, self._request, self._requestName, self._wish, self._tried = None, None, "", "", (0, 0)
+        self._showViews(detach=True)
+        self._curves.remove()
+        self._comparison.remove()
+        self.ui.planLabel.text = ""
+        self._chooseRun()
+        self.update()
+        if self._isExpanded():
+            self.expanded()
+
+    def onCasesChanged(self) -> None:
+        self._trainByItself()
+        self.update()
+
+    # Runs
+
+    def _runs(self) -> list[RunRow]:
+        project = self.session.project
+        return (self.session.attempt(project.runs) or []) if project is not None else []
+
+    def _chooseRun(self) -> None:
+        """Follow the run that trains, or else the newest; a run that the user has chosen stays while none trains."""
+        runs = self._runs()
+        running = next((run for run in reversed(runs) if run.state == "running"), None)
+        if running is not None and (self.run is None or self.run.id != running.id):
+            self._follow(running)
+        elif self.run is None and runs:
+            self._follow(runs[-1])
+
+    def _follow(self, run: RunRow) -> None:
+        self.run, self._wish = Training.WatchedRun(run), ""
+        self._showViews(detach=True)
+        self._curves.clear(self.session.project.labels)
+        if self.run.alive or self._isExpanded():
+            self._poll()
+
+    def onRunChosen(self, index: int) -> None:
+        runs = {run.id: run for run in self._runs()}
+        chosen = runs.get(self.ui.runComboBox.itemData(index))
+        if chosen is not None:
+            self._follow(chosen)
+        self.update()
+
+    def onTimer(self) -> None:
+        self._poll()
+
+    def _poll(self) -> None:
+        """Ask what has happened in the run; answered beside whatever the worker is at."""
+        run, project = self.run, self.session.project
+        if run is None or project is None or self._attaching is run:
+            return
+        self._attaching = run
+        self.worker.request(
+            "attach",
+            onResult=partial(self._onAttached, run),
+            onError=partial(self._onAttachFailed, run),
+            project=str(project.folder),
+            run=run.id,
+            offset=run.offset,
+        )
+
+    def _onAttached(self, run: Training.WatchedRun, answer: dict) -> None:
+        if self._attaching is run:
+            self._attaching = None
+        if run is not self.run:
+            return
+        changed = run.take(answer)
+        self._curves.append(answer["events"])
+        self._showViews()
+        if answer["events"] and not run.alive:
+            self._poll()  # a long log comes in pieces
+        if run.alive and not self._timer.isActive():
+            self._timer.start()
+        if changed and not run.alive:
+            self._timer.stop()
+            self._onRunEnded(run)
+        self._updateRun()
+
+    def _onAttachFailed(self, run: Training.WatchedRun, error: BarlError) -> None:
+        if self._attaching is run:
+            self._attaching = None
+        if run is self.run:
+            self._timer.stop()  # the next entering of the module tries again
+            self.session.status(str(error), error=True)
+
+    def _onRunEnded(self, run: Training.WatchedRun) -> None:
+        self._wish = ""
+        self.session.notifyModels()
+        self.session.status(run.inWords(), error=run.state in ("failed", "interrupted"))
+        if run.state == "finished":
+            if self._undecided() is not None and not self._noComparison():
+                self.onCompare()
+            self._trainByItself()
+        self.update()
+
+    # Buttons
+
+    def options(self) -> dict:
+        """The training options that the panel and ``moreOptions`` say."""
+        node = self.parameterNode
+        chosen = (
+            {}
+            if node is None
+            else {
+                "method": node.method,
+                "minutes": node.minutes,
+                "device": node.device,
+                "warm_start": node.warmStart,
+            }
+        )
+        return {**chosen, **self.moreOptions}
+
+    def onPlan(self) -> None:
+        self._ask("plan", self._onPlanned, options=self.options())
+
+    def _onPlanned(self, result: dict) -> None:
+        self.ui.planLabel.text = "\n".join([result["words"], *result["notes"]])
+
+    def onStart(self) -> None:
+        self._ask("start_training", self._onStarted, options=self.options())
+
+    def _onStarted(self, result: dict) -> None:
+        self.session.status(_("{run} has started. It goes on when Slicer is closed.").format(run=result["run"]))
+        self._follow(self.session.project.run(result["run"]))
+        self.session.notifyModels()
+
+    def onPause(self) -> None:
+        """Pause, or resume."""
+        if self.run.alive:
+            self._wish = _("Pausing: saving a checkpoint")
+            self._tell("stop_training")
+        else:
+            self._ask("resume_training", self._onStarted, run=self.run.id)
+
+    def onFinish(self) -> None:
+        self._wish = _("Finishing: measuring and saving the model")
+        self._tell("finish_training", self._onFinishing)
+
+    def _onFinishing(self, result: dict) -> None:
+        if self.run is not None and self.run.id == result["run"] and not self.run.alive:
+            wish = self._wish
+            self._follow(self.session.project.run(result["run"]))
+            self._wish = wish
+            self.update()
+
+    def onCancel(self) -> None:
+        if self._request is not None:
+            self.worker.cancel(self._request)
+        else:
+            self._wish = _("Ending")
+            self._tell("cancel_training")
+
+    def _tell(self, name: str, onResult=None) -> None:
+        """A quick request about the run."""
+        self.worker.request(
+            name,
+            onResult=onResult or (lambda result: self._poll()),
+            onError=self._onToldInVain,
+            project=str(self.session.project.folder),
+            run=self.run.id,
+        )
+        self._updateRun()
+
+    def _onToldInVain(self, error: BarlError) -> None:
+        self._wish = ""
+        self.session.status(str(error), error=True)
+        self._poll()
+
+    def _ask(self, name: str, onResult, **params) -> None:
+        """A long request, one at a time; Cancel ends it."""
+        if self._request is not None or self.session.project is None:
+            return
+
+        def done(then, value) -> None:
+            if self._request is not request:  # another project is open
+                return
+            self._request, self._requestName = None, ""
+            then(value)
+            self.update()
+
+        self._requestName = name
+        request = self._request = self.worker.request(
+            name,
+            onEvent=self._onProgress,
+            onResult=partial(done, onResult),
+            onError=partial(done, self._onFailed),
+            project=str(self.session.project.folder),
+            **params,
+        )
+        self.update()
+
+    def _onProgress(self, event: dict) -> None:
+        if event["event"] == "progress" and self._request is not None:
+            self.ui.progressBar.value = round(1000 * event["fraction"])
+            words = [Training.stageText(event["stage"]), event.get("message") or ""]
+            self.ui.runLabel.text = ": ".join(filter(None, words))
+
+    def _onFailed(self, error: BarlError) -> None:
+        from barl.errors import Cancelled
+
+        self.session.status(str(error), error=not isinstance(error, Cancelled))
+
+    def _trainByItself(self) -> None:
+        """Start a training if enough cases were accepted that the last one does not know."""
+        node, project = self.parameterNode, self.session.project
+        if node is None or project is None or node.trainAfter < 1 or self._request is not None:
+            return
+        runs = self._runs()
+        paused = bool(runs) and runs[-1].state == "stopped"  # the user's own wish
+        if paused or Training.reasonAgainstStart(project, self.session.cases(), runs):
+            return
+        count = self.session.attempt(Training.acceptedSince, project) or 0
+        if count >= node.trainAfter and self._tried != (len(runs), count):  # once, should it fail
+            self._tried = (len(runs), count)
+            self.onStart()
+
+    # Comparison and decision
+
+    def _undecided(self):
+        project = self.session.project
+        if project is None or project.read_only:
+            return None
+        found = self.session.attempt(Training.undecidedModel, project)
+        return None if found is True else found
+
+    def _noComparison(self) -> bool:
+        return not any(case.held_out and case.state == "accepted" for case in self.session.cases())
+
+    def onCompare(self) -> None:
+        model, node = self._undecided(), self.parameterNode
+        if model is not None:
+            self._ask("compare", self._onCompared, model=model.id, device=node.device if node else "auto")
+
+    def _onCompared(self, result: dict) -> None:
+        self._comparison.show(result)
+        rows = [*self._comparison.metricRows(), *self._comparison.caseRows()]
+        table = self.ui.comparisonTable
+        table.rowCount = len(rows)
+        table.setHorizontalHeaderLabels(["", *(result[side]["model"] for side in ("reference", "model"))])
+        for number, row in enumerate(rows):
+            for column, text in enumerate(row):
+                table.setItem(number, column, qt.QTableWidgetItem(text))
+        table.setFixedHeight(min(240, table.verticalHeader().length() + table.horizontalHeader().height + 4))
+        self._showViews()
+
+    def onKeep(self) -> None:
+        self._decide(Training.keepCurrent, _("{model} is kept aside; the current model stays."))
+
+    def onPromote(self) -> None:
+        self._decide(lambda project, model: project.promote(model.id), _("{model} is the current model now."))
+
+    def _decide(self, action, words: str) -> None:
+        model = self._undecided()
+        if model is not None and self.session.attempt(action, self.session.project, model):
+            self.session.status(words.format(model=model.id))
+            self.session.notifyModels()
+            self.update()
+
+    # What is shown
+
+    def onMethodChosen(self, index: int) -> None:
+        if self.parameterNode is not None:
+            self.parameterNode.method = self.ui.methodComboBox.itemData(index)
+            self.ui.planLabel.text = ""
+
+    def onDeviceChosen(self, index: int) -> None:
+        if self.parameterNode is not None:
+            self.parameterNode.device = self.ui.deviceComboBox.itemData(index)
+
+    def _onHello(self, answer: dict) -> None:
+        self._fill(self.ui.methodComboBox, [(method["title"], method["name"]) for method in answer["methods"]])
+        devices = [(_("Automatic"), "auto")]
+        for device in answer["devices"]:
+            memory = device["memory_bytes"]
+            devices.append((device["title"] + (f" ({memory / 2**30:.0f} GB)" if memory else ""), device["name"]))
+        self._fill(self.ui.deviceComboBox, devices)
+        self.update()
+
+    def _onHelloFailed(self, error: BarlError) -> None:
+        self._knowsMethods = False
+        self.session.status(str(error), error=True)
+
+    def _fill(self, combo, items: list[tuple[str, str]]) -> None:
+        combo.clear()
+        for text, data in items:
+            combo.addItem(text, data)
+
+    def _select(self, combo, data: str) -> None:
+        """Choose the item of ``data``; one that nobody has told of yet is added, so that nothing is lost."""
+        if combo.findData(data) < 0:
+            combo.addItem(data, data)
+        combo.currentIndex = combo.findData(data)
+
+    def _isExpanded(self) -> bool:
+        return bool(self.widget.visible)
+
+    def update(self) -> None:
+        if self._updating:
+            return
+        self._updating = True
+        try:
+            self._updateAll()
+        finally:
+            self._updating = False
+
+    def _updateAll(self) -> None:
+        ui, project, cases, runs = self.ui, self.session.project, self.session.cases(), self._runs()
+        reason = Training.reasonAgainstStart(project, cases, runs)
+        if self._request is not None:
+            reason = reason or _("Wait until what was asked for is done, or cancel it.")
+        _enable(ui.startButton, reason, _("Train a model; it goes on when Slicer is closed"))
+        _enable(ui.planButton, reason, _("Say in words what a training would do, without starting it"))
+        heldOut = Training.heldOutText(cases) if project is not None else ""
+        ui.heldOutLabel.text, ui.heldOutLabel.visible = heldOut, bool(heldOut)
+        ui.planLabel.visible = bool(ui.planLabel.text)
+        if self.parameterNode is not None:
+            self._select(ui.methodComboBox, self.parameterNode.method)
+            self._select(ui.deviceComboBox, self.parameterNode.device)
+        ui.runComboBox.clear()
+        for run in reversed(runs):
+            method = run.plan.get("method", "")
+            ui.runComboBox.addItem(f"{run.id}: {method}, {Training.runStateText(run.state)}", run.id)
+        ui.runComboBox.visible = bool(runs)
+        if self.run is not None:
+            ui.runComboBox.currentIndex = ui.runComboBox.findData(self.run.id)
+        self._updateRun()
+        self._updateComparison()
+
+    def _updateRun(self) -> None:
+        """The part that changes every second."""
+        ui, run, busy = self.ui, self.run, self._request is not None
+        alive = run is not None and run.alive
+        paused = run is not None and run.state in Training.PAUSED
+        locked = self.session.project is not None and self.session.project.read_only
+        wait = _("No training is running.") if not (alive or paused) else ""
+        if locked:
+            wait = _("The project is open for reading only.")
+        elif busy:
+            wait = _("Wait until what was asked for is done, or cancel it.")
+        ui.pauseButton.text = _("Resume") if paused else _("Pause")
+        tip = (
+            _("Go on from the last checkpoint") if paused else _("Save a checkpoint and end; resume whenever you like")
+        )
+        _enable(ui.pauseButton, wait, tip)
+        _enable(ui.finishButton, wait, _("End the training now and keep the model as it is so far"))
+        nothing = "" if busy or (alive and not locked) else _("Nothing is running.")
+        _enable(ui.cancelButton, nothing, _("End at once; what was learned since the last checkpoint is lost"))
+        ui.progressBar.visible = busy or alive
+        if not busy:
+            ui.progressBar.value = round(1000 * run.fraction) if run is not None else 0
+            notes = run.notes[-1:] if alive else []
+            ui.runLabel.text = "\n".join([self._wish or run.inWords(), *notes]) if run is not None else ""
+        ui.runLabel.visible = bool(ui.runLabel.text)
+
+    def _updateComparison(self) -> None:
+        ui, model = self.ui, self._undecided()
+        result = self._comparison.result
+        ui.comparisonGroupBox.visible = model is not None or result is not None
+        ui.comparisonTable.visible = result is not None
+        if model is not None:
+            ui.comparisonGroupBox.title = _("New model: {model}").format(model=model.id)
+        none = _("No outlined case is held out: there is nothing to compare the models on.")
+        comparing = self._requestName == "compare"
+        if comparing:
+            words = _("Comparing with the current model.")
+        elif result is not None:
+            words = "\n".join([result["words"], *result["notes"]])
+        else:
+            words = none if self._noComparison() else _("It has not been compared with the current model yet.")
+        ui.comparisonLabel.text = words
+        decided = _("There is no new model to decide about.") if model is None else ""
+        busy = _("Wait until what was asked for is done, or cancel it.") if self._request is not None else ""
+        tips = (
+            (ui.compareButton, decided or busy or (none if self._noComparison() else ""), ui.compareButton.toolTip),
+            (ui.keepButton, decided or (busy if comparing else ""), _("Leave the current model; the new one is kept")),
+            (ui.promoteButton, decided or (busy if comparing else ""), _("Predict with the new model from now on")),
+        )
+        for button, reason, tip in tips:
+            _enable(button, reason, tip)
+
+    def _showViews(self, detach: bool = False) -> None:
+        """Give each plot widget its view node, or none; a widget without a plot is not shown."""
+        for name, plot in (("loss", self._curves.loss), ("dice", self._curves.dice), ("comparison", self._comparison)):
+            widget, legend = getattr(self.ui, f"{name}PlotWidget"), getattr(self.ui, f"{name}LegendLabel")
+            view = None if detach else plot.view
+            if widget.mrmlPlotViewNode() is not view:
+                widget.setMRMLPlotViewNode(view)
+            widget.visible = legend.visible = view is not None
+            legend.text = plot.legend if view is not None else ""
+
+
+def _enable(button, reason: str, tip: str) -> None:
+    """Enable a button unless there is a reason not to, which its tooltip then tells."""
+    button.enabled = not reason
+    button.toolTip = reason or tip
