@@ -30,7 +30,10 @@ qSlicerModuleSelectorToolBar qSlicerModulesMenu qSlicerScriptedLoadableModuleWid
 qSlicerAbstractModule qSlicerAbstractCoreModule qSlicerScriptedLoadableModule qSlicerLoadableModule
 qSlicerLayoutManager qSlicerModuleManager qSlicerModuleFactoryManager qSlicerApplication qSlicerCoreApplication
 qSlicerAbstractModuleFactoryManager qSlicerAbstractModuleRepresentation qSlicerCoreIOManager qSlicerIOManager
-ctkLayoutManager ctkVTKRenderView ctkVTKAbstractView ctkVTKSliceView ctkLayoutFactory
+ctkLayoutManager ctkVTKRenderView ctkVTKAbstractView ctkVTKSliceView ctkVTKChartView ctkLayoutFactory
+qMRMLAbstractViewWidget qMRMLViewControllerBar qSlicerCommandOptions qSlicerCoreCommandOptions
+qSlicerSegmentEditorAbstractEffect qSlicerSegmentEditorAbstractLabelEffect qSlicerSegmentEditorPaintEffect
+qSlicerSegmentEditorEraseEffect qSlicerSegmentEditorScriptedEffect
 """
 
 
@@ -139,7 +142,7 @@ def main(repositories: list[str]) -> None:
         if not found:
             missing.append(name)
             continue
-        result[name] = {"base": found[0], **offers(found[1])}
+        result[name] = {"base": found[0], "header": where[name][1], **offers(found[1])}
         if found[0].startswith(("ctk", "qMRML", "qSlicer")) and found[0] not in wanted:
             wanted.append(found[0])  # a base that is no Qt class must be known as well
     if missing := set(missing) - {"qSlicerObject"}:  # no QObject: it offers nothing

@@ -10,7 +10,7 @@ from pathlib import Path
 import slicer
 from PySide6 import QtCore, QtWidgets
 
-from . import standins, window
+from . import segmenteditor, standins, window
 from .app import Modules, application, qSlicerLoadableModule
 from .core import Core
 from .mrmlwidgets import qMRMLWidget
@@ -68,6 +68,7 @@ class Host:
         for name, logic in self.core.logics.items():
             setattr(self.modules, name.lower(), qSlicerLoadableModule(name, logic, self.app))
         self.app._open(self.core, self.modules)
+        assert segmenteditor  # imported so that its widgets are registered
         for name, widgetClass in registered().items():
             if name.startswith(("qMRML", "qSlicer")):
                 setattr(slicer, name, widgetClass)

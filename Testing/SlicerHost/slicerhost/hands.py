@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user does with mouse and keyboard, as Qt events. For tests; a module never needs this."""
+
+from __future__ import annotations
+
+from PySide6 import QtCore, QtGui, QtTest, QtWidgets
+
+from .enums import toPySide
+
+_Qt = QtCore.Qt
+_Test = QtTest.QTest
+
+
+def _at(sliceWidget, ras):
+    """Canvas of a slice view and the pixel on it that shows a point in RAS."""
+    view = sliceWidget.sliceView()
+    canvas = view._canvas
+    x, y, _ = view.convertRASToXYZ(ras)
+    return canvas, QtCore.QPoint(round(x), round(canvas.height - 1 - y))
+
+
+def drag(sliceWidget, *points, button=_Qt.LeftButton, modifier=_Qt.NoModifier) -> None:
+    """Presses the button at the first point, moves over the others, lets go at the last.
+
+    Args:
+        sliceWidget: such as `slicer.app.layoutManager().sliceWidget("Red")`.
+        points: in RAS, millimeters; one is a click.
+        button: one of qt.Qt's mouse buttons.
+        modifier: one of qt.Qt's keyboard modifiers.
+    """
+    button, modifier = toPySide(button), toPySide(modifier)
+    canvas, first = _at(sliceWidget, points[0])
+    last = first
+    _Test.mousePress(canvas, button, modifier, first)
+    for point in points[1:]:
+        _, last = _at(sliceWidget, point)
+        # Not QTest.mouseMove, which leaves out the button.
+        event = QtGui.QMouseEvent(
+            QtCore.QEvent.MouseMove,
+            QtCore.QPointF(last),
+            QtCore.QPointF(canvas.mapToGlobal(last)),
+            _Qt.NoButton,
+            button,
+            modifier,
+        )
+        QtWidgets.QApplication.sendEvent(canvas, event)
+        QtWidgets.QApplication.processEvents()
+    _Test.mouseRelease(canvas, button, modifier, last)
+    QtWidgets.QApplication.processEvents()
+
+
+def click(widget, position=None, button=_Qt.LeftButton) -> None:
+    """Clicks a widget, in its middle unless told otherwise; a hidden or disabled one is an error."""
+    assert widget.isVisible(), f"{widget.objectName} cannot be clicked: it is hidden"
+    assert widget.isEnabled(), f"{widget.objectName} cannot be clicked: it is disabled"
+    arguments = [] if position is None else [QtCore.QPoint(*position)]
+    _Test.mouseClick(widget, toPySide(button), toPySide(_Qt.NoModifier), *arguments)
+    QtWidgets.QApplication.processEvents()
+
+
+def press(widget, key, modifier=_Qt.NoModifier) -> None:
+    """Presses a key over a widget: one of qt.Qt's keys, or text to type."""
+    if isinstance(key, str):
+        _Test.keyClicks(widget, key, toPySide(modifier))
+    else:
+        _Test.keyClick(widget, toPySide(key), toPySide(modifier))
+    QtWidgets.QApplication.processEvents()

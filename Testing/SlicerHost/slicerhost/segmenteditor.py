@@ -1,0 +1,498 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stand-in of the Segment Editor's widget on Slicer's own vtkSlicerSegmentEditorLogic.
+
+Masks, overwriting and undo are Slicer's; the effects are Paint, Draw and Erase.
+"""
+
+from __future__ import annotations
+
+import slicer
+import vtk
+from PySide6 import QtCore, QtGui, QtWidgets
+
+from .ctknumbers import ctkSliderWidget
+from .mrmlwidgets import qMRMLNodeComboBox, qMRMLWidget
+from .observers import Observers
+from .pythonqt import stored
+from .segmenteffects import EFFECTS
+from .segmentwidgets import qMRMLSegmentsTableView
+from .uiloader import register
+
+Signal, Property = QtCore.Signal, QtCore.Property
+_EVENTS = (
+    "LeftButtonPressEvent",
+    "LeftButtonReleaseEvent",
+    "RightButtonPressEvent",
+    "MouseMoveEvent",
+    "MouseWheelForwardEvent",
+    "MouseWheelBackwardEvent",
+    "KeyPressEvent",
+)
+
+
+@register("qMRMLSegmentEditorWidget")
+class qMRMLSegmentEditorWidget(qMRMLWidget):
+    currentSegmentIDChanged = Signal(str)
+    segmentationNodeChanged = Signal(object)
+    sourceVolumeNodeChanged = Signal(object)
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._logic = slicer.vtkSlicerSegmentEditorLogic()
+        self._logic.SetSegmentationHistory(slicer.vtkSegmentationHistory())
+        self._logic.SetMaximumNumberOfUndoStates(10)
+        self._node = self._shownSegmentation = self._shownVolume = None
+        self._shownSegment = ""
+        self._effects = {name: kind(self, name) for name, kind in EFFECTS.items()}
+        self._lastEffect, self._shownEffect = None, None
+        self._nodeObservers, self._segmentObservers = Observers(self), Observers(self)
+        self._logicObservers, self._viewTags, self._shortcuts = Observers(self), [], []
+        self._logicObservers.add(self._logic, self._logic.SegmentationHistoryChangedEvent, "_updateUndo")
+        self._updating = False
+        self._build()
+        self._update()
+
+    # Look ------------------------------------------------------------------------------------------------------------
+
+    def _build(self):
+        column = QtWidgets.QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        form = QtWidgets.QFormLayout()
+        column.addLayout(form)
+        self._segmentationLabel = QtWidgets.QLabel("Segmentation:", self)
+        self._segmentations = qMRMLNodeComboBox(self)
+        self._segmentations.nodeTypes = ["vtkMRMLSegmentationNode"]
+        self._segmentations.currentNodeChanged.connect(self._onSegmentationChosen)
+        form.addRow(self._segmentationLabel, self._segmentations)
+        self._volumeLabel = QtWidgets.QLabel("Source volume:", self)
+        self._volumes = qMRMLNodeComboBox(self)
+        self._volumes.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+        self._volumes.hideChildNodeTypes = ["vtkMRMLLabelMapVolumeNode"]
+        self._volumes.addEnabled = False
+        self._volumes.currentNodeChanged.connect(self._onVolumeChosen)
+        form.addRow(self._volumeLabel, self._volumes)
+
+        row = QtWidgets.QHBoxLayout()
+        column.addLayout(row)
+        self._add, self._remove = self._button("Add", row, self._onAdd), self._button("Remove", row, self._onRemove)
+        self._show3D = self._button("Show 3D", row, self._onShow3D, checkable=True)
+        row.addStretch(1)
+        self._goToSegmentations = self._button("Segmentations...", row, self._onGoToSegmentations)
+        self._table = qMRMLSegmentsTableView(self)
+        self._table.setSelectionMode(QtWidgets.QAbstractItemView.SingleSelection)
+        self._table.selectionChanged.connect(self._onSegmentChosen)
+        column.addWidget(self._table)
+
+        box = QtWidgets.QGroupBox("Effects", self)
+        column.addWidget(box)
+        row = QtWidgets.QHBoxLayout(box)
+        self._effectButtons = {}
+        for name in ("None", *self._effects):
+            button = self._button(name, row, self._onEffectButton, checkable=True)
+            button.setAutoExclusive(True)
+            self._effectButtons[name] = button
+        row.addStretch(1)
+        self._undo, self._redo = self._button("Undo", row, self.undo), self._button("Redo", row, self.redo)
+
+        self._options = QtWidgets.QWidget(self)
+        form = QtWidgets.QFormLayout(self._options)
+        form.setContentsMargins(0, 0, 0, 0)
+        self._diameter = ctkSliderWidget(self)
+        self._diameter.minimum, self._diameter.maximum, self._diameter.singleStep = 0.1, 100.0, 0.1
+        self._diameter.valueChanged.connect(self._onDiameter)
+        form.addRow("Diameter:", self._diameter)
+        self._sphere = QtWidgets.QCheckBox("Sphere brush", self)
+        self._sphere.toggled.connect(self._onSphere)
+        form.addRow("", self._sphere)
+        column.addWidget(self._options)
+
+        self._masking = QtWidgets.QGroupBox("Masking", self)
+        column.addWidget(self._masking)
+        form = QtWidgets.QFormLayout(self._masking)
+        self._maskMode, self._overwrite = QtWidgets.QComboBox(self), QtWidgets.QComboBox(self)
+        for combo in (self._maskMode, self._overwrite):
+            combo.setSizeAdjustPolicy(QtWidgets.QComboBox.AdjustToMinimumContentsLengthWithIcon)
+        form.addRow("Editable area:", self._maskMode)
+        kind = slicer.vtkMRMLSegmentEditorNode
+        for text, mode in (
+            ("Overwrite all", kind.OverwriteAllSegments),
+            ("Overwrite visible", kind.OverwriteVisibleSegments),
+            ("Allow overlap", kind.OverwriteNone),
+        ):
+            self._overwrite.addItem(text, mode)
+        form.addRow("Modify other segments:", self._overwrite)
+        self._maskMode.activated.connect(self._onMaskMode)
+        self._overwrite.activated.connect(self._onOverwrite)
+
+    @staticmethod
+    def _button(text, row, slot, checkable=False):
+        button = QtWidgets.QToolButton()
+        button.setText(text)
+        button.setCheckable(checkable)
+        button.connect("clicked(bool)", slot)
+        row.addWidget(button)
+        return button
+
+    # The nodes -------------------------------------------------------------------------------------------------------
+
+    def logic(self):
+        return self._logic
+
+    def _onSceneSet(self):
+        self._logic.SetMRMLApplicationLogic(slicer.app.applicationLogic())
+        self._logic.SetMRMLScene(self._scene)
+        for combo in (self._segmentations, self._volumes):
+            blocked = combo.blockSignals(True)
+            combo.setMRMLScene(self._scene)
+            combo.blockSignals(blocked)
+        self._table.setMRMLScene(self._scene)
+        self._update()
+
+    def setMRMLSegmentEditorNode(self, node):
+        if node is self._node:
+            return
+        self._nodeObservers.clear()
+        self._node = node
+        self._logic.SetSegmentEditorNode(node)
+        if node is not None:
+            self._nodeObservers.add(node, vtk.vtkCommand.ModifiedEvent, "_update")
+            for effect in self._effects.values():
+                effect._setDefaults()
+        self._update()
+
+    def mrmlSegmentEditorNode(self):
+        return self._node
+
+    def updateWidgetFromMRML(self):
+        self._update()
+
+    def _update(self, *_):
+        """Shows what the nodes say."""
+        if self._updating:
+            return
+        self._updating = True
+        try:
+            node = self._node if self._scene is not None else None
+            self._updateSegmentation(None if node is None else node.GetSegmentationNode())
+            self._updateVolume(None if node is None else node.GetSourceVolumeNode())
+            self._updateSegment()
+            self._updateEffect()
+            self._updateMasking()
+            self._updateUndo()
+        finally:
+            self._updating = False
+
+    @staticmethod
+    def _put(combo, node):
+        blocked = combo.blockSignals(True)
+        combo.setCurrentNode(node)
+        combo.blockSignals(blocked)
+
+    def _updateSegmentation(self, node):
+        self._put(self._segmentations, node)
+        if node is not self._shownSegmentation:
+            self._shownSegmentation = node
+            self._segmentObservers.clear()
+            self._table.setSegmentationNode(node)
+            if node is not None:
+                kind = slicer.vtkSegmentation
+                for event in (
+                    kind.SegmentAdded,
+                    kind.SegmentRemoved,
+                    kind.SegmentModified,
+                    kind.ContainedRepresentationNamesModified,
+                ):
+                    self._segmentObservers.add(node, event, "_update")
+                reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+                if reference is not None:
+                    self._logic.SetSourceVolumeNode(reference)
+                node.CreateDefaultDisplayNodes()
+                self._logic.SelectFirstSegment(False)
+            self.segmentationNodeChanged.emit(node)
+        count = 0 if node is None else node.GetSegmentation().GetNumberOfSegments()
+        if count and not self._logic.GetCurrentSegmentID():
+            self._logic.SelectFirstSegment(False)
+        self._add.enabled, self._remove.enabled = node is not None, count > 0
+        self._show3D.enabled = count > 0
+        self._show3D.checked = count > 0 and self._logic.ContainsClosedSurfaceRepresentation()
+
+    def _updateVolume(self, node):
+        self._put(self._volumes, node)
+        self._volumes.enabled = self._scene is not None and self._shownSegmentation is not None
+        if node is self._shownVolume:
+            return
+        self._shownVolume = node
+        if node is not None and self.autoShowSourceVolumeNode:
+            self.showSourceVolumeInSliceViewers()
+        self.sourceVolumeNodeChanged.emit(node)
+
+    def _updateSegment(self):
+        segmentID = self.currentSegmentID()
+        self._table.setSelectedSegmentIDs([segmentID] if segmentID else [])
+        if segmentID != self._shownSegment:
+            self._shownSegment = segmentID
+            self.currentSegmentIDChanged.emit(segmentID)
+
+    def _updateEffect(self):
+        ready = bool(self._shownSegmentation and self._shownVolume and self.currentSegmentID()) and not self.readOnly
+        for name, button in self._effectButtons.items():
+            button.enabled = ready or name == "None"
+        effect = self.activeEffect() if ready else None
+        if effect is not self._shownEffect:
+            if self._shownEffect is not None:
+                self._shownEffect._stop()
+            self._shownEffect = effect
+        self._effectButtons["None" if effect is None else effect.name].checked = True
+        self._showOptions()
+
+    def _showOptions(self):
+        effect = self._shownEffect
+        self._options.visible = effect is not None and effect.commonParameterDefined("BrushSphere")
+        if not self._options.isHidden():
+            relative = effect.integerParameter("BrushDiameterIsRelative")
+            blocked = self._diameter.blockSignals(True)
+            self._diameter.suffix = "%" if relative else " mm"
+            self._diameter.value = effect.doubleParameter(
+                "BrushRelativeDiameter" if relative else "BrushAbsoluteDiameter"
+            )
+            self._diameter.blockSignals(blocked)
+            blocked = self._sphere.blockSignals(True)
+            self._sphere.checked = bool(effect.integerParameter("BrushSphere"))
+            self._sphere.blockSignals(blocked)
+
+    def _updateMasking(self):
+        node, kind, combo = self._node, slicer.vtkMRMLSegmentationNode, self._maskMode
+        self._masking.enabled = node is not None and self._shownSegmentation is not None
+        combo.clear()
+        for text, mode in (
+            ("Everywhere", kind.EditAllowedEverywhere),
+            ("Inside all segments", kind.EditAllowedInsideAllSegments),
+            ("Inside all visible segments", kind.EditAllowedInsideVisibleSegments),
+            ("Outside all segments", kind.EditAllowedOutsideAllSegments),
+            ("Outside all visible segments", kind.EditAllowedOutsideVisibleSegments),
+        ):
+            combo.addItem(text, mode)
+        if not self._masking.enabled:
+            return
+        segmentation = self._shownSegmentation.GetSegmentation()
+        for index in range(segmentation.GetNumberOfSegments()):
+            combo.addItem(f"Inside {segmentation.GetNthSegment(index).GetName()}", segmentation.GetNthSegmentID(index))
+        single = node.GetMaskMode() == kind.EditAllowedInsideSingleSegment
+        combo.setCurrentIndex(combo.findData(node.GetMaskSegmentID() if single else node.GetMaskMode()))
+        self._overwrite.setCurrentIndex(self._overwrite.findData(node.GetOverwriteMode()))
+
+    def _updateUndo(self, *_):
+        self._undo.enabled, self._redo.enabled = self._logic.CanUndo(), self._logic.CanRedo()
+
+    # What the user does ----------------------------------------------------------------------------------------------
+
+    def _onSegmentationChosen(self, node):
+        if self._scene is not None and not self._scene.IsBatchProcessing() and not self._updating:
+            self.setSegmentationNode(node)
+
+    def _onVolumeChosen(self, node):
+        if self._scene is not None and not self._scene.IsBatchProcessing() and not self._updating:
+            self.setSourceVolumeNode(node)
+
+    def _onSegmentChosen(self, *_):
+        chosen = self._table.selectedSegmentIDs()
+        if chosen and not self._updating and self._node is not None:
+            self.setCurrentSegmentID(chosen[0])
+
+    def _onEffectButton(self, *_):
+        name = next(name for name, button in self._effectButtons.items() if button.checked)
+        self.setActiveEffectByName("" if name == "None" else name)
+
+    def _onAdd(self, *_):
+        self.saveStateForUndo()
+        self._logic.SetCurrentSegmentID(self._logic.AddEmptySegment())
+
+    def _onRemove(self, *_):
+        self.saveStateForUndo()
+        self._logic.RemoveSelectedSegment()
+
+    def _onShow3D(self, *_):
+        self._logic.ToggleSegmentationSurfaceRepresentation(self._show3D.checked)
+
+    def _onGoToSegmentations(self, *_):
+        slicer.app.openNodeModule(self._shownSegmentation)
+
+    def _onDiameter(self, value):
+        relative = self._shownEffect.integerParameter("BrushDiameterIsRelative")
+        name = "BrushRelativeDiameter" if relative else "BrushAbsoluteDiameter"
+        self._shownEffect.setCommonParameter(name, value)
+
+    def _onSphere(self, checked):
+        self._shownEffect.setCommonParameter("BrushSphere", int(checked))
+
+    def _onMaskMode(self, index):
+        chosen = self._maskMode.itemData(index)
+        if isinstance(chosen, str):
+            self._node.SetMaskSegmentID(chosen)
+            chosen = slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment
+        self._node.SetMaskMode(chosen)
+
+    def _onOverwrite(self, index):
+        self._node.SetOverwriteMode(self._overwrite.itemData(index))
+
+    # What modules call -----------------------------------------------------------------------------------------------
+
+    def segmentationNode(self):
+        return self._logic.GetSegmentationNode()
+
+    def segmentationNodeID(self):
+        node = self.segmentationNode()
+        return "" if node is None else node.GetID()
+
+    def setSegmentationNode(self, node):
+        if self.segmentationNode() is not node:
+            self._logic.SetSegmentationNode(node)
+            self.setActiveEffect(None)
+
+    def setSegmentationNodeID(self, nodeID):
+        self.setSegmentationNode(self._scene.GetNodeByID(nodeID))
+
+    def sourceVolumeNode(self):
+        return self._logic.GetSourceVolumeNode()
+
+    def sourceVolumeNodeID(self):
+        node = self.sourceVolumeNode()
+        return "" if node is None else node.GetID()
+
+    def setSourceVolumeNode(self, node):
+        self._logic.SetSourceVolumeNode(node)
+
+    def setSourceVolumeNodeID(self, nodeID):
+        self.setSourceVolumeNode(self._scene.GetNodeByID(nodeID))
+
+    def currentSegmentID(self):
+        return (self._node.GetSelectedSegmentID() or "") if self._node is not None else ""
+
+    def setCurrentSegmentID(self, segmentID):
+        if self._node is not None:
+            self._node.SetSelectedSegmentID(segmentID)
+
+    def availableEffectNames(self):
+        return tuple(self._effects)
+
+    def effectCount(self):
+        return len(self._effects)
+
+    def effectByName(self, name):
+        return self._effects.get(name)
+
+    def effectByIndex(self, index):
+        return list(self._effects.values())[index] if 0 <= index < len(self._effects) else None
+
+    def activeEffect(self):
+        return None if self._node is None else self._effects.get(self._node.GetActiveEffectName() or "")
+
+    def setActiveEffect(self, effect):
+        if self._node is not None:
+            self._node.SetActiveEffectName("" if effect is None else effect.name)
+            if effect is not None:
+                self._lastEffect = effect.name
+
+    def setActiveEffectByName(self, name):
+        self.setActiveEffect(self._effects.get(name))
+
+    def saveStateForUndo(self):
+        if self.undoEnabled:
+            self._logic.SaveStateForUndo()
+
+    def undo(self, *_):
+        self._logic.Undo()
+
+    def redo(self, *_):
+        self._logic.Redo()
+
+    def setMaximumNumberOfUndoStates(self, count):
+        self._logic.SetMaximumNumberOfUndoStates(count)
+
+    maximumNumberOfUndoStates = Property(
+        int, lambda self: self._logic.GetMaximumNumberOfUndoStates(), setMaximumNumberOfUndoStates
+    )
+
+    def showSourceVolumeInSliceViewers(self, forceShowInBackground=False, fitSlice=False):
+        slicer.util.setSliceViewerLayers(background=self.sourceVolumeNode(), fit=fitSlice)
+
+    def selectPreviousSegment(self):
+        self._logic.SelectPreviousSegment(True)
+
+    def selectNextSegment(self):
+        self._logic.SelectNextSegment(True)
+
+    def _shown(*names):
+        def put(self, visible):
+            for name in names:
+                getattr(self, name).visible = bool(visible)
+
+        return Property(bool, lambda self: not getattr(self, names[0]).isHidden(), put), put
+
+    segmentationNodeSelectorVisible, setSegmentationNodeSelectorVisible = _shown("_segmentations", "_segmentationLabel")
+    sourceVolumeNodeSelectorVisible, setSourceVolumeNodeSelectorVisible = _shown("_volumes", "_volumeLabel")
+    maskingSectionVisible, setMaskingSectionVisible = _shown("_masking")
+    show3DButtonVisible, setShow3DButtonVisible = _shown("_show3D")
+    addRemoveSegmentButtonsVisible, setAddRemoveSegmentButtonsVisible = _shown("_add", "_remove")
+    switchToSegmentationsButtonVisible, setSwitchToSegmentationsButtonVisible = _shown("_goToSegmentations")
+    del _shown
+    undoEnabled = stored(bool, True)
+    autoShowSourceVolumeNode = stored(bool, True)
+    readOnly = stored(bool, False, "_update")
+
+    def setUndoEnabled(self, enabled):
+        self.undoEnabled = enabled
+
+    def setAutoShowSourceVolumeNode(self, show):
+        self.autoShowSourceVolumeNode = show
+
+    def setReadOnly(self, readOnly):
+        self.readOnly = readOnly
+
+    # Mouse and keys --------------------------------------------------------------------------------------------------
+
+    def setupViewObservations(self):
+        self.removeViewObservations()
+        manager = slicer.app.layoutManager()
+        for name in () if manager is None else manager.sliceViewNames():
+            view = manager.sliceWidget(name)
+            interactor = view.sliceView().interactor()
+            for event in _EVENTS:
+                self._observe(interactor, event, view)
+
+    def _observe(self, interactor, event, view):
+        def call(caller, name):
+            if self._shownEffect is not None and self._shownEffect._process(caller, name, view):
+                caller.GetCommand(tag).AbortFlagOn()  # keep it from the view's own interactor style
+
+        tag = interactor.AddObserver(event, call, 1.0)
+        self._viewTags.append((interactor, tag))
+
+    def removeViewObservations(self):
+        for interactor, tag in self._viewTags:
+            interactor.RemoveObserver(tag)
+        self._viewTags = []
+
+    def installKeyboardShortcuts(self, parent=None):
+        self.uninstallKeyboardShortcuts()
+        parent = parent or slicer.app.mainWindow()
+        names = list(self._effects)
+        keys = {str(number + 1): lambda name=name: self._toggleEffect(name) for number, name in enumerate(names)}
+        keys |= {"Escape": lambda: self.setActiveEffect(None), "Space": lambda: self._toggleEffect(self._lastEffect)}
+        keys |= {"Z": self.undo, "Ctrl+Z": self.undo, "Y": self.redo, "Ctrl+Y": self.redo}
+        keys |= {"Q": self.selectPreviousSegment, "W": self.selectNextSegment}
+        keys |= {",": self.selectPreviousSegment, ".": self.selectNextSegment}
+        for key, action in keys.items():
+            shortcut = QtGui.QShortcut(QtGui.QKeySequence(key), parent)
+            shortcut.connect("activated()", action)
+            self._shortcuts.append(shortcut)
+
+    def _toggleEffect(self, name):
+        active = self.activeEffect()
+        self.setActiveEffectByName("" if active is not None and active.name == name else name or "")
+
+    def uninstallKeyboardShortcuts(self):
+        for shortcut in self._shortcuts:
+            shortcut.setParent(None)
+            shortcut.deleteLater()
+        self._shortcuts = []
