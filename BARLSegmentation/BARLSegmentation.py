@@ -25,8 +25,11 @@ from slicer.util import VTKObservationMixin
 
 # Each is the class <name>Panel of BARLSegmentationLib.widgets.<name>Panel, in the section <name>CollapsibleButton.
 PANELS = [
+    "Project",
+    "Cases",
     "Predict",
     "Train",
+    "Setup",
 ]
 
 

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scans on their way from the scene or Slicer's DICOM database to files that the worker can add to a project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import SimpleITK as sitk
+from slicer.i18n import tr as _
+
+from BARLSegmentationLib.logic.Correction import takeSnapshot
+from BARLSegmentationLib.logic.Prediction import objection, writeNrrd
+
+if TYPE_CHECKING:
+    from barl.images.geometry import Grid
+    from barl.project.labels import Channel, Label
+
+
+def writeVolumes(volumes: Sequence, channels: Sequence[Channel], folder: Path) -> list[Path]:
+    """Write one volume node for each channel to files named as the channels, which messages will name.
+
+    Raises:
+        barl.errors.InputError: A volume is missing or cannot be a scan.
+        OSError: The disk is full or cannot be written.
+    """
+    from barl.errors import InputError
+
+    if problem := objection(volumes):
+        raise InputError(problem)
+    paths = []
+    for position, (channel, volume) in enumerate(zip(channels, volumes, strict=True)):
+        name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in channel.name)
+        paths.append(folder / f"{position}_{name}.nrrd")
+        for _share in writeNrrd(volume, paths[-1]):
+            pass
+    return paths
+
+
+def writeSegmentation(segmentation, volume, scan: Path, labels: Sequence[Label]) -> tuple[Path, int]:
+    """Write a segmentation as a label map on its scan's grid; segments are matched to labels by name.
+
+    Args:
+        segmentation: vtkMRMLSegmentationNode.
+        volume: The scan.
+        scan: The file that ``writeVolumes`` made of it.
+        labels: The project's table.
+
+    Returns:
+        The file, and how many voxels lay in more than one segment; these went to the later label.
+
+    Raises:
+        barl.errors.InputError: A segment has no label of its name, or nothing is outlined.
+        barl.errors.StorageError: The disk is full.
+    """
+    from barl.errors import InputError
+    from barl.images.reading import write_image
+
+    grid = _gridOfFile(scan)
+    snapshot = takeSnapshot(segmentation, volume, grid, list(labels))
+    if snapshot.leftOut:
+        raise InputError(
+            _("The project has no label for the segment {name}.").format(name=snapshot.leftOut[0]),
+            _("Rename or remove the segment; the labels are: {names}.").format(
+                names=", ".join(label.name for label in labels)
+            ),
+        )
+    array, overlaps = snapshot.labelMap()
+    if not array.any():
+        raise InputError(
+            _("The segmentation {name} is empty where the scan lies.").format(name=segmentation.GetName()),
+            _("Choose another one, or add the case without an outline."),
+        )
+    path = scan.with_name("outline.nii")
+    write_image(grid.image(array), path)
+    return path, overlaps
+
+
+def _gridOfFile(path: Path) -> Grid:
+    from barl.images.geometry import Grid
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+
+
+def listSeries(database) -> list[tuple[str, str]]:
+    """The series of Slicer's DICOM database: (UID, what to show to choose it by), never to be stored.
+
+    Raises:
+        barl.errors.InputError: There is no database, or nothing in it.
+    """
+    from barl.errors import InputError
+
+    if database is None or not database.isOpen:
+        raise InputError(_("Slicer's DICOM database is not open."), _("Open the DICOM module once."))
+    found = []
+    for patient in database.patients():
+        person = database.displayedNameForPatient(patient) or database.nameForPatient(patient)
+        for study in database.studiesForPatient(patient):
+            for series in database.seriesForStudy(study):
+                count = len(database.instancesForSeries(series))
+                words = (person, database.descriptionForStudy(study), database.descriptionForSeries(series))
+                title = " / ".join(word for word in words if word)
+                found.append((series, _("{title} ({count} files)").format(title=title, count=count)))
+    if not found:
+        raise InputError(_("Slicer's DICOM database is empty."), _("Import DICOM files in the DICOM module first."))
+    return found

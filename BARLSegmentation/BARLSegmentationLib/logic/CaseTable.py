@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of cases without a window: what it shows, in which order. Thousands of cases are a few milliseconds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from barl.project.agreement import Agreement
+    from barl.project.records import Case
+
+NAME, STATUS, HELD_OUT, UNCERTAINTY, DICE, CHANGED = range(6)
+_NUMBER = re.compile(r"(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A case of the table, with the texts of its cells made only when they are shown."""
+
+    case: Case
+    state: str
+    dice: float | None
+
+    def texts(self) -> tuple[str, ...]:
+        case = self.case
+        return (
+            case.name,
+            self.state,
+            "✓" if case.held_out else "",
+            "" if case.uncertainty is None else f"{case.uncertainty:.2f}",
+            "" if self.dice is None else f"{self.dice:.2f}",
+            localTime(case.updated).partition(" ")[0],
+        )
+
+
+class CaseTable:
+    """Cases to be filtered and sorted.
+
+    Args:
+        cases: All cases of the project.
+        agreements: Case id -> prediction and correction compared, of the cases that have both.
+        stateText: A state in words.
+        heldOutText: What to type into the filter for the held-out cases.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        agreements: Mapping[str, Agreement],
+        stateText: Callable[[str], str],
+        heldOutText: str = "held out",
+    ) -> None:
+        from barl.project.records import CASE_STATES
+
+        self._place = {state: number for number, state in enumerate(CASE_STATES)}
+        states = {state: stateText(state) for state in CASE_STATES}
+        self.rows = []
+        self._searched = []
+        for case in cases:
+            found = agreements.get(case.id)
+            self.rows.append(Row(case, states[case.state], found.dice if found else None))
+            words = f"{case.name}\n{states[case.state]}\n{case.group}\n{heldOutText if case.held_out else ''}"
+            self._searched.append(words.casefold())
+
+    def shown(self, filterText: str = "", column: int | None = None, descending: bool = False) -> list[Row]:
+        """The rows that have all words of ``filterText``, sorted by a column (None: as they were added).
+
+        Rows without a value in that column come last, whichever way it is sorted.
+        """
+        words = filterText.casefold().split()
+        if words:
+            pairs = zip(self.rows, self._searched, strict=True)
+            rows = [row for row, text in pairs if all(word in text for word in words)]
+        else:
+            rows = list(self.rows)
+        if column is None:
+            return rows
+        key = self._key(column)
+        known = [row for row in rows if key(row) is not None]
+        known.sort(key=key, reverse=descending)
+        return known + [row for row in rows if key(row) is None] if len(known) < len(rows) else known
+
+    def _key(self, column: int) -> Callable[[Row], object]:
+        return {
+            NAME: lambda row: _natural(row.case.name),
+            STATUS: lambda row: self._place[row.case.state],
+            HELD_OUT: lambda row: row.case.held_out,
+            UNCERTAINTY: lambda row: row.case.uncertainty,
+            DICE: lambda row: row.dice,
+            CHANGED: lambda row: row.case.updated,
+        }[column]
+
+
+def localTime(text: str) -> str:
+    """A time of the project (UTC, ISO 8601) as the clock on the wall showed it, to the minute."""
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return text
+
+
+def _natural(name: str) -> list:
+    """Sorts "case 10" behind "case 9": texts and numbers take turns."""
+    parts = _NUMBER.split(name.casefold())
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)]

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a project looks like in one line."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from slicer.i18n import tr as _
+
+if TYPE_CHECKING:
+    from barl.project.records import ModelRow
+    from barl.project.store import Project
+
+
+def stateSentence(project: Project) -> str:
+    """Cases by status, the current model and what it scored on the held-out cases."""
+    cases = project.cases()
+    return f"{_casesInWords(cases)} {_modelInWords(project.current_model())}"
+
+
+def heldOutDice(model: ModelRow) -> float | None:
+    """Mean Dice on the held-out cases, from the list of models or else the model's card; None: never measured."""
+    dice = model.summary.get("metrics", {}).get("mean_dice")
+    if dice is None:
+        try:
+            dice = json.loads((model.folder / "model.json").read_text(encoding="utf-8"))["metrics"].get("mean_dice")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            dice = None  # damage is the setup section's business
+    return dice if isinstance(dice, int | float) else None
+
+
+def _casesInWords(cases) -> str:
+    if not cases:
+        return _("No cases yet.")
+    counts = Counter(case.state for case in cases)
+    words = {
+        "accepted": _("accepted"),
+        "in_review": _("in review"),
+        "predicted": _("predicted"),
+        "new": _("new"),
+        "excluded": _("excluded"),
+    }
+    parts = [f"{counts[state]} {word}" for state, word in words.items() if counts[state]]
+    number = _("1 case") if len(cases) == 1 else _("{count} cases").format(count=len(cases))
+    heldOut = sum(case.held_out for case in cases)
+    tail = _("; {count} held out").format(count=heldOut) if heldOut else ""
+    return f"{number}: {', '.join(parts)}{tail}."
+
+
+def _modelInWords(model: ModelRow | None) -> str:
+    if model is None:
+        return _("No model yet.")
+    dice = heldOutDice(model)
+    if dice is None:
+        return _("Model: {name} (not measured on held-out cases).").format(name=model.name)
+    return _("Model: {name} (held-out Dice {dice:.2f}).").format(name=model.name, dice=dice)

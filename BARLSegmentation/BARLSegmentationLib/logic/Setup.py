@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What prediction and training need, judged in one sentence per condition, and how to repair it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slicer.i18n import tr as _
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GIB = 2**30
+#: Below this a training may fail to store its model and checkpoints.
+LITTLE_GIB = 5
+TORCH_REQUIREMENT = ">=2.4"  # as in pyproject.toml
+#: Slicer's own, and torch, which only the PyTorch extension may choose: pip must not touch them on the way.
+PROTECTED = ["SimpleITK", "numpy", "scipy", "requests", "torch", "torchvision"]
+REQUESTER = "BARL Segmentation"
+_WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One line of the section.
+
+    Attributes:
+        good: Nothing needs to be done.
+        text: What there is, in one sentence.
+        repair: What the button says; empty: there is nothing that a button could do.
+    """
+
+    good: bool
+    text: str
+    repair: str = ""
+
+
+def judge(found: Mapping, requirements: Mapping[str, str], names: Mapping[str, str]) -> dict[str, Condition]:
+    """All conditions.
+
+    Args:
+        found: What ``Environment.look`` found.
+        requirements: Package -> lowest version needed.
+        names: Folder of a model -> what the user calls it.
+    """
+    return {
+        "torch": _torch(found),
+        "packages": _packages(found["packages"], requirements),
+        "gpu": _cards(found),
+        "disk": _disk(found["disk"]),
+        "models": _models(found["models"], names),
+    }
+
+
+def _torch(found: Mapping) -> Condition:
+    torch, cards = found["torch"], found["cards"]
+    if torch is None:
+        return Condition(False, _("Not installed: prediction and training need it."), _("Install"))
+    build = _("for CUDA {cuda}").format(cuda=torch["cuda"]) if torch["cuda"] else _("for the CPU")
+    name = f"{torch['version']} {build}"
+    if not torch["complete"]:
+        return Condition(False, _("{name}: its installation is incomplete.").format(name=name), _("Reinstall"))
+    if _older(torch["version"], TORCH_REQUIREMENT.removeprefix(">=")):
+        text = _("{name} is too old; {needed} or newer is needed.")
+        return Condition(False, text.format(name=name, needed=TORCH_REQUIREMENT.removeprefix(">=")), _("Update"))
+    if torch["cuda"] and cards["cuda"] and _major(torch["cuda"]) > _major(cards["cuda"]):
+        text = _("{name} is newer than what the graphics driver can run (CUDA {driver}).")
+        return Condition(False, text.format(name=name, driver=cards["cuda"]), _("Reinstall"))
+    return Condition(True, _("{name}.").format(name=name))
+
+
+def _packages(found: Mapping[str, str | None], requirements: Mapping[str, str]) -> Condition:
+    missing = [name for name in requirements if not found.get(name)]
+    old = [name for name, needed in requirements.items() if found.get(name) and _older(found[name], needed)]
+    if missing:
+        return Condition(False, _("Missing: {names}.").format(names=", ".join(missing)), _("Install"))
+    if old:
+        return Condition(False, _("Too old: {names}.").format(names=", ".join(old)), _("Update"))
+    return Condition(True, ", ".join(f"{name} {found[name]}" for name in requirements) + ".")
+
+
+def _cards(found: Mapping) -> Condition:
+    torch, cards = found["torch"], found["cards"]
+    if not cards["names"]:
+        if "arm64" in found["system"] and "Darwin" in found["system"]:
+            return Condition(True, _("Apple's graphics are used."))
+        return Condition(True, _("No NVIDIA card found: the CPU is used, which is many times slower."))
+    names = "; ".join(cards["names"])
+    if torch is not None and not torch["cuda"]:
+        text = _("{names} is there, but the installed PyTorch cannot use it.")
+        return Condition(False, text.format(names=names), _("Reinstall"))
+    return Condition(True, _("{names}, driver {driver}.").format(names=names, driver=cards["driver"]))
+
+
+def _disk(free: int | None) -> Condition:
+    if free is None:
+        return Condition(True, _("No project is open."))
+    text = _("{free:.0f} GiB free for the project.").format(free=free / GIB)
+    if free < LITTLE_GIB * GIB:
+        text += " " + _("A training may need more; free some space.")
+        return Condition(False, text, _("Show folder"))
+    return Condition(True, text)
+
+
+def _models(found: Mapping[str, str], names: Mapping[str, str]) -> Condition:
+    states = {
+        "missing": _("its files are missing"),
+        "altered": _("its weights are not as they were saved"),
+        "unreadable": _("it cannot be read"),
+    }
+    bad = [f"{names[folder]}: {states[state]}" for folder, state in found.items() if state != "sound"]
+    if bad:
+        return Condition(False, "; ".join(bad) + ".", _("Restore..."))
+    if not found:
+        return Condition(True, _("No model yet."))
+    number = _("1 model is") if len(found) == 1 else _("{count} models are").format(count=len(found))
+    return Condition(True, _("{number} as saved (checksum).").format(number=number))
+
+
+def damagedModel(found: Mapping[str, str]) -> Path | None:
+    """The first model that needs to be restored."""
+    return next((Path(folder) for folder, state in found.items() if state != "sound"), None)
+
+
+def restoreModel(copy: Path, folder: Path) -> None:
+    """Put the files of a sound copy in the place of a damaged model's.
+
+    Raises:
+        barl.errors.ModelError: The folder holds no sound copy of this model.
+        barl.errors.StorageError: The disk is full or read-only.
+    """
+    from barl.errors import ModelError, storage_error
+    from barl.project.files import write_atomically
+
+    from BARLSegmentationLib.logic.Environment import modelState
+
+    remedy = _("Choose the folder of the same model in a backup.")
+    if modelState(copy) != "sound":
+        raise ModelError(_("The folder {name} holds no sound model.").format(name=copy.name), remedy)
+    known = _checksum(folder)
+    if known and known != _checksum(copy):
+        raise ModelError(_("The folder {name} holds another model.").format(name=copy.name), remedy)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    for name in (_WEIGHTS, "model.json"):
+        write_atomically(folder / name, lambda path, name=name: shutil.copyfile(copy / name, path))
+
+
+def _checksum(folder: Path) -> str:
+    """As the model's card tells it; empty if the card cannot be read."""
+    found = re.search(r'"weights_sha256":\s*"([0-9a-f]{64})"', _text(folder / "model.json"))
+    return found.group(1) if found else ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def readRequirements(path: str | Path) -> dict[str, str]:
+    """Package -> lowest version, from a file of requirements."""
+    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    pairs = [re.fullmatch(r"([A-Za-z0-9._-]+)\s*(?:>=\s*([\d.]+))?", line) for line in lines if line and line[0] != "#"]
+    return {pair.group(1): pair.group(2) or "0" for pair in pairs if pair}
+
+
+def report(found: Mapping, conditions: Mapping[str, Condition], slicerVersion: str, barlVersion: str) -> str:
+    """Versions and conditions as plain text. Names no model, folder, host, user or patient."""
+    torch, cards = found["torch"], found["cards"]
+    lines = [
+        f"BARL {barlVersion}, Slicer {slicerVersion}, Python {found['python']}, {found['system']}",
+        f"torch: {torch['version']}, CUDA {torch['cuda'] or 'none'}, complete {torch['complete']}"
+        if torch
+        else "torch: not installed",
+        "packages: " + ", ".join(f"{name} {text or 'missing'}" for name, text in found["packages"].items()),
+        "Slicer's own: " + ", ".join(f"{name} {text or 'missing'}" for name, text in found["others"].items()),
+        f"graphics: {'; '.join(cards['names']) or 'none'}, driver {cards['driver'] or 'none'}, "
+        f"CUDA {cards['cuda'] or 'none'}",
+        "free disk: " + ("no project" if found["disk"] is None else f"{found['disk'] / GIB:.0f} GiB"),
+        "models: " + (", ".join(found["models"].values()) or "none"),
+        "not in order: " + (", ".join(key for key, item in conditions.items() if not item.good) or "nothing"),
+    ]
+    return "\n".join(lines)
+
+
+def _older(version: str, needed: str) -> bool:
+    return _numbers(version) < _numbers(needed)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The release numbers of a version; what follows them (rc1, +cu128) does not count."""
+    numbers = [int(part) for part in re.match(r"[\d.]*", version).group().split(".") if part]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ctk
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from BARLSegmentationLib.logic.CaseIntake import listSeries, writeSegmentation, writeVolumes
+
+if TYPE_CHECKING:
+    from BARLSegmentationLib.logic.Session import Session
+    from BARLSegmentationLib.widgets.Worker import Worker
+
+SCENE, FILES, FOLDER, DICOM = range(4)
+FIRST_ROW = 1  # of the form: below the source
+_FILTERS = ["(*.nii.gz *.nii *.nrrd *.nhdr *.mha *.mhd)"]
+
+
+class AddCases:
+    """The form by which scans come into the project. The worker copies them, so that the window stays alive.
+
+    Args:
+        session: What all panels share.
+        worker: The process that copies.
+        ui: The widgets of the panel of cases.
+    """
+
+    def __init__(self, session: Session, worker: Worker, ui) -> None:
+        self.session, self.worker, self.ui = session, worker, ui
+        self._request = None
+        self._staging: Path | None = None
+        self._note = ""
+        self._rowCount = 0
+        self._selectors: list = []  # one for each channel
+        self._labelSelector = None
+
+    def setup(self) -> None:
+        ui = self.ui
+        for text in (_("Volumes of the scene"), _("Files"), _("Folder with many cases"), _("DICOM database")):
+            ui.sourceComboBox.addItem(text)
+        ui.sourceComboBox.connect("currentIndexChanged(int)", self.onSource)
+        ui.addButton.connect("clicked(bool)", self.onAdd)
+        ui.cancelAddButton.connect("clicked(bool)", self.onCancel)
+        ui.addProgressBar.visible = False
+        self.onSource()
+
+    def cleanup(self) -> None:
+        self._removeStaging()
+
+    def onSource(self, _index: int = 0) -> None:
+        """Lay the rows of the chosen source anew: which there are depends on the project's channels."""
+        for _row in range(self._rowCount):
+            self.ui.addLayout.removeRow(FIRST_ROW)
+        self._rowCount, self._selectors, self._labelSelector = 0, [], None
+        project, source = self.session.project, self.ui.sourceComboBox.currentIndex
+        if project is not None and source == FOLDER:
+            scans = self._pathWidget(_("Folder with the scans of many cases"), folder=True)
+            self._selectors = [self._addRow(_("Scans:"), scans)]
+            outlines = self._pathWidget(_("Folder with outlines, each named as its scan"), folder=True)
+            self._labelSelector = self._addRow(_("Outlines:"), outlines)
+        elif project is not None:
+            series = self._series() if source == DICOM else []
+            for channel in project.channels:
+                selector = self._selector(source, channel.name, series)
+                self._selectors.append(self._addRow(f"{channel.name}:", selector))
+            if source == SCENE:
+                tip = _("Its outline, if there is one; segments are matched to labels by name")
+                self._labelSelector = self._addRow(_("Outline:"), self._nodeWidget("vtkMRMLSegmentationNode", tip))
+            elif source == FILES:
+                outline = self._pathWidget(_("Its outline as a label map, if there is one"))
+                self._labelSelector = self._addRow(_("Outline:"), outline)
+        self.ui.nameLineEdit.enabled = source != FOLDER
+        self.ui.nameLineEdit.placeholderText = _("as the files") if source == FOLDER else _("no patient name")
+        self.update()
+
+    def update(self) -> None:
+        project, running = self.session.project, self._request is not None
+        reason = ""
+        if project is None:
+            reason = _("Open a project first")
+        elif project.read_only:
+            reason = _("The project was opened for reading only")
+        elif running:
+            reason = _("Wait until the other cases are added, or cancel")
+        ui = self.ui
+        ui.addButton.enabled = not reason
+        ui.addButton.toolTip = reason or _("Copy the scans into the project")
+        ui.cancelAddButton.enabled = running
+        ui.cancelAddButton.toolTip = (
+            _("Stop adding; what was added before stays") if running else _("Nothing is being added")
+        )
+        ui.addProgressBar.visible = running
+
+    # Rows
+
+    def _addRow(self, text: str, widget):
+        self.ui.addLayout.insertRow(FIRST_ROW + self._rowCount, text, widget)
+        self._rowCount += 1
+        return widget
+
+    def _selector(self, source: int, name: str, series: list[tuple[str, str]]):
+        if source == SCENE:
+            return self._nodeWidget("vtkMRMLScalarVolumeNode", _("Volume of the channel {name}").format(name=name))
+        if source == FILES:
+            return self._pathWidget(_("File of the channel {name}").format(name=name))
+        combo = qt.QComboBox()
+        combo.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
+        combo.minimumContentsLength = 16
+        combo.toolTip = _("Series of the channel {name}; nothing of what is shown here is stored").format(name=name)
+        for uid, title in series:
+            combo.addItem(title, uid)
+        return combo
+
+    def _series(self) -> list[tuple[str, str]]:
+        return self.session.attempt(listSeries, getattr(slicer, "dicomDatabase", None)) or []
+
+    @staticmethod
+    def _nodeWidget(nodeType: str, tip: str):
+        combo = slicer.qMRMLNodeComboBox()
+        combo.nodeTypes = [nodeType]
+        combo.showChildNodeTypes = False
+        combo.addEnabled = combo.removeEnabled = False
+        combo.noneEnabled = True
+        combo.setMRMLScene(slicer.mrmlScene)
+        combo.toolTip = tip
+        return combo
+
+    @staticmethod
+    def _pathWidget(tip: str, folder: bool = False):
+        path = ctk.ctkPathLineEdit()
+        if folder:
+            path.filters = ctk.ctkPathLineEdit.Dirs | ctk.ctkPathLineEdit.Drives
+        else:
+            path.filters = ctk.ctkPathLineEdit.Files | ctk.ctkPathLineEdit.Readable
+            path.nameFilters = _FILTERS
+        path.toolTip = tip
+        return path
+
+    # Adding
+
+    def onAdd(self) -> None:
+        self._note = ""
+        with slicer.util.WaitCursor():
+            cases = self.session.attempt(self._cases)
+        if not cases:
+            self._removeStaging()
+            return
+        self.ui.addProgressBar.value = 0
+        self._request = self.worker.request(
+            "add_cases",
+            onEvent=self._onEvent,
+            onResult=self._onResult,
+            onError=self._onError,
+            project=str(self.session.project.folder),
+            cases=cases,
+        )
+        self.session.status(
+            _("Adding 1 case...") if len(cases) == 1 else _("Adding {count} cases...").format(count=len(cases))
+        )
+        self.update()
+
+    def onCancel(self) -> None:
+        self.worker.cancel(self._request)
+
+    def _cases(self) -> list[dict]:
+        """What to ask the worker for; raises what can be known beforehand."""
+        from barl.errors import InputError
+        from barl.project.scans import find_cases
+
+        project, source = self.session.project, self.ui.sourceComboBox.currentIndex
+        common = {"held_out": self.ui.addHeldOutCheckBox.checked, "group": self.ui.subjectLineEdit.text.strip()}
+        if source == FOLDER:
+            images, outlines = self._selectors[0].currentPath, self._labelSelector.currentPath
+            if not images:
+                raise InputError(_("No folder is chosen."), _("Choose the folder with the scans."))
+            found = find_cases(Path(images), project.channels, Path(outlines) if outlines else None)
+            return [
+                {
+                    "name": case.name,
+                    "channels": [str(path) for path in case.channels],
+                    "label": str(case.label) if case.label else None,
+                    **common,
+                }
+                for case in found
+            ]
+        name = self.ui.nameLineEdit.text.strip()
+        if not name:
+            raise InputError(_("The case has no name."), _("Type one; use no patient name."))
+        if name.casefold() in {case.name.casefold() for case in project.cases()}:
+            raise InputError(
+                _("The project has a case named {name!r} already.").format(name=name), _("Give the case another name.")
+            )
+        channels, label = {SCENE: self._fromScene, FILES: self._fromFiles, DICOM: self._fromDatabase}[source]()
+        return [{"name": name, "channels": channels, "label": label, **common}]
+
+    def _fromScene(self) -> tuple[list[str], str | None]:
+        project = self.session.project
+        self._removeStaging()
+        self._staging = Path(tempfile.mkdtemp(prefix="barl-", dir=slicer.app.temporaryPath))
+        volumes = [selector.currentNode() for selector in self._selectors]
+        paths = writeVolumes(volumes, project.channels, self._staging)
+        segmentation, label = self._labelSelector.currentNode(), None
+        if segmentation is not None:
+            label, overlap = writeSegmentation(segmentation, volumes[0], paths[0], project.labels)
+            if overlap:
+                self._note = _("{count} voxels outlined twice went to the later label.").format(count=overlap)
+        return [str(path) for path in paths], str(label) if label else None
+
+    def _fromFiles(self) -> tuple[list[str], str | None]:
+        from barl.errors import InputError
+
+        paths = [selector.currentPath for selector in self._selectors]
+        for channel, path in zip(self.session.project.channels, paths, strict=True):
+            if not path:
+                raise InputError(
+                    _("There is no file for the channel {name}.").format(name=channel.name), _("Choose one.")
+                )
+        return paths, self._labelSelector.currentPath or None
+
+    def _fromDatabase(self) -> tuple[list[list[str]], None]:
+        from barl.errors import InputError
+
+        chosen = []
+        for selector in self._selectors:
+            uid = selector.itemData(selector.currentIndex) if selector.currentIndex >= 0 else None
+            files = list(slicer.dicomDatabase.filesForSeries(uid)) if uid else []
+            if not files:
+                raise InputError(
+                    _("No DICOM series is chosen, or its files are gone."),
+                    _("Choose one, or import the series again in the DICOM module."),
+                )
+            chosen.append(files)
+        return chosen, None
+
+    def _onEvent(self, event: dict) -> None:
+        if event["event"] == "progress":
+            self.ui.addProgressBar.value = int(1000 * event["fraction"])
+            self.session.status(_("Adding {name}...").format(name=event["message"]))
+
+    def _onResult(self, value: dict) -> None:
+        added, failed = value["cases"], value["failed"]
+        names = added[0]["name"] if len(added) == 1 else _("{count} cases").format(count=len(added))
+        outlined = sum(case["state"] == "accepted" for case in added)
+        text = [_("Added {names}, {outlined} with an outline.").format(names=names, outlined=outlined)] if added else []
+        text += [f"{failure['name']}: {failure['message']} {failure['remedy']}" for failure in failed[:3]]
+        if len(failed) > 3:
+            text.append(_("{count} more could not be added.").format(count=len(failed) - 3))
+        self._end()
+        if added:
+            self.ui.nameLineEdit.text = ""
+        self.session.notifyCases()
+        self.session.status(" ".join([*text, self._note]).strip(), bool(failed))
+
+    def _onError(self, error) -> None:
+        self._end()
+        self.session.notifyCases()  # those before may be in
+        self.session.status(str(error), True)
+
+    def _end(self) -> None:
+        self._request = None
+        self._removeStaging()
+        self.update()
+
+    def _removeStaging(self) -> None:
+        if self._staging is not None:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            self._staging = None

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from BARLSegmentationLib.logic.CaseTable import CHANGED, HELD_OUT, NAME, CaseTable, Row, localTime
+from BARLSegmentationLib.widgets.AddCases import AddCases
+from BARLSegmentationLib.widgets.Panel import Panel, stateText
+
+PROPOSALS = 10
+# Rows above and below the visible ones that are filled as well, so that scrolling shows no empty row.
+MARGIN = 20
+
+
+class CasesPanel(Panel):
+    """The cases of the project: which there are, how far they are, which one to look at next.
+
+    The table has a row for every case, but only those in sight have cells: ten thousand rows of cells would hold up
+    the window for seconds.
+    """
+
+    uiName = "CasesPanel"
+
+    def setup(self) -> None:
+        ui, session = self.ui, self.session
+        self.adding = AddCases(session, self.worker, ui)
+        self.adding.setup()
+        self._table = CaseTable([], {}, stateText)
+        self._rows: list[Row] = []
+        self._filled: set[int] = set()
+        self._column, self._descending = None, False
+        self._ranked: list = []
+        self._measuring = None
+        self._unmeasurable = False
+
+        ui.nextButton.connect("clicked(bool)", self.openNext)
+        ui.nextComboBox.connect("currentIndexChanged(int)", self.onProposalChosen)
+        ui.filterLineEdit.connect("textChanged(QString)", self.onFilter)
+        ui.casesTable.connect("itemSelectionChanged()", self.onSelected)
+        ui.casesTable.connect("cellDoubleClicked(int,int)", self.onDoubleClicked)
+        ui.openCaseButton.connect("clicked(bool)", self.onOpen)
+        ui.excludeButton.connect("clicked(bool)", self.onExclude)
+        ui.holdOutButton.connect("clicked(bool)", self.onHoldOut)
+        session.projectChanged.connect(self.onProjectChanged)
+        session.casesChanged.connect(self.update)
+        session.caseOpened.connect(self.onCaseOpened)
+
+        header = ui.casesTable.horizontalHeader()
+        header.setSectionsClickable(True)
+        header.connect("sectionClicked(int)", self.onHeader)
+        header.setSectionResizeMode(qt.QHeaderView.Interactive)
+        header.setSectionResizeMode(NAME, qt.QHeaderView.Stretch)
+        for column, width in enumerate((0, 76, 40, 64, 48, 84)):
+            if width:
+                ui.casesTable.setColumnWidth(column, width)
+        ui.casesTable.verticalHeader().setDefaultSectionSize(ui.casesTable.fontMetrics().height() + 6)
+        bar = ui.casesTable.verticalScrollBar()
+        bar.connect("valueChanged(int)", self.fillVisible)
+        bar.connect("rangeChanged(int,int)", self.fillVisible)
+
+    def cleanup(self) -> None:
+        self.adding.cleanup()
+        super().cleanup()
+
+    # What there is
+
+    def onProjectChanged(self) -> None:
+        self._unmeasurable = False
+        self.ui.filterLineEdit.text = ""
+        self.adding.onSource()
+        if self.session.project is not None:
+            self.ui.addGroupBox.collapsed = bool(self.session.cases())
+        self.update()
+
+    def update(self) -> None:
+        """Read the cases anew."""
+        project = self.session.project
+        cases = self.session.attempt(self.session.cases) if project is not None else []
+        agreements = self.session.attempt(project.agreements) if project is not None else {}
+        self._cases = cases if isinstance(cases, list) else []
+        agreements = agreements if isinstance(agreements, dict) else {}
+        self._table = CaseTable(self._cases, agreements, stateText, _("held out"))
+        self.show()
+        self.propose()
+        self.adding.update()
+        self._measure(agreements)
+
+    def onCaseOpened(self) -> None:
+        self.show()
+        self.propose()
+
+    def _measure(self, agreements: dict) -> None:
+        """Have the worker compare what nobody has compared yet; it takes seconds for a large scan."""
+        project = self.session.project
+        if project is None or project.read_only or self._measuring is not None or self._unmeasurable:
+            return
+        if all(agreement.measured for agreement in agreements.values()):
+            return
+        self._measuring = self.worker.request(
+            "measure_agreement", onResult=self._onMeasured, onError=self._onNotMeasured, project=str(project.folder)
+        )
+
+    def _onMeasured(self, value: dict) -> None:
+        self._measuring = None
+        if value["measured"]:
+            self.update()
+
+    def _onNotMeasured(self, error) -> None:
+        self._measuring, self._unmeasurable = None, True  # not again and again; the next project may do better
+        self.session.status(str(error), True)
+
+    # The table
+
+    def onFilter(self, _text: str = "") -> None:
+        self.show()
+
+    def onHeader(self, column: int) -> None:
+        """Sort; the second click turns the order round. Numbers, marks and times begin with the highest."""
+        if column == self._column:
+            self._descending = not self._descending
+        else:
+            self._column, self._descending = column, column >= HELD_OUT
+        header = self.ui.casesTable.horizontalHeader()
+        header.setSortIndicatorShown(True)
+        header.setSortIndicator(column, qt.Qt.DescendingOrder if self._descending else qt.Qt.AscendingOrder)
+        self.show()
+
+    def show(self) -> None:
+        """Show the cases that pass the filter, in the chosen order; the selection stays where it can."""
+        table, selected = self.ui.casesTable, set(self.session.selectedCaseIds())
+        self._rows = self._table.shown(self.ui.filterLineEdit.text, self._column, self._descending)
+        blocked = table.blockSignals(True)
+        table.clearContents()
+        table.clearSelection()
+        table.setRowCount(len(self._rows))
+        self._filled = set()
+        for first, last in _runs([n for n, row in enumerate(self._rows) if row.case.id in selected]):
+            table.setRangeSelected(qt.QTableWidgetSelectionRange(first, 0, last, table.columnCount - 1), True)
+        table.blockSignals(blocked)
+        self.fillVisible()
+        self.onSelected()
+        total, shown = len(self._table.rows), len(self._rows)
+        self.ui.countLabel.text = (
+            _("{shown} of {total} cases").format(shown=shown, total=total) if shown != total else self._total(total)
+        )
+
+    @staticmethod
+    def _total(count: int) -> str:
+        return _("1 case") if count == 1 else _("{count} cases").format(count=count)
+
+    def fillVisible(self, *_arguments) -> None:
+        """Make the cells of the rows in sight."""
+        table = self.ui.casesTable
+        height = table.viewport().height
+        first = table.rowAt(0)
+        last = table.rowAt(max(height - 1, 0))
+        if first < 0:
+            first = 0
+        if last < 0:
+            last = first + height // max(table.verticalHeader().defaultSectionSize, 1)
+        for row in range(max(first - MARGIN, 0), min(last + MARGIN + 1, len(self._rows))):
+            if row not in self._filled:
+                self._fill(row)
+
+    def _fill(self, row: int) -> None:
+        self._filled.add(row)
+        shown = self._rows[row]
+        onScreen = shown.case.id == self.session.caseId
+        for column, text in enumerate(shown.texts()):
+            item = qt.QTableWidgetItem(text)
+            item.setToolTip(localTime(shown.case.updated) if column == CHANGED else text)
+            if column >= HELD_OUT:
+                item.setTextAlignment(qt.Qt.AlignCenter)
+            if onScreen:
+                font = item.font()
+                font.setBold(True)
+                item.setFont(font)
+            self.ui.casesTable.setItem(row, column, item)
+
+    def onSelected(self) -> None:
+        rows = sorted(index.row() for index in self.ui.casesTable.selectionModel().selectedRows())
+        cases = [self._rows[row].case for row in rows if row < len(self._rows)]
+        self.session.selectCases([case.id for case in cases])
+        self._updateButtons(cases)
+
+    def _selected(self) -> list:
+        chosen = set(self.session.selectedCaseIds())
+        return [row.case for row in self._rows if row.case.id in chosen]
+
+    def _updateButtons(self, cases: list) -> None:
+        ui, project = self.ui, self.session.project
+        _allow(
+            ui.openCaseButton,
+            len(cases) == 1,
+            _("Load the images, the newest outline and the uncertainty of the selected case"),
+            _("Select one case first"),
+        )
+        reason = _("Select cases first") if not cases else ""
+        if project is not None and project.read_only:
+            reason = _("The project was opened for reading only")
+        excluded = bool(cases) and all(case.state == "excluded" for case in cases)
+        ui.excludeButton.text = _("Include") if excluded else _("Exclude")
+        tip = (
+            _("Use the selected cases again")
+            if excluded
+            else _("Leave the selected cases out of training and proposals")
+        )
+        _allow(ui.excludeButton, not reason, tip, reason)
+        heldOut = bool(cases) and all(case.held_out for case in cases)
+        ui.holdOutButton.text = _("Train on") if heldOut else _("Hold out")
+        tip = (
+            _("Let the selected cases be used for training again")
+            if heldOut
+            else _("Never train on the selected cases: use them only to measure models")
+        )
+        _allow(ui.holdOutButton, not reason, tip, reason)
+
+    # What can be done with a case
+
+    def onDoubleClicked(self, row: int, _column: int) -> None:
+        if row < len(self._rows):
+            self.open(self._rows[row].case)
+
+    def onOpen(self) -> None:
+        cases = self._selected()
+        if cases:
+            self.open(cases[0])
+
+    def open(self, case) -> None:
+        with slicer.util.WaitCursor():
+            opened = self.session.attempt(self.session.openCase, case.id)
+        if opened:
+            self.session.status(_("Opened {name} ({state}).").format(name=case.name, state=stateText(case.state)))
+
+    def onExclude(self) -> None:
+        cases = self._selected()
+        included = all(case.state == "excluded" for case in cases)  # then the button says "Include"
+        changed = self.session.attempt(self._include if included else self._exclude, cases)
+        self.session.notifyCases()
+        if changed:
+            text = _("Included: {names}.") if included else _("Excluded: {names}.")
+            self.session.status(text.format(names=_names(cases)))
+
+    def _exclude(self, cases: list) -> None:
+        for case in cases:
+            if case.state != "excluded":
+                self.session.project.set_state(case.id, "excluded")
+
+    def _include(self, cases: list) -> None:
+        for case in cases:
+            self.session.project.include(case.id)
+
+    def onHoldOut(self) -> None:
+        cases = self._selected()
+        wanted = not all(case.held_out for case in cases)
+        moved = self.session.attempt(self._setHeldOut, cases, wanted)
+        self.session.notifyCases()
+        if isinstance(moved, list):
+            text = _("Held out: {names}.") if wanted else _("Used for training again: {names}.")
+            others = len({case.id for case in moved} - {case.id for case in cases})
+            more = _(" With them go {count} cases of the same subjects.").format(count=others) if others else ""
+            self.session.status(text.format(names=_names(cases)) + more)
+
+    def _setHeldOut(self, cases: list, wanted: bool) -> list:
+        return [moved for case in cases for moved in self.session.project.set_held_out(case.id, wanted)]
+
+    # The next case
+
+    def propose(self) -> None:
+        """Rank the cases that wait for an outline; the one on screen is not the next one."""
+        from barl.project.next_case import rank_cases
+
+        ranked = [item for item in rank_cases(self._cases) if item.case.id != self.session.caseId]
+        self._ranked = ranked[:PROPOSALS]
+        combo = self.ui.nextComboBox
+        blocked = combo.blockSignals(True)
+        combo.clear()
+        for item in self._ranked:
+            combo.addItem(item.case.name)
+            combo.setItemData(combo.count - 1, self._reason(item), qt.Qt.ToolTipRole)
+        combo.blockSignals(blocked)
+        combo.enabled = bool(self._ranked)
+        self.onProposalChosen()
+
+    def onProposalChosen(self, _index: int = 0) -> None:
+        index = self.ui.nextComboBox.currentIndex
+        chosen = self._ranked[index] if 0 <= index < len(self._ranked) else None
+        if chosen is not None:
+            self.ui.reasonLabel.text = self._reason(chosen)
+        elif self.session.project is None:
+            self.ui.reasonLabel.text = ""
+        else:
+            self.ui.reasonLabel.text = (
+                _("No other case waits for an outline.") if self._cases else _("Add cases below to begin.")
+            )
+        _allow(
+            self.ui.nextButton,
+            chosen is not None,
+            _("Open the proposed case"),
+            _("Open a project first") if self.session.project is None else self.ui.reasonLabel.text,
+        )
+
+    def openNext(self, *_arguments) -> None:
+        """Open the proposed case, or the one chosen instead of it."""
+        index = self.ui.nextComboBox.currentIndex
+        if 0 <= index < len(self._ranked):
+            self.open(self._ranked[index].case)
+
+    @staticmethod
+    def _reason(item) -> str:
+        reason = item.reason
+        return f"{item.case.name}: {reason}."
+
+
+def _allow(button, allowed: bool, tip: str, reason: str) -> None:
+    button.enabled = allowed
+    button.toolTip = tip if allowed else reason
+
+
+def _names(cases: list) -> str:
+    names = ", ".join(case.name for case in cases[:3])
+    return names if len(cases) <= 3 else _("{names} and {count} more").format(names=names, count=len(cases) - 3)
+
+
+def _runs(numbers: list[int]) -> list[tuple[int, int]]:
+    """First and last of each stretch of neighboring numbers."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs

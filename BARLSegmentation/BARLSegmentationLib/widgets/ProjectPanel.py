@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import ctk
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from BARLSegmentationLib.logic.LabelTable import COMMON, colorFor, parseTerminology, terminologyText
+from BARLSegmentationLib.logic.ProjectState import stateSentence
+from BARLSegmentationLib.widgets.Panel import Panel
+
+RECENT_KEY = "BARLSegmentation/RecentProjects"
+RECENT_COUNT = 10
+VALUE, NAME, COLOR, TERMINOLOGY, LATERAL = range(5)
+
+
+class ProjectPanel(Panel):
+    """Open a project or make one; one line tells how far it is."""
+
+    uiName = "ProjectPanel"
+
+    def setup(self) -> None:
+        ui = self.ui
+        ui.recentComboBox.connect("activated(int)", self.onRecent)
+        ui.openButton.connect("clicked(bool)", self.onOpen)
+        ui.closeButton.connect("clicked(bool)", self.onClose)
+        ui.addLabelButton.connect("clicked(bool)", self.onAddLabel)
+        ui.removeLabelButton.connect("clicked(bool)", self.onRemoveLabel)
+        ui.copyButton.connect("clicked(bool)", self.onCopy)
+        ui.addChannelButton.connect("clicked(bool)", self.onAddChannel)
+        ui.removeChannelButton.connect("clicked(bool)", self.onRemoveChannel)
+        ui.createButton.connect("clicked(bool)", self.onCreate)
+        ui.newFolderPathLineEdit.filters = ctk.ctkPathLineEdit.Dirs | ctk.ctkPathLineEdit.Drives
+        for signal in (self.session.projectChanged, self.session.casesChanged, self.session.modelsChanged):
+            signal.connect(self.update)
+        self.session.projectChanged.connect(self.onProjectChanged)
+
+        header = ui.labelsTable.horizontalHeader()
+        for column in (VALUE, COLOR, LATERAL):
+            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        for column in (NAME, TERMINOLOGY):
+            header.setSectionResizeMode(column, qt.QHeaderView.Stretch)
+        ui.channelsTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
+        self._addLabel(1)
+        self._addChannel("image")
+        self.onProjectChanged()
+
+    def update(self) -> None:
+        project = self.session.project
+        sentence = self.session.attempt(stateSentence, project) if project is not None else None
+        if project is None:
+            sentence = _("No project is open. Open one, or make a new one below.")
+        elif sentence is not None and project.read_only:
+            sentence = f"{sentence} {_('Opened for reading only.')}"
+        self.ui.stateLabel.text = sentence or ""
+        self._allow(self.ui.closeButton, project is not None, _("Close the project"), _("No project is open"))
+        self._allow(
+            self.ui.copyButton,
+            project is not None,
+            _("Replace the tables by the labels and channels of the open project"),
+            _("Open the project whose labels and channels shall be copied first"),
+        )
+
+    def onProjectChanged(self) -> None:
+        project = self.session.project
+        if project is not None:
+            self._remember(str(project.folder))
+        self._showRecent()
+        self.update()
+
+    @staticmethod
+    def _allow(button, allowed: bool, tip: str, reason: str) -> None:
+        button.enabled = allowed
+        button.toolTip = tip if allowed else reason
+
+    # Open
+
+    def onOpen(self) -> None:
+        recent = self._recent()
+        start = str(Path(recent[0]).parent) if recent else ""
+        folder = qt.QFileDialog.getExistingDirectory(self.widget, _("Folder of a BARL project"), start)
+        if folder:
+            self.open(folder)
+
+    def onRecent(self, index: int) -> None:
+        folder = self.ui.recentComboBox.itemData(index)
+        if folder:
+            self.open(folder)
+
+    def open(self, folder: str) -> None:
+        """Open a project; if that fails, the one that is open stays open and the status line says why."""
+        with slicer.util.WaitCursor():
+            opened = self.session.attempt(self.session.openProject, folder, self.ui.readOnlyCheckBox.checked)
+        if opened and not (self.session.project.read_only and not self.ui.readOnlyCheckBox.checked):
+            self.session.status(_("Opened the project {name}.").format(name=self.session.project.name))
+        self._showRecent()  # back to the project that is open
+
+    def onClose(self) -> None:
+        if self.session.attempt(self.session.closeProject):
+            self.session.status(_("Closed the project."))
+
+    def _recent(self) -> list[str]:
+        stored = qt.QSettings().value(RECENT_KEY)
+        folders = [stored] if isinstance(stored, str) else list(stored or [])  # a list of one comes back as a text
+        return [folder for folder in folders if folder]
+
+    def _remember(self, folder: str) -> None:
+        folders = [folder, *(other for other in self._recent() if other != folder)]
+        qt.QSettings().setValue(RECENT_KEY, folders[:RECENT_COUNT])
+
+    def _showRecent(self) -> None:
+        combo, project = self.ui.recentComboBox, self.session.project
+        folders = self._recent()
+        blocked = combo.blockSignals(True)
+        combo.clear()
+        if project is None:
+            combo.addItem(_("Recent projects") if folders else _("No recent project"), "")
+        for folder in folders:
+            combo.addItem(f"{Path(folder).name}  ({Path(folder).parent})", folder)
+            combo.setItemData(combo.count - 1, folder, qt.Qt.ToolTipRole)
+        combo.setCurrentIndex(max(combo.findData(str(project.folder)), 0) if project is not None else 0)
+        combo.blockSignals(blocked)
+
+    # New
+
+    def onAddLabel(self) -> None:
+        values = [int(text) for text in self._column(self.ui.labelsTable, VALUE) if text.isdigit()]
+        self._addLabel(max(values, default=0) + 1)
+        self.ui.labelsTable.setCurrentCell(self.ui.labelsTable.rowCount - 1, NAME)
+
+    def onRemoveLabel(self) -> None:
+        self._removeRow(self.ui.labelsTable)
+
+    def onAddChannel(self) -> None:
+        self._addChannel("")
+        self.ui.channelsTable.setCurrentCell(self.ui.channelsTable.rowCount - 1, 0)
+
+    def onRemoveChannel(self) -> None:
+        self._removeRow(self.ui.channelsTable)
+
+    def onCopy(self) -> None:
+        project = self.session.project
+        self.ui.labelsTable.setRowCount(0)
+        for label in project.labels:
+            self._addLabel(label.value, label.name, label.color, terminologyText(label.terminology), label.lateral)
+        self.ui.channelsTable.setRowCount(0)
+        for channel in project.channels:
+            self._addChannel(channel.name, channel.pattern)
+
+    def onCreate(self) -> None:
+        folder = self.ui.newFolderPathLineEdit.currentPath.strip()
+        if self.session.attempt(self._create, folder, self.ui.newNameLineEdit.text.strip()):
+            self.ui.newGroupBox.collapsed = True
+            self.ui.newNameLineEdit.text = ""
+            self.session.status(
+                _("Made the project {name}. Add cases to it next.").format(name=self.session.project.name)
+            )
+
+    def _create(self, folder: str, name: str) -> None:
+        from barl.errors import InputError
+
+        if not folder:
+            raise InputError(_("The project has no folder."), _("Choose a new or empty folder."))
+        labels, channels = self.labels(), self.channels()
+        with slicer.util.WaitCursor():
+            self.session.createProject(folder, name or Path(folder).name, labels, channels)
+
+    def labels(self) -> list:
+        """The label table as typed (``barl.project.labels.Label``).
+
+        Raises:
+            barl.errors.InputError: A value is no number, or a terminology cannot be read.
+        """
+        from barl.errors import InputError
+        from barl.project.labels import Label
+
+        table, labels = self.ui.labelsTable, []
+        for row in range(table.rowCount):
+            value = table.item(row, VALUE).text().strip()
+            if not value.isdigit():
+                raise InputError(
+                    _("The label value {value!r} is not a whole number.").format(value=value),
+                    _("Use a number from 1 to 65535."),
+                )
+            color = table.cellWidget(row, COLOR).color
+            labels.append(
+                Label(
+                    int(value),
+                    table.item(row, NAME).text().strip(),
+                    (color.red(), color.green(), color.blue()),
+                    parseTerminology(table.cellWidget(row, TERMINOLOGY).currentText),
+                    table.item(row, LATERAL).checkState() == qt.Qt.Checked,
+                )
+            )
+        return labels
+
+    def channels(self) -> list:
+        """The channels as typed (``barl.project.labels.Channel``)."""
+        from barl.project.labels import Channel
+
+        table = self.ui.channelsTable
+        names, patterns = self._column(table, 0), self._column(table, 1)
+        return [Channel(name, pattern) for name, pattern in zip(names, patterns, strict=True)]
+
+    def _addLabel(self, value: int, name="", color=None, terminology="", lateral=False) -> None:
+        table = self.ui.labelsTable
+        row = table.rowCount
+        table.setRowCount(row + 1)
+        table.setItem(row, VALUE, qt.QTableWidgetItem(str(value)))
+        table.setItem(row, NAME, qt.QTableWidgetItem(name))
+        button = ctk.ctkColorPickerButton()
+        button.displayColorName = False
+        button.color = qt.QColor(*(color or colorFor(row)))
+        button.toolTip = _("Color of the label; click to change it")
+        table.setCellWidget(row, COLOR, button)
+        table.setCellWidget(row, TERMINOLOGY, self._terminologyComboBox(terminology))
+        side = qt.QTableWidgetItem("")
+        side.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
+        side.setCheckState(qt.Qt.Checked if lateral else qt.Qt.Unchecked)
+        side.setToolTip(_("One of a left/right pair: scans are then never mirrored in training and prediction"))
+        table.setItem(row, LATERAL, side)
+
+    def onTerminologyChosen(self, _index: int = 0) -> None:
+        """Show the beginning of long ones: it is what tells them apart."""
+        table = self.ui.labelsTable
+        for row in range(table.rowCount):
+            table.cellWidget(row, TERMINOLOGY).lineEdit().setCursorPosition(0)
+
+    def _terminologyComboBox(self, text: str):
+        # Slicer's own terminology selector hands over C++ structures that Python cannot make.
+        combo = qt.QComboBox()
+        combo.editable = True
+        combo.insertPolicy = qt.QComboBox.NoInsert
+        combo.addItems(COMMON)
+        combo.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
+        combo.minimumContentsLength = 8
+        combo.setCurrentIndex(-1)
+        combo.setEditText(text)
+        combo.lineEdit().setCursorPosition(0)
+        combo.connect("activated(int)", self.onTerminologyChosen)
+        combo.toolTip = _(
+            "Coded meaning, for files that others shall understand: type, modifier and category, separated by "
+            "semicolons, each as Meaning (Scheme Code). Choose one or type it; it may stay empty."
+        )
+        return combo
+
+    def _addChannel(self, name: str, pattern="") -> None:
+        table = self.ui.channelsTable
+        row = table.rowCount
+        table.setRowCount(row + 1)
+        table.setItem(row, 0, qt.QTableWidgetItem(name))
+        table.setItem(row, 1, qt.QTableWidgetItem(pattern))
+
+    def _removeRow(self, table) -> None:
+        row = table.currentRow() if table.currentRow() >= 0 else table.rowCount - 1
+        if row >= 0:
+            table.removeRow(row)
+
+    @staticmethod
+    def _column(table, column: int) -> list[str]:
+        return [table.item(row, column).text().strip() for row in range(table.rowCount)]

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from BARLSegmentationLib.logic import Environment, Setup
+from BARLSegmentationLib.widgets.Panel import Panel
+
+CONDITIONS = ("torch", "packages", "gpu", "disk", "models")
+
+
+class SetupPanel(Panel):
+    """One line for each thing that prediction and training need, with one button that repairs it.
+
+    The conditions are looked up in the worker's Python by a process of its own: nothing is imported here, and a slow
+    disk or driver does not hold up the window.
+    """
+
+    uiName = "SetupPanel"
+
+    def setup(self) -> None:
+        self._process = None
+        self._last = None  # the one before: a QProcess must not go while it tells that it has ended
+        self._found: dict | None = None
+        self._conditions: dict[str, Setup.Condition] = {}
+        self._requirements = Setup.readRequirements(self._requirementsPath())
+        self._names: dict[str, str] = {}
+        for name in CONDITIONS:
+            self._button(name).visible = False
+        self.ui.torchButton.connect("clicked(bool)", self.onTorch)
+        self.ui.packagesButton.connect("clicked(bool)", self.onPackages)
+        self.ui.gpuButton.connect("clicked(bool)", self.onTorch)
+        self.ui.diskButton.connect("clicked(bool)", self.onDisk)
+        self.ui.modelsButton.connect("clicked(bool)", self.onModels)
+        self.ui.checkButton.connect("clicked(bool)", self.check)
+        self.ui.reportButton.connect("clicked(bool)", self.onReport)
+        for signal in (self.session.projectChanged, self.session.modelsChanged):
+            signal.connect(self.onProjectChanged)
+        self.ui.reportButton.enabled = False
+        self._showEach()
+
+    def expanded(self) -> None:
+        if self._found is None and self._process is None:
+            self.check()
+
+    def onProjectChanged(self) -> None:
+        """What was found no longer holds; it is looked up anew when somebody looks."""
+        self._found = None
+        if self.widget.visible:
+            self.check()
+
+    def cleanup(self) -> None:
+        self._drop()
+        super().cleanup()
+
+    # Looking up
+
+    def check(self, *_arguments) -> None:
+        """Start to look all conditions up."""
+        self._drop()
+        folder, self._names = "", {}
+        project = self.session.project
+        if project is not None:
+            folder = str(project.folder)
+            models = self.session.attempt(project.models)
+            self._names = {str(model.folder): model.name for model in models if models} if models is not True else {}
+        process = qt.QProcess()
+        process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
+        process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
+        self._process = process
+        self.ui.checkButton.enabled = False
+        self.ui.checkButton.toolTip = _("The conditions are being looked up")
+        arguments = [Environment.__file__, self._requirementsPath(), folder, *self._names]
+        process.start(self.worker.python, arguments)
+
+    def _onFinished(self, exitCode: int, _exitStatus) -> None:
+        process = self._take()
+        if process is None:
+            return
+        try:
+            self._found = json.loads(process.readAllStandardOutput().data()) if exitCode == 0 else None
+        except ValueError:
+            self._found = None
+        if self._found is None:
+            self._failed(_("the process ended with code {code}").format(code=exitCode))
+        else:
+            self._conditions = Setup.judge(self._found, self._requirements, self._names)
+        self._showEach()
+
+    def _onProcessError(self, error) -> None:
+        if error == qt.QProcess.FailedToStart and self._process is not None:
+            process = self._take()
+            self._failed(process.errorString())
+            self._showEach()
+
+    def _failed(self, reason: str) -> None:
+        self._found, self._conditions = None, {}
+        self.session.status(
+            _("The conditions could not be looked up ({reason}). Check Slicer's installation.").format(reason=reason),
+            True,
+        )
+
+    def _drop(self) -> None:
+        process = self._take()
+        if process is not None and process.state() != qt.QProcess.NotRunning:
+            process.kill()
+            process.waitForFinished(500)
+
+    def _take(self):
+        """The process that was looking, which from now on does no longer."""
+        process, self._process = self._process, None
+        self._last = process or self._last
+        return process
+
+    def _showEach(self) -> None:
+        known = self._found is not None
+        style = slicer.app.style()
+        for name in CONDITIONS:
+            condition = self._conditions.get(name)
+            button = self._button(name)
+            self._label(name).text = condition.text if condition else _("Not looked up yet.")
+            icon = getattr(self.ui, f"{name}IconLabel")
+            icon.visible = condition is not None
+            button.visible = button.enabled = bool(condition and condition.repair)
+            if condition:
+                kind = qt.QStyle.SP_DialogApplyButton if condition.good else qt.QStyle.SP_MessageBoxWarning
+                icon.setPixmap(style.standardIcon(kind).pixmap(qt.QSize(16, 16)))
+                icon.toolTip = _("In order") if condition.good else _("Not in order")
+                button.text, button.toolTip = condition.repair, self._tip(name)
+        self.ui.reportButton.enabled = known
+        self.ui.reportButton.toolTip = (
+            _("Copy versions and conditions to the clipboard; names no patient and no folder")
+            if known
+            else _("Look the conditions up first")
+        )
+        running = self._process is not None
+        self.ui.checkButton.enabled = not running
+        self.ui.checkButton.toolTip = (
+            _("The conditions are being looked up") if running else _("Look all conditions up anew")
+        )
+
+    @staticmethod
+    def _tip(name: str) -> str:
+        return {
+            "torch": _("Have the PyTorch extension install the build that fits this computer"),
+            "packages": _("Install the missing packages into Slicer's Python, after asking you"),
+            "gpu": _("Have the PyTorch extension install the build that can use the graphics card"),
+            "disk": _("Show the project's folder, to make room on its disk"),
+            "models": _("Choose the folder of a sound copy of the damaged model, as from a backup"),
+        }[name]
+
+    # Repairing
+
+    def onTorch(self) -> None:
+        """Install PyTorch through its extension, which knows the driver; a wrong build goes first."""
+        try:
+            import PyTorchUtils
+        except ImportError:
+            self.session.status(
+                _("The PyTorch extension is missing. Install it in the Extensions Manager and restart Slicer."), True
+            )
+            return
+        logic = PyTorchUtils.PyTorchUtilsLogic()
+        self._stopWorker()
+        try:
+            if self._found and self._found["torch"] is not None:
+                logic.uninstallTorch()
+            installed = logic.installTorch(askConfirmation=True, torchVersionRequirement=Setup.TORCH_REQUIREMENT)
+        except Exception as error:  # whatever pip or the extension raises
+            self._notInstalled(_("PyTorch"), error)
+            return
+        finally:
+            self.check()
+        if installed is not None:
+            self.session.status(_("PyTorch is installed. Restart Slicer before you use it."))
+
+    def onPackages(self) -> None:
+        from slicer import packaging
+
+        wanted = packaging.load_requirements(self._requirementsPath())
+        self._stopWorker()
+        try:
+            packaging.pip_ensure(wanted, skip_packages=Setup.PROTECTED, requester=Setup.REQUESTER)
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            self._notInstalled(_("The packages"), error)
+        else:
+            self.session.status(_("The packages are installed."))
+        finally:
+            self.check()
+
+    def _notInstalled(self, what: str, error: Exception) -> None:
+        self.session.status(
+            _("{what} could not be installed ({kind}). Details are in Slicer's log; check the network.").format(
+                what=what, kind=type(error).__name__
+            )
+            if not isinstance(error, RuntimeError)
+            else _("{what} could not be installed: {reason}.").format(what=what, reason=str(error).rstrip(".")),
+            True,
+        )
+
+    def _stopWorker(self) -> None:
+        """A running worker keeps files of the packages open, and the old ones loaded."""
+        self.worker.close()
+
+    def onDisk(self) -> None:
+        if self.session.project is not None:
+            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.session.project.folder)))
+
+    def onModels(self) -> None:
+        damaged = Setup.damagedModel(self._found["models"]) if self._found else None
+        if damaged is None:
+            return
+        name = self._names[str(damaged)]
+        chosen = qt.QFileDialog.getExistingDirectory(
+            self.widget, _("Folder with a sound copy of {name}").format(name=name), ""
+        )
+        if chosen and self.session.attempt(Setup.restoreModel, Path(chosen), damaged):
+            self.session.status(_("Restored the model {name}.").format(name=name))
+            self.session.notifyModels()
+            self.check()
+
+    def onReport(self) -> None:
+        from barl import __version__
+
+        application = f"{slicer.app.applicationVersion} (r{slicer.app.repositoryRevision})"
+        text = Setup.report(self._found, self._conditions, application, __version__)
+        slicer.app.clipboard().setText(text)
+        self.session.status(_("Copied the report; it names no patient and no folder."))
+
+    def _requirementsPath(self) -> str:
+        return self.moduleWidget.resourcePath("requirements.txt")
+
+    def _button(self, name: str):
+        return getattr(self.ui, f"{name}Button")
+
+    def _label(self, name: str):
+        return getattr(self.ui, f"{name}Label")

@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How scans come into the project: from the scene, files, a folder and Slicer's DICOM database, by the real worker."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from barl.project.labels import Channel, Label
+from barl.project.store import Project
+from slicerhost.clicks import press, waitUntil
+
+pytestmark = pytest.mark.host
+RESOURCES = Path(__file__).resolve().parents[2] / "BARLSegmentation" / "Resources"
+LABELS = [Label(1, "liver"), Label(3, "tumor")]
+NAME, STATUS = range(2)
+SCENE, FILES, FOLDER, DICOM = range(4)
+
+
+def an_image(value=0.0) -> sitk.Image:
+    image = sitk.GetImageFromArray(np.full((4, 5, 6), value, np.float32))
+    image.SetSpacing((1.0, 1.5, 2.0))
+    image.SetOrigin((-7.0, 8.0, 9.0))
+    return image
+
+
+def a_map(count: int) -> sitk.Image:
+    array = np.zeros((4, 5, 6), np.uint8)
+    array[1, 2, :count] = 1
+    label = sitk.GetImageFromArray(array)
+    label.CopyInformation(an_image())
+    return label
+
+
+@pytest.fixture(scope="module")
+def a_worker(host):
+    from BARLSegmentationLib.widgets.Worker import Worker
+
+    worker = Worker(sys.executable)
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def a_panel(host, a_worker):
+    from BARLSegmentationLib.logic.Session import Session
+    from BARLSegmentationLib.widgets.CasesPanel import CasesPanel
+
+    session = Session()
+    panel = CasesPanel(session, a_worker, SimpleNamespace(resourcePath=lambda name: str(RESOURCES / name)))
+    panel.said = []
+    session.statusChanged.connect(lambda text, error: panel.said.append((error, text)))
+    panel.setup()
+    panel.update()
+    panel.widget.resize(460, 620)
+    panel.widget.show()
+    yield panel
+    panel.cleanup()
+    session.end()
+    panel.widget.hide()
+    panel.widget.deleteLater()
+
+
+@pytest.fixture
+def a_project(tmp_path) -> Path:
+    folder = tmp_path / "study"
+    with Project.create(folder, "Study", LABELS, [Channel("CT")]) as project:
+        for number in (2, 10, 1):
+            project.add_case(f"case {number}", [an_image()])
+        second, tenth, _first = (case.id for case in project.cases())
+        for case, uncertainty in ((second, 0.2), (tenth, 0.6)):
+            project.store_revision(case, a_map(4), "prediction", author="model", case_uncertainty=uncertainty)
+        project.store_revision(second, a_map(2), "accepted", author="reader")
+    return folder
+
+
+def cells(panel, column) -> list[str]:
+    table = panel.ui.casesTable
+    return [table.item(row, column).text() for row in range(table.rowCount)]
+
+
+def open_project(panel, folder, **options):
+    panel.session.openProject(folder, **options)
+    waitUntil(lambda: panel._measuring is None)
+
+
+def add(panel, source, name="new case"):
+    panel.ui.addGroupBox.collapsed = False
+    panel.ui.sourceComboBox.setCurrentIndex(source)
+    panel.ui.nameLineEdit.text = name
+
+
+def press_add(panel):
+    press(panel.ui.addButton)
+    waitUntil(lambda: panel.adding._request is None and panel._measuring is None)
+
+
+def a_volume(image, name="volume"):
+    import slicer
+
+    array = sitk.GetArrayFromImage(image)
+    node = slicer.util.addVolumeFromArray(array, name=name)
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    matrix[:3, 3] = image.GetOrigin()
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ matrix))
+    return node
+
+
+def a_segmentation(volume, arrays):
+    import slicer
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "outline")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    for name, array in arrays.items():
+        segment = node.GetSegmentation().AddEmptySegment("", name)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(array, node, segment, volume)
+    return node
+
+
+def an_oblique_image() -> sitk.Image:
+    rng = np.random.default_rng(3)
+    image = sitk.GetImageFromArray(rng.integers(-1000, 1000, (7, 8, 9)).astype(np.int16))
+    c, s = np.cos(0.4), np.sin(0.4)
+    image.SetDirection((c, -s, 0, s, c, 0, 0, 0, 1))
+    image.SetSpacing((0.8, 1.1, 3.0))
+    image.SetOrigin((12.0, -34.0, 56.0))
+    return image
+
+
+def test_volumes_of_the_scene_with_their_segmentation(a_panel, a_project):
+    from barl.images.geometry import Grid
+
+    open_project(a_panel, a_project)
+    image = an_oblique_image()
+    volume = a_volume(image)
+    liver = np.zeros((7, 8, 9), np.uint8)
+    liver[2:5, 2:6, 1:7] = 1
+    tumor = np.zeros_like(liver)
+    tumor[3, 3:5, 5:8] = 1
+    outline = a_segmentation(volume, {"tumor": tumor, "Liver": liver})
+    add(a_panel, SCENE)
+    a_panel.adding._selectors[0].setCurrentNode(volume)
+    a_panel.adding._labelSelector.setCurrentNode(outline)
+    a_panel.ui.subjectLineEdit.text = "s1"
+    a_panel.ui.addHeldOutCheckBox.checked = True
+    press_add(a_panel)
+    assert not a_panel.said[-1][0], a_panel.said
+    assert a_panel.said[-1][1].startswith("Added new case, 1 with an outline. 4 voxels outlined twice")
+    project = a_panel.session.project
+    case = project.case("new case")
+    assert (case.state, case.held_out, case.group) == ("accepted", True, "s1")
+    assert project.case_grid(case.id).matches(Grid.of(image))
+    stored = sitk.ReadImage(str(project.image_paths(case.id)[0]))
+    assert np.array_equal(sitk.GetArrayFromImage(stored), sitk.GetArrayFromImage(image))
+    label = sitk.GetArrayFromImage(sitk.ReadImage(str(project.accepted_label(case.id))))
+    assert np.array_equal(label, np.where(tumor, 3, liver))
+    assert cells(a_panel, NAME)[-1] == "new case" and a_panel.ui.nameLineEdit.text == ""
+    assert a_panel.adding._staging is None
+
+
+def test_scene_that_cannot_be_a_case_is_one_sentence(a_panel, a_project):
+    import slicer
+
+    open_project(a_panel, a_project)
+    add(a_panel, SCENE, "")
+    press(a_panel.ui.addButton)
+    assert "has no name" in a_panel.said[-1][1]
+    add(a_panel, SCENE, "Case 2")
+    press(a_panel.ui.addButton)
+    assert "has a case named 'Case 2' already" in a_panel.said[-1][1]
+    add(a_panel, SCENE)
+    press(a_panel.ui.addButton)
+    assert "volume for each channel" in a_panel.said[-1][1]
+
+    volume = a_volume(an_oblique_image())
+    a_panel.adding._selectors[0].setCurrentNode(volume)
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    press(a_panel.ui.addButton)
+    assert "harden" in a_panel.said[-1][1].lower()
+    volume.SetAndObserveTransformNodeID(None)
+
+    drawn = np.ones((7, 8, 9), np.uint8)
+    a_panel.adding._labelSelector.setCurrentNode(a_segmentation(volume, {"spleen": drawn}))
+    press(a_panel.ui.addButton)
+    assert "no label for the segment spleen" in a_panel.said[-1][1] and "liver, tumor" in a_panel.said[-1][1]
+    a_panel.adding._labelSelector.setCurrentNode(a_segmentation(volume, {"liver": drawn * 0}))
+    press(a_panel.ui.addButton)
+    assert "is empty" in a_panel.said[-1][1]
+    assert all(error for error, _ in a_panel.said)
+    assert len(a_panel.session.cases()) == 3 and a_panel.adding._staging is None
+
+
+def test_files_with_a_label_map_and_what_the_worker_refuses(a_panel, tmp_path):
+    channels = [Channel("T1", "_t1"), Channel("T2", "_t2")]
+    with Project.create(tmp_path / "p", "p", LABELS, channels):
+        pass
+    open_project(a_panel, tmp_path / "p")
+    shifted = an_image()
+    shifted.SetOrigin((0.0, 0.0, 0.0))
+    for image, name in (
+        (an_image(1), "a.nii.gz"),
+        (an_image(2), "b.nii.gz"),
+        (shifted, "c.nii.gz"),
+        (a_map(3), "l.nii.gz"),
+    ):
+        sitk.WriteImage(image, str(tmp_path / name))
+    add(a_panel, FILES)
+    first, second = a_panel.adding._selectors
+    first.currentPath = str(tmp_path / "a.nii.gz")
+    press(a_panel.ui.addButton)
+    assert a_panel.said[-1] == (True, "There is no file for the channel T2. Choose one.")
+    second.currentPath = str(tmp_path / "c.nii.gz")
+    press_add(a_panel)
+    assert a_panel.said[-1][0] and "channels of one case but they lie" in a_panel.said[-1][1]
+    assert a_panel.ui.nameLineEdit.text == "new case", "to try again"
+    second.currentPath = str(tmp_path / "b.nii.gz")
+    a_panel.adding._labelSelector.currentPath = str(tmp_path / "l.nii.gz")
+    press_add(a_panel)
+    assert not a_panel.said[-1][0] and cells(a_panel, STATUS) == ["Accepted"]
+
+
+def test_folder_adds_what_it_can_and_tells_the_rest(a_panel, a_project, tmp_path):
+    open_project(a_panel, a_project)
+    add(a_panel, FOLDER)
+    assert not a_panel.ui.nameLineEdit.enabled
+    press(a_panel.ui.addButton)
+    assert a_panel.said[-1] == (True, "No folder is chosen. Choose the folder with the scans.")
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    a_panel.adding._selectors[0].currentPath = str(scans)
+    press(a_panel.ui.addButton)
+    assert a_panel.said[-1][0] and "holds no NIfTI" in a_panel.said[-1][1]
+    for name in ("p1", "p2"):
+        sitk.WriteImage(an_image(), str(scans / f"{name}.nii.gz"))
+    (scans / "p3.nii.gz").write_bytes(b"cut off")
+    press_add(a_panel)
+    error, text = a_panel.said[-1]
+    assert error and text.startswith("Added 2 cases, 0 with an outline. p3: ")
+    assert cells(a_panel, NAME)[3:] == ["p1", "p2"]
+
+
+# ruff: noqa: N802, N815
+
+
+class Database:
+    """Of ctkDICOMDatabase what the module asks for, with its names and answers (tuples of texts)."""
+
+    isOpen = True
+
+    def __init__(self, series):
+        self._series = series
+
+    def patients(self):
+        return ("1",)
+
+    def displayedNameForPatient(self, patient):
+        return ""
+
+    def nameForPatient(self, patient):
+        return "Doe, Jane"
+
+    def studiesForPatient(self, patient):
+        return ("1.2",)
+
+    def seriesForStudy(self, study):
+        return tuple(self._series)
+
+    def descriptionForStudy(self, study):
+        return "Abdomen"
+
+    def descriptionForSeries(self, series):
+        return f"axial {series}"
+
+    def instancesForSeries(self, series):
+        return tuple(f"{series}.{number}" for number in range(len(self._series[series])))
+
+    def filesForSeries(self, series):
+        return tuple(map(str, self._series[series]))
+
+
+def dicom_files(folder: Path) -> list[Path]:
+    folder.mkdir()
+    writer, paths = sitk.ImageFileWriter(), []
+    writer.KeepOriginalImageUIDOn()
+    for k in range(5):
+        piece = sitk.GetImageFromArray(np.full((6, 7), 10 * k, np.int16))
+        for key, value in {
+            "0008|0060": "CT",
+            "0010|0010": "Doe^Jane",
+            "0020|000d": "1.2",
+            "0020|000e": "1.2.3",
+            "0008|0018": f"1.2.3.{k}",
+            "0020|0032": f"0\\0\\{2.5 * k}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+        }.items():
+            piece.SetMetaData(key, value)
+        paths.append(folder / f"{9 - k}.dcm")
+        writer.SetFileName(str(paths[-1]))
+        writer.Execute(piece)
+    return paths
+
+
+def test_dicom_series_takes_pixels_and_the_typed_name_only(a_panel, a_project, tmp_path, monkeypatch):
+    import slicer
+
+    open_project(a_panel, a_project)
+    monkeypatch.setattr(slicer, "dicomDatabase", None, raising=False)
+    add(a_panel, DICOM)
+    assert a_panel.said[-1][0] and "DICOM database is not open" in a_panel.said[-1][1]
+    files = dicom_files(tmp_path / "dicom")
+    monkeypatch.setattr(slicer, "dicomDatabase", Database({"1.2.3": files, "1.2.4": [tmp_path / "gone.dcm"]}))
+    add(a_panel, SCENE)
+    add(a_panel, DICOM, "scan 7")
+    selector = a_panel.adding._selectors[0]
+    assert selector.itemText(0) == "Doe, Jane / Abdomen / axial 1.2.3 (5 files)"
+    selector.setCurrentIndex(1)
+    press_add(a_panel)
+    assert a_panel.said[-1][0] and "are missing" in a_panel.said[-1][1]
+    selector.setCurrentIndex(0)
+    press_add(a_panel)
+    assert a_panel.said[-1] == (False, "Added scan 7, 0 with an outline.")
+    project = a_panel.session.project
+    stored = sitk.ReadImage(str(project.image_paths("scan 7")[0]))
+    assert stored.GetSpacing()[2] == pytest.approx(2.5)
+    assert sitk.GetArrayFromImage(stored)[:, 0, 0].tolist() == [0, 10, 20, 30, 40]
+    everything = b"".join(path.read_bytes() for path in (a_project / "cases").rglob("*") if path.is_file())
+    assert b"Doe" not in everything + (a_project / "project.db").read_bytes()
+    assert not any("Doe" in text for _, text in a_panel.said)
+
+
+def test_worker_that_dies_while_adding_is_one_sentence(a_panel, a_project, tmp_path):
+    open_project(a_panel, a_project)
+    sitk.WriteImage(an_image(), str(tmp_path / "a.nii.gz"))
+    add(a_panel, FILES)
+    a_panel.adding._selectors[0].currentPath = str(tmp_path / "a.nii.gz")
+    press(a_panel.ui.addButton)
+    assert not a_panel.ui.addButton.enabled and a_panel.ui.cancelAddButton.enabled
+    a_panel.worker._process.kill()
+    waitUntil(lambda: a_panel.adding._request is None)
+    assert a_panel.said[-1][0] and "ended before it had finished" in a_panel.said[-1][1]
+    assert a_panel.ui.addButton.enabled
+
+
+def test_adding_can_be_cancelled(a_panel, a_project, tmp_path):
+    open_project(a_panel, a_project)
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for number in range(40):
+        sitk.WriteImage(an_image(), str(scans / f"p{number}.nii.gz"))
+    add(a_panel, FOLDER)
+    a_panel.adding._selectors[0].currentPath = str(scans)
+    press(a_panel.ui.addButton)
+    press(a_panel.ui.cancelAddButton)
+    waitUntil(lambda: a_panel.adding._request is None)
+    assert a_panel.said[-1] == (True, "Cancelled.")
+    assert len(a_panel.session.cases()) < 43
+    assert len(cells(a_panel, NAME)) == len(a_panel.session.cases())
