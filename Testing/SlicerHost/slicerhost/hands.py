@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user does with mouse and keyboard, as Qt events. For tests; a module never needs this."""
+"""What a user draws in slice views, as Qt events: for tests."""
 
 from __future__ import annotations
 
@@ -46,22 +46,4 @@ def drag(sliceWidget, *points, button=_Qt.LeftButton, modifier=_Qt.NoModifier) -
         QtWidgets.QApplication.sendEvent(canvas, event)
         QtWidgets.QApplication.processEvents()
     _Test.mouseRelease(canvas, button, modifier, last)
-    QtWidgets.QApplication.processEvents()
-
-
-def click(widget, position=None, button=_Qt.LeftButton) -> None:
-    """Clicks a widget, in its middle unless told otherwise; a hidden or disabled one is an error."""
-    assert widget.isVisible(), f"{widget.objectName} cannot be clicked: it is hidden"
-    assert widget.isEnabled(), f"{widget.objectName} cannot be clicked: it is disabled"
-    arguments = [] if position is None else [QtCore.QPoint(*position)]
-    _Test.mouseClick(widget, toPySide(button), toPySide(_Qt.NoModifier), *arguments)
-    QtWidgets.QApplication.processEvents()
-
-
-def press(widget, key, modifier=_Qt.NoModifier) -> None:
-    """Presses a key over a widget: one of qt.Qt's keys, or text to type."""
-    if isinstance(key, str):
-        _Test.keyClicks(widget, key, toPySide(modifier))
-    else:
-        _Test.keyClick(widget, toPySide(key), toPySide(modifier))
     QtWidgets.QApplication.processEvents()

@@ -322,6 +322,7 @@ class qMRMLSliceWidget(_ViewWidget):
 class qMRMLThreeDWidget(_ViewWidget):
     def __init__(self, parent=None):
         super().__init__(parent, _Bar(), qMRMLThreeDView())
+        self._bar._row.addStretch(1)
 
     def setMRMLViewNode(self, node):
         view = self._viewWidget
@@ -348,6 +349,7 @@ class qMRMLThreeDWidget(_ViewWidget):
 class qMRMLPlotWidget(_ViewWidget):
     def __init__(self, parent=None):
         super().__init__(parent, _Bar(), qMRMLPlotView())
+        self._bar._row.addStretch(1)
 
     def setMRMLPlotViewNode(self, node):
         self._viewWidget.setMRMLPlotViewNode(node)

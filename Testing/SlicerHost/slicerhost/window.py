@@ -66,7 +66,7 @@ class qSlicerMainWindow(QtWidgets.QMainWindow):
         views.setObjectName("CentralWidgetLayoutFrame")
         self.setCentralWidget(views)
         self._layoutManager = qSlicerLayoutManager(scene, views)
-        self.statusBar().showMessage("Test host: real scene, real views, stand-in widgets")
+        self.statusBar().showMessage("This is a test host, not 3D Slicer: real scene and views, stand-in widgets")
 
     def moduleSelector(self):
         return self._selector
