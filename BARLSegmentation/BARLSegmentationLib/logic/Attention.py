@@ -6,154 +6,134 @@ from dataclasses import dataclass
 import numpy as np
 import slicer
 import vtk
-from slicer.i18n import tr as _
 
-ROLE_TAG = "BARL.Role"  # tag of a segment that is no label
-ATTENTION = "attention"
-_OVERWRITE_BEFORE = "BARL.OverwriteModeBefore"  # attribute of the segment editor node while editing is limited
+from BARLSegmentationLib.logic.CaseLoader import CASE_ATTRIBUTE, ROLE_ATTRIBUTE
+
+ROLE = "attention"
 
 
 @dataclass(frozen=True)
-class UnsureRegion:
-    """Where the uncertainty reaches a threshold.
+class UnsureScan:
+    """A scan where the model was unsure, and below all its values elsewhere.
 
     Attributes:
-        mask: uint8 ``[k, j, i]`` of 0 and 1, cut to the box around the ones.
-        start: Index (k, j, i) of its first voxel in the uncertainty volume.
-        threshold: From which a voxel belongs to it.
-        voxels: How many do.
+        voxels: ``[k, j, i]`` in the scan's geometry.
+        range: Smallest and largest value of the scan: what lies between them is where the model was unsure.
+        unsure: Number of those voxels.
     """
 
-    mask: np.ndarray
-    start: tuple[int, int, int]
-    threshold: float
-    voxels: int
+    voxels: np.ndarray
+    range: tuple[float, float]
+    unsure: int
 
 
-def unsureRegion(uncertainty: np.ndarray, threshold: float) -> UnsureRegion:
-    """The region of an uncertainty map ``[k, j, i]``; no MRML in here, so that any thread may run it.
+def unsureScan(scan: np.ndarray, uncertainty: np.ndarray, threshold: float) -> UnsureScan:
+    """Blank a scan where the uncertainty is below a threshold; no MRML in here, so that any thread may run it.
 
     It works slice by slice, because a thread that holds Python's lock for long stops the window.
+
+    Args:
+        scan: ``[k, j, i]``.
+        uncertainty: Same shape, 0 to 1.
+        threshold: From which a voxel counts as unsure.
     """
-    mask = np.empty(uncertainty.shape, bool)
-    inPlane, planes, voxels = np.zeros(uncertainty.shape[1:], bool), [], 0
-    for k, values in enumerate(uncertainty):
-        np.greater_equal(values, threshold, out=mask[k])
-        count = int(np.count_nonzero(mask[k]))
-        if count:
-            inPlane |= mask[k]
-            planes.append(k)
-            voxels += count
-    if not voxels:
-        return UnsureRegion(np.zeros((1, 1, 1), np.uint8), (0, 0, 0), threshold, 0)
-    rows, columns = np.flatnonzero(inPlane.any(axis=1)), np.flatnonzero(inPlane.any(axis=0))
-    box = tuple(slice(int(hit[0]), int(hit[-1]) + 1) for hit in (planes, rows, columns))
-    cut = np.ascontiguousarray(mask[box]).view(np.uint8)
-    return UnsureRegion(cut, tuple(part.start for part in box), threshold, voxels)
+    low = min(plane.min() for plane in scan)
+    high = max(plane.max() for plane in scan)
+    if np.issubdtype(scan.dtype, np.integer):
+        below = int(low) - 1
+        kind = next(kind for kind in (np.int16, np.int32, np.float64) if _holds(kind, below, int(high)))
+    else:
+        below, kind = float(low) - max(1.0, 0.01 * (float(high) - float(low))), scan.dtype
+    voxels, count = np.empty(scan.shape, kind), 0
+    for blank, values, unsure in zip(voxels, scan, uncertainty, strict=True):
+        chosen = unsure >= threshold
+        blank.fill(below)
+        np.copyto(blank, values, where=chosen, casting="unsafe")
+        count += int(np.count_nonzero(chosen))
+    return UnsureScan(voxels, (float(low), float(high)), count)
+
+
+def _holds(kind: type, low: int, high: int) -> bool:
+    return not np.issubdtype(kind, np.integer) or (np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
 
 
 class Attention:
-    """Editing only where the model was unsure: a hidden segment of that region is the Segment Editor's mask.
+    """Editing only where the model was unsure.
 
-    The segment must survive the painting that it limits. The editor takes what is painted away from the segments that
-    it may overwrite, by default from all of them and so from the mask too; afterwards what was painted could not be
-    erased any more. Therefore the mask is hidden and only visible segments are overwritten while editing is limited.
+    The Segment Editor gets a copy of the scan that is blank elsewhere as its source volume, and may edit only where
+    that has the scan's own intensities. A mask segment looks simpler, but limits painting only: when the mask is a
+    single segment, the editor lets the current segment be erased everywhere and adds what was erased to the mask
+    (vtkSlicerSegmentEditorLogic::ModifySegmentByLabelmap, Slicer 5.12 and 5.13). With the uncertainty itself as the
+    source, effects that look at intensities would no longer see the scan.
 
     Args:
-        editorNode: The vtkMRMLSegmentEditorNode whose mask is set.
+        editorNode: The vtkMRMLSegmentEditorNode that is limited.
     """
 
     def __init__(self, editorNode) -> None:
         self.editorNode = editorNode
-        self._image = None
 
-    def apply(self, segmentation, uncertainty, region: UnsureRegion) -> None:
-        """Make or renew the mask and switch it on.
+    def apply(self, volume, scan: UnsureScan) -> None:
+        """Limit the editor to a region, or to another one.
 
         Args:
-            segmentation: vtkMRMLSegmentationNode that is edited.
-            uncertainty: Volume that the region was made from; its geometry is the mask's.
-            region: See ``unsureRegion``.
+            volume: The scan's node.
+            scan: Made from it by ``unsureScan``.
         """
-        self._drop(segmentation)
-        segment = slicer.vtkSegment()
-        segment.SetName(_("Only where unsure (mask)"))
-        segment.SetColor(1.0, 0.93, 0.30)
-        segment.SetTag(ROLE_TAG, ATTENTION)
-        names = slicer.vtkSegmentationConverter
-        self._image = _orientedImage(region, uncertainty)
-        segment.AddRepresentation(names.GetBinaryLabelmapRepresentationName(), self._image)
-        if segmentation.GetSegmentation().ContainsRepresentation(names.GetClosedSurfaceRepresentationName()):
-            # Else a surface would be made of it, which takes seconds and is shown nowhere.
-            segment.AddRepresentation(names.GetClosedSurfaceRepresentationName(), vtk.vtkPolyData())
-        segmentId = segmentation.GetSegmentation().GenerateUniqueSegmentID(ATTENTION)
-        segmentation.GetSegmentation().AddSegment(segment, segmentId)
-        display = segmentation.GetDisplayNode()
-        if display is not None:
-            display.SetSegmentVisibility(segmentId, False)
-        node = self.editorNode
-        modified = node.StartModify()
-        if node.GetAttribute(_OVERWRITE_BEFORE) is None:
-            node.SetAttribute(_OVERWRITE_BEFORE, str(node.GetOverwriteMode()))
-        node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteVisibleSegments)
-        node.SetMaskSegmentID(segmentId)
-        node.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment)
-        node.EndModify(modified)
+        node = self.node() or slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+        node.SetName(f"{volume.GetName()} where unsure")
+        node.SetAttribute(ROLE_ATTRIBUTE, ROLE)
+        node.SetAttribute(CASE_ATTRIBUTE, volume.GetAttribute(CASE_ATTRIBUTE))
+        node.SetSaveWithScene(False)
+        node.CopyOrientation(volume)
+        node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+        node.SetAndObserveImageData(_imageData(scan.voxels))
+        editor = self.editorNode
+        # First the volume: the editor's widget fits its range to the new one and would spoil a range set before.
+        editor.SetAndObserveSourceVolumeNode(node)
+        modified = editor.StartModify()
+        editor.SetSourceVolumeIntensityMaskRange(*scan.range)
+        editor.SetSourceVolumeIntensityMask(True)
+        editor.EndModify(modified)
 
-    def remove(self, segmentation) -> None:
-        """Allow editing everywhere again and remove the mask."""
-        node = self.editorNode
-        before = node.GetAttribute(_OVERWRITE_BEFORE)
-        if before is not None:
-            modified = node.StartModify()
-            node.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere)
-            node.SetMaskSegmentID("")
-            node.SetOverwriteMode(int(before))
-            node.RemoveAttribute(_OVERWRITE_BEFORE)
-            node.EndModify(modified)
-        if segmentation is not None:
-            self._drop(segmentation)
-        self._image = None
+    def remove(self, volume=None) -> None:
+        """Allow editing everywhere again.
 
-    def isIntact(self, segmentation) -> bool:
-        """Whether the mask is as ``apply`` made it: the editor's undo brings back what was there before."""
-        segmentIds = attentionIds(segmentation)
-        if len(segmentIds) != 1 or self._image is None:
-            return False
-        segment = segmentation.GetSegmentation().GetSegment(segmentIds[0])
-        image = segment.GetRepresentation(slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName())
-        display = segmentation.GetDisplayNode()
-        hidden = display is None or not display.GetSegmentVisibility(segmentIds[0])
-        return image is self._image and hidden and self.editorNode.GetMaskSegmentID() == segmentIds[0]
+        Args:
+            volume: The scan that becomes the editor's source volume again.
+        """
+        node = self.node()
+        if node is None:
+            return
+        self.editorNode.SetSourceVolumeIntensityMask(False)
+        self.editorNode.SetAndObserveSourceVolumeNode(volume)
+        slicer.mrmlScene.RemoveNode(node)
 
-    def _drop(self, segmentation) -> None:
-        for segmentId in attentionIds(segmentation):
-            segmentation.GetSegmentation().RemoveSegment(segmentId)
+    def isOn(self) -> bool:
+        """Whether the editor is limited now; its user may switch the intensity range off."""
+        node = self.node()
+        return (
+            node is not None
+            and self.editorNode.GetSourceVolumeIntensityMask()
+            and self.editorNode.GetSourceVolumeNode() is node
+        )
+
+    @staticmethod
+    def node():
+        """The blanked scan, if there is one."""
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+            if node.GetAttribute(ROLE_ATTRIBUTE) == ROLE:
+                return node
+        return None
 
 
-def attentionIds(segmentation) -> list[str]:
-    """Ids of the segments of a vtkMRMLSegmentationNode that are such masks."""
-    segments = segmentation.GetSegmentation()
-    return [i for i in segments.GetSegmentIDs() if segmentTag(segments.GetSegment(i), ROLE_TAG) == ATTENTION]
-
-
-def segmentTag(segment, name: str) -> str:
-    """A segment's tag; empty if it has none."""
-    value = vtk.reference("")
-    return str(value) if segment.GetTag(name, value) else ""
-
-
-def _orientedImage(region: UnsureRegion, volume):
-    """The region as vtkOrientedImageData in the coordinates of the volume."""
+def _imageData(voxels: np.ndarray) -> vtk.vtkImageData:
+    """The array as image data that shares its memory: a copy of a large scan would stop the window."""
     from vtk.util.numpy_support import numpy_to_vtk
 
-    image = slicer.vtkOrientedImageData()
-    (k, j, i), shape = region.start, region.mask.shape
-    image.SetExtent(i, i + shape[2] - 1, j, j + shape[1] - 1, k, k + shape[0] - 1)
-    scalars = numpy_to_vtk(region.mask.ravel(), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR)
+    image = vtk.vtkImageData()
+    image.SetDimensions(*voxels.shape[::-1])
+    scalars = numpy_to_vtk(voxels.ravel())
     scalars.SetName("ImageScalars")
     image.GetPointData().SetScalars(scalars)
-    matrix = vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(matrix)
-    image.SetGeometryFromImageToWorldMatrix(matrix)
     return image

@@ -11,7 +11,6 @@ import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
-from BARLSegmentationLib.logic.Attention import ROLE_TAG, attentionIds, segmentTag
 from BARLSegmentationLib.logic.CaseLoader import (
     CASE_ATTRIBUTE,
     PROJECT_ATTRIBUTE,
@@ -295,11 +294,8 @@ class Correction:
         if self.segmentation is None:
             return ()
         segments = self.segmentation.GetSegmentation()
-        masks = set(attentionIds(self.segmentation))
         state = []
         for segmentId in segments.GetSegmentIDs():
-            if segmentId in masks:
-                continue
             image = segments.GetSegment(segmentId).GetRepresentation(_binaryName())
             # An empty one is not drawn yet, however often the editor prepares it.
             drawn = image is not None and not image.IsEmpty()
@@ -341,8 +337,6 @@ def takeSnapshot(segmentation, volume, grid: Grid, labels: list[Label]) -> Snaps
     segments, layers, leftOut, arrays = segmentation.GetSegmentation(), [], [], {}
     for segmentId in segments.GetSegmentIDs():
         segment = segments.GetSegment(segmentId)
-        if segmentTag(segment, ROLE_TAG):
-            continue
         image = segment.GetRepresentation(_binaryName())
         if image is None:
             raise InputError(
@@ -368,6 +362,12 @@ def takeSnapshot(segmentation, volume, grid: Grid, labels: list[Label]) -> Snaps
             array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
             layers += [Layer(array, (0, 0, 0), ((1, value),))] if array is not None else []
     return Snapshot(grid, list(labels), layers, leftOut)
+
+
+def segmentTag(segment, name: str) -> str:
+    """A segment's tag; empty if it has none."""
+    value = vtk.reference("")
+    return str(value) if segment.GetTag(name, value) else ""
 
 
 def _binaryName() -> str:

@@ -6,18 +6,17 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from BARLSegmentationLib.logic.Attention import Attention, attentionIds, unsureRegion
+from BARLSegmentationLib.logic.Attention import unsureScan
 from BARLSegmentationLib.logic.Correction import Correction
 from BARLSegmentationLib.logic.Hotspots import HotSpotList, jumpTo
 from BARLSegmentationLib.logic.Overlay import Overlay
 from BARLSegmentationLib.logic.Session import UNSAVED_ATTRIBUTE
 from BARLSegmentationLib.widgets.Background import Background
 from BARLSegmentationLib.widgets.HotspotTable import HotspotTable
+from BARLSegmentationLib.widgets.OutlineEditor import OutlineEditor
 from BARLSegmentationLib.widgets.Panel import Panel
 from BARLSegmentationLib.widgets.VolumesTable import VolumesTable
 
-EDITOR_TAG = "BARLSegmentation"  # our own parameters of the Segment Editor; the module of that name keeps its own
-UNDO_STATES = 10  # as in the Segment Editor module
 EDIT_PAUSE_MS = 400  # after the last edit, before volumes are counted
 THRESHOLD_PAUSE_MS = 250  # after the last move of the threshold, before the mask is made
 TICKS_PAUSE_MS = 1000  # after the last tick, before the journal is written: it waits for the disk
@@ -33,23 +32,27 @@ class ReviewPanel(Panel, VTKObservationMixin):
         Panel.__init__(self, session, worker, moduleWidget)
         VTKObservationMixin.__init__(self)
         self.overlay, self.correction = Overlay(), Correction(session)
-        self.editor = self.attention = self._region = None
+        self.editor = None
+        self._channel = None
         self._entered = self._storing = False
         self._shortcuts = []
 
     def setup(self) -> None:
         ui, session = self.ui, self.session
+        self._editTimer = self._timer(EDIT_PAUSE_MS, self.onEditPause)
+        self._thresholdTimer = self._timer(THRESHOLD_PAUSE_MS, self.limit)
+        self._ticksTimer = self._timer(TICKS_PAUSE_MS, self.storeTicks)
         self.background = Background(self.widget)
         self.hotspots = HotspotTable(ui.hotspotsTable)
         self.hotspots.chosen.connect(self.onHotspotChosen)
         self.hotspots.ticked.connect(self.onTicked)
-        self._setupEditor()
+        self.editor = OutlineEditor()
+        self.editor.changed.connect(self.onEdit)
+        self.editor.nodeChanged.connect(self._editTimerStart)
+        ui.outlineGroupBox.layout().addWidget(self.editor.widget)
         self.volumes = VolumesTable(ui.volumesTable)
         ui.readerLineEdit.text = slicer.app.userSettings().value(READER_SETTING, "") or _login()
 
-        self._editTimer = self._timer(EDIT_PAUSE_MS, self.onEditPause)
-        self._thresholdTimer = self._timer(THRESHOLD_PAUSE_MS, self.makeMask)
-        self._ticksTimer = self._timer(TICKS_PAUSE_MS, self.storeTicks)
         ui.overlayVisibleCheckBox.connect("toggled(bool)", self.showOverlay)
         ui.overlayOpacitySlider.connect("valueChanged(double)", self.showOverlay)
         ui.overlayThresholdSlider.connect("valueChanged(double)", self.onThreshold)
@@ -77,27 +80,6 @@ class ReviewPanel(Panel, VTKObservationMixin):
         timer.connect("timeout()", slot)
         return timer
 
-    def _setupEditor(self) -> None:
-        self.editor = slicer.qMRMLSegmentEditorWidget()
-        self.editor.setMaximumNumberOfUndoStates(UNDO_STATES)
-        self._selectEditorNode()  # before the scene, so that what the editor selects by itself is kept
-        self.editor.setMRMLScene(slicer.mrmlScene)
-        # Case and labels are the project's: what the editor could choose instead would not be stored.
-        self.editor.setSegmentationNodeSelectorVisible(False)
-        self.editor.setAddRemoveSegmentButtonsVisible(False)
-        self.editor.setSwitchToSegmentationsButtonVisible(False)
-        self.ui.outlineGroupBox.layout().addWidget(self.editor)
-
-    def _selectEditorNode(self) -> None:
-        node = slicer.mrmlScene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
-        if node is None:
-            node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
-            node.UnRegister(None)
-            node.SetSingletonTag(EDITOR_TAG)
-            node = slicer.mrmlScene.AddNode(node)
-        self.attention = Attention(node)
-        self.editor.setMRMLSegmentEditorNode(node)
-
     def _setupShortcuts(self) -> None:
         window = slicer.util.mainWindow()
         if window is None:
@@ -121,21 +103,15 @@ class ReviewPanel(Panel, VTKObservationMixin):
         self._entered = True
         for shortcut in self._shortcuts:
             shortcut.enabled = True
-        self._selectEditorNode()
-        self.editor.setupViewObservations()
-        self.editor.installKeyboardShortcuts()
-        self.editor.updateWidgetFromMRML()
-        self._editTimer.start()
+        self.editor.enter()
+        self.limit()
         super().enter()
 
     def exit(self) -> None:
         self._entered = False
         for shortcut in self._shortcuts:
             shortcut.enabled = False
-        self.editor.setActiveEffect(None)
-        self.editor.uninstallKeyboardShortcuts()
-        self.editor.removeViewObservations()
-        self._removeMask()  # other modules edit and export without it
+        self.editor.exit()
         super().exit()
 
     def cleanup(self) -> None:
@@ -147,44 +123,31 @@ class ReviewPanel(Panel, VTKObservationMixin):
             shortcut.setParent(None)
             shortcut.deleteLater()
         self._shortcuts = []
-        self.editor.setActiveEffect(None)
-        self.editor.uninstallKeyboardShortcuts()
-        self.editor.removeViewObservations()
-        self.editor.setMRMLScene(None)
+        self.editor.cleanup()
         super().cleanup()
 
     def setParameterNode(self, node) -> None:
         super().setParameterNode(node)
         if node is not None and self.editor is not None:
-            self._selectEditorNode()
+            self.editor.selectNode()
             self.showOverlay()
 
     def onStartSave(self, _caller=None, _event=None) -> None:
-        """What is saved with the scene tells that it is newer than the project; the mask is nobody's outline."""
-        self._removeMask()
+        """What is saved with the scene tells that it is newer than the project; the limit is made anew afterwards."""
+        self.editor.limit(None)
         if self.correction.isChanged():
             self.correction.segmentation.SetAttribute(UNSAVED_ATTRIBUTE, "1")
 
     def onEndSave(self, _caller=None, _event=None) -> None:
-        self._editTimer.start()
+        self.limit()
 
     # The case on screen
 
     def onCaseOpened(self) -> None:
-        self.removeObservers(self.onEdit)
         self._thresholdTimer.stop()
-        self._region = None
-        loaded = self.session.loaded
         self.session.attempt(self.correction.begin)
         loaded = self.session.loaded
-        segmentation = loaded.segmentation if loaded else None
-        self.editor.setSegmentationNode(segmentation)
-        self.editor.setSourceVolumeNode(loaded.volumes[0] if loaded else None)
-        self.editor.setSourceVolumeNodeSelectorVisible(loaded is not None and len(loaded.volumes) > 1)
-        if segmentation is not None:
-            kinds = slicer.vtkSegmentation
-            for event in (kinds.SourceRepresentationModified, kinds.SegmentAdded, kinds.SegmentRemoved):
-                self.addObserver(segmentation.GetSegmentation(), event, self.onEdit)
+        self.editor.show(loaded.segmentation if loaded else None, loaded.volumes if loaded else [])
         found = self.session.attempt(HotSpotList, self.session.project, self.session.caseId)
         self.hotspots.show(found or HotSpotList())
         self._showColors()
@@ -192,15 +155,14 @@ class ReviewPanel(Panel, VTKObservationMixin):
         self._showVolumes({})
         self.update()
         if loaded is not None:
-            self.makeMask()
-            self._editTimer.start()
+            self.limit()
+            self.onEditPause()
 
     def onBeforeClose(self) -> None:
         """The case is about to go: what would be lost becomes a draft."""
-        self.background.finish()
         self.storeTicks()
-        self.editor.setActiveEffect(None)
-        self._removeMask()
+        self.background.finish()
+        self.editor.stop()
         if self.session.loaded is None or self.correction.segmentation.GetScene() is None:
             return
         stored = self.session.attempt(self.correction.keep, self.reader())
@@ -331,9 +293,10 @@ class ReviewPanel(Panel, VTKObservationMixin):
         self._ticksTimer.start()
 
     def storeTicks(self) -> None:
+        """Write the journal beside the window: the project may be held by another program for seconds."""
         self._ticksTimer.stop()
         if self.session.project is not None and not self.session.project.read_only:
-            self.session.attempt(self.hotspots.hotspots.store)
+            self.background.submit(self.hotspots.hotspots.store, lambda future: self.session.attempt(future.result))
 
     def _showHotspotCount(self) -> None:
         found = self.hotspots.hotspots
@@ -347,56 +310,53 @@ class ReviewPanel(Panel, VTKObservationMixin):
 
     def onOnlyWhereUnsure(self, checked: bool) -> None:
         if checked:
-            self.makeMask()
+            self.limit()
         else:
-            self._removeMask()
+            self._unlimit()
 
-    def makeMask(self) -> None:
-        """Find the unsure region beside the window, then switch the mask on."""
-        uncertainty = self._uncertainty()
-        if uncertainty is None or not self.ui.onlyWhereUnsureCheckBox.checked:
-            self._removeMask()
+    def limit(self) -> None:
+        """Find where the model was unsure beside the window, then let only that be edited."""
+        self._thresholdTimer.stop()
+        uncertainty, scan = self._uncertainty(), self.editor.channel()
+        if uncertainty is None or not self._entered or not self.ui.onlyWhereUnsureCheckBox.checked:
+            self._unlimit()
             return
-        values, threshold = slicer.util.arrayFromVolume(uncertainty), self.ui.overlayThresholdSlider.value
+        arrays = slicer.util.arrayFromVolume(scan), slicer.util.arrayFromVolume(uncertainty)
+        threshold = self.ui.overlayThresholdSlider.value
         self.ui.editableLabel.text = _("working…")
-        self.background.submit(lambda: unsureRegion(values, threshold), self._onRegion, replaces="mask")
+        self.background.submit(
+            lambda: unsureScan(*arrays, threshold), lambda future: self._onUnsureScan(scan, future), replaces="limit"
+        )
 
-    def _onRegion(self, future) -> None:
-        uncertainty = self._uncertainty()
-        if uncertainty is None or not self.ui.onlyWhereUnsureCheckBox.checked:
+    def _onUnsureScan(self, scan, future) -> None:
+        if scan is not self.editor.channel() or not self._entered or not self.ui.onlyWhereUnsureCheckBox.checked:
             return
-        self._region = future.result()
-        self._applyMask()
-        spacing = uncertainty.GetSpacing()
-        volume = self._region.voxels * spacing[0] * spacing[1] * spacing[2] / 1000
+        unsure = future.result()
+        self.editor.limit(unsure)
+        spacing = scan.GetSpacing()
+        volume = unsure.unsure * spacing[0] * spacing[1] * spacing[2] / 1000
         self.ui.editableLabel.text = _("{volume:.1f} ml editable").format(volume=volume)
 
-    def _applyMask(self) -> None:
-        if self._entered and self._region is not None and self._uncertainty() is not None:
-            self.attention.apply(self.correction.segmentation, self._uncertainty(), self._region)
-
-    def _removeMask(self) -> None:
-        if not self.ui.onlyWhereUnsureCheckBox.checked:
-            self._region = None
-            self.ui.editableLabel.text = ""
-        if self.attention is not None:
-            self.attention.remove(self.correction.segmentation)
+    def _unlimit(self) -> None:
+        self.ui.editableLabel.text = ""
+        self.editor.limit(None)
 
     # Edits
 
-    def onEdit(self, _caller=None, _event=None) -> None:
+    def onEdit(self) -> None:
         self.correction.clock.tick()
         self._editTimer.start()
 
+    def _editTimerStart(self) -> None:
+        self._editTimer.start()
+
     def onEditPause(self) -> None:
-        """The editor's undo may have brought an old mask back or taken ours; volumes and texts follow the outline."""
+        """Volumes and texts follow the outline."""
         if self.session.loaded is None:
             return
-        limited = self._entered and self.ui.onlyWhereUnsureCheckBox.checked and self._region is not None
-        if limited and not self.attention.isIntact(self.correction.segmentation):
-            self._applyMask()
-        elif not limited and attentionIds(self.correction.segmentation):
-            self._removeMask()
+        if self.editor.attention.node() is not None and not self.editor.attention.isOn():
+            # By the editor's own switch or its key I: the tick must not say otherwise.
+            self.ui.onlyWhereUnsureCheckBox.checked = False
         self.update()
         snapshot = self.session.attempt(self.correction.snapshot)
         if snapshot is not None:

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import slicer
+import vtk
+from slicer.util import VTKObservationMixin
+
+from BARLSegmentationLib.logic.Attention import Attention
+from BARLSegmentationLib.logic.Signal import Signal
+
+NODE_TAG = "BARLSegmentation"  # our own parameters; the Segment Editor module keeps its own
+UNDO_STATES = 10  # as in the Segment Editor module
+
+
+class OutlineEditor(VTKObservationMixin):
+    """Slicer's Segment Editor as a part of the panel, fixed to the segmentation of the case.
+
+    Attributes:
+        changed: Voxels of the segmentation were changed, or segments added or removed.
+        nodeChanged: The editor's own settings were changed.
+        widget: The qMRMLSegmentEditorWidget.
+        attention: Limits what can be edited.
+    """
+
+    def __init__(self) -> None:
+        VTKObservationMixin.__init__(self)
+        self.changed, self.nodeChanged = Signal(), Signal()
+        self._volumes: list = []
+        self._channel = None
+        self.widget = slicer.qMRMLSegmentEditorWidget()
+        self.widget.setMaximumNumberOfUndoStates(UNDO_STATES)
+        self.selectNode()  # before the scene, so that what the editor selects by itself is kept
+        self.widget.setMRMLScene(slicer.mrmlScene)
+        # Case and labels are the project's: what the editor could choose instead would not be stored.
+        self.widget.setSegmentationNodeSelectorVisible(False)
+        self.widget.setAddRemoveSegmentButtonsVisible(False)
+        self.widget.setSwitchToSegmentationsButtonVisible(False)
+        self.widget.setAutoShowSourceVolumeNode(False)  # what the views show is the session's choice
+
+    def selectNode(self) -> None:
+        """Take our node of the scene, or make it."""
+        node = slicer.mrmlScene.GetSingletonNode(NODE_TAG, "vtkMRMLSegmentEditorNode")
+        if node is None:
+            node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+            node.UnRegister(None)
+            node.SetSingletonTag(NODE_TAG)
+            node = slicer.mrmlScene.AddNode(node)
+        self.attention = Attention(node)
+        self.removeObservers(self._onNode)
+        self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onNode)
+        self.widget.setMRMLSegmentEditorNode(node)
+
+    def show(self, segmentation, volumes: list) -> None:
+        """Edit another segmentation (None: none) on the channels of its case."""
+        self.removeObservers(self._onSegments)
+        self.attention.remove()
+        self._volumes, self._channel = volumes, None
+        self.widget.setSegmentationNode(segmentation)
+        self.widget.setSourceVolumeNode(volumes[0] if volumes else None)
+        if segmentation is not None:
+            kinds = slicer.vtkSegmentation
+            for event in (kinds.SourceRepresentationModified, kinds.SegmentAdded, kinds.SegmentRemoved):
+                self.addObserver(segmentation.GetSegmentation(), event, self._onSegments)
+
+    def channel(self):
+        """The volume that is edited on, also while the editor sees a part of it only; None without a case."""
+        volumes = [volume for volume in self._volumes if volume.GetScene() is not None]
+        chosen = self.attention.editorNode.GetSourceVolumeNode()
+        if chosen in volumes:
+            self._channel = chosen
+        if self._channel not in volumes:
+            self._channel = volumes[0] if volumes else None
+        return self._channel
+
+    def limit(self, scan) -> None:
+        """Allow editing only where the model was unsure (``Attention.UnsureScan``); None: everywhere."""
+        channel = self.channel()
+        if scan is None:
+            self.attention.remove(channel)
+        else:
+            self.attention.apply(channel, scan)
+        self.widget.setSourceVolumeNodeSelectorVisible(scan is None and len(self._volumes) > 1)
+
+    def enter(self) -> None:
+        self.selectNode()
+        self.widget.setupViewObservations()
+        self.widget.installKeyboardShortcuts()
+        self.widget.updateWidgetFromMRML()
+
+    def exit(self) -> None:
+        self.stop()
+        self.widget.uninstallKeyboardShortcuts()
+        self.widget.removeViewObservations()
+        self.limit(None)  # other modules edit everywhere
+
+    def stop(self) -> None:
+        """End the tool in use, so that the mouse is free and nothing half done is left."""
+        self.widget.setActiveEffect(None)
+
+    def cleanup(self) -> None:
+        self.exit()
+        self.removeObservers()
+        self.widget.setMRMLScene(None)
+
+    def _onSegments(self, _caller=None, _event=None) -> None:
+        self.changed.emit()
+
+    def _onNode(self, _caller=None, _event=None) -> None:
+        self.nodeChanged.emit()
