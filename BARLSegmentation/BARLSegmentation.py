@@ -28,6 +28,7 @@ PANELS = [
     "Project",
     "Cases",
     "Predict",
+    "Review",
     "Train",
     "Setup",
 ]
