@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Predict panel with a real worker and the model that comes along, driven through its widgets."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from barl.project.labels import Channel, Label
+from barl.project.store import Project
+
+pytestmark = pytest.mark.host
+MODULE = Path(__file__).resolve().parents[2] / "BARLSegmentation"
+MODEL = MODULE / "Resources" / "Models" / "hippocampus"
+LABELS = [Label(1, "Anterior hippocampus", (230, 80, 60)), Label(2, "Posterior hippocampus", (80, 140, 230))]
+ANSWER_S = 300.0  # torch has to be read once; a loaded machine takes its time
+CASE_ON_SCREEN, SELECTED_CASES, OPEN_CASES, VOLUMES = range(4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch():
+    pytest.importorskip("torch", reason="the engine's packages are not installed")
+    yield
+    slicer = sys.modules.get("slicer")
+    if slicer is not None and hasattr(slicer, "modules") and hasattr(slicer.modules, "BARLSegmentationWidget"):
+        slicer.modules.BARLSegmentationWidget.worker.close()
+
+
+@pytest.fixture
+def module(host):
+    import slicer
+
+    if not hasattr(slicer.modules, "BARLSegmentationWidget"):
+        host.loadModule()
+    return slicer.modules.BARLSegmentationWidget
+
+
+@pytest.fixture
+def panel(module):
+    panel = module.panels["Predict"]
+    panel.ui.modelComboBox.currentIndex = 0
+    panel.ui.inputComboBox.currentIndex = VOLUMES
+    return panel
+
+
+def wait_until(condition, seconds=ANSWER_S):
+    import slicer
+
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        slicer.app.processEvents()
+        time.sleep(0.005)
+
+
+def wait_for_prediction(panel):
+    wait_until(lambda: not panel.busy)
+
+
+def choose_model(panel, text):
+    combo = panel.ui.modelComboBox
+    combo.currentIndex = next(n for n in range(combo.count) if text in combo.itemText(n))
+
+
+def an_image(seed=0, shape=(36, 44, 34)):
+    """Nothing anatomical: a bright body in noise, oblique and off the origin."""
+    rng = np.random.default_rng(seed)
+    k, j, i = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    body = ((k - 18) / 8) ** 2 + ((j - 22) / 12) ** 2 + ((i - 17) / 7) ** 2 < 1
+    image = sitk.GetImageFromArray((200 + 150 * body + rng.normal(0, 20, shape)).astype(np.float32))
+    c, s = np.cos(0.2), np.sin(0.2)
+    image.SetDirection((c, -s, 0, s, c, 0, 0, 0, 1))
+    image.SetOrigin((12.0, -34.0, 56.0))
+    return image
+
+
+def a_volume(image, name="scan"):
+    import slicer
+    import vtk
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    slicer.util.updateVolumeFromArray(node, sitk.GetArrayFromImage(image))
+    toRAS = np.eye(4)
+    toRAS[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    toRAS[:3, 3] = image.GetOrigin()
+    toRAS = np.diag([-1.0, -1.0, 1.0, 1.0]) @ toRAS
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(toRAS.ravel())
+    node.SetIJKToRASMatrix(matrix)
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+@pytest.fixture
+def a_project(tmp_path):
+    with Project.create(tmp_path / "project", "study", LABELS, [Channel("T1")]) as project:
+        for number in range(3):
+            project.add_case(f"case {number}", [an_image(number)])
+    return tmp_path / "project"
+
+
+def dice(a, b):
+    return 2 * np.count_nonzero(a & b) / max(1, np.count_nonzero(a) + np.count_nonzero(b))
+
+
+def label_map(segmentation, volume):
+    import slicer
+
+    segments, merged = segmentation.GetSegmentation(), None
+    for n in range(segments.GetNumberOfSegments()):
+        array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segments.GetNthSegmentID(n), volume)
+        merged = np.zeros(array.shape, int) if merged is None else merged
+        merged[array != 0] = segments.GetNthSegment(n).GetLabelValue()
+    return merged
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What can be chosen, and why Apply cannot be pressed
+
+
+def test_apply_says_why_it_cannot_be_pressed(panel, module, a_project):
+    import slicer
+
+    ui, session = panel.ui, module.session
+
+    def reason():
+        assert not ui.applyButton.enabled
+        return ui.applyButton.toolTip
+
+    assert "Choose a volume" in reason()
+    volume = a_volume(an_image())
+    ui.volumeSelector.setCurrentNode(volume)
+    assert ui.applyButton.enabled and "Segment" in ui.applyButton.toolTip
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    panel.update()
+    assert "harden its transform" in reason()
+    volume.SetAndObserveTransformNodeID(None)
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+    ui.roiSelector.setCurrentNode(roi)
+    assert "box is empty" in reason()
+    ui.roiSelector.setCurrentNode(None)
+    assert ui.applyButton.enabled
+    choose_model(panel, "another folder")
+    assert not ui.modelPathLineEdit.isHidden()
+    ui.modelPathLineEdit.currentPath = str(a_project)
+    assert "model.json" in reason()
+    ui.modelPathLineEdit.currentPath = str(MODEL)
+    assert ui.applyButton.enabled
+    for scope, words in ((CASE_ON_SCREEN, "Open a project"), (SELECTED_CASES, "Open a project")):
+        ui.inputComboBox.currentIndex = scope
+        assert words in reason()
+    session.openProject(a_project)
+    assert "Open a case first" in reason()
+    ui.inputComboBox.currentIndex = SELECTED_CASES
+    assert "Select cases" in reason()
+    session.selectCases(["case_0001", "case_0003"])
+    assert ui.applyButton.enabled
+    assert "(2)" in ui.inputComboBox.itemText(SELECTED_CASES)
+    assert "(3)" in ui.inputComboBox.itemText(OPEN_CASES)
+
+
+def test_models_of_the_project_come_first_and_the_current_one_stays_chosen(panel, module, a_project):
+    session, combo = module.session, panel.ui.modelComboBox
+    session.openProject(a_project)
+    assert combo.itemText(0) == "Hippocampus (demonstration)"
+    first = session.project.add_model(MODEL, {}, name="first")
+    second = session.project.add_model(MODEL, {}, name="second")
+    session.project.promote(first.id)
+    session.notifyModels()
+    texts = [combo.itemText(n) for n in range(combo.count)]
+    assert texts == ["first (current model)", "second", "Hippocampus (demonstration)", "Model in another folder"]
+    assert combo.currentIndex == 0
+    session.project.promote(second.id)
+    session.notifyModels()
+    assert combo.currentIndex == 0 and combo.currentText == "second (current model)"
+    choose_model(panel, "Hippocampus")
+    session.notifyModels()
+    assert combo.currentText == "Hippocampus (demonstration)"
+
+
+def test_one_selector_for_each_channel(panel, tmp_path):
+    import json
+
+    card = json.loads((MODEL / "model.json").read_text())
+    card["channels"] = ["T1", "FLAIR", "T2"]
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    choose_model(panel, "another folder")
+    panel.ui.modelPathLineEdit.currentPath = str(tmp_path)
+    assert panel.ui.volumeLabel.text == "T1:"
+    rows = [(label.text, selector) for label, selector in panel._extraRows if not selector.isHidden()]
+    assert [text for text, _ in rows] == ["FLAIR:", "T2:"]
+    scans = [a_volume(an_image(seed, (6, 6, 6)), name) for seed, name in enumerate(("a", "b", "c"))]
+    panel.ui.volumeSelector.setCurrentNode(scans[0])
+    rows[0][1].setCurrentNode(scans[1])
+    rows[1][1].setCurrentNode(scans[1])
+    assert "two channels" in panel.ui.applyButton.toolTip
+    rows[1][1].setCurrentNode(scans[2])
+    assert panel.ui.applyButton.enabled
+    choose_model(panel, "Hippocampus")
+    assert all(selector.isHidden() for _, selector in panel._extraRows)
+    assert panel.ui.volumeLabel.text == "Volume:" and panel.ui.applyButton.enabled
+
+
+def test_files_for_the_worker_have_the_volumes_geometry(host, tmp_path):
+    from BARLSegmentationLib.logic.Prediction import writeNrrd
+
+    for kind in (np.int16, np.uint8, np.float32, np.float64):
+        image = sitk.Cast(an_image(1, (5, 6, 7)), sitk.GetImageFromArray(np.zeros((1, 1, 1), kind)).GetPixelID())
+        shares = list(writeNrrd(a_volume(image), tmp_path / "scan.nrrd"))
+        assert shares[-1] == 1.0
+        read = sitk.ReadImage(str(tmp_path / "scan.nrrd"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(image))
+        for index in ((0, 0, 0), (6, 5, 4)):
+            np.testing.assert_allclose(
+                read.TransformIndexToPhysicalPoint(index), image.TransformIndexToPhysicalPoint(index), atol=1e-6
+            )
+
+
+def test_region_is_told_in_lps(host):
+    import slicer
+    from BARLSegmentationLib.logic.Prediction import roiBounds
+
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
+    roi.SetCenter(10.0, 20.0, 30.0)
+    roi.SetSize(4.0, 6.0, 8.0)
+    np.testing.assert_allclose(roiBounds(roi), [-12, -8, -23, -17, 26, 34], atol=1e-6)
+    assert roiBounds(None) is None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Predictions
+
+
+def test_devices_are_those_of_the_worker(panel, module):
+    module.ui.predictCollapsibleButton.collapsed = False
+    panel.expanded()
+    wait_until(lambda: panel.ui.deviceComboBox.count > 1)
+    names = [panel.ui.deviceComboBox.itemData(n) for n in range(panel.ui.deviceComboBox.count)]
+    assert names[0] == "auto" and "cpu" in names
+    panel.ui.deviceComboBox.currentIndex = names.index("cpu")
+    assert module._parameterNode.device == "cpu"
+
+
+def test_volume_is_segmented_while_slicer_stays_alive(panel, module):
+    import qt
+    import slicer
+
+    image = an_image()
+    volume = a_volume(image)
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.closedSurfaceCheckBox.checked = True
+    ticks, stages = [], set()
+    timer = qt.QTimer()
+    timer.connect("timeout()", lambda: (ticks.append(time.monotonic()), stages.add(panel.ui.progressLabel.text[:12])))
+    timer.start(10)
+    panel.ui.applyButton.click()
+    assert not panel.ui.applyButton.enabled and "under way" in panel.ui.applyButton.toolTip
+    assert panel.ui.cancelButton.enabled and not panel.ui.progressBar.isHidden()
+    wait_for_prediction(panel)
+    timer.stop()
+    assert "is ready" in module.ui.statusLabel.text
+    assert len(ticks) > 5 and len(stages) > 1
+    node = module._parameterNode
+    assert node.segmentation.GetName() == "scan segmentation" and node.uncertainty.GetName() == "scan uncertainty"
+    segments = node.segmentation.GetSegmentation()
+    assert [segments.GetNthSegment(n).GetName() for n in range(2)] == [label.name for label in LABELS]
+    assert [segments.GetNthSegment(n).GetLabelValue() for n in range(2)] == [1, 2]
+    assert segments.ContainsRepresentation("Closed surface")
+    uncertainty = slicer.util.arrayFromVolume(node.uncertainty)
+    assert uncertainty.shape == sitk.GetArrayFromImage(image).shape and 0 <= uncertainty.min() <= uncertainty.max() <= 1
+    ours, theirs = (slicer.util.arrayFromVTKMatrix(to_ras(n)) for n in (volume, node.uncertainty))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert not list(Path(slicer.app.temporaryPath).glob("BARL-*")), "no scan is left behind"
+    panel.ui.closedSurfaceCheckBox.checked = False
+
+
+def to_ras(volume):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return matrix
+
+
+def test_cases_are_predicted_and_the_one_on_screen_shows_it(panel, module, a_project):
+    session = module.session
+    session.openProject(a_project)
+    session.openCase("case_0002")
+    choose_model(panel, "Hippocampus")
+    panel.ui.fastCheckBox.checked = True
+    session.selectCases(["case_0001", "case_0002"])
+    panel.ui.inputComboBox.currentIndex = SELECTED_CASES
+    panel.ui.applyButton.click()
+    wait_for_prediction(panel)
+    assert "2 case(s) predicted." in module.ui.statusLabel.text
+    assert [case.state for case in session.cases()] == ["predicted", "predicted", "new"]
+    assert session.loaded.revision.kind == "prediction" and session.loaded.uncertainty is not None
+    assert "(1)" not in panel.ui.inputComboBox.itemText(OPEN_CASES), "predicted is not outlined yet"
+    panel.ui.fastCheckBox.checked = False
+
+
+def test_cancel_stops_and_says_so(panel, module, a_project):
+    session = module.session
+    session.openProject(a_project)
+    choose_model(panel, "Hippocampus")
+    panel.ui.inputComboBox.currentIndex = OPEN_CASES
+    panel.ui.applyButton.click()
+    panel.ui.cancelButton.click()
+    wait_for_prediction(panel)
+    assert "Cancelled" in module.ui.statusLabel.text and module.ui.statusIconLabel.isHidden()
+    assert panel.ui.applyButton.enabled and not panel.ui.cancelButton.enabled
+    assert panel.ui.progressBar.isHidden()
+
+
+def test_scene_closed_during_a_prediction_leaves_nothing(panel, module):
+    import slicer
+
+    panel.ui.volumeSelector.setCurrentNode(a_volume(an_image()))
+    panel.ui.applyButton.click()
+    slicer.app.processEvents()
+    slicer.mrmlScene.Clear(0)
+    wait_for_prediction(panel)
+    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
+    assert not list(Path(slicer.app.temporaryPath).glob("BARL-*"))
+
+
+def test_hippocampus_is_found_in_a_real_scan(panel, module, data_dir):
+    """A scan of a subject that neither training nor tuning of the model has read."""
+    from barl.benchmark import datasets
+
+    dataset = datasets.load("hippocampus")
+    case = dataset.part("test")[0]
+    image, truth = sitk.ReadImage(str(case.images[0])), sitk.GetArrayFromImage(sitk.ReadImage(str(case.label)))
+    volume = a_volume(sitk.Cast(image, sitk.sitkFloat32))
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    choose_model(panel, "Hippocampus")
+    panel.ui.applyButton.click()
+    wait_for_prediction(panel)
+    found = label_map(module._parameterNode.segmentation, volume)
+    assert dice(found == 1, truth == 1) > 0.7 and dice(found == 2, truth == 2) > 0.7
+
+
+@pytest.mark.slow
+def test_large_scan_is_handed_over_without_a_stall(panel, module):
+    """512 x 512 x 400 voxels: what the main thread computes between two turns of the event loop, loading left out."""
+    import qt
+    import slicer
+
+    rng = np.random.default_rng(0)
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "large")
+    slicer.util.updateVolumeFromArray(volume, rng.integers(0, 1000, (400, 512, 512), np.int16))
+    volume.CreateDefaultDisplayNodes()
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
+    roi.SetCenter(100.0, 100.0, 100.0)
+    roi.SetSize(40.0, 50.0, 40.0)
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.roiSelector.setCurrentNode(roi)
+    slicer.app.processEvents()
+    turns = [(time.thread_time(), "start")]
+    timer = qt.QTimer()
+    timer.connect("timeout()", lambda: turns.append((time.thread_time(), panel.ui.progressLabel.text)))
+    load, loads = panel.onVolumesPredicted, []
+    panel.onVolumesPredicted = lambda value: (timer.stop(), loads.append(value), load(value))
+    timer.start(0)
+    try:
+        panel.ui.applyButton.click()
+        wait_for_prediction(panel)
+    finally:
+        timer.stop()
+        del panel.onVolumesPredicted
+        panel.ui.roiSelector.setCurrentNode(None)
+    assert loads and "is ready" in module.ui.statusLabel.text
+    longest, stage = max((after - before, text) for (before, _), (after, text) in itertools.pairwise(turns))
+    print(f"longest stall: {1000 * longest:.0f} ms ({stage})")
+    assert longest < 0.1, stage
+
+
+def test_failing_case_and_killed_worker_are_told(panel, module, a_project):
+    session = module.session
+    session.openProject(a_project)
+    choose_model(panel, "Hippocampus")
+    session.project.image_paths("case_0001")[0].write_bytes(b"damaged")
+    session.selectCases(["case_0001", "case_0003"])
+    panel.ui.inputComboBox.currentIndex = SELECTED_CASES
+    panel.ui.applyButton.click()
+    wait_for_prediction(panel)
+    text = module.ui.statusLabel.text
+    assert "1 case(s) predicted." in text and "case 0:" in text and not module.ui.statusIconLabel.isHidden()
+    panel.ui.applyButton.click()
+    wait_until(lambda: module.worker.running)
+    module.worker._process.kill()
+    wait_for_prediction(panel)
+    assert "ended before it had finished" in module.ui.statusLabel.text
+    assert panel.ui.applyButton.enabled, "and one may try again"
+
+
+@pytest.mark.slow
+def test_console_predicts_without_the_panel(module, a_project):
+    logic = module.logic
+    logic.openProject(str(a_project))
+    result = logic.predict(["case 0"], model=MODEL, device="cpu", fast=True)
+    assert [case["name"] for case in result["cases"]] == ["case 0"]
+    assert logic.loadCase("case_0001").revision.kind == "prediction"
