@@ -5,7 +5,7 @@
 #   TORCH_ARGS=...         further arguments of the pip call that installs PyTorch, such as its CPU package index
 #   PIP_ARGS=...           further arguments of every pip call, such as --no-index --find-links FOLDER
 #   CONSTRAINTS=           newest instead of tested versions of everything else
-#   TESTS=... DEMO_ARGS=... BENCH_ARGS=...   further arguments of pytest, the demo and the benchmark
+#   TESTS=... DEMO_ARGS=... APP_ARGS=... BENCH_ARGS=...   further arguments of pytest, the demo, the app, the benchmark
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python,\
   $(shell $(p) -c 'import sys; print("$(p)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
@@ -23,11 +23,12 @@ or name a folder of wheels: PIP_ARGS='--no-index --find-links FOLDER'.
 BIG_TORCH := No NVIDIA driver found, yet pip may pick the CUDA build of PyTorch (several GB): see \
 'Smaller installation' in README.md, or just wait.
 
-.PHONY: help demo test bench lint format cmake-lists clean
+.PHONY: help demo app test bench lint format cmake-lists clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo         the main job on example data; report in demo-output/report.html"
+	@echo "make app          the module's panel on the demo's project, in a test host (no Slicer needed)"
 	@echo "make test         the tests (BARL_DATA=FOLDER adds those on real scans; TESTS='-m slow' the long ones)"
 	@echo "make bench        speed and memory of the engine; figures in benchmark-output/"
 	@echo "make lint         style and formatting checks;  make format: apply them"
@@ -36,6 +37,9 @@ help:
 
 demo: $(VENV)/engine.stamp
 	$(IN_VENV) -m barl.demo $(DEMO_ARGS)
+
+app: $(VENV)/host.stamp
+	PYTHONPATH=Testing/SlicerHost $(IN_VENV) -m slicerhost $(APP_ARGS)
 
 test: $(VENV)/host.stamp
 	$(IN_VENV) -m pytest -n 2 --dist loadfile $(TESTS)
@@ -55,7 +59,7 @@ cmake-lists:
 	$(PYTHON) Testing/cmake_lists.py --write
 
 clean:
-	rm -rf $(VENV) demo-output benchmark-output build .pytest_cache .ruff_cache BARLSegmentation/*.egg-info
+	rm -rf $(VENV) demo-output app-output benchmark-output build .pytest_cache .ruff_cache BARLSegmentation/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment without pip (Debian without python3-venv leaves one) is removed again, so that the next run starts clean.

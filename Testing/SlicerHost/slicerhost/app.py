@@ -175,6 +175,8 @@ class qSlicerApplication(QtWidgets.QApplication):
 
     temporaryPath = Property(str, lambda self: self._core.temporaryPath, setTemporaryPath)
     slicerHome = Property(str, lambda self: self._core.temporaryPath)
+    defaultScenePath = Property(str, lambda self: self._core.temporaryPath)
+    slicerSharePath = Property(str, lambda self: self._core.temporaryPath)
     cachePath = Property(str, lambda self: str(Path(self._core.temporaryPath) / "cache"))
     extensionsInstallPath = Property(str, lambda self: self._core.temporaryPath)
     slicerUserSettingsFilePath = Property(str, lambda self: str(Path(self._core.temporaryPath) / "Slicer.ini"))

@@ -90,6 +90,7 @@ class Host:
         name = Path(path).stem
         if self.app.moduleManager().module(name) is None:
             self.addModule(path)
+            self.app.startupCompleted.emit()
         slicer.util.selectModule(name)
         return slicer.util.getModuleWidget(name)
 

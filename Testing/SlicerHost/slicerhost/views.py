@@ -175,6 +175,7 @@ class PlotView:
     def __init__(self, applicationLogic, node, renderWindow, interactor):
         self.scene, self.renderWindow = applicationLogic.GetMRMLScene(), renderWindow
         self.renderRequested = None
+        renderWindow.SetMultiSamples(8)  # thin lines
         self.chart = vtk.vtkChartXY()
         self.contextScene = vtk.vtkContextScene()
         self.contextScene.AddItem(self.chart)

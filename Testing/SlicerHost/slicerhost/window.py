@@ -42,6 +42,22 @@ class qSlicerModuleSelectorToolBar(QtWidgets.QToolBar):
     selectedModule = QtCore.Property(str, lambda self: self._name)
 
 
+class _PanelArea(QtWidgets.QScrollArea):
+    """Scrolls a panel up and down only: it is never narrower than the panel, as in Slicer."""
+
+    def __init__(self):
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(QtCore.Qt.ScrollBarAlwaysOff)
+        self.setMinimumWidth(430)
+
+    def eventFilter(self, watched, event):
+        if watched is self.widget() and event.type() in (QtCore.QEvent.Resize, QtCore.QEvent.LayoutRequest):
+            bar = self.verticalScrollBar().sizeHint.width()
+            self.setMinimumWidth(max(430, watched.minimumSizeHint.width() + bar + 2 * self.frameWidth))
+        return super().eventFilter(watched, event)
+
+
 class qSlicerMainWindow(QtWidgets.QMainWindow):
     def __init__(self, scene):
         super().__init__()
@@ -55,10 +71,7 @@ class qSlicerMainWindow(QtWidgets.QMainWindow):
         self._dock.setObjectName("PanelDockWidget")
         self._dock.setFeatures(QtWidgets.QDockWidget.DockWidgetFeature.NoDockWidgetFeatures)
         self._dock.setTitleBarWidget(QtWidgets.QWidget())
-        self._scroll = QtWidgets.QScrollArea()
-        self._scroll.setWidgetResizable(True)
-        self._scroll.setHorizontalScrollBarPolicy(QtCore.Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self._scroll.setMinimumWidth(430)
+        self._scroll = _PanelArea()
         self._dock.setWidget(self._scroll)
         self.addDockWidget(QtCore.Qt.DockWidgetArea.LeftDockWidgetArea, self._dock)
 
