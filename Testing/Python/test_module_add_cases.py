@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from barl.errors import DeviceError
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
 from slicerhost.clicks import press, waitUntil
@@ -362,3 +364,29 @@ def test_adding_can_be_cancelled(a_panel, a_project, tmp_path):
     assert a_panel.said[-1] == (True, "Cancelled.")
     assert len(a_panel.session.cases()) < 43
     assert len(cells(a_panel, NAME)) == len(a_panel.session.cases())
+
+
+def test_worker_adds_cases_with_what_slicers_python_has(a_project, tmp_path, monkeypatch):
+    """Neither PyTorch nor a package of the engine: only prediction and training may need them."""
+    from barl.worker.client import WorkerProcess
+
+    hidden = ("torch", "monai", "safetensors", "jsonschema", "filelock", "tqdm", "psutil", "matplotlib")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Hidden:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {hidden}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Hidden())\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ["PYTHONPATH"]]))
+    sitk.WriteImage(an_image(), str(tmp_path / "a.nii.gz"))
+    case = {"name": "new case", "channels": [str(tmp_path / "a.nii.gz")]}
+    with WorkerProcess() as worker:
+        with pytest.raises(DeviceError, match=r"torch, which .* is not installed.*Setup"):
+            worker.call("hello", timeout=120)
+        answer = worker.call("add_cases", timeout=120, project=str(a_project), cases=[case])
+        assert [added["name"] for added in answer["cases"]] == ["new case"]
+        assert worker.call("measure_agreement", timeout=120, project=str(a_project)) == {"measured": 1}
+        assert worker.call("runs", timeout=120, project=str(a_project)) == {"runs": []}

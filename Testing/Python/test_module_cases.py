@@ -7,6 +7,7 @@ import gc
 import json
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -119,6 +120,16 @@ def test_table_tells_each_case_and_the_agreement_is_measured_by_the_worker(a_pan
     assert cells(a_panel, DICE) == ["0.67", "", ""]  # 2 * 2 / (4 + 2)
     assert a_panel.ui.countLabel.text == "3 cases"
     assert [entry.action for entry in a_panel.session.project.history()].count("agreement measured") == 1
+
+
+def test_time_of_change_is_as_short_as_it_can_be(host):
+    from BARLSegmentationLib.logic.CaseTable import localTime, shortTime
+
+    now = datetime(2026, 5, 4, 12, 0)
+    stored = [now.replace(hour=11), now.replace(month=4), now.replace(year=2025)]
+    texts = [time.astimezone(UTC).isoformat(timespec="milliseconds") for time in stored]
+    assert [shortTime(text, now) for text in texts] == ["11:00", "04-04", "2025-05"]
+    assert localTime(texts[1]) == "2026-04-04 12:00" and localTime("") == ""
 
 
 def test_headers_sort_and_cases_without_a_value_come_last(a_panel, a_project):

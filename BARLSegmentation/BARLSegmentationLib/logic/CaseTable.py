@@ -33,7 +33,7 @@ class Row:
             "✓" if case.held_out else "",
             "" if case.uncertainty is None else f"{case.uncertainty:.2f}",
             "" if self.dice is None else f"{self.dice:.2f}",
-            localTime(case.updated).partition(" ")[0],
+            shortTime(case.updated),
         )
 
 
@@ -101,6 +101,13 @@ def localTime(text: str) -> str:
         return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
     except ValueError:
         return text
+
+
+def shortTime(text: str, now: datetime | None = None) -> str:
+    """The part of ``localTime`` that tells most: the time of today, the day of this year, or else the month."""
+    day, _, clock = localTime(text).partition(" ")
+    today = f"{now or datetime.now():%Y-%m-%d}"
+    return clock if day == today else day[5:] if day[:4] == today[:4] else day[:7]
 
 
 def _natural(name: str) -> list:

@@ -5,7 +5,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from BARLSegmentationLib.logic.CaseTable import CHANGED, HELD_OUT, NAME, CaseTable, Row, localTime
+from BARLSegmentationLib.logic.CaseTable import CHANGED, HELD_OUT, NAME, STATUS, CaseTable, Row, localTime
 from BARLSegmentationLib.widgets.AddCases import AddCases
 from BARLSegmentationLib.widgets.Panel import Panel, stateText
 
@@ -52,13 +52,25 @@ class CasesPanel(Panel):
         header.connect("sectionClicked(int)", self.onHeader)
         header.setSectionResizeMode(qt.QHeaderView.Interactive)
         header.setSectionResizeMode(NAME, qt.QHeaderView.Stretch)
-        for column, width in enumerate((0, 76, 40, 64, 48, 84)):
-            if width:
-                ui.casesTable.setColumnWidth(column, width)
+        for column, width in self._widths().items():
+            ui.casesTable.setColumnWidth(column, width)
         ui.casesTable.verticalHeader().setDefaultSectionSize(ui.casesTable.fontMetrics().height() + 6)
         bar = ui.casesTable.verticalScrollBar()
         bar.connect("valueChanged(int)", self.fillVisible)
         bar.connect("rangeChanged(int,int)", self.fillVisible)
+
+    def _widths(self) -> dict[int, int]:
+        """Pixels that the columns beside the name need, so that the name gets the rest."""
+        from barl.project.records import CASE_STATES
+
+        table = self.ui.casesTable
+        metrics = table.fontMetrics()
+        texts = {STATUS: [stateText(state) for state in CASE_STATES], CHANGED: ["2026-12", "00:00"]}
+        widths = {}
+        for column in range(NAME + 1, table.columnCount):
+            shown = [*texts.get(column, ["0.00"]), table.horizontalHeaderItem(column).text()]
+            widths[column] = max(metrics.horizontalAdvance(text) for text in shown) + 14
+        return widths
 
     def cleanup(self) -> None:
         self.adding.cleanup()
@@ -173,7 +185,7 @@ class CasesPanel(Panel):
             item.setToolTip(localTime(shown.case.updated) if column == CHANGED else text)
             if column >= HELD_OUT:
                 item.setTextAlignment(qt.Qt.AlignCenter)
-            if onScreen:
+            if onScreen and column == NAME:
                 font = item.font()
                 font.setBold(True)
                 item.setFont(font)

@@ -17,6 +17,8 @@ LOG_NAME = "barl.log"
 #: Anything with a slash or backslash in it, quoted parts whole: folders and files are often named after patients.
 _PATH = re.compile(r"""(["'])(?:(?!\1).)*[/\\](?:(?!\1).)*\1|\S*[/\\]\S*""")
 
+#: What Slicer's own Python lacks.
+_PACKAGES = ("torch", "monai", "safetensors", "jsonschema", "filelock")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -33,7 +35,7 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
 
     Returns:
         ``error`` itself if it explains itself, the fitting class of ``barl.errors`` where the cause is known (memory,
-        disk, Ctrl-C), otherwise an ``InternalError`` that names the log file written.
+        disk, a missing package, Ctrl-C), otherwise an ``InternalError`` that names the log file written.
     """
     if isinstance(error, BarlError):
         return error
@@ -44,6 +46,11 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
         return DeviceError(
             f"The memory of the {what} is not sufficient.",
             "Close other programs, predict a region of interest, or choose --device cpu.",
+        )
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _PACKAGES:
+        return DeviceError(
+            f"The package {error.name.partition('.')[0]}, which prediction and training need, is not installed.",
+            "In Slicer, install it in the section Setup; elsewhere with pip install barl-segmentation[engine].",
         )
     if isinstance(error, OSError) and error.filename and error.errno in _DISK:
         return storage_error(error, error.filename)
