@@ -60,7 +60,7 @@ def standins():
 
 def test_no_standin_offers_what_the_real_class_has_not(qt_application):
     from PySide6 import QtCore
-    from slicerhost import declared, pythonqt, signals
+    from slicerhost import calls, declared, signals
 
     extra = []
     for name, cls in standins().items():
@@ -70,7 +70,7 @@ def test_no_standin_offers_what_the_real_class_has_not(qt_application):
         offered = {declared.split(signal)[0] for signal in declared.signals(cls)}
         for n in dir(cls):
             member = inspect.getattr_static(cls, n)
-            if n.startswith("_") or hasattr(base, n) or isinstance(member, pythonqt.HostOnly):
+            if n.startswith("_") or hasattr(base, n) or isinstance(member, calls.HostOnly):
                 continue
             if n not in declared.names(cls):
                 extra.append(f"{name}.{n}")

@@ -186,6 +186,12 @@ CONVERSIONS = [
 ]
 
 OTHER = [
+    (
+        "qt.QFormLayout().setRowVisible(0, False)",
+        "AttributeError: QFormLayout has no attribute named 'setRowVisible' in Qt 5.15...",
+    ),
+    ("hasattr(qt.QCheckBox(), 'checkStateChanged'), hasattr(qt.QCheckBox(), 'stateChanged')", "(False, True)"),
+    ("qt.QCheckBox().connect('checkStateChanged(Qt::CheckState)', print)", "False"),
     ("hasattr(qt, 'QVariant'), hasattr(qt, 'toBool')", "(False, False)"),
     ("callable(qt.QDialog.exec_), callable(qt.QDialog.exec)", "(True, True)"),
     ("qt.QWidget().findChildren()", "ValueError: Could not find matching overload..."),

@@ -378,3 +378,23 @@ class Field:
         if isinstance(value, int) and issubclass(kind, enum.Enum):
             value = kind(int(value))
         self.original.__set__(obj, enums.toPySide(value) if isinstance(value, enums.Enum) else value)
+
+
+def fromHost(depth: int) -> bool:
+    """Whether the code that touches the object belongs to the stand-ins."""
+    frame = sys._getframe(depth + 1)
+    if frame.f_code.co_name == "_getattribute":  # the patched access itself
+        frame = frame.f_back
+    return frame.f_globals.get("__name__", "").startswith("slicerhost")
+
+
+class HostOnly:
+    """A member that the real class does not offer to Python: there for code of this package alone."""
+
+    def __init__(self, name, member, why=""):
+        self.name, self.member, self.why = name, member, why
+
+    def __get__(self, obj, cls=None):
+        if not fromHost(1):
+            raise AttributeError(f"{cppClass(cls).__name__} has no attribute named '{self.name}'{self.why}")
+        return self.member.__get__(obj, cls) if hasattr(self.member, "__get__") else self.member

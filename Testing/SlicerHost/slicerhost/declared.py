@@ -75,15 +75,6 @@ def signals(cls: type) -> tuple[str, ...]:
 
 
 @functools.cache
-def offersSignal(cls: type, signature: str) -> bool:
-    """Whether objects of `cls` may have this signal: one that is declared, or one of the Qt base."""
-    if cls.__name__ not in _ALL or signature in signals(cls):
-        return True
-    base = next(c for c in cls.__mro__ if c.__module__.startswith("PySide6"))
-    return hasattr(base, split(signature)[0])
-
-
-@functools.cache
 def names(cls: type) -> frozenset[str]:
     """All public names declared by `cls` and those of its bases that are not Qt's."""
     result: set[str] = set()

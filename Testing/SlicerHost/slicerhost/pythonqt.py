@@ -24,8 +24,10 @@ import ctypes
 import enum
 import importlib
 import inspect
+import json
 import sys
 import types
+from pathlib import Path
 
 import shiboken6
 from PySide6 import QtCore, QtWidgets
@@ -194,7 +196,7 @@ def _patchClass(cls) -> None:
 def _constructor(cls, original):
     def __init__(self, *arguments, **named):
         if named:
-            if not _fromHost(1):
+            if not calls.fromHost(1):
                 raise ValueError(
                     f"Called {cls.__name__} with keyword arguments, but called slot does not support kwargs."
                 )
@@ -208,14 +210,6 @@ def _constructor(cls, original):
 
 
 # ---------------------------------------------------------------- attributes
-def _fromHost(depth: int) -> bool:
-    """Whether the code that touches the object belongs to the stand-ins."""
-    frame = sys._getframe(depth + 1)
-    if frame.f_code.co_name == "_getattribute":  # the patched access itself
-        frame = frame.f_back
-    return frame.f_globals.get("__name__", "").startswith("slicerhost")
-
-
 def _setattr(self, name, value):
     cls = type(self)
     cpp = calls.cppClass(cls)
@@ -230,7 +224,7 @@ def _setattr(self, name, value):
         setProperty(self, name, value)
     elif member is not _missing and issubclass(cpp, owner) and hasattr(type(member), "__set__"):
         member.__set__(self, value)
-    elif name.startswith("_") and cpp in calls.standIns and _fromHost(1):
+    elif name.startswith("_") and cpp in calls.standIns and calls.fromHost(1):
         _genericSet(self, name, value)
     elif member is not _missing and issubclass(cpp, owner) and not name.startswith("__"):
         kind = "EnumValue" if isinstance(member, enums.Enum) else "Enum" if isinstance(member, type) else "Slot"
@@ -261,7 +255,9 @@ def _getattr(self, name):
         for child in _rawChildren(self):
             if _readProperty(child, "objectName") == name:
                 return child
-    raise AttributeError(f"{cpp.__name__} has no attribute named '{name}'")
+    hidden = inspect.getattr_static(type(self), name, None)  # its AttributeError led here
+    why = hidden.why if isinstance(hidden, calls.HostOnly) else ""
+    raise AttributeError(f"{cpp.__name__} has no attribute named '{name}'{why}")
 
 
 _rawChildren = _QObject.children
@@ -303,18 +299,6 @@ def asCpp(cls: type) -> type:
     return cls
 
 
-class HostOnly:
-    """A member of a stand-in that the real class does not offer to Python: there for code of this package alone."""
-
-    def __init__(self, name, member):
-        self.name, self.member = name, member
-
-    def __get__(self, obj, cls=None):
-        if not _fromHost(1):
-            raise AttributeError(f"{calls.cppClass(cls).__name__} has no attribute named '{self.name}'")
-        return self.member.__get__(obj, cls) if hasattr(self.member, "__get__") else self.member
-
-
 def _hideUndeclared(cls: type) -> None:
     if not declared.known(cls.__name__):
         return
@@ -322,8 +306,8 @@ def _hideUndeclared(cls: type) -> None:
     for c in cls.__mro__[: cls.__mro__.index(base)]:
         for name, member in list(vars(c).items()):
             hidden = not name.startswith("_") and name not in declared.names(cls) and not hasattr(base, name)
-            if hidden and not isinstance(member, HostOnly) and name != "staticMetaObject":
-                setattr(cls, name, HostOnly(name, member))
+            if hidden and not isinstance(member, calls.HostOnly) and name != "staticMetaObject":
+                setattr(cls, name, calls.HostOnly(name, member))
 
 
 def _parentOnly(cls: type) -> None:
@@ -334,7 +318,7 @@ def _parentOnly(cls: type) -> None:
         if named:
             raise ValueError(f"Called {cls.__name__} with keyword arguments, but called slot does not support kwargs.")
         fits = not arguments or (len(arguments) == 1 and isinstance(arguments[0], (_QObject, types.NoneType)))
-        if not fits and type(self) is cls and not _fromHost(1):
+        if not fits and type(self) is cls and not calls.fromHost(1):
             raise ValueError(f"Called {cls.__name__}(QWidget parent) with wrong arguments: {arguments!r}")
         original(self, *arguments)
 
@@ -385,6 +369,7 @@ def install() -> types.ModuleType:
     for cls in seen:
         _patchClass(cls)
     _patchObject(seen)
+    _hideQt6(qt)
     for dialog, functions in (
         (QtWidgets.QFileDialog, ("getOpenFileName", "getSaveFileName", "getOpenFileNames")),
         (QtWidgets.QInputDialog, ("getText", "getMultiLineText", "getInt", "getDouble", "getItem")),
@@ -398,6 +383,16 @@ def install() -> types.ModuleType:
     return qt
 
 
+def _hideQt6(qt) -> None:
+    """Slicer is released with Qt 5.15: what came with Qt 6 (qt6only.json) is out of a module's reach."""
+    for name, members in json.loads(Path(__file__).with_name("qt6only.json").read_text(encoding="utf-8")).items():
+        cls = getattr(qt, name, None)
+        for member in members:
+            found = inspect.getattr_static(cls, member, _missing)
+            if found is not _missing:
+                setattr(cls, member, calls.HostOnly(member, found, " in Qt 5.15, with which Slicer is released"))
+
+
 def _patchObject(seen) -> None:
     # connect and disconnect are static and bound at once in PySide6: the getattr of these few classes (in C) hands out
     # the built-in before it looks into the class, so a plain setattr would not be seen.
@@ -409,7 +404,14 @@ def _patchObject(seen) -> None:
 
         def _getattribute(self, name, _slot=slot):
             function = special.get(name)
-            return _slot(self, name) if function is None else types.MethodType(function, self)
+            if function is not None:
+                return types.MethodType(function, self)
+            value = _slot(self, name)
+            if type(value) is QtCore.SignalInstance:  # PySide6 asks the meta object when the class refused
+                member = inspect.getattr_static(type(self), name, None)
+                if isinstance(member, calls.HostOnly):
+                    return member.__get__(self, type(self))
+            return value
 
         cls.__getattribute__ = _getattribute
     _QObject.connect, _QObject.disconnect = signals.connect, signals.disconnect

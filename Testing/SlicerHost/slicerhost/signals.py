@@ -73,8 +73,8 @@ def resolve(obj, text: str):
     wanted = QtCore.QMetaObject.normalizedSignature(re.sub(r"^\d", "", text)).data().decode()
     known = {_text(m): m for m in _signalsOf(obj)}
     carried = wanted.replace("(bool)", "(PyObject)")
-    offered = declared.offersSignal(calls.cppClass(type(obj)), wanted)
-    if wanted in known and offered and (carried == wanted or carried not in known):
+    hidden = isinstance(inspect.getattr_static(obj, wanted.partition("(")[0], None), calls.HostOnly)
+    if wanted in known and not hidden and (carried == wanted or carried not in known):
         return wanted, known[wanted].parameterCount(), None
     for signature in declared.signals(calls.cppClass(type(obj))):
         if signature != wanted:
