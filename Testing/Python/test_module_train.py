@@ -71,11 +71,13 @@ def test_curves_become_tables_series_and_charts_that_are_not_saved_with_the_scen
 
     chart = curves.loss.view.GetPlotChartNode()
     series = [chart.GetNthPlotSeriesNode(n) for n in range(chart.GetNumberOfPlotSeriesNodes())]
-    assert [one.GetName() for one in series] == ["total", "supervised", "consistency weight", "DPR"]
+    assert [one.GetName() for one in series] == ["total", "supervised", "consistency weight (top: 1)", "DPR"]
     assert len({one.GetColor() for one in series}) == 4
     table = series[0].GetTableNode()
     np.testing.assert_allclose(column(table, "total"), [1.0, 2 / 3])
     np.testing.assert_allclose(column(table, "dpr"), [np.nan, 0.4])
+    np.testing.assert_allclose(column(table, "consistency_weight"), [0.1, 0.2])
+    assert "DPR" in curves.loss.legend and "#0072b2" in curves.loss.legend
     assert chart.GetXAxisRange() == (0, 2) and chart.GetYAxisRange()[1] >= 1.0
     held_out = curves.dice.view.GetPlotChartNode()
     names = [held_out.GetNthPlotSeriesNode(n).GetName() for n in range(held_out.GetNumberOfPlotSeriesNodes())]
@@ -284,7 +286,7 @@ def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, p
     ui.planButton.click()
     assert not ui.startButton.enabled and ui.cancelButton.enabled
     wait(host, lambda: ui.planLabel.text)
-    assert "BARL" in ui.planLabel.text and session.project.runs() == []
+    assert ui.planLabel.text.startswith("Method: BARL, 12 iterations\n") and session.project.runs() == []
 
     # The first training: its model becomes the current one, there is nothing to decide.
     assert ui.startButton.enabled, ui.startButton.toolTip
@@ -324,7 +326,7 @@ def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, p
     wait(host, lambda: panel.run.state == "finished")
 
     # The comparison begins by itself.
-    wait(host, lambda: panel._comparison.result is not None)
+    wait(host, lambda: panel._decision.comparison.result is not None)
     assert "2 held-out cases" in ui.comparisonLabel.text and "chance" in ui.comparisonLabel.text
     table = ui.comparisonTable
     texts = [[table.item(row, c).text() for c in range(3)] for row in range(table.rowCount)]

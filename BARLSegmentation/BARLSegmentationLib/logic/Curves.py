@@ -12,6 +12,7 @@ from BARLSegmentationLib.logic import Plots
 MAX_ROWS = 1000
 WEIGHT = "consistency_weight"
 _ITERATION = "iteration"
+_SCALED = "consistency_weight_scaled"
 _ACRONYMS = ("dpr", "pcbc", "cps")
 _COLORS = ("black", "blue", "vermillion", "green", "purple", "sky", "orange")
 
@@ -70,16 +71,23 @@ class Curve:
             self.chart = Plots.addChart(self._title, _("Iteration"), self._yTitle)
             self.view = Plots.addView(self._title, self._yTitle, self.chart)
         columns = self.rows.columns()
+        values = [v for name, column in columns.items() if name not in (_ITERATION, WEIGHT) for v in column]
+        values = [value for value in values if value is not None] or [0.0]
+        peak = max(1e-6, *values)
+        weights = columns.get(WEIGHT)
+        full = max([1.0, *(weight for weight in weights or () if weight is not None)])
+        if weights:  # beside losses of 0.1 a weight of 1 would be all there is to see
+            columns[_SCALED] = [None if weight is None else weight / full * peak for weight in weights]
         wasModified = self.chart.StartModify()  # one update of the view instead of one for each series
         Plots.fillTable(self.table, columns)
         for name in columns:
-            if name != _ITERATION and name not in self._series:
+            if name not in (_ITERATION, _SCALED, *self._series):
                 self._series[name] = self._addSeries(name, names.get(name) or termText(name))
+        if weights:
+            self._series[WEIGHT].SetYColumnName(_SCALED)
+            self._series[WEIGHT].SetName(_("{term} (top: {full})").format(term=termText(WEIGHT), full=f"{full:g}"))
         # Said outright: in Slicer's plot view automatic axes do not follow a table that grows.
-        values = [
-            value for name, column in columns.items() if name != _ITERATION for value in column if value is not None
-        ]
-        low, high = self._yRange or (min(0.0, *values), max(1e-6, *values) * 1.05)
+        low, high = self._yRange or (min(0.0, *values), peak * 1.05)
         Plots.setRange(self.chart, (0, max(1, *columns[_ITERATION])), (low, high))
         self.chart.EndModify(wasModified)
 
@@ -122,7 +130,7 @@ class Curves:
 
     def _begin(self) -> None:
         self.loss = Curve(_("BARL training: losses"), _("Loss"), markers=False)
-        self.dice = Curve(_("BARL training: held-out Dice"), _("Dice"), markers=True, yRange=(0.0, 1.0))
+        self.dice = Curve(_("BARL training: held-out Dice"), _("Dice"), markers=True, yRange=(0.0, 1.02))
 
     def clear(self, labels: Sequence = ()) -> None:
         """Forget everything and begin anew, for a project with these labels (``barl.project.labels.Label``)."""

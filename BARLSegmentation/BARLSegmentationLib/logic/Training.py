@@ -19,6 +19,8 @@ ALIVE = ("running",)
 PAUSED = ("stopped", "interrupted", "failed", "queued")
 #: A training tells something every second; a validation or one step on a slow machine may take a while.
 SILENCE_S = 300.0
+#: Where the second column of a plan in words begins.
+_PLAN_COLUMN = 15
 
 
 class WatchedRun:
@@ -118,6 +120,12 @@ def runStateText(state: str) -> str:
         "failed": _("failed"),
         "interrupted": _("interrupted"),
     }.get(state, state)
+
+
+def planText(words: str) -> str:
+    """The worker's plan, columns of a terminal, as lines of running text."""
+    lines = [(line[:_PLAN_COLUMN].strip(), line[_PLAN_COLUMN:]) for line in words.splitlines()]
+    return "\n".join(f"{name.capitalize()}: {text}" for name, text in lines)
 
 
 def timeText(seconds: float) -> str:

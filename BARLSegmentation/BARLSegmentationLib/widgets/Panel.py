@@ -68,6 +68,26 @@ class Panel:
         self.setParameterNode(None)
 
 
+def allow(button, reason: str, tip: str) -> None:
+    """Enable a button unless there is a reason not to, which its tooltip then tells."""
+    button.enabled = not reason
+    button.toolTip = reason or tip
+
+
+def showPlot(ui, name: str, plot) -> None:
+    """Show a plot in the widgets ``<name>PlotWidget`` and ``<name>LegendLabel`` of ``ui``, or hide both.
+
+    Args:
+        plot: Has ``view``, a plot view node or None, and ``legend``, rich text; None for no plot.
+    """
+    widget, label = getattr(ui, f"{name}PlotWidget"), getattr(ui, f"{name}LegendLabel")
+    view = None if plot is None else plot.view
+    if widget.mrmlPlotViewNode() is not view:
+        widget.setMRMLPlotViewNode(view)
+    widget.visible = label.visible = view is not None
+    label.text = "" if view is None else plot.legend
+
+
 def stateText(state: str) -> str:
     """A case's state (``barl.project.records.CASE_STATES``) in words."""
     return {

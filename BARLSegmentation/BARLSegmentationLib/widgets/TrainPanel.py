@@ -8,15 +8,18 @@ import qt
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic import Training
-from BARLSegmentationLib.logic.Comparison import Comparison
 from BARLSegmentationLib.logic.Curves import Curves
-from BARLSegmentationLib.widgets.Panel import Panel
+from BARLSegmentationLib.widgets.ModelDecision import ModelDecision
+from BARLSegmentationLib.widgets.Panel import Panel, allow, showPlot
+from BARLSegmentationLib.widgets.PredictPanel import deviceText
 
 if TYPE_CHECKING:
     from barl.errors import BarlError
     from barl.project.records import RunRow
 
 POLL_MS = 1000
+#: So many polls in a row may fail (each starts the worker anew) before the panel gives up until it is opened again.
+POLLS_IN_VAIN = 3
 
 
 class TrainPanel(Panel):
@@ -36,10 +39,11 @@ class TrainPanel(Panel):
         super().__init__(session, worker, moduleWidget)
         self.moreOptions: dict = {}
         self.run: Training.WatchedRun | None = None
-        self._curves, self._comparison = Curves(), Comparison()
+        self._curves, self._decision = Curves(), ModelDecision(session, self.ui)
         self._request = None  # plan, start, resume or compare: one at a time
         self._requestName = ""
         self._attaching: Training.WatchedRun | None = None
+        self._inVain = 0
         self._wish = ""  # what the user wants of a run that has not yet come to it
         self._tried = (0, 0)  # runs and newly accepted cases when a training was last started by itself
         self._knowsMethods = False
@@ -51,17 +55,13 @@ class TrainPanel(Panel):
 
     def setup(self) -> None:
         ui = self.ui
-        for name in ("plan", "start", "pause", "finish", "cancel", "compare", "keep", "promote"):
+        for name in ("plan", "start", "pause", "finish", "cancel", "compare"):
             getattr(ui, f"{name}Button").connect("clicked(bool)", getattr(self, f"on{name.capitalize()}"))
         ui.runComboBox.connect("activated(int)", self.onRunChosen)
+        ui.minutesSpinBox.connect("valueChanged(double)", self.forgetPlan)
+        ui.warmStartCheckBox.connect("toggled(bool)", self.forgetPlan)
         ui.methodComboBox.connect("activated(int)", self.onMethodChosen)
         ui.deviceComboBox.connect("activated(int)", self.onDeviceChosen)
-        ui.comparisonTable.setHorizontalHeaderLabels(["", _("Current"), _("New")])
-        ui.comparisonTable.verticalHeader().visible = False
-        ui.comparisonTable.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        header = ui.comparisonTable.horizontalHeader()
-        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         self._timer.connect("timeout()", self.onTimer)
         self.session.projectChanged.connect(self.onProjectChanged)
         self.session.casesChanged.connect(self.onCasesChanged)
@@ -82,24 +82,26 @@ class TrainPanel(Panel):
     def enter(self) -> None:
         """Look for a run that somebody else started meanwhile."""
         self._chooseRun()
+        if self.run is not None and self.run.alive:
+            self._poll()
         self.update()
 
     def cleanup(self) -> None:
         self._timer.stop()
         self._timer.disconnect("timeout()", self.onTimer)
         self.run = None
-        self._showViews(detach=True)
+        self._showCurves(False)
         self._curves.remove()
-        self._comparison.remove()
+        self._decision.clear()
         super().cleanup()
 
     def onProjectChanged(self) -> None:
         self._timer.stop()
         self.worker.cancel(self._request)
         self.run, self._request, self._requestName, self._wish, self._tried = None, None, "", "", (0, 0)
-        self._showViews(detach=True)
+        self._showCurves(False)
         self._curves.remove()
-        self._comparison.remove()
+        self._decision.clear()
         self.ui.planLabel.text = ""
         self._chooseRun()
         self.update()
@@ -127,7 +129,7 @@ class TrainPanel(Panel):
 
     def _follow(self, run: RunRow) -> None:
         self.run, self._wish = Training.WatchedRun(run), ""
-        self._showViews(detach=True)
+        self._showCurves(False)
         self._curves.clear(self.session.project.labels)
         if self.run.alive or self._isExpanded():
             self._poll()
@@ -162,9 +164,10 @@ class TrainPanel(Panel):
             self._attaching = None
         if run is not self.run:
             return
+        self._inVain = 0
         changed = run.take(answer)
         self._curves.append(answer["events"])
-        self._showViews()
+        self._showCurves()
         if answer["events"] and not run.alive:
             self._poll()  # a long log comes in pieces
         if run.alive and not self._timer.isActive():
@@ -177,8 +180,12 @@ class TrainPanel(Panel):
     def _onAttachFailed(self, run: Training.WatchedRun, error: BarlError) -> None:
         if self._attaching is run:
             self._attaching = None
-        if run is self.run:
-            self._timer.stop()  # the next entering of the module tries again
+        if run is not self.run:
+            return
+        self._inVain += 1
+        if self._inVain >= POLLS_IN_VAIN or not self._timer.isActive():
+            self._inVain = 0
+            self._timer.stop()
             self.session.status(str(error), error=True)
 
     def _onRunEnded(self, run: Training.WatchedRun) -> None:
@@ -186,7 +193,7 @@ class TrainPanel(Panel):
         self.session.notifyModels()
         self.session.status(run.inWords(), error=run.state in ("failed", "interrupted"))
         if run.state == "finished":
-            if self._undecided() is not None and not self._noComparison():
+            if not self._decision.reasonAgainstComparison():
                 self.onCompare()
             self._trainByItself()
         self.update()
@@ -212,13 +219,19 @@ class TrainPanel(Panel):
         self._ask("plan", self._onPlanned, options=self.options())
 
     def _onPlanned(self, result: dict) -> None:
-        self.ui.planLabel.text = "\n".join([result["words"], *result["notes"]])
+        self.ui.planLabel.text = "\n".join([Training.planText(result["words"]), *result["notes"]])
+
+    def forgetPlan(self) -> None:
+        """What was said is not what would be done any more."""
+        self.ui.planLabel.text = ""
+        self.ui.planLabel.visible = False
 
     def onStart(self) -> None:
         self._ask("start_training", self._onStarted, options=self.options())
 
     def _onStarted(self, result: dict) -> None:
         self.session.status(_("{run} has started. It goes on when Slicer is closed.").format(run=result["run"]))
+        self.forgetPlan()
         self._follow(self.session.project.run(result["run"]))
         self.session.notifyModels()
 
@@ -312,65 +325,27 @@ class TrainPanel(Panel):
             self._tried = (len(runs), count)
             self.onStart()
 
-    # Comparison and decision
-
-    def _undecided(self):
-        project = self.session.project
-        if project is None or project.read_only:
-            return None
-        found = self.session.attempt(Training.undecidedModel, project)
-        return None if found is True else found
-
-    def _noComparison(self) -> bool:
-        return not any(case.held_out and case.state == "accepted" for case in self.session.cases())
-
     def onCompare(self) -> None:
-        model, node = self._undecided(), self.parameterNode
+        model, node = self._decision.model(), self.parameterNode
         if model is not None:
-            self._ask("compare", self._onCompared, model=model.id, device=node.device if node else "auto")
-
-    def _onCompared(self, result: dict) -> None:
-        self._comparison.show(result)
-        rows = [*self._comparison.metricRows(), *self._comparison.caseRows()]
-        table = self.ui.comparisonTable
-        table.rowCount = len(rows)
-        table.setHorizontalHeaderLabels(["", *(result[side]["model"] for side in ("reference", "model"))])
-        for number, row in enumerate(rows):
-            for column, text in enumerate(row):
-                table.setItem(number, column, qt.QTableWidgetItem(text))
-        table.setFixedHeight(min(240, table.verticalHeader().length() + table.horizontalHeader().height + 4))
-        self._showViews()
-
-    def onKeep(self) -> None:
-        self._decide(Training.keepCurrent, _("{model} is kept aside; the current model stays."))
-
-    def onPromote(self) -> None:
-        self._decide(lambda project, model: project.promote(model.id), _("{model} is the current model now."))
-
-    def _decide(self, action, words: str) -> None:
-        model = self._undecided()
-        if model is not None and self.session.attempt(action, self.session.project, model):
-            self.session.status(words.format(model=model.id))
-            self.session.notifyModels()
-            self.update()
+            device = node.device if node is not None else "auto"
+            self._ask("compare", self._decision.show, model=model.id, device=device)
 
     # What is shown
 
     def onMethodChosen(self, index: int) -> None:
         if self.parameterNode is not None:
             self.parameterNode.method = self.ui.methodComboBox.itemData(index)
-            self.ui.planLabel.text = ""
+            self.forgetPlan()
 
     def onDeviceChosen(self, index: int) -> None:
         if self.parameterNode is not None:
             self.parameterNode.device = self.ui.deviceComboBox.itemData(index)
+            self.forgetPlan()
 
     def _onHello(self, answer: dict) -> None:
         self._fill(self.ui.methodComboBox, [(method["title"], method["name"]) for method in answer["methods"]])
-        devices = [(_("Automatic"), "auto")]
-        for device in answer["devices"]:
-            memory = device["memory_bytes"]
-            devices.append((device["title"] + (f" ({memory / 2**30:.0f} GB)" if memory else ""), device["name"]))
+        devices = [(_("Automatic"), "auto"), *((deviceText(device), device["name"]) for device in answer["devices"])]
         self._fill(self.ui.deviceComboBox, devices)
         self.update()
 
@@ -406,8 +381,8 @@ class TrainPanel(Panel):
         reason = Training.reasonAgainstStart(project, cases, runs)
         if self._request is not None:
             reason = reason or _("Wait until what was asked for is done, or cancel it.")
-        _enable(ui.startButton, reason, _("Train a model; it goes on when Slicer is closed"))
-        _enable(ui.planButton, reason, _("Say in words what a training would do, without starting it"))
+        allow(ui.startButton, reason, _("Train a model; it goes on when Slicer is closed"))
+        allow(ui.planButton, reason, _("Say in words what a training would do, without starting it"))
         heldOut = Training.heldOutText(cases) if project is not None else ""
         ui.heldOutLabel.text, ui.heldOutLabel.visible = heldOut, bool(heldOut)
         ui.planLabel.visible = bool(ui.planLabel.text)
@@ -422,7 +397,7 @@ class TrainPanel(Panel):
         if self.run is not None:
             ui.runComboBox.currentIndex = ui.runComboBox.findData(self.run.id)
         self._updateRun()
-        self._updateComparison()
+        self._decision.update(self._request is not None, self._requestName == "compare")
 
     def _updateRun(self) -> None:
         """The part that changes every second."""
@@ -439,10 +414,10 @@ class TrainPanel(Panel):
         tip = (
             _("Go on from the last checkpoint") if paused else _("Save a checkpoint and end; resume whenever you like")
         )
-        _enable(ui.pauseButton, wait, tip)
-        _enable(ui.finishButton, wait, _("End the training now and keep the model as it is so far"))
+        allow(ui.pauseButton, wait, tip)
+        allow(ui.finishButton, wait, _("End the training now and keep the model as it is so far"))
         nothing = "" if busy or (alive and not locked) else _("Nothing is running.")
-        _enable(ui.cancelButton, nothing, _("End at once; what was learned since the last checkpoint is lost"))
+        allow(ui.cancelButton, nothing, _("End at once; what was learned since the last checkpoint is lost"))
         ui.progressBar.visible = busy or alive
         if not busy:
             ui.progressBar.value = round(1000 * run.fraction) if run is not None else 0
@@ -450,44 +425,7 @@ class TrainPanel(Panel):
             ui.runLabel.text = "\n".join([self._wish or run.inWords(), *notes]) if run is not None else ""
         ui.runLabel.visible = bool(ui.runLabel.text)
 
-    def _updateComparison(self) -> None:
-        ui, model = self.ui, self._undecided()
-        result = self._comparison.result
-        ui.comparisonGroupBox.visible = model is not None or result is not None
-        ui.comparisonTable.visible = result is not None
-        if model is not None:
-            ui.comparisonGroupBox.title = _("New model: {model}").format(model=model.id)
-        none = _("No outlined case is held out: there is nothing to compare the models on.")
-        comparing = self._requestName == "compare"
-        if comparing:
-            words = _("Comparing with the current model.")
-        elif result is not None:
-            words = "\n".join([result["words"], *result["notes"]])
-        else:
-            words = none if self._noComparison() else _("It has not been compared with the current model yet.")
-        ui.comparisonLabel.text = words
-        decided = _("There is no new model to decide about.") if model is None else ""
-        busy = _("Wait until what was asked for is done, or cancel it.") if self._request is not None else ""
-        tips = (
-            (ui.compareButton, decided or busy or (none if self._noComparison() else ""), ui.compareButton.toolTip),
-            (ui.keepButton, decided or (busy if comparing else ""), _("Leave the current model; the new one is kept")),
-            (ui.promoteButton, decided or (busy if comparing else ""), _("Predict with the new model from now on")),
-        )
-        for button, reason, tip in tips:
-            _enable(button, reason, tip)
-
-    def _showViews(self, detach: bool = False) -> None:
-        """Give each plot widget its view node, or none; a widget without a plot is not shown."""
-        for name, plot in (("loss", self._curves.loss), ("dice", self._curves.dice), ("comparison", self._comparison)):
-            widget, legend = getattr(self.ui, f"{name}PlotWidget"), getattr(self.ui, f"{name}LegendLabel")
-            view = None if detach else plot.view
-            if widget.mrmlPlotViewNode() is not view:
-                widget.setMRMLPlotViewNode(view)
-            widget.visible = legend.visible = view is not None
-            legend.text = plot.legend if view is not None else ""
-
-
-def _enable(button, reason: str, tip: str) -> None:
-    """Enable a button unless there is a reason not to, which its tooltip then tells."""
-    button.enabled = not reason
-    button.toolTip = reason or tip
+    def _showCurves(self, shown: bool = True) -> None:
+        """Give the plot widgets the charts of the run, or none before these go."""
+        showPlot(self.ui, "loss", self._curves.loss if shown else None)
+        showPlot(self.ui, "dice", self._curves.dice if shown else None)

@@ -45,7 +45,7 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
         what = "computer" if isinstance(error, MemoryError) else "graphics card"
         return DeviceError(
             f"The memory of the {what} is not sufficient.",
-            "Close other programs, predict a region of interest, or choose --device cpu.",
+            "Close other programs, choose the CPU as device, or predict a region of interest only.",
         )
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _PACKAGES:
         return DeviceError(

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import qt
+from slicer.i18n import tr as _
+
+from BARLSegmentationLib.logic import Training
+from BARLSegmentationLib.logic.Comparison import Comparison
+from BARLSegmentationLib.widgets.Panel import allow, showPlot
+
+if TYPE_CHECKING:
+    from barl.project.records import ModelRow
+
+    from BARLSegmentationLib.logic.Session import Session
+
+TABLE_HEIGHT = 240  # longer ones scroll
+ROW_HEIGHT = 22
+
+
+class ModelDecision:
+    """The box with a new model beside the current one, in which the user decides which to use.
+
+    Args:
+        session: What all panels share.
+        ui: The Train panel's widgets.
+    """
+
+    def __init__(self, session: Session, ui) -> None:
+        self.session = session
+        self.ui = ui
+        self.comparison = Comparison()
+        table = ui.comparisonTable
+        table.verticalHeader().visible = False
+        table.verticalHeader().defaultSectionSize = ROW_HEIGHT
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        ui.keepButton.connect("clicked(bool)", self.onKeep)
+        ui.promoteButton.connect("clicked(bool)", self.onPromote)
+
+    def clear(self) -> None:
+        """Forget what was compared and take it out of the scene."""
+        showPlot(self.ui, "comparison", None)
+        self.comparison.remove()
+
+    def model(self) -> ModelRow | None:
+        """The model to decide about."""
+        project = self.session.project
+        if project is None or project.read_only:
+            return None
+        found = self.session.attempt(Training.undecidedModel, project)
+        return None if found is True else found
+
+    def reasonAgainstComparison(self) -> str:
+        if any(case.held_out and case.state == "accepted" for case in self.session.cases()):
+            return ""
+        return _("No outlined case is held out: there is nothing to compare the models on.")
+
+    def show(self, result: dict) -> None:
+        """Show an answer of the worker to ``compare``."""
+        showPlot(self.ui, "comparison", None)
+        self.comparison.show(result)
+        showPlot(self.ui, "comparison", self.comparison)
+        rows = [*self.comparison.metricRows(), *self.comparison.caseRows()]
+        table = self.ui.comparisonTable
+        table.rowCount = len(rows)
+        table.setHorizontalHeaderLabels(["", *(result[side]["model"] for side in ("reference", "model"))])
+        for number, row in enumerate(rows):
+            for column, text in enumerate(row):
+                table.setItem(number, column, qt.QTableWidgetItem(text))
+        table.setFixedHeight(min(TABLE_HEIGHT, (len(rows) + 1) * ROW_HEIGHT + 8))
+
+    def onKeep(self) -> None:
+        self._decide(Training.keepCurrent, _("{model} is kept aside; the current model stays."))
+
+    def onPromote(self) -> None:
+        self._decide(lambda project, model: project.promote(model.id), _("{model} is the current model now."))
+
+    def _decide(self, action, words: str) -> None:
+        model = self.model()
+        if model is not None and self.session.attempt(action, self.session.project, model):
+            self.session.status(words.format(model=model.id))
+            self.session.notifyModels()
+
+    def update(self, busy: bool, comparing: bool) -> None:
+        """Show the present state.
+
+        Args:
+            busy: The panel waits for the worker.
+            comparing: It waits for the comparison.
+        """
+        ui, model, result = self.ui, self.model(), self.comparison.result
+        ui.comparisonGroupBox.visible = model is not None or result is not None
+        ui.comparisonTable.visible = result is not None
+        if model is not None:
+            ui.comparisonGroupBox.title = _("New model: {model}").format(model=model.id)
+        impossible = self.reasonAgainstComparison()
+        if comparing:
+            words = _("Comparing with the current model.")
+        elif result is not None:
+            words = "\n".join([result["words"], *result["notes"]])
+        else:
+            words = impossible or _("It has not been compared with the current model yet.")
+        ui.comparisonLabel.text = words
+        decided = _("There is no new model to decide about.") if model is None else ""
+        wait = _("Wait until what was asked for is done, or cancel it.")
+        again = _("Measure the current and the new model on the held-out cases")
+        allow(ui.compareButton, decided or (wait if busy else impossible), again)
+        for button, tip in (
+            (ui.keepButton, _("Go on with the current model; the new one stays in the project")),
+            (ui.promoteButton, _("Predict with the new model from now on")),
+        ):
+            allow(button, decided or (wait if comparing else ""), tip)
