@@ -11,6 +11,7 @@ import inspect
 import re
 import sys
 import types
+import typing
 
 import shiboken6
 from PySide6 import QtCore
@@ -55,35 +56,46 @@ def _trampoline(function, limit: int, adapt):
     return slot
 
 
-def _signalsOf(obj) -> list[QtCore.QMetaMethod]:
+class _Signal(typing.NamedTuple):
+    text: str  # the normalized signature
+    name: str
+    count: int  # of arguments
+
+
+def _signalsOf(obj) -> list[_Signal]:
     """Signals of the C++ part of `obj`: those that a Python subclass defines do not take part in connect('sig()')."""
-    meta = own = obj.metaObject()
-    # Not staticMetaObject: of a class written in Python it is a wrapper that dies when Qt extends the meta object.
-    while own.superClass() is not None and own.className() != calls.cppClass(type(obj)).__name__:
-        own = own.superClass()
-    return [m for i in range(own.methodCount()) if (m := meta.method(i)).methodType() == _SIGNAL]
+    cls = calls.cppClass(type(obj))
+    if cls not in _known:
+        # Not through the class's staticMetaObject: PySide6 invalidates it with the first object that handed it out.
+        meta = obj.metaObject()
+        while meta.className() != cls.__name__ and meta.superClass() is not None:
+            meta = meta.superClass()
+        methods = [m for i in range(meta.methodCount()) if (m := meta.method(i)).methodType() == _SIGNAL]
+        _known[cls] = [
+            _Signal(m.methodSignature().data().decode(), m.name().data().decode(), m.parameterCount()) for m in methods
+        ]
+    return _known[cls]
 
 
-def _text(method) -> str:
-    return method.methodSignature().data().decode()
+_known: dict[type, list[_Signal]] = {}
 
 
 def resolve(obj, text: str):
     """(signature of the signal behind, number of arguments, conversion of the arguments), or None if there is none."""
     wanted = QtCore.QMetaObject.normalizedSignature(re.sub(r"^\d", "", text)).data().decode()
-    known = {_text(m): m for m in _signalsOf(obj)}
+    known = {s.text: s for s in _signalsOf(obj)}
     carried = wanted.replace("(bool)", "(PyObject)")
     hidden = isinstance(inspect.getattr_static(obj, wanted.partition("(")[0], None), calls.HostOnly)
     if wanted in known and not hidden and (carried == wanted or carried not in known):
-        return wanted, known[wanted].parameterCount(), None
+        return wanted, known[wanted].count, None
     for signature in declared.signals(calls.cppClass(type(obj))):
         if signature != wanted:
             continue
         # Python signals carry VTK objects as PyObject; the variant with bool tells only whether there is an object.
         name, kinds = declared.split(signature)
-        for method in known.values():
-            if method.name().data().decode() == name and method.parameterCount() == len(kinds):
-                return _text(method), len(kinds), (bool if kinds == ["bool"] else None)
+        for one in known.values():
+            if one.name == name and one.count == len(kinds):
+                return one.text, len(kinds), (bool if kinds == ["bool"] else None)
         raise declared.NotInHost(calls.cppClass(type(obj)), signature)
     return None
 
@@ -177,8 +189,8 @@ class BoundSignal:
     def _found(self):
         _alive(self._obj, self._name)
         # The first of its name: the variants without default arguments come after the full signal.
-        method = next(m for m in _signalsOf(self._obj) if m.name().data().decode() == self._name)
-        return _text(method), method.parameterCount(), None
+        found = next(s for s in _signalsOf(self._obj) if s.name == self._name)
+        return found.text, found.count, None
 
     def connect(self, function) -> bool:
         return _attach(self._obj, self._found(), function)
@@ -188,19 +200,19 @@ class BoundSignal:
 
     def emit(self, *arguments) -> None:
         _alive(self._obj, self._name)
-        named = [m for m in _signalsOf(self._obj) if m.name().data().decode() == self._name]
-        fits = [m for m in named if m.parameterCount() == len(arguments)]
+        named = [s for s in _signalsOf(self._obj) if s.name == self._name]
+        fits = [s for s in named if s.count == len(arguments)]
         text = any(isinstance(a, str) for a in arguments)  # valueChanged(double) or valueChanged(QString)
-        fitting = next((m for m in fits if ("QString" in _text(m)) == text), fits[0] if fits else None)
+        fitting = next((s for s in fits if ("QString" in s.text) == text), fits[0] if fits else None)
         if fitting is None:
-            raise ValueError(f"Called {_text(named[0])} with wrong number of arguments: {arguments!r}")
+            raise ValueError(f"Called {named[0].text} with wrong number of arguments: {arguments!r}")
         signal = self._signal.__get__(self._obj, type(self._obj))
-        kinds = declared.split(_text(fitting))[1]
+        kinds = declared.split(fitting.text)[1]
         arguments = [enums.toPySide(a) if isinstance(a, enums.Enum) else a for a in arguments]
         try:
             (signal[tuple(kinds)] if len(named) > 1 else signal).emit(*arguments)
         except TypeError as error:
-            raise ValueError(f"Called {_text(fitting)} with wrong arguments: {arguments!r} ({error})") from None
+            raise ValueError(f"Called {fitting.text} with wrong arguments: {arguments!r} ({error})") from None
 
     __call__ = emit
 
