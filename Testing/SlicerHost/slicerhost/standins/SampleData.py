@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from pathlib import Path
 from urllib.parse import urlparse
@@ -16,19 +15,30 @@ def _list(value, length=1):
     return list(value) if isinstance(value, (list, tuple)) else [value] * length
 
 
-@dataclasses.dataclass
 class SampleDataSource:
-    sampleName: str
-    sampleDescription: str
-    uris: list
-    fileNames: list
-    nodeNames: list
-    checksums: list
-    loadFiles: list
-    customDownloader: object
-    thumbnailFileName: str | None
-    loadFileType: list
-    loadFileProperties: dict
+    def __init__(
+        self,
+        sampleName=None,
+        sampleDescription=None,
+        uris=None,
+        fileNames=None,
+        nodeNames=None,
+        checksums=None,
+        loadFiles=None,
+        customDownloader=None,
+        thumbnailFileName=None,
+        loadFileTypes=None,
+        loadFileProperties=None,
+        loadFileType=None,
+    ):
+        self.sampleName, self.sampleDescription = sampleName, sampleDescription or sampleName
+        self.uris = _list(uris)
+        count = len(self.uris)
+        self.fileNames, self.nodeNames = _list(fileNames, count), _list(nodeNames, count)
+        self.checksums, self.loadFiles = _list(checksums, count), _list(loadFiles, count)
+        self.loadFileTypes = _list(loadFileTypes or loadFileType, count)
+        self.customDownloader, self.thumbnailFileName = customDownloader, thumbnailFileName
+        self.loadFileProperties = dict(loadFileProperties or {})
 
 
 _categories: dict[str, list[SampleDataSource]] = {}
@@ -51,26 +61,25 @@ class SampleDataLogic:
         nodeNames=None,
         customDownloader=None,
         thumbnailFileName=None,
-        loadFileType=None,
+        loadFileTypes=None,
         loadFiles=None,
         loadFileProperties=None,
         checksums=None,
-        sampleDescription=None,
+        loadFileType=None,
     ):
-        uris = _list(uris)
-        count = len(uris)
         source = SampleDataSource(
             sampleName,
-            sampleDescription or sampleName,
+            None,
             uris,
-            _list(fileNames, count),
-            _list(nodeNames, count),
-            _list(checksums, count),
-            _list(loadFiles, count),
+            fileNames,
+            nodeNames,
+            checksums,
+            loadFiles,
             customDownloader,
             thumbnailFileName,
-            _list(loadFileType, count),
-            dict(loadFileProperties or {}),
+            loadFileTypes,
+            loadFileProperties,
+            loadFileType,
         )
         sources = _categories.setdefault(category, [])
         sources[:] = [one for one in sources if one.sampleName != sampleName] + [source]
@@ -92,7 +101,7 @@ class SampleDataLogic:
             return source.customDownloader(source)
         results = []
         for uri, name, checksum, load, fileType in zip(
-            source.uris, source.nodeNames, source.checksums, source.loadFiles, source.loadFileType, strict=True
+            source.uris, source.nodeNames, source.checksums, source.loadFiles, source.loadFileTypes, strict=True
         ):
             path = self._fetch(uri, checksum)
             if load is False:

@@ -35,19 +35,3 @@ def install() -> None:
         sys.modules[name] = importlib.import_module(f"{__name__}.{name}")
     for name, real in _ALIASES.items():
         sys.modules.setdefault(name, importlib.import_module(f"slicer_core.{real}"))
-
-
-def usePyTorchExtension(present: bool, torch: bool = False) -> None:
-    """Makes the extension that installs PyTorch, and torch itself in Slicer's Python, look present or absent."""
-    name = "PyTorchUtils"
-    if not present:
-        sys.modules.pop(name, None)
-        vars(slicer.modules).pop(name.lower(), None)
-        return
-    module = importlib.import_module(f"{__name__}.{name}")
-    module.installed = torch
-    sys.modules[name] = module
-    if not hasattr(slicer.modules, name.lower()):
-        from ..app import qSlicerLoadableModule
-
-        setattr(slicer.modules, name.lower(), qSlicerLoadableModule(name, None, slicer.app))

@@ -67,11 +67,11 @@ def _record(what, requirements) -> None:
 def pip_install(
     requirements,
     constraints=None,
+    no_deps_requirements=None,
     skip_packages=None,
     blocking=True,
     show_progress=True,
     requester=None,
-    parent=None,
     logCallback=None,
     completedCallback=None,
 ):
@@ -101,5 +101,7 @@ def pip_ensure(
     return
 
 
-def pip_uninstall(requirements, blocking=True, show_progress=True, requester=None, **kwargs):
+def pip_uninstall(requirements, blocking=True, logCallback=None, completedCallback=None):
     _record("uninstall", requirements)
+    if completedCallback is not None:
+        completedCallback(0)

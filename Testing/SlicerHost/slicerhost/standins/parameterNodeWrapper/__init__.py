@@ -26,7 +26,7 @@ from .annotations import (
     WithinRange,
 )
 from .connectors import connect
-from .storage import ObservedList, Parameter
+from .storage import Parameter
 
 __all__ = [
     "Choice",
@@ -36,7 +36,6 @@ __all__ = [
     "Maximum",
     "Minimum",
     "NotNone",
-    "ObservedList",
     "SingleStep",
     "Validator",
     "WithinRange",

@@ -96,7 +96,7 @@ class _Optional:
             self.inner.remove(node, name + self.suffix)
 
 
-class ObservedList(collections.abc.MutableSequence):
+class _ObservedList(collections.abc.MutableSequence):
     """Writes itself to the parameter node after each change."""
 
     def __init__(self, values, save):
@@ -152,7 +152,7 @@ class _List:
 
     def read(self, node, name):
         values = [self.item.read(node, f"{name}.{i}") for i in range(int(node.GetParameter(f"{name}.len") or 0))]
-        return ObservedList(values, lambda changed: self.write(node, name, changed))
+        return _ObservedList(values, lambda changed: self.write(node, name, changed))
 
     def remove(self, node, name):
         for index in range(int(node.GetParameter(f"{name}.len") or 0)):
