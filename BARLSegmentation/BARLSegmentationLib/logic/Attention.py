@@ -10,6 +10,7 @@ import vtk
 from BARLSegmentationLib.logic.CaseLoader import CASE_ATTRIBUTE, ROLE_ATTRIBUTE
 
 ROLE = "attention"
+_LIMITED = "BARL.Limited"  # attribute of the editor node, for scenes saved meanwhile: the blanked scan is not saved
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Attention:
         # First the volume: the editor's widget fits its range to the new one and would spoil a range set before.
         editor.SetAndObserveSourceVolumeNode(node)
         modified = editor.StartModify()
+        editor.SetAttribute(_LIMITED, "1")
         editor.SetSourceVolumeIntensityMaskRange(*scan.range)
         editor.SetSourceVolumeIntensityMask(True)
         editor.EndModify(modified)
@@ -102,12 +104,13 @@ class Attention:
         Args:
             volume: The scan that becomes the editor's source volume again.
         """
-        node = self.node()
-        if node is None:
-            return
-        self.editorNode.SetSourceVolumeIntensityMask(False)
-        self.editorNode.SetAndObserveSourceVolumeNode(volume)
-        slicer.mrmlScene.RemoveNode(node)
+        editor, node = self.editorNode, self.node()
+        if editor.GetAttribute(_LIMITED) is not None:
+            editor.RemoveAttribute(_LIMITED)
+            editor.SetSourceVolumeIntensityMask(False)
+            editor.SetAndObserveSourceVolumeNode(volume)
+        if node is not None:
+            slicer.mrmlScene.RemoveNode(node)
 
     def isOn(self) -> bool:
         """Whether the editor is limited now; its user may switch the intensity range off."""

@@ -254,10 +254,15 @@ class Correction:
         Raises:
             barl.errors.BarlError: It could not be stored.
         """
-        if not self.isChanged():
-            return None
-        self.segmentation.SetAttribute(UNSAVED_ATTRIBUTE, "1")
-        return self.store("draft", author)
+        self.mark()
+        return self.store("draft", author) if self.isChanged() else None
+
+    def mark(self) -> None:
+        """Tell the node whether it is newer than the project, so that a saved scene knows, too."""
+        if self.isChanged():
+            self.segmentation.SetAttribute(UNSAVED_ATTRIBUTE, "1")
+        elif self.segmentation is not None:
+            self.segmentation.RemoveAttribute(UNSAVED_ATTRIBUTE)
 
     def revert(self) -> None:
         """Replace the outline on screen by the newest prediction; nothing is stored by this.

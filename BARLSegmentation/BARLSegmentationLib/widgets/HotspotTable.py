@@ -48,7 +48,7 @@ class HotspotTable:
             for column, text in enumerate(texts, start=RANK):
                 item = qt.QTableWidgetItem(text)
                 if column != LABEL:
-                    item.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
+                    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 self.table.setItem(row, column, item)
         self.table.setCurrentCell(-1, -1)
         self.table.blockSignals(blocked)

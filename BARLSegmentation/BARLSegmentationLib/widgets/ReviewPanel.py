@@ -4,13 +4,11 @@ from __future__ import annotations
 import qt
 import slicer
 from slicer.i18n import tr as _
-from slicer.util import VTKObservationMixin
 
 from BARLSegmentationLib.logic.Attention import unsureScan
 from BARLSegmentationLib.logic.Correction import Correction
 from BARLSegmentationLib.logic.Hotspots import HotSpotList, jumpTo
 from BARLSegmentationLib.logic.Overlay import Overlay
-from BARLSegmentationLib.logic.Session import UNSAVED_ATTRIBUTE
 from BARLSegmentationLib.widgets.Background import Background
 from BARLSegmentationLib.widgets.HotspotTable import HotspotTable
 from BARLSegmentationLib.widgets.OutlineEditor import OutlineEditor
@@ -23,14 +21,13 @@ TICKS_PAUSE_MS = 1000  # after the last tick, before the journal is written: it 
 READER_SETTING = "BARLSegmentation/Reader"
 
 
-class ReviewPanel(Panel, VTKObservationMixin):
+class ReviewPanel(Panel):
     """Shows where the model was unsure, lets the outline be corrected there, and takes it back into the project."""
 
     uiName = "ReviewPanel"
 
     def __init__(self, session, worker, moduleWidget) -> None:
-        Panel.__init__(self, session, worker, moduleWidget)
-        VTKObservationMixin.__init__(self)
+        super().__init__(session, worker, moduleWidget)
         self.overlay, self.correction = Overlay(), Correction(session)
         self.editor = None
         self._channel = None
@@ -68,9 +65,6 @@ class ReviewPanel(Panel, VTKObservationMixin):
         session.caseOpened.connect(self.onCaseOpened)
         session.beforeClose.connect(self.onBeforeClose)
         session.casesChanged.connect(self.update)
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartSaveEvent, self.onStartSave)
-        self.addObserver(scene, scene.EndSaveEvent, self.onEndSave)
         self._setupShortcuts()
 
     def _timer(self, milliseconds: int, slot):
@@ -118,7 +112,6 @@ class ReviewPanel(Panel, VTKObservationMixin):
         self.background.close()
         for timer in (self._editTimer, self._thresholdTimer, self._ticksTimer):
             timer.stop()
-        self.removeObservers()
         for shortcut in self._shortcuts:
             shortcut.setParent(None)
             shortcut.deleteLater()
@@ -131,15 +124,6 @@ class ReviewPanel(Panel, VTKObservationMixin):
         if node is not None and self.editor is not None:
             self.editor.selectNode()
             self.showOverlay()
-
-    def onStartSave(self, _caller=None, _event=None) -> None:
-        """What is saved with the scene tells that it is newer than the project; the limit is made anew afterwards."""
-        self.editor.limit(None)
-        if self.correction.isChanged():
-            self.correction.segmentation.SetAttribute(UNSAVED_ATTRIBUTE, "1")
-
-    def onEndSave(self, _caller=None, _event=None) -> None:
-        self.limit()
 
     # The case on screen
 
@@ -357,6 +341,7 @@ class ReviewPanel(Panel, VTKObservationMixin):
         if self.editor.attention.node() is not None and not self.editor.attention.isOn():
             # By the editor's own switch or its key I: the tick must not say otherwise.
             self.ui.onlyWhereUnsureCheckBox.checked = False
+        self.correction.mark()
         self.update()
         snapshot = self.session.attempt(self.correction.snapshot)
         if snapshot is not None:

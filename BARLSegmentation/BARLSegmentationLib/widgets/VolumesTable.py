@@ -35,7 +35,7 @@ class VolumesTable:
             for column, text in enumerate(_texts(label.name, byValue.get(label.value), now.get(label.value))):
                 item = qt.QTableWidgetItem(text)
                 if column != NAME:
-                    item.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
+                    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 self.table.setItem(row, column, item)
 
 
