@@ -82,5 +82,5 @@ $(VENV)/engine.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 # Slicer's own MRML and VTK classes (1 GB on disk): only the tests need them.
 $(VENV)/host.stamp: $(VENV)/engine.stamp
 	@echo "[+] Installing Slicer's MRML libraries for the tests"
-	@$(PIP) $(CONSTRAINED) -e ".[host]" || { echo "$(NO_PACKAGES)" >&2; exit 1; }
+	@$(PIP) $(CONSTRAINED) -e ".[host,benchmark]" || { echo "$(NO_PACKAGES)" >&2; exit 1; }
 	@touch $@

@@ -10,22 +10,33 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import barl
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
+from barl import methods
 from barl.benchmark import datasets
+from barl.benchmark.field_sets import FIELD_SETS
 from barl.benchmark.harness import runs_of, work
-from barl.benchmark.tables import read_results, run_score, table, tables
+from barl.benchmark.plans import named_plans, read_plan
+from barl.benchmark.plots import draw
+from barl.benchmark.tables import differences, mean_ranks, read_results, run_score, table, tables
+from barl.cli import main
 from barl.errors import InputError
+from barl.images.fingerprint import fingerprint_case
+from barl.project.labels import Label
+from barl.training import train as train_module
+from barl.training.plan import make_plan
 
 PLAN = {
     "seeds": [0],
     "runs": [{"dataset": "hippocampus", "labelled": [2], "arms": ["supervised", "BARL"]}],
     "arms": {"supervised": {"method": "supervised"}, "BARL": {"method": "barl"}},
-    "plans": {"hippocampus": {"iterations": 3, "patch": [16, 16, 16], "widths": [4, 8], "loader_workers": 0}},
+    "plans": {"hippocampus": {"iterations": 3, "patch": [12, 12, 12], "widths": [4, 8], "loader_workers": 0}},
     "tables": [{"dataset": "hippocampus", "labelled": [2], "baseline": "supervised", "arms": ["supervised", "BARL"]}],
 }
 
@@ -41,9 +52,9 @@ def small_data(tmp_path, monkeypatch) -> Path:
         rows = csv.DictWriter(file, ["case", "subject_group"])
         rows.writeheader()
         for n in range(65):
-            label = np.zeros((18, 18, 18), np.uint8)
-            label[4:9, 4:12, 4:12] = 1
-            label[9:14, 4:12, 4:12] = 2
+            label = np.zeros((12, 12, 12), np.uint8)
+            label[2:6, 3:9, 3:9] = 1
+            label[6:10, 3:9, 3:9] = 2
             scan = (label * 50 + rng.normal(100, 10, label.shape)).astype(np.float32)
             for kind, array in (("images", scan), ("labels", label)):
                 sitk.WriteImage(sitk.GetImageFromArray(array), str(folder / kind / f"case_{n:03d}.nii.gz"))
@@ -80,23 +91,82 @@ def test_a_plan_is_carried_out_once_and_tabulated(small_data):
     assert "Measured on:" in text
 
 
-def test_a_killed_run_costs_itself_alone(small_data):
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(barl.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_share_the_runs_and_a_loss_of_power_costs_those_under_way(small_data):
     results = small_data / "results"
     plan = small_data / "plan.json"
     slow = {**PLAN, "plans": {"hippocampus": {**PLAN["plans"]["hippocampus"], "iterations": 100_000}}}
     plan.write_text(json.dumps(slow))
-    environment = {**os.environ, "PYTHONPATH": str(Path(barl.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "barl.benchmark", str(plan), str(results), "--device", "cpu"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while not list(results.glob("*.claim")) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert list(results.glob("*.claim"))
-        process.send_signal(signal.SIGKILL)
+    command = [sys.executable, "-m", "barl.cli", "benchmark", str(plan), str(results), "--device", "cpu"]
+    command += ["--processes", "2"]
+    with subprocess.Popen(command, env=environment(), start_new_session=True) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while len(list(results.glob("running/*/plan.json"))) < 2 and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert len(list(results.glob("running/*/plan.json"))) == 2
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
     assert not list(results.glob("*.json"))
-    work(runs_of(PLAN), results, "cpu", lambda line: None)
+    # Another plan for the same names: what was begun under the first one is not gone on with.
+    deadline = time.monotonic() + 60
+    while len(list(results.glob("*.json"))) < 2 and time.monotonic() < deadline:  # the killed ones take a moment to die
+        work(runs_of(PLAN), results, "cpu", lambda line: None)
     assert len(list(results.glob("*.json"))) == 2
-    assert not list(results.glob("*.claim"))
+    assert {row["iterations"] for row in read_results(results)} == {3}
+    assert not list(results.glob("*.claim")) and not list(results.glob("running/*"))
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(small_data, monkeypatch):
+    one = {**PLAN, "runs": [{"dataset": "hippocampus", "labelled": [2], "arms": ["mean_teacher"]}]}
+    one["plans"] = {"hippocampus": {**PLAN["plans"]["hippocampus"], "iterations": 60}}
+    plan = small_data / "plan.json"
+    plan.write_text(json.dumps(one))
+    script = "import sys, barl.training.train as t; t.CHECKPOINT_SECONDS = 0; from barl.benchmark.__main__ import main"
+    command = [sys.executable, "-c", f"{script}; main()", str(plan), str(small_data / "killed"), "--device", "cpu"]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL) as process:
+        checkpoint = small_data / "killed" / "running" / "hippocampus_mean-teacher_2_0" / "checkpoint.safetensors"
+        deadline = time.monotonic() + 120
+        while not checkpoint.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert checkpoint.exists()
+    done = []
+    real = train_module.TrainingRun.step
+    monkeypatch.setattr(train_module.TrainingRun, "step", lambda run, batch: (done.append(1), real(run, batch))[1])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the process before: sums in another order are other numbers
+    try:
+        work(runs_of(one), small_data / "killed", "cpu", lambda line: None)
+        assert 0 < len(done) < 60
+        work(runs_of(one), small_data / "whole", "cpu", lambda line: None)
+    finally:
+        torch.set_num_threads(threads)
+    (killed,), (whole,) = read_results(small_data / "killed"), read_results(small_data / "whole")
+    assert killed["cases"] == whole["cases"]
+    assert killed["iterations"] == whole["iterations"] == 60
+
+
+def test_a_failing_run_does_not_keep_the_others_waiting(small_data):
+    bad = {**PLAN, "arms": {**PLAN["arms"], "supervised": {"method": "supervised", "plan": {"patch": [3, 3, 3]}}}}
+    said = []
+    with pytest.raises(InputError, match="cannot be halved"):
+        work(runs_of(bad), small_data / "results", "cpu", said.append)
+    assert any("failed" in line for line in said)
+    assert [row["arm"] for row in read_results(small_data / "results")] == ["BARL"]
+
+
+def test_rows_say_what_a_run_took(small_data):
+    work(runs_of({**PLAN, "runs": [{**PLAN["runs"][0], "arms": ["supervised"]}]}), small_data / "r", "cpu", list)
+    (row,) = read_results(small_data / "r")
+    assert row["peak_memory_mib"] > 50
+    assert row["weights"] > 1000
+    assert row["curve"][-1]["iteration"] == 3 and "supervised" in row["curve"][-1]
+    assert row["unit"] == "mm" and row["device"] == "cpu"
+    assert row["train_seconds"] <= row["seconds"]
 
 
 def test_the_table_tests_pairs_of_subjects():
@@ -111,6 +181,105 @@ def test_the_table_tests_pairs_of_subjects():
     line = next(line for line in text.splitlines() if line.startswith("| BARL"))
     assert "+5.00 points" in line
     assert "< 0.001" in line
+
+
+def rows_of(shifts: dict[str, float], seeds=(0, 1), labelled: int = 4) -> list[dict]:
+    """Runs on 12 subjects whose Dice differs by a shift per arm, and a little by chance."""
+    rows = []
+    for number, (arm, shift) in enumerate(shifts.items()):
+        for seed in seeds:
+            rng = np.random.default_rng([number, seed])
+            cases = []
+            for n in range(12):
+                scores = {"1": {"dice": 0.5 + 0.01 * n + shift + rng.normal(0, 0.002), "hd95_mm": 2.0}}
+                cases.append({"case": f"c{n}", "group": f"g{n}", "mean": scores, "first": scores})
+            curve = [{"iteration": t, "total": 1 / t, "supervised": (1 - shift) / t} for t in range(1, 50, 4)]
+            what = {"dataset": "balls", "arm": arm, "seed": seed, "labelled": labelled, "curve": curve}
+            facts = {"machine": "here", "device": "cpu", "train_seconds": 5.0, "iterations": 50}
+            rows.append({**what, **facts, "cases": cases, "weights": 10_000, "peak_memory_mib": 500.0, "unit": "mm"})
+    return rows
+
+
+def test_the_table_ranks_and_tests_against_the_best_other_method():
+    shifts = {"supervised": 0.0, "A": 0.03, "B": 0.05}
+    bound = [{**row, "labelled": None} for row in rows_of({"bound": 0.2})]
+    text = table([*rows_of(shifts), *bound], ["supervised", "A", "B", "bound"], "supervised", labelled=4)
+    lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines()}
+    assert lines["B"].endswith("| 1.00 |") and lines["A"].endswith("| 2.00 |")
+    assert lines["supervised"].endswith("| 3.00 |")
+    assert "points (A)" in lines["B"] and "points (B)" in lines["A"] and "points (B)" in lines["supervised"]
+    assert "+2" in lines["B"].split("(A)")[0].split(" | ")[-1] and "< 0.001" in lines["B"]
+    assert lines["bound"].endswith("|  |")  # trained on all outlines: compared with the baseline, nobody's rival
+    assert "+20" in lines["bound"]
+
+
+def test_seeds_that_only_one_arm_has_are_not_compared():
+    rows = [*rows_of({"A": 0.0}, seeds=(0, 1)), *rows_of({"B": 0.3}, seeds=(2,))]
+    assert differences(rows, "B", "A").size == 0
+    assert mean_ranks(rows, ["A", "B"]) == {}
+
+
+def test_figures_are_drawn(tmp_path):
+    shifts = {"supervised": 0.0, "A": 0.03, "B": 0.05, "C": -0.02}
+    for labelled in (2, 4):
+        for row in rows_of(shifts, labelled=labelled):
+            (tmp_path / f"{row['arm']}_{labelled}_{row['seed']}.json").write_text(json.dumps(row))
+    plan = {"tables": [{"dataset": "balls", "labelled": [2, 4], "baseline": "supervised", "arms": list(shifts)}]}
+    files = draw(tmp_path, plan, tmp_path / "report")
+    names = sorted(path.name for path in files)
+    counts = ["curves_balls_2.png", "curves_balls_4.png"]
+    assert names == sorted([*counts, "dice_balls.png", "differences_balls_2.png", "differences_balls_4.png"])
+    for path in files:
+        pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        assert pixels.shape[1] > 500 and len(np.unique(pixels)) > 20
+    text = tables(tmp_path, plan)
+    assert "### Mean rank over all tables" in text
+    assert "| B | 1.00 |" in text
+    assert "### Cost" in text and "| balls | A | 0.01 | 100 | 500 | cpu |" in text
+
+
+@cache
+def a_fingerprint(spacing):
+    image = sitk.Image(120, 120, 120, sitk.sitkFloat32)
+    image.SetSpacing(spacing)
+    return fingerprint_case([image], None, [1])
+
+
+def test_every_plan_that_comes_along_can_be_carried_out():
+    for name in named_plans():
+        plan = read_plan(name)
+        for run in runs_of(plan):
+            labels = [Label(value, text) for value, text in FIELD_SETS[run.dataset].labels.items()]
+            overrides = {**run.plan, "method": run.method, "settings": run.settings}
+            made = make_plan([a_fingerprint(FIELD_SETS[run.dataset].spacing)], labels, ["MR"], overrides=overrides)
+            assert made.patch == tuple(run.plan["patch"])
+        assert all(block["baseline"] in block["arms"] for block in plan["tables"])
+    assert {"la2018", "la2018_half", "pancreas_ct", "brats2019", "acdc"} <= set(named_plans())
+
+
+@pytest.mark.parametrize("file", ["benchmark-plan.json", "benchmark-plan-methods.json"])
+def test_the_plans_of_the_documentation_name_methods_that_exist(file):
+    plan = read_plan(Path(barl.__file__).parents[2] / "docs" / file)
+    for run in runs_of(plan):
+        methods.get(run.method)(run.settings)
+    known = {run.arm for run in runs_of(plan)}
+    assert all(set(block["arms"]) <= known for block in plan["tables"])
+
+
+def test_plans_and_folders_that_cannot_be_are_one_sentence(tmp_path, capsys):
+    assert main(["benchmark", "no-such-plan", str(tmp_path)]) == 2
+    assert "la2018" in capsys.readouterr().err
+    (tmp_path / "plan.json").write_text("{}")
+    assert main(["benchmark", str(tmp_path / "plan.json"), str(tmp_path)]) == 2
+    assert "is not as docs/benchmark-plan.json is" in capsys.readouterr().err
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN))
+    plan = [str(tmp_path / "plan.json"), str(tmp_path / "r")]
+    assert main(["benchmark", *plan, "--report"]) == 2
+    assert "holds no result" in capsys.readouterr().err
+    assert main(["benchmark", *plan, "--data", "liver=/x"]) == 2
+    assert "has no data set 'liver'" in capsys.readouterr().err
+    assert main(["benchmark", *plan, "--data", "hippocampus=/nowhere"]) == 2
+    assert "is not in the folder /nowhere" in capsys.readouterr().err
 
 
 def test_missing_data_is_one_sentence(monkeypatch, tmp_path):

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a benchmark plan: each run is one file, so several processes may share it and any of them may be killed."""
+"""Run a benchmark plan: each run is one file, so several processes may share it and any of them may be killed.
+
+A run that was killed goes on from its last checkpoint, to the same result as if it had not been.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ import json
 import os
 import platform
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,10 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 import torch
+from filelock import FileLock, Timeout
 
+from barl import methods
+from barl.errors import BarlError, InputError, storage_error
 from barl.evaluation.metrics import segmentation_metrics
 from barl.images.fingerprint import fingerprint_case
 from barl.images.geometry import Grid
@@ -28,15 +34,18 @@ from barl.inference.device import autocast_dtype, choose_device
 from barl.inference.sliding_window import predict_array
 from barl.models.disk import load_model
 from barl.project.files import write_atomically
-from barl.project.processes import ProcessId
 from barl.training.cases import CaseFiles, cache_cases, label_on_scan
+from barl.training.checkpoint import NAME as CHECKPOINT
 from barl.training.plan import Plan, make_plan
 from barl.training.train import train
 
 from . import datasets
+from .field_metrics import field_metrics
+from .memory import PeakMemory
 
 PLANNING_CASES = 30
 """Scans that a plan is made from; more change no median."""
+CURVE_POINTS = 300
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Run:
         settings: Method settings.
         plan: Plan overrides, the same for all arms of a data set.
         on: Part of the split to evaluate on: ``"test"``, or ``"tuning"`` to choose settings.
+        stride: Steps ``(k, j, i)`` of the sliding window in voxels; half a patch if not given.
     """
 
     dataset: str
@@ -62,74 +72,117 @@ class Run:
     settings: dict[str, Any]
     plan: dict[str, Any]
     on: str = "test"
+    stride: list[int] | None = None
+
+    @property
+    def name(self) -> str:
+        arm = "".join(c if c.isalnum() else "-" for c in self.arm)
+        return f"{self.dataset}_{arm}_{self.labelled or 'all'}_{self.seed}"
 
     @property
     def file_name(self) -> str:
-        arm = "".join(c if c.isalnum() else "-" for c in self.arm)
-        return f"{self.dataset}_{arm}_{self.labelled or 'all'}_{self.seed}.json"
+        return f"{self.name}.json"
+
+
+def arms_of(block: dict[str, Any]) -> list[str]:
+    """The arms of a block of a plan; ``"all"`` means every method there is."""
+    return list(methods.available()) if block["arms"] == "all" else list(block["arms"])
 
 
 def runs_of(plan: dict[str, Any]) -> list[Run]:
-    """All runs of a benchmark plan (layout: ``docs/benchmark-plan.json``), seed by seed."""
-    return [
-        Run(
-            block["dataset"],
-            arm,
-            labelled,
-            seed,
-            plan["arms"][arm]["method"],
-            plan["arms"][arm].get("settings", {}),
-            {**plan["plans"].get(block["dataset"], {}), **plan["arms"][arm].get("plan", {})},
-            plan.get("on", "test"),
-        )
-        for seed in plan["seeds"]
-        for block in plan["runs"]
-        for labelled in block["labelled"]
-        for arm in block["arms"]
-    ]
+    """All runs of a benchmark plan (layout: ``docs/benchmark-plan.json``), seed by seed.
+
+    An arm that the plan does not describe is the method of that name with its default settings.
+    """
+    runs = []
+    for seed in plan["seeds"]:
+        for block in plan["runs"]:
+            for labelled in block["labelled"]:
+                for arm in arms_of(block):
+                    what = plan.get("arms", {}).get(arm, {"method": arm})
+                    overrides = {**plan.get("plans", {}).get(block["dataset"], {}), **what.get("plan", {})}
+                    runs.append(
+                        Run(
+                            block["dataset"],
+                            arm,
+                            labelled,
+                            seed,
+                            what["method"],
+                            what.get("settings", {}),
+                            overrides,
+                            plan.get("on", "test"),
+                            plan.get("strides", {}).get(block["dataset"]),
+                        )
+                    )
+    return runs
 
 
-def work(runs: list[Run], results: Path, device: str = "auto", tell=print) -> None:
+def work(
+    runs: list[Run],
+    results: Path,
+    device: str = "auto",
+    tell: Callable[[str], None] = print,
+    sources: datasets.Sources | None = None,
+) -> None:
     """Do all runs that have no result yet and that no living process is doing.
 
+    A run that fails does not keep the others waiting; its error is raised at the end.
+
     Raises:
+        InputError: A data set or method is missing: before anything is run.
         BarlError: As ``train`` raises it.
     """
-    results.mkdir(parents=True, exist_ok=True)
-    for run in runs:
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, results) from error
+    cache = results / "cache"
+    left = [run for run in runs if not (results / run.file_name).exists()]
+    for run in left:
+        methods.get(run.method)(run.settings)
+    found = {name: datasets.load(name, sources, cache) for name in dict.fromkeys(run.dataset for run in left)}
+    failed: list[BarlError] = []
+    for run in left:
         with _Claim(results / run.file_name) as mine:
-            if mine:
-                tell(f"{run.dataset}, {run.labelled or 'all'} outlined, {run.arm}, seed {run.seed}")
-                row = carry_out(run, results / "cache", device)
-                text = json.dumps(row)
-                write_atomically(results / run.file_name, lambda path, text=text: path.write_text(text, "utf-8"))
-                tell(f"  Dice {row['mean_dice']:.4f} ({row['train_seconds']:.0f} s)")
+            if not mine:
+                continue
+            tell(f"{run.dataset}, {run.labelled or 'all'} outlined, {run.arm}, seed {run.seed}")
+            try:
+                row = carry_out(run, found[run.dataset], cache, results / "running" / run.name, device)
+            except BarlError as error:
+                failed.append(error)
+                tell(f"  failed: {error}")
+                continue
+            text = json.dumps(row)
+            write_atomically(results / run.file_name, lambda path, text=text: path.write_text(text, "utf-8"))
+            tell(f"  Dice {row['mean_dice']:.4f} ({row['train_seconds']:.0f} s)")
+    if failed:
+        raise failed[0]
 
 
 class _Claim:
-    """Whether this process may do a run: it has no result, and no living process holds the claim beside it."""
+    """Whether this process may do a run: it has no result, and no living process holds the lock beside it.
+
+    The lock is the operating system's: it ends with its process, however that ends.
+    """
 
     def __init__(self, result: Path) -> None:
         self.result = result
-        self.claim = result.with_suffix(".claim")
-        self.mine = False
+        self.lock = FileLock(result.with_suffix(".claim"))
 
     def __enter__(self) -> bool:
-        if self.result.exists():
-            return False
-        if self.claim.exists() and not ProcessId(**json.loads(self.claim.read_text("utf-8") or "{}")).is_alive():
-            self.claim.unlink()
         try:
-            with self.claim.open("x", encoding="utf-8") as file:
-                json.dump(dataclasses.asdict(ProcessId.current()), file)
-        except FileExistsError:
+            self.lock.acquire(blocking=False)
+        except Timeout:
             return False
-        self.mine = True
-        return True
+        # Done by another process between the look at the results and the lock.
+        return not self.result.exists()
 
     def __exit__(self, *_: object) -> None:
-        if self.mine:
-            self.claim.unlink(missing_ok=True)
+        if self.lock.is_locked:
+            self.lock.release()
+            with suppress(OSError):
+                Path(self.lock.lock_file).unlink()
 
 
 def plan_for(run: Run, dataset: datasets.Dataset) -> Plan:
@@ -141,36 +194,80 @@ def plan_for(run: Run, dataset: datasets.Dataset) -> Plan:
     return make_plan(fingerprints, dataset.labels, dataset.channels, overrides=overrides)
 
 
-def carry_out(run: Run, cache: Path, device: str = "auto") -> dict[str, Any]:
-    """Train and evaluate; returns one JSON-able row with the scores of every case."""
-    dataset = datasets.load(run.dataset)
-    plan = plan_for(run, dataset)
-    folder = Path(tempfile.mkdtemp(prefix="barl-benchmark-"))
-    try:
-        started = time.monotonic()
-        result = train(plan, dataset.training_files(run.labelled, run.seed), folder, device=device, cache=cache)
-        trained = time.monotonic()
-        cases = list(evaluate(result.model_folder, result.plan, dataset, run.on, cache, device))
-    finally:
+def carry_out(run: Run, dataset: datasets.Dataset, cache: Path, folder: Path, device: str = "auto") -> dict[str, Any]:
+    """Train and evaluate; returns one JSON-able row with the scores of every case.
+
+    Args:
+        run: What to do.
+        dataset: Its data.
+        cache: Where prepared cases are kept.
+        folder: Of the training; what a killed process left there is gone on with if it is of the same run.
+        device: See ``choose_device``.
+    """
+    plan, facts = plan_for(run, dataset), json.dumps(dataclasses.asdict(run), sort_keys=True)
+    known = folder / "run.json"
+    resume = (folder / CHECKPOINT).exists() and known.exists() and known.read_text("utf-8") == facts
+    if not resume:
         shutil.rmtree(folder, ignore_errors=True)
-    return {
+        folder.mkdir(parents=True)
+        known.write_text(facts, "utf-8")
+    target, started = choose_device(device), time.monotonic()
+    with PeakMemory(target) as memory, (folder / "curve.jsonl").open("a", encoding="utf-8") as curve:
+
+        def keep(event: dict[str, Any]) -> None:
+            if "total" in event.get("values", {}):
+                print(json.dumps(event["values"]), file=curve, flush=True)
+
+        files = dataset.training_files(run.labelled, run.seed)
+        result = train(plan, files, folder, device=device, cache=cache, resume=resume, on_event=keep)
+    seconds = time.monotonic() - started
+    cases = list(evaluate(result.model_folder, result.plan, dataset, run.on, cache, device, run.stride))
+    row = {
         **dataclasses.asdict(run),
         "mean_dice": float(np.nanmean([score["dice"] for case in cases for score in case["mean"].values()])),
         "train_seconds": result.seconds,
-        "seconds": trained - started,
+        "seconds": seconds,
         "iterations": result.iterations,
         "cases": cases,
         "machine": machine(),
+        "device": torch.cuda.get_device_name(target) if target.type == "cuda" else target.type,
+        "peak_memory_mib": memory.peak_mib,
+        "weights": sum(p.numel() for p in load_model(result.model_folder)[1].parameters()),
+        "unit": dataset.unit,
+        "curve": _curve(folder / "curve.jsonl"),
     }
+    shutil.rmtree(folder, ignore_errors=True)
+    return row
+
+
+def _curve(path: Path) -> list[dict[str, float]]:
+    """The parts of the loss as reported during the training, thinned out; what was done again counts once."""
+    points = {}
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:  # the last line before a loss of power
+            continue
+        points[values["iteration"]] = values
+    kept = [points[iteration] for iteration in sorted(points)]
+    return kept[:: max(1, len(kept) // CURVE_POINTS)]
 
 
 def evaluate(
-    model_folder: Path, plan: Plan, dataset: datasets.Dataset, part: str, cache: Path, device: str
+    model_folder: Path,
+    plan: Plan,
+    dataset: datasets.Dataset,
+    part: str,
+    cache: Path,
+    device: str,
+    stride: list[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Scores of each case on its scan's own grid: of the branches' mean and of the first branch alone."""
     target = choose_device(device)
     _, network = load_model(model_folder, str(target))
     cases = dataset.part(part)
+    if not cases:
+        raise InputError(f"The data set {dataset.name} has no cases in its part {part!r}.", 'Use "on": "test".')
     files = [CaseFiles(case.id, case.images, case.label, held_out=True) for case in cases]
     values = [label.value for label in dataset.labels]
     lookup = np.array([0, *values], dtype=np.int32)
@@ -179,18 +276,23 @@ def evaluate(
             network,
             cached.image.astype(np.float32),
             plan.patch,
+            stride=stride,
             device=target,
             amp_dtype=autocast_dtype(target),
             branches=range(network.n_branches),
         )
         truth = label_on_scan(file, plan)
+        expert = sitk.GetArrayViewFromImage(truth)
+        spacing = truth.GetSpacing()[::-1] if dataset.unit == "mm" else (1.0, 1.0, 1.0)
         row: dict[str, Any] = {"case": case.id, "group": case.group}
         for name, probabilities in (("mean", p.mean(0)), ("first", p[0])):
             label = restore_label(lookup[probabilities.argmax(0)], cached.grid, Grid.of(truth))
-            metrics = segmentation_metrics(
-                sitk.GetArrayViewFromImage(label), sitk.GetArrayViewFromImage(truth), truth.GetSpacing()[::-1], values
-            )
+            predicted = sitk.GetArrayViewFromImage(label)
+            metrics = segmentation_metrics(predicted, expert, spacing, values)
             row[name] = {str(value): _plain(scores) for value, scores in metrics.items()}
+            if dataset.unit == "voxels":
+                for value in values:
+                    row[name][str(value)]["field"] = field_metrics(predicted == value, expert == value)
         yield row
 
 

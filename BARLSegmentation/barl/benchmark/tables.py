@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from barl.evaluation.lesions import LesionCounts
 from barl.evaluation.statistics import holm, paired_test, summarise
@@ -37,7 +38,10 @@ def subject_scores(rows: Sequence[Row], metric: str = "dice", which: str = "mean
 
 
 def run_score(row: Row, metric: str = "dice", which: str = "mean") -> float:
-    """Mean of a metric over the cases of one run, nan where no case defines it."""
+    """Mean of a metric over the cases of one run, nan where no case defines it.
+
+    ``"field hd95"`` and the like are the metrics of ``field_metrics``.
+    """
     values = [value for case in row["cases"] for value in _values(case, metric, which)]
     return summarise(values).mean
 
@@ -49,10 +53,51 @@ def lesion_f1(row: Row, which: str = "mean") -> float:
 
 
 def _values(case: dict[str, Any], metric: str, which: str) -> list[float]:
+    if metric.startswith("field "):
+        name = metric.removeprefix("field ")
+        return [scores.get("field", {}).get(name, float("nan")) for scores in case[which].values()]
     return [scores.get(metric, float("nan")) for scores in case[which].values()]
 
 
-def table(rows: Sequence[Row], arms: Sequence[str], baseline: str, lesions: bool = False) -> str:
+def differences(rows: Sequence[Row], arm: str, other: str, metric: str = "dice") -> np.ndarray:
+    """Difference of two arms per subject, over the seeds that both have: the seed chooses the outlined subjects."""
+    by_arm = {name: [row for row in rows if row["arm"] == name] for name in (arm, other)}
+    shared = {row["seed"] for row in by_arm[arm]} & {row["seed"] for row in by_arm[other]}
+    first, second = (subject_scores([r for r in by_arm[name] if r["seed"] in shared], metric) for name in (arm, other))
+    return np.array([first[group] - second[group] for group in second if group in first])
+
+
+def mean_ranks(rows: Sequence[Row], arms: Sequence[str]) -> dict[str, float]:
+    """Rank by Dice within each subject (1 is best, ties share), averaged over subjects; seeds that all arms have."""
+    seeds = [{row["seed"] for row in rows if row["arm"] == arm} for arm in arms]
+    shared = set.intersection(*seeds) if seeds else set()
+    if not shared:
+        return {}
+    scores = [subject_scores([row for row in rows if row["arm"] == arm and row["seed"] in shared]) for arm in arms]
+    subjects = [g for g in scores[0] if all(g in s and not np.isnan(s[g]) for s in scores)]
+    ranks = [rankdata([-s[group] for s in scores]) for group in subjects]
+    return dict(zip(arms, np.mean(ranks, axis=0).tolist(), strict=True)) if ranks else {}
+
+
+def _tests(rows: Sequence[Row], pairs: dict[str, str]) -> dict[str, tuple[float, float]]:
+    """Per arm median difference to its partner and Holm's p."""
+    found = {}
+    for arm, other in pairs.items():
+        difference = differences(rows, arm, other)
+        if difference.size:
+            found[arm] = paired_test(difference, np.zeros_like(difference))
+    adjusted = holm([test.p for test in found.values()])
+    return {arm: (test.median_difference, p) for (arm, test), p in zip(found.items(), adjusted, strict=True)}
+
+
+def compared_arms(rows: Sequence[Row], arms: Sequence[str], labelled: int | None = None) -> list[str]:
+    """The arms of a table that compete: not those with more outlines than the others (the upper bound)."""
+    return [arm for arm in arms if any(r["arm"] == arm and r.get("labelled") == labelled for r in rows)]
+
+
+def table(
+    rows: Sequence[Row], arms: Sequence[str], baseline: str, lesions: bool = False, labelled: int | None = None
+) -> str:
     """One Markdown table: the runs of one data set and one label count, arm by arm.
 
     Args:
@@ -60,21 +105,21 @@ def table(rows: Sequence[Row], arms: Sequence[str], baseline: str, lesions: bool
         arms: In the order of the table.
         baseline: The arm that the others are tested against.
         lesions: Add the lesion-wise F1.
+        labelled: The count; arms with another one are shown, but are nobody's rival.
     """
     by_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in arms}
-    tests = {}
-    for arm in arms:
-        # Only seeds that both have: the seed chooses the outlined subjects.
-        shared = {row["seed"] for row in by_arm[arm]} & {row["seed"] for row in by_arm[baseline]}
-        if arm != baseline and shared:
-            scores, reference = (
-                subject_scores([row for row in by_arm[name] if row["seed"] in shared]) for name in (arm, baseline)
-            )
-            tests[arm] = paired_test([scores[group] for group in reference], list(reference.values()))
-    adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
-    head = ["method", "seeds", "Dice", "Dice, first branch alone", "HD95 (mm)"]
+    rivals = compared_arms(rows, arms, labelled)
+    # The rival is the same for all seeds: the other arm with the best mean.
+    level = {arm: float(np.mean([run_score(run) for run in by_arm[arm]])) for arm in rivals}
+    best = {arm: max((other for other in rivals if other != arm), key=level.get, default=None) for arm in rivals}
+    to_baseline = _tests(rows, {arm: baseline for arm in arms if arm != baseline and by_arm[arm]})
+    to_best = _tests(rows, {arm: other for arm, other in best.items() if other})
+    ranks = mean_ranks(rows, rivals)
+    field = any(row.get("unit") == "voxels" for row in rows)
+    head = ["method", "seeds", "Dice", "Dice, first branch alone"]
+    head += ["Jaccard", "95HD (voxels)", "ASD (voxels)"] if field else ["HD95 (mm)"]
     head += ["lesion F1"] if lesions else []
-    head += [f"median difference to {baseline}", "p (Holm)"]
+    head += [f"median difference to {baseline}", "p (Holm)", "to the best other method", "p (Holm)", "mean rank"]
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     for arm in arms:
         runs = by_arm[arm]
@@ -82,13 +127,17 @@ def table(rows: Sequence[Row], arms: Sequence[str], baseline: str, lesions: bool
             continue
         cells = [arm, str(len(runs))]
         cells += [str(summarise([run_score(run, "dice", which) for run in runs])) for which in ("mean", "first")]
-        cells.append(_two_digits([run_score(run, "hd95_mm") for run in runs]))
+        if field:
+            cells.append(str(summarise([run_score(run, "field jaccard") for run in runs])))
+            cells += [_two_digits([run_score(run, f"field {name}") for run in runs]) for name in ("hd95", "asd")]
+        else:
+            cells.append(_two_digits([run_score(run, "hd95_mm") for run in runs]))
         if lesions:
             cells.append(str(summarise([lesion_f1(run) for run in runs])))
-        if arm in tests:
-            cells += [f"{100 * tests[arm].median_difference:+.2f} points", _p(adjusted[arm])]
-        else:
-            cells += ["", ""]
+        for tests, rival in ((to_baseline, ""), (to_best, best.get(arm))):
+            name = f" ({rival})" if rival else ""
+            cells += [f"{100 * tests[arm][0]:+.2f} points{name}", _p(tests[arm][1])] if arm in tests else ["", ""]
+        cells.append(f"{ranks[arm]:.2f}" if arm in ranks else "")
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
@@ -102,16 +151,48 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def tables(folder: Path, plan: dict[str, Any]) -> str:
-    """All tables of a plan's results in Markdown, one section per data set and label count."""
-    rows = read_results(folder)
-    parts = []
+def blocks_of(rows: Sequence[Row], plan: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int, list[Row], list[str]]]:
+    """Per table of a plan: its block, the label count, its runs, and the arms that have some."""
     for block in plan["tables"]:
         for labelled in block["labelled"]:
             chosen = [row for row in rows if row["dataset"] == block["dataset"] and row["labelled"] in (labelled, None)]
-            title = f"### {block['dataset']}, {labelled} outlined subjects"
             arms = [arm for arm in block["arms"] if any(row["arm"] == arm for row in chosen)]
-            if block["baseline"] in arms:
-                parts.append(f"{title}\n\n{table(chosen, arms, block['baseline'], block.get('lesions', False))}")
+            if any(row["arm"] == block["baseline"] and row["labelled"] == labelled for row in chosen):
+                yield block, labelled, chosen, arms
+
+
+def tables(folder: Path, plan: dict[str, Any]) -> str:
+    """All tables of a plan's results in Markdown, one section per data set and label count."""
+    rows = read_results(folder)
+    parts, ranks = [], []
+    for block, labelled, chosen, arms in blocks_of(rows, plan):
+        title = f"### {block['dataset']}, {labelled} outlined subjects"
+        parts.append(f"{title}\n\n{table(chosen, arms, block['baseline'], block.get('lesions', False), labelled)}")
+        ranks.append(mean_ranks(chosen, compared_arms(chosen, arms, labelled)))
+    everywhere = [arm for arm in (ranks[0] if ranks else {}) if all(arm in rank for rank in ranks)]
+    if len(ranks) > 1 and len(everywhere) > 1:
+        overall = {arm: float(np.mean([rank[arm] for rank in ranks])) for arm in everywhere}
+        lines = [f"| {arm} | {overall[arm]:.2f} |" for arm in sorted(overall, key=overall.get)]
+        head = "### Mean rank over all tables, of the methods that are in each\n\n| method | mean rank |\n| --- | --- |"
+        parts.append("\n".join([head, *lines]))
+    if costs := _costs(rows):
+        parts.append(costs)
     parts.append("Measured on: " + "; ".join(sorted({row["machine"] for row in rows})) + ".")
     return "\n\n".join(parts) + "\n"
+
+
+def _costs(rows: Sequence[Row]) -> str:
+    """What each method took, of the runs that say so."""
+    rows = [row for row in rows if "peak_memory_mib" in row]
+    lines = []
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        for arm in dict.fromkeys(row["arm"] for row in rows if row["dataset"] == dataset):
+            runs = [row for row in rows if row["dataset"] == dataset and row["arm"] == arm]
+            step = np.median([1000 * row["train_seconds"] / row["iterations"] for row in runs])
+            memory = max(row["peak_memory_mib"] for row in runs)
+            cells = [dataset, arm, f"{runs[0]['weights'] / 1e6:.2f}", f"{step:.0f}", f"{memory:.0f}", runs[0]["device"]]
+            lines.append(f"| {' | '.join(cells)} |")
+    if not lines:
+        return ""
+    head = ["data set", "method", "weights (millions)", "time a step (ms, median)", "peak memory (MiB)", "device"]
+    return "\n".join(["### Cost", "", f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *lines])

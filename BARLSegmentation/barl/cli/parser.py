@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from barl import __version__
-from barl.cli import case_commands, model_commands, train_commands
+from barl.cli import benchmark_commands, case_commands, model_commands, train_commands
 from barl.errors import InputError
 
 _OVERVIEW = """\
@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     _next(commands)
     _export(commands)
     _models(commands)
+    _benchmark(commands)
     return parser
 
 
@@ -312,3 +313,29 @@ def _models(commands) -> None:
     )
     _project_folder(promote)
     promote.add_argument("model", help="its id")
+
+
+def _benchmark(commands) -> None:
+    benchmark = _command(
+        commands,
+        "benchmark",
+        benchmark_commands.benchmark,
+        "compare methods on data sets with expert outlines",
+        "  barl benchmark docs/benchmark-plan.json results/ --processes 2\n"
+        "  barl benchmark la2018 results/ --data la2018=/data/LA      a plan that comes along; GPUs are used in turn\n"
+        "  barl benchmark my-plan.json results/ --report              tables and figures of what is finished so far",
+    )
+    benchmark.add_argument("plan", help="a plan as JSON, or one that comes along: la2018, pancreas_ct, brats2019, ...")
+    benchmark.add_argument(
+        "results", type=Path, help="folder of the results; started again, it goes on where it was stopped or killed"
+    )
+    benchmark.add_argument("--processes", type=int, default=1, help="how many runs at the same time (1)")
+    benchmark.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="where a data set lies (else: $BARL_DATA/NAME)",
+    )
+    benchmark.add_argument("--report", action="store_true", help="run nothing, only write tables and figures")
+    _device(benchmark)

@@ -52,7 +52,9 @@ class Slab:
         return torch.cat([background, self.logits], dim=1).log_softmax(dim=1)
 
 
-def window_starts(shape: Sequence[int], patch: Sequence[int], overlap: float) -> tuple[list[int], ...]:
+def window_starts(
+    shape: Sequence[int], patch: Sequence[int], overlap: float, stride: Sequence[int] | None = None
+) -> tuple[list[int], ...]:
     """Where windows start on each axis: steps of ``patch * (1 - overlap)``, the last one flush with the end.
 
     The same windows as MONAI's ``sliding_window_inference``.
@@ -61,12 +63,13 @@ def window_starts(shape: Sequence[int], patch: Sequence[int], overlap: float) ->
         shape: Volume ``(k, j, i)``; an axis shorter than the patch gets one window at 0.
         patch: Window ``(k, j, i)``.
         overlap: Fraction of the patch that neighbours share, 0 <= overlap < 1.
+        stride: Steps ``(k, j, i)`` in voxels instead.
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap must be at least 0 and less than 1, not {overlap}")
     starts = []
-    for size, edge in zip(shape, patch, strict=True):
-        step = max(1, int(edge * (1 - overlap)))
+    for axis, (size, edge) in enumerate(zip(shape, patch, strict=True)):
+        step = stride[axis] if stride else max(1, int(edge * (1 - overlap)))
         last = max(0, size - edge)
         starts.append([*range(0, last, step), last])
     return tuple(starts)
@@ -83,6 +86,7 @@ def stream(
     patch: Sequence[int],
     *,
     overlap: float = 0.5,
+    stride: Sequence[int] | None = None,
     batch_size: int = 1,
     device: torch.device | str = "cpu",
     amp_dtype: torch.dtype | None = None,
@@ -102,6 +106,7 @@ def stream(
         volume: ``[C, k, j, i]`` float32, normalised as for training.
         patch: Window ``(k, j, i)``.
         overlap: Fraction of the patch that neighbours share.
+        stride: Steps ``(k, j, i)`` of the windows in voxels, instead of ``overlap``.
         batch_size: Windows per network call.
         device: Where the network is and computes.
         amp_dtype: Half precision for autocast, or None for float32. Accumulators are float32 always.
@@ -118,7 +123,7 @@ def stream(
     patch = tuple(int(edge) for edge in patch)
     shape = tuple(volume.shape[1:])
     source, before = _pad(volume, patch)
-    starts = window_starts(source.shape[1:], patch, overlap)
+    starts = window_starts(source.shape[1:], patch, overlap, stride)
     weight = compute_importance_map(patch, mode="gaussian", sigma_scale=0.125, device=home)
     columns = list(product(starts[1], starts[2]))
     rows, total = starts[0], len(starts[0]) * len(columns)
@@ -157,6 +162,7 @@ def predict_array(
     patch: Sequence[int],
     *,
     overlap: float = 0.5,
+    stride: Sequence[int] | None = None,
     batch_size: int = 1,
     device: torch.device | str = "cpu",
     amp_dtype: torch.dtype | None = None,
@@ -173,6 +179,7 @@ def predict_array(
         volume,
         patch,
         overlap=overlap,
+        stride=stride,
         batch_size=batch_size,
         device=device,
         amp_dtype=amp_dtype,
