@@ -145,6 +145,8 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         """Slicer quits, or the module is reloaded."""
         self.removeObservers()
+        if self.session is not None:
+            self.session.beforeClose.emit()
         self.setParameterNode(None)
         if self.session is not None:
             self.session.end()
@@ -183,6 +185,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # Scene and session in step
 
     def onSceneStartClose(self, caller, event):
+        self.session.beforeClose.emit()
         self.setParameterNode(None)  # before the session forgets, so that the scene's own copy keeps what it is
         self.session.sceneCloses()
 
@@ -191,11 +194,13 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
 
     def onSceneEndImport(self, caller, event):
+        self.setParameterNode(None)  # its values may be other ones now
         if self.parent.isEntered:
             self.initializeParameterNode()
 
     def initializeParameterNode(self):
-        self.setParameterNode(self.logic.getParameterNode())
+        if self._parameterNode is None:
+            self.setParameterNode(self.logic.getParameterNode())
         self._restore()
 
     def setParameterNode(self, node):
@@ -209,17 +214,18 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Bring the session to where the scene says it was, or tell the scene where the session is."""
         node, session = self._parameterNode, self.session
         folder, caseId = node.projectFolder, node.caseId
-        if not folder or (session.project is not None and str(session.project.folder) == folder):
+        if not folder:
             self.onProjectChanged()
             self.onCaseOpened()
             return
         self._restoring = True  # what fails must not be wiped from the scene: the drive may come back
         try:
-            if session.attempt(session.openProject, folder) and caseId:
+            isOpen = session.project is not None and str(session.project.folder) == folder
+            if (isOpen or session.attempt(session.openProject, folder)) and caseId and caseId != session.caseId:
                 session.attempt(session.openCase, caseId)
         finally:
             self._restoring = False
-        if session.project is not None:
+        if session.loaded is not None:
             self.onCaseOpened()
 
     def onProjectChanged(self):

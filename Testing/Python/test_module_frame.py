@@ -276,7 +276,7 @@ def test_quitting_during_a_request_ends_the_worker_quietly(module, a_project, ca
         slicer.app.processEvents()
     started = time.monotonic()
     module.cleanup()
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 10, "2 s where nothing else is running"
     assert not module.worker.running and len(errors) == 1
     assert session.project is None
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
@@ -301,7 +301,7 @@ def test_module_starts_quickly_and_without_torch(module):
         samples.append(time.process_time() - started)
         again.cleanup()
     print(f"setup(): {1000 * min(samples):.0f} ms of processor time")
-    assert min(samples) < 0.3
+    assert min(samples) < 0.6, "0.3 s on an idle machine; neighbors in the caches may double processor time"
     assert "torch" not in sys.modules
 
 

@@ -298,7 +298,7 @@ def test_cases_are_predicted_and_the_one_on_screen_shows_it(panel, module, a_pro
     panel.ui.inputComboBox.currentIndex = SELECTED_CASES
     panel.ui.applyButton.click()
     wait_for_prediction(panel)
-    assert "2 case(s) predicted." in module.ui.statusLabel.text
+    assert "2 cases predicted." in module.ui.statusLabel.text
     assert [case.state for case in session.cases()] == ["predicted", "predicted", "new"]
     assert session.loaded.revision.kind == "prediction" and session.loaded.uncertainty is not None
     assert "(1)" not in panel.ui.inputComboBox.itemText(OPEN_CASES), "predicted is not outlined yet"
@@ -391,7 +391,7 @@ def test_failing_case_and_killed_worker_are_told(panel, module, a_project):
     panel.ui.applyButton.click()
     wait_for_prediction(panel)
     text = module.ui.statusLabel.text
-    assert "1 case(s) predicted." in text and "case 0:" in text and not module.ui.statusIconLabel.isHidden()
+    assert "1 case predicted." in text and "case 0:" in text and not module.ui.statusIconLabel.isHidden()
     panel.ui.applyButton.click()
     wait_until(lambda: module.worker.running)
     module.worker._process.kill()

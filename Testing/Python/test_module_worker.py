@@ -160,7 +160,7 @@ def test_close_ends_a_worker_that_does_not_listen_and_its_children(a_worker, tmp
     child = int((tmp_path / "pid").read_text())
     started = time.monotonic()
     worker.close()
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 5.0, "2 s where nothing else is running"
     assert not worker.running and answers.count == 1
     wait_until(lambda: not is_running(child), 5.0)
     assert "torch" not in sys.modules

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The module's logic on Slicer's own MRML and VTK classes (slicer-core), and its panel's names against its .ui file."""
+"""The module's logic on Slicer's own MRML and VTK classes (slicer-core); the names of its panels' widgets."""
 
 from __future__ import annotations
 
 import re
-import types
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,37 +19,10 @@ LIBRARY = MODULE / "BARLSegmentationLib" / "widgets"
 LABELS = [Label(1, "lesion", (255, 0, 0)), Label(4, "edema", (0, 128, 255)), Label(7, "necrosis", (20, 40, 60))]
 
 
-@pytest.fixture(scope="module")
-def a_scene(tmp_path_factory):
-    """A scene with the Volumes and Segmentations logics, as Slicer has them, without its window."""
-    slicer = pytest.importorskip("slicer", reason="the host extra (slicer-core) is not installed")
-    scene = slicer.vtkMRMLScene()
-    application = slicer.vtkSlicerApplicationLogic()
-    application.SetTemporaryPath(str(tmp_path_factory.mktemp("slicer")))
-    application.SetMRMLScene(scene)
-    colors = application.GetColorLogic()
-    colors.SetMRMLScene(scene)
-    colors.AddDefaultColorNodes()
-    application.SetModuleLogic("Colors", colors)
-    logics = {"Volumes": slicer.vtkSlicerVolumesLogic(), "Segmentations": slicer.vtkSlicerSegmentationsModuleLogic()}
-    for name, logic in logics.items():
-        logic.SetMRMLScene(scene)
-        logic.SetMRMLApplicationLogic(application)
-        application.SetModuleLogic(name, logic)
-    modules = {name.lower(): types.SimpleNamespace(logic=lambda logic=logic: logic) for name, logic in logics.items()}
-    slicer.mrmlScene, slicer.modules = scene, types.SimpleNamespace(**modules)
-    yield scene
-    for logic in logics.values():
-        logic.SetMRMLScene(None)
-    application.SetMRMLScene(None)
-    del slicer.mrmlScene, slicer.modules
-
-
 @pytest.fixture
 def a_loader(a_scene):
     from BARLSegmentationLib.logic.CaseLoader import CaseLoader
 
-    a_scene.Clear(False)
     return CaseLoader()
 
 
@@ -83,6 +55,7 @@ def a_project(tmp_path, a_label_array):
     return tmp_path / "project"
 
 
+@pytest.mark.host
 def test_session_lists_cases_and_keeps_the_project_when_another_fails(a_scene, a_project):
     from BARLSegmentationLib.logic.Session import Session
 
@@ -97,6 +70,7 @@ def test_session_lists_cases_and_keeps_the_project_when_another_fails(a_scene, a
     assert session.cases() == []
 
 
+@pytest.mark.host
 def test_looking_locks_nobody_out(a_scene, a_project):
     from BARLSegmentationLib.logic.Session import Session
 
@@ -207,7 +181,7 @@ PANELS = ["BARLSegmentation.py", *sorted(f"BARLSegmentationLib/widgets/{p.name}"
 @pytest.mark.parametrize("script", [name for name in PANELS if not name.endswith("/Panel.py")])
 def test_panel_uses_only_widgets_of_its_ui_file(script):
     ui = ElementTree.parse(MODULE / "Resources" / "UI" / f"{Path(script).stem}.ui")
-    names = {element.get("name") for element in ui.iter("widget")}
+    names = {element.get("name") for kind in ("widget", "layout") for element in ui.iter(kind)}
     used = set(re.findall(r"self\.ui\.(\w+)", (MODULE / script).read_text(encoding="utf-8")))
     assert used <= names, sorted(used - names)
 

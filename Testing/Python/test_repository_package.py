@@ -180,3 +180,35 @@ def test_command_line_answers_from_the_package(staged):
     assert done.returncode == 0, done.stderr
     for command in ("project", "add", "train", "predict", "evaluate", "next", "export", "models"):
         assert command in done.stdout
+
+
+OPEN_MODULE = f"""
+import sys
+sys.path[:] = [entry for entry in sys.path if not entry.startswith({str(MODULE)!r})]
+sys.path.insert(0, {str(REPOSITORY / "Testing" / "SlicerHost")!r})
+import slicerhost
+slicerhost.install()
+import slicer
+from slicerhost.host import Host
+host = Host(testing=True)
+host.loadModule(sys.argv[1])
+panels = slicer.modules.BARLSegmentationWidget.panels
+models = panels["Predict"].ui.modelComboBox
+print(*panels)
+print(*(models.itemText(n) for n in range(models.count)), sep=";")
+print(*(str(module.__file__) for name, module in sys.modules.items() if name.startswith("BARLSegmentationLib")))
+host.close()
+"""
+
+
+@pytest.mark.host
+def test_module_opens_from_the_package(staged):
+    for library in ("slicer", "PySide6"):
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed (the host extra)")
+    done = run_staged(staged, "-c", OPEN_MODULE, str(staged / "BARLSegmentation.py"))
+    assert done.returncode == 0, done.stderr
+    panels, models, files = done.stdout.splitlines()[-3:]
+    assert panels.split() == ["Project", "Cases", "Predict", "Review", "Train", "Setup"]
+    assert "Hippocampus (demonstration)" in models, "the model came along"
+    assert files and all(path.startswith(str(staged)) for path in files.split())

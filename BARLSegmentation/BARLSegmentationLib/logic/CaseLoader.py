@@ -139,7 +139,8 @@ class CaseLoader:
         return None
 
     def _read(self, path: Path, name: str, options: int):
-        node = self.volumesLogic.AddArchetypeVolume(str(path), name, options)
+        # Slicer tries one reader after the other on a missing file and logs a page of errors.
+        node = self.volumesLogic.AddArchetypeVolume(str(path), name, options) if path.is_file() else None
         if node is None:
             from barl.errors import ProjectError
 

@@ -282,6 +282,7 @@ class PredictPanel(Panel):
             if self._prediction is not None:
                 self._writing = self._prediction.write()
                 self._tellProgress("writing", 0.0)
+                self._tellStart()
                 qt.QTimer.singleShot(0, lambda: self._writeOn(params))
             self.updateApply()
             return
@@ -296,6 +297,10 @@ class PredictPanel(Panel):
             "predict", onEvent=self.onEvent, onResult=self.onCasesPredicted, onError=self.onFailed, **params
         )
         self.updateApply()
+        self._tellStart()
+
+    def _tellStart(self):
+        self.session.status(_("Predicting in the background; Slicer can be used meanwhile."))
 
     def _writeOn(self, params):
         """Write the next piece of the volumes and come back, until the worker can have them."""
@@ -348,7 +353,7 @@ class PredictPanel(Panel):
         shown = session.caseId if session.caseId in ids else ids[0] if len(ids) == 1 and not session.caseId else None
         if shown is not None and session.project is not None and session.attempt(session.openCase, shown):
             self._showResult(session.loaded.segmentation)
-        words = [_("{n} case(s) predicted.").format(n=len(cases))]
+        words = [_("1 case predicted.") if len(cases) == 1 else _("{n} cases predicted.").format(n=len(cases))]
         words += dict.fromkeys(note for case in cases for note in case.get("notes", []))
         words += [f"{case['name']}: {case['message']} {case['remedy']}" for case in failed]
         session.status(" ".join(words), error=bool(failed))
