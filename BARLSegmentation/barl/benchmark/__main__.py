@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from barl.errors import BarlError
+from barl.errors import BarlError, Cancelled
 
 from .harness import runs_of, work
 from .plans import read_plan, sources_of
@@ -35,6 +35,8 @@ def main() -> int:
     except BarlError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return Cancelled.exit_code
     return 0
 
 
