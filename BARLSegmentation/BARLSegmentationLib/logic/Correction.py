@@ -240,6 +240,10 @@ class Correction:
         node = loaded.segmentation
         node.SetAttribute(REVISION_ATTRIBUTE, stored.revision.id)
         node.RemoveAttribute(UNSAVED_ATTRIBUTE)
+        if stored.revision.kind == "accepted":
+            logic, segments = slicer.vtkSlicerSegmentationsModuleLogic, node.GetSegmentation()
+            for segmentId in segments.GetSegmentIDs():
+                logic.SetSegmentStatus(segments.GetSegment(segmentId), logic.Completed)
         self.session.loaded = replace(loaded, revision=stored.revision)
 
     def store(self, kind: str, author: str) -> Stored:

@@ -72,8 +72,12 @@ class HotSpotList:
             return
         from barl.project.review import mark_hotspots
 
-        mark_hotspots(self._project, self.prediction, self.seen)
-        self.changed = False
+        self.changed = False  # before writing: a tick made meanwhile is one more change
+        try:
+            mark_hotspots(self._project, self.prediction, set(self.seen))
+        except BaseException:
+            self.changed = True
+            raise
 
     def following(self, rank: int | None, step: int = 1) -> HotSpot | None:
         """The next hot-spot not yet seen, counted from ``rank`` round; if all are seen, simply the next one.
