@@ -365,7 +365,7 @@ def test_sample_project_takes_one_scan_of_each_subject(module, tmp_path):
 
 
 @host_only
-@pytest.mark.parametrize("name", ["test_loop", "test_scene"])
+@pytest.mark.parametrize("name", ["test_loop", "test_scene", pytest.param("test_predict", marks=pytest.mark.slow)])
 def test_self_test_passes(module, name):
     import slicer
 
