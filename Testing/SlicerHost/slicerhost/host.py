@@ -163,8 +163,7 @@ class Host:
         if widget is not None:
             if self._entered is widget:
                 self._leave()
-            if hasattr(widget._python, "cleanup"):
-                widget._python.cleanup()
+            self.app.moduleManager().moduleAboutToBeUnloaded.emit(name)  # ScriptedLoadableModuleWidget calls cleanup
             if self.window._scroll.widget() is widget:
                 self.window._scroll.takeWidget()
             widget.deleteLater()
