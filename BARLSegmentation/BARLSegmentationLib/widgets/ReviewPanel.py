@@ -30,7 +30,6 @@ class ReviewPanel(Panel):
         super().__init__(session, worker, moduleWidget)
         self.overlay, self.correction = Overlay(), Correction(session)
         self.editor = None
-        self._channel = None
         self._entered = self._storing = False
         self._shortcuts = []
 
@@ -147,7 +146,7 @@ class ReviewPanel(Panel):
         self.storeTicks()
         self.background.finish()
         self.editor.stop()
-        if self.session.loaded is None or self.correction.segmentation.GetScene() is None:
+        if self.correction.segmentation is None or self.correction.segmentation.GetScene() is None:
             return
         stored = self.session.attempt(self.correction.keep, self.reader())
         if stored not in (None, True):
