@@ -299,6 +299,25 @@ def test_table_of_segments_shows_and_changes_them(host, a_segmentation):
     table.deleteLater()
 
 
+FLAGS = """<ui version="4.0"><class>A</class>
+<widget class="QWidget" name="A">
+<widget class="ctkPathLineEdit" name="path"><property name="filters"><set>{}</set></property></widget>
+</widget>
+<customwidgets><customwidget><class>ctkPathLineEdit</class><extends>QWidget</extends></customwidget></customwidgets>
+</ui>"""
+
+
+def test_flags_in_a_ui_file_reach_the_widget(host):
+    import ctk
+    from slicerhost import uiloader
+
+    kind = ctk.ctkPathLineEdit
+    top = uiloader.build(FLAGS.format("ctkPathLineEdit::Dirs|ctkPathLineEdit::Readable"))
+    assert top.path.filters == kind.Dirs | kind.Readable
+    with pytest.raises(uiloader.UiError, match="Dir"):
+        uiloader.build(FLAGS.format("ctkPathLineEdit::Dir"))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The application
 

@@ -62,6 +62,7 @@ def build(text: str, parent=None):
     root = ElementTree.fromstring(text)
     _checkClasses(root)
     _checkProperties(root)
+    _numberFlags(root)
     wires = root.find("connections")
     if wires is not None:  # made below: Qt knows no vtkMRMLScene* here
         root.remove(wires)
@@ -107,6 +108,23 @@ def _checkProperties(root) -> None:
             if cls in calls.standIns and wanted in declared.properties(cls):
                 raise declared.NotInHost(cls, wanted)
             raise UiError(f"{name} '{widget.get('name')}' has no property '{wanted}'")
+
+
+def _numberFlags(root) -> None:
+    """Flags and enums of stand-ins become numbers: Qt's loader knows them for C++ classes only."""
+    for widget in root.iter("widget"):
+        cls = _custom.get(widget.get("class"))
+        for element in widget.findall("property") if cls is not None else ():
+            value = element.find("set") if element.find("set") is not None else element.find("enum")
+            if value is None or not (value.text or "").startswith(f"{cls.__name__}::"):
+                continue
+            number = 0
+            for member in value.text.split("|"):
+                bit = getattr(cls, member.rpartition("::")[2], None)
+                if bit is None:
+                    raise UiError(f"{widget.get('class')} '{widget.get('name')}': no {member}")
+                number |= int(bit)
+            value.tag, value.text = "number", str(number)
 
 
 def _connect(byName, sender, signal, receiver, slot) -> None:
