@@ -21,6 +21,9 @@ from barl.jobs.evaluate import evaluate_model
 from barl.jobs.predict import WarmPredictors, predict_cases
 from barl.jobs.runs import RunFolder
 from barl.jobs.train import TrainingOptions, prepare, prepare_run, run_training
+from barl.models.card import ModelCard
+from barl.models.disk import save_model
+from barl.networks.branches import build_network
 from barl.project.files import sha256
 from barl.project.labels import Channel, Label
 from barl.project.processes import start_mark
@@ -130,6 +133,32 @@ def test_prediction_is_stored_and_an_accepted_outline_stays(copy):
         again = predict_cases(project, device="cpu", warm=warm)
         assert {case["name"] for case in again["cases"]} == {"case 3", "case 4"}  # the outlined ones once per model
         assert project.verify(everything=True) == []
+
+
+def test_warm_start_keeps_the_network_whatever_the_shape_of_the_scans(tmp_path):
+    """A patch of 30 voxels is rounded to 32, which could be halved once more: another network, were it planned anew."""
+    image = sitk.GetImageFromArray(np.random.default_rng(0).normal(0, 1, (30, 36, 32)).astype(np.float32))
+    label = image > 2
+    with Project.create(tmp_path / "project", "study", [Label(1, "x")], [Channel("image")]) as project:
+        project.add_case("outlined", [image], label=label)
+        first = prepare(project, TrainingOptions(device="cpu"))
+        card = ModelCard(
+            id="first",
+            name="first",
+            created="2026-01-01T00:00:00+00:00",
+            labels=project.labels,
+            channels=["image"],
+            spacing=first.plan.spacing,
+            normalisations=list(first.plan.normalisations),
+            patch=first.plan.patch,
+            network=first.plan.network.to_json(),
+            method="barl",
+        )
+        save_model(tmp_path / "model", card, build_network(first.plan.network, seed=0).state_dict())
+        project.promote(project.add_model(tmp_path / "model", {}).id)
+        again = prepare(project, TrainingOptions(device="cpu"))
+        assert (again.parent, again.notes) == ("model_0001", first.notes)
+        assert again.plan.network == first.plan.network
 
 
 def test_a_warm_predictor_is_the_same_until_the_model_changes(copy):

@@ -306,10 +306,13 @@ def _from_parent(parent: ModelRow, own: Mapping[str, Any], notes: list[str]) -> 
     except BarlError as error:
         notes.append(f"Training starts from scratch: {error.message}")
         return None
+    network = NetworkSpec.from_json(card.network)
     kept = {
         "spacing": card.spacing,
         "patch": card.patch,
-        "widths": NetworkSpec.from_json(card.network).widths,
+        "widths": network.widths,
+        "strides": network.strides,  # planned before the patch was rounded: the rounded one might be halved more often
+        "kernels": network.kernels,
         "normalisations": tuple(card.normalisations),
     }
     changed = [name for name, value in kept.items() if name in own and list(own[name]) != list(value)]

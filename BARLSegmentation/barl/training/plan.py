@@ -182,7 +182,8 @@ def make_plan(
         channels: The project's channel names.
         device: ``"cpu"``, ``"cuda"``...; a CPU gets a smaller network.
         memory_bytes: Memory of the device; limits the patch on a GPU.
-        overrides: ``Plan`` fields with values to use instead; ``widths`` replaces those of the network.
+        overrides: ``Plan`` fields with values to use instead; ``widths``, ``strides`` and ``kernels`` replace those of
+            the network.
 
     Raises:
         InputError: No case, or an override that no plan has.
@@ -190,7 +191,7 @@ def make_plan(
     if not fingerprints:
         raise InputError("There is no case to plan a training for.", "Add scans to the project first.")
     overrides = dict(overrides or {})
-    known = {f.name for f in dataclasses.fields(Plan)} | {"widths"}
+    known = {f.name for f in dataclasses.fields(Plan)} | {"widths", "strides", "kernels"}
     unknown = sorted(set(overrides) - known)
     if unknown:
         raise InputError(f"A training plan has no value {unknown[0]!r}.", f"It has: {', '.join(sorted(known))}.")
@@ -215,6 +216,7 @@ def make_plan(
     shape = np.maximum(np.round(extent / spacing), 1)[::-1]
     patch = np.array(overrides.get("patch", _patch(shape, limit)))
     strides, kernels = _levels(patch, spacing[::-1], len(widths))
+    strides, kernels = overrides.pop("strides", strides), overrides.pop("kernels", kernels)
     divisor = np.prod(strides, axis=0)
     if "patch" not in overrides:
         patch = np.maximum(np.round(patch / divisor), 1) * divisor
