@@ -110,6 +110,16 @@ def test_exchanged_decoders_are_compared_with_each_other():
     assert one.item() == pytest.approx(two.item(), rel=1e-5)
 
 
+def test_the_strong_view_is_shown_only_when_asked_for():
+    plain, network = made()
+    alternating, _ = made({"alternate": True})
+    batch = batch_of(1, 1)
+    other = dataclasses.replace(batch, strong=batch.strong + 1.0)
+    for method, iteration, sees_it in ((plain, 1, False), (alternating, 0, False), (alternating, 1, True)):
+        one, two = (method.loss(network, b, iteration, 100)["supervised"].item() for b in (batch, other))
+        assert (one != two) == sees_it
+
+
 def test_it_works_in_half_precision():
     method, network = made()
     with torch.autocast("cpu", torch.bfloat16):

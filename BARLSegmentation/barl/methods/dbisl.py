@@ -59,6 +59,8 @@ class Dbisl(Method):
                 default, along each axis alike.
             exchange: Consistency of each decoder's segmentation with the other decoder's distances.
             detach: Consistency without gradient through the transforms.
+            alternate: Show the strong view at every other iteration, not the weak one alone (one encoder sees one view
+                at a time).
             scale_decay: Weight of each coarser scale relative to the next finer one.
         """
 
@@ -76,6 +78,7 @@ class Dbisl(Method):
         spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
         exchange: bool = False
         detach: bool = False
+        alternate: bool = False
         scale_decay: float = 0.5
 
         def __post_init__(self) -> None:
@@ -105,8 +108,7 @@ class Dbisl(Method):
 
     def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         s, n = self.settings, batch.n_labelled
-        # One encoder sees one view at a time: weak and strong take turns.
-        outputs = network.views(batch.strong if iteration % 2 else batch.weak)
+        outputs = network.views(batch.strong if s.alternate and iteration % 2 else batch.weak)
         segmenting, measuring = (outputs, outputs) if s.architecture == "2x2" else (outputs[:1], outputs[1:])
         log_p = [[z.float().log_softmax(1) for z in output.logits] for output in segmenting]
         p = [scales[-1].exp() for scales in log_p]
