@@ -131,7 +131,7 @@ def test_worker_compares_names_its_methods_and_finishes_a_run_early(copy):
         result = worker.call("compare", timeout=60, project=str(copy), model="model_0002", device="cpu")
         assert result["test"]["n"] == 2 and result["words"]
 
-        options = {"iterations": 100_000, "device": "cpu", "overrides": TINY}
+        options = {"minutes": 10, "device": "cpu", "overrides": TINY}  # should the test die, it ends all the same
         run = worker.call("start_training", timeout=120, project=str(copy), options=options)["run"]
         events = RunFolder(copy / "runs" / run)
 
@@ -145,13 +145,13 @@ def test_worker_compares_names_its_methods_and_finishes_a_run_early(copy):
         with Project.open(copy, read_only=True) as project:
             wait(lambda: project.run(run).state == "finished")
             model = project.model(project.run(run).model_id)
-            assert 0 < model.summary["iterations"] < 100_000 and model.summary["metrics"]["mean_dice"] is not None
+            assert model.summary["iterations"] > 0 and model.summary["metrics"]["mean_dice"] is not None
             assert not model.is_current
 
 
 def test_a_paused_run_is_finished_by_going_on_for_a_moment(copy):
     with Project.open(copy) as project:
-        run = prepare_run(project, TrainingOptions(iterations=100_000, device="cpu", overrides=dict(TINY)))
+        run = prepare_run(project, TrainingOptions(minutes=10, device="cpu", overrides=dict(TINY)))
         seen = []
 
         def stop_soon(event):

@@ -9,16 +9,18 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import SimpleITK as sitk
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
+from barl.worker.process_tree import end_process_tree
 
 pytestmark = pytest.mark.host
 
 TINY = {"widths": [4, 8], "patch": [16, 16, 16], "loader_workers": 0, "validations": 2}
-#: More steps than any test waits for.
-ENDLESS = 100_000
+#: Longer than any test waits; a training that a killed test leaves behind still comes to its end.
+LONG = {"iterations": None, "minutes": 10.0}
 
 
 def ball(seed: int) -> tuple[sitk.Image, sitk.Image]:
@@ -106,9 +108,9 @@ def test_a_long_run_stays_short_and_a_resumed_one_forgets_what_it_repeats(host):
     curves.append([losses(n) for n in range(1, 11)])
     curves.append([losses(6), losses(7)])  # killed after step 10, resumed from the checkpoint of step 5
     assert list(column(curves.loss.table, "iteration")) == [1, 2, 3, 4, 5, 6, 7]
-    began = time.perf_counter()
+    began = time.thread_time()  # not the clock: others may use the processor
     curves.append([losses(n) for n in range(8, 5000)])  # a megabyte of events, which is what one answer carries
-    assert time.perf_counter() - began < 0.5  # 0.02 s on an idle core
+    assert time.thread_time() - began < 0.1  # 0.015 s
     curves.remove()
 
 
@@ -234,6 +236,10 @@ def module(host):
     host.loadModule()
     module = slicer.modules.BARLSegmentationWidget
     yield module
+    project = module.session.project
+    for run in project.runs() if project is not None else []:
+        if run.state == "running" and psutil.pid_exists(run.pid or 0):  # the test has failed
+            end_process_tree(run.pid)
     module.session.closeProject()
     module.worker.close()
 
@@ -256,7 +262,7 @@ def status(module):
     return told
 
 
-def wait(host, condition, seconds: float = 120) -> None:
+def wait(host, condition, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it takes too long"
@@ -298,7 +304,7 @@ def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, p
     assert status[-1] == ("run_0001 is finished: model_0001.", False)
 
     # The second one: paused, resumed, watched from a reopened project, killed, resumed, finished early.
-    panel.moreOptions["iterations"] = ENDLESS
+    panel.moreOptions.update(LONG)
     ui.startButton.click()
     wait(host, lambda: panel.run.id == "run_0002" and rows(panel._curves.loss) >= 1)
     assert not ui.startButton.enabled and "run_0002 is training already" in ui.startButton.toolTip
@@ -341,7 +347,7 @@ def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, p
 def test_accepted_cases_start_a_training_by_themselves_and_cancel_ends_it(host, module, panel, tmp_path):
     ui, session = panel.ui, module.session
     session.openProject(make_project(tmp_path / "project", held_out=0))
-    panel.moreOptions["iterations"] = ENDLESS
+    panel.moreOptions.update(LONG)
     ui.trainAfterSpinBox.value = 3
     assert panel.parameterNode.trainAfter == 3
     session.notifyCases()
