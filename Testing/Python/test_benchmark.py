@@ -127,7 +127,7 @@ def test_two_processes_share_the_runs_and_a_loss_of_power_costs_those_under_way(
     command += ["--processes", "2"]
     with subprocess.Popen(command, env=environment(), start_new_session=True) as process:
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while len(list(results.glob("running/*/plan.json"))) < 2 and time.monotonic() < deadline:
                 time.sleep(0.1)
             assert len(list(results.glob("running/*/plan.json"))) == 2
