@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole loop once, by mouse and keyboard, with the real worker: from an empty folder to the next proposal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from barl.project.next_case import rank_cases
+
+pytestmark = pytest.mark.host
+READER = "reader 1"
+ITERATIONS = 20
+NAMES = ("front", "back")
+
+
+@pytest.fixture(autouse=True)
+def _torch():
+    pytest.importorskip("torch", reason="the engine's packages are not installed")
+
+
+@pytest.fixture
+def loop(host):
+    from slicerhost.loop import Loop
+
+    loop = Loop(host)
+    yield loop
+    loop.session.closeProject()
+    loop.module.worker.close()
+
+
+def simulated(seed: int) -> tuple[sitk.Image, sitk.Image]:
+    """Noise with two bodies that touch, oblique and off the origin; nothing anatomical."""
+    rng = np.random.default_rng(seed)
+    k, j, i = np.indices((30, 36, 32))
+    place = np.array((15, 18, 16)) + rng.uniform(-2, 2, 3)
+    body = ((k - place[0]) / 8) ** 2 + ((j - place[1]) / 11) ** 2 + ((i - place[2]) / 7) ** 2 < 1
+    label = np.where(body, np.where(j < place[1], 1, 2), 0).astype(np.uint8)
+    scan = (100 + 60 * (label == 1) + 110 * (label == 2) + rng.normal(0, 12, label.shape)).astype(np.float32)
+    images = sitk.GetImageFromArray(scan), sitk.GetImageFromArray(label)
+    c, s = np.cos(0.2), np.sin(0.2)
+    for image in images:
+        image.SetDirection((c, -s, 0, s, c, 0, 0, 0, 1))
+        image.SetOrigin((12.0, -34.0, 56.0))
+    return images
+
+
+def simulated_scans(folder):
+    """Two outlined scans, two untouched ones and two to hold out, all with their true outline."""
+    pairs = []
+    for number in range(6):
+        paths = folder / f"scan_{number}.nii.gz", folder / f"label_{number}.nii.gz"
+        for image, path in zip(simulated(number), paths, strict=True):
+            sitk.WriteImage(image, str(path))
+        pairs.append(paths)
+    return pairs
+
+
+def hippocampus_scans():
+    """The same of real scans: of subjects that nobody is ever trained on here, so that a training is a real one."""
+    from barl.benchmark import datasets
+
+    cases = datasets.load("hippocampus").part("training")[:6]
+    return [(case.images[0], case.label) for case in cases]
+
+
+def lay_out(pairs, folder):
+    """Folders as a person has them: scans, with outlines of the first two; and those to hold out, all outlined."""
+    for n, (scan, label) in enumerate(pairs):
+        part = folder / ("held out" if n >= 4 else "scans")
+        for kind, path in (("images", scan), ("outlines", label)):
+            (part / kind).mkdir(parents=True, exist_ok=True)
+            if kind == "images" or n < 2 or n >= 4:
+                shutil.copy(path, part / kind / f"case {n}.nii.gz")
+    return folder / "scans", folder / "held out"
+
+
+def go_round(loop, tmp_path, pairs) -> list:
+    """The loop; returns the project's journal."""
+    scans, held_out = lay_out(pairs, tmp_path)
+    session = loop.session
+    loop.newProject(tmp_path / "project", "A loop", list(NAMES), "T1")
+    loop.addFolder(scans / "images", scans / "outlines")
+    loop.addFolder(held_out / "images", held_out / "outlines", heldOut=True)
+    cases = session.cases()
+    assert [case.state for case in cases] == ["accepted", "accepted", "new", "new", "accepted", "accepted"]
+    assert [case.held_out for case in cases] == 4 * [False] + 2 * [True]
+
+    # A first model, and what it makes of the untouched cases.
+    run = loop.train(ITERATIONS)
+    assert run.state == "finished", run.inWords()
+    assert session.project.current_model().id == run.modelId == "model_0001"
+    loop.predictAll()
+    assert "2 cases predicted." in loop.status
+    waiting = [case for case in session.cases() if case.state == "predicted"]
+    assert len(waiting) == 2
+
+    # The one most worth it, corrected where the model is least sure.
+    first = rank_cases(session.cases())[0]
+    assert loop.openNext() == f"{first.case.name}: {first.reason}."
+    case = session.case()
+    assert case.id == first.case.id and f"({case.uncertainty:.2f}" in first.reason
+    spot = loop.nextHotspot()
+    assert spot.rank == 1
+    before = loop.outline()
+    predicted = session.project.newest(case.id, ("prediction",))
+    np.testing.assert_array_equal(before, read(predicted))
+    time.sleep(1.0)  # a person looks
+    drawn = paint_truth(loop, spot.position, pairs[int(case.name[-1])][1])
+    loop.accept(READER)
+    accepted = session.project.newest(case.id, ("accepted",))
+    np.testing.assert_array_equal(read(accepted), drawn)
+    assert session.case().state == "accepted"
+
+    # Learn from it, starting from the first model; compare; decide.
+    run = loop.train(ITERATIONS)
+    assert run.state == "finished", run.inWords()
+    assert session.project.model(run.modelId).parent == "model_0001", "a warm start"
+    comparison = loop.panels["Train"]._decision.comparison.result
+    assert len(comparison["cases"]) == 2
+    assert session.project.current_model().id == "model_0001"
+    loop.promote()
+    assert session.project.current_model().id == run.modelId == "model_0002"
+
+    # And on to the other one.
+    last = next(other for other in waiting if other.id != case.id)
+    assert last.name in loop.openNext()
+    assert session.caseId == last.id
+    check_journal(session.project.history(), case, before, drawn, session.project)
+    return session.project.history()
+
+
+def paint_truth(loop, place, label) -> np.ndarray:
+    """Draw at a place what the expert's outline has there (the eraser where it has nothing); the outline after it."""
+    before, image = loop.outline(), sitk.ReadImage(str(label))
+    i, j, k = image.TransformPhysicalPointToIndex((-place[0], -place[1], place[2]))
+    truth, found = int(image[i, j, k]), int(before[k, j, i])
+    stroke = [place, (place[0] + 3.0, place[1], place[2])]
+    if truth or found:
+        loop.paint(NAMES[(truth or found) - 1], *stroke, erase=not truth)
+    after = loop.outline()
+    if np.array_equal(before, after):  # the model was right there, if unsure
+        loop.paint(NAMES[0 if truth == 2 else 1], *stroke)
+        after = loop.outline()
+    assert not np.array_equal(before, after)
+    return after
+
+
+def read(revision) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(revision.path)))
+
+
+def check_journal(journal, case, before, after, project) -> None:
+    """It tells who accepted what, what that changed and how long it took, and in which order everything came."""
+
+    def steps(action, **facts):
+        return [e for e in journal if e.action == action and facts.items() <= e.facts.items()]
+
+    (entry,) = steps("revision stored", kind="accepted", author=READER)
+    (seen,) = steps("hot-spots seen")
+    finished, promoted = steps("run finished"), steps("model promoted")
+    story = [steps("case added")[-1], finished[0], steps("revision stored", kind="prediction")[0], seen, entry]
+    story += [finished[1], promoted[1]]
+    assert [step.number for step in story] == sorted(step.number for step in story)
+    assert [step.facts["model"] for step in promoted] == ["model_0001", "model_0002"]
+    assert seen.case_id == case.id and seen.facts["ranks"] == [1]
+    facts, ml = entry.facts, project.case_grid(case.id).voxel_ml
+    assert (entry.case_id, facts["author"]) == (case.id, READER)
+    assert 1.0 <= facts["editing_seconds"] < 120
+    for value, change in enumerate(facts["labels"], start=1):
+        added, removed = (after == value) & (before != value), (before == value) & (after != value)
+        assert (change["name"], change["added_voxels"]) == (NAMES[value - 1], np.count_nonzero(added))
+        assert change["removed_voxels"] == np.count_nonzero(removed)
+        assert change["added_ml"] == pytest.approx(np.count_nonzero(added) * ml, abs=1e-6)
+        assert change["after_ml"] == pytest.approx(np.count_nonzero(after == value) * ml, abs=1e-6)
+    assert sum(change["added_voxels"] + change["removed_voxels"] for change in facts["labels"]) > 0
+
+
+def tell(journal) -> None:
+    """Print it (pytest -s) as a person would check it."""
+    print()
+    for entry in journal:
+        facts = json.dumps(entry.facts, ensure_ascii=False)
+        print(f"{entry.at}  {entry.program:<16} {entry.action:<18} {entry.case_id or '':<10} {facts}")
+
+
+def test_loop_on_simulated_scans(loop, tmp_path):
+    tell(go_round(loop, tmp_path, simulated_scans(tmp_path)))
+
+
+def test_loop_on_real_scans(loop, tmp_path, data_dir):
+    tell(go_round(loop, tmp_path, hippocampus_scans()))

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A clinician's way through BARL's panel, by mouse and keyboard: for tests, the demo and the tutorial's pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+from PySide6 import QtCore, QtTest, QtWidgets
+
+from . import hands
+from .clicks import DOUBLE_CLICK, mouse, press, waitUntil
+from .enums import toPySide
+
+_Test = QtTest.QTest
+FOLDER = "Folder with many cases"
+OPEN_CASES = "All cases without"
+NAME = 1  # column of the label table
+
+
+class Loop:
+    """One person at the panel of the module.
+
+    Args:
+        host: The running ``slicerhost.host.Host``.
+        patience: Seconds that a prediction or a training may take.
+        moment: Told a name whenever there is something worth a picture.
+    """
+
+    def __init__(self, host, patience: float = 600.0, moment=lambda name: None) -> None:
+        self.host, self.patience, self.moment = host, patience, moment
+        self.module = host.loadModule()
+        self.session, self.panels = self.module.session, self.module.panels
+
+    @property
+    def status(self) -> str:
+        return self.module.ui.statusLabel.text
+
+    def section(self, name: str):
+        """Open one section, close the others and scroll to it; returns its panel's widgets."""
+        for other in self.panels:
+            button = self.module._section(other)
+            if button.collapsed == (other == name):
+                mouse(button, QtCore.QPoint(12, 12))
+        self.host.processEvents(0.05)
+        self.show(self.module._section(name))
+        return self.panels[name].ui
+
+    def show(self, widget) -> None:
+        """Scroll the panel so that a widget is at its top."""
+        area = self.host.window._scroll
+        top = widget.mapTo(area.widget(), QtCore.QPoint(0, 0)).y()
+        bar = area.verticalScrollBar()
+        bar.value = min(max(top - 2, 0), bar.maximum)
+        self.host.processEvents(0.05)
+
+    # Project and cases
+
+    def newProject(self, folder, name: str, labels: list[str], channel: str) -> None:
+        """Fill in the form of a new project and make it."""
+        ui = self.section("Project")
+        ui.newGroupBox.collapsed = False
+        type_(ui.newNameLineEdit, name)
+        typePath(ui.newFolderPathLineEdit, folder)
+        while ui.labelsTable.rowCount > len(labels):  # of the project before
+            press(ui.removeLabelButton)
+        while ui.labelsTable.rowCount < len(labels):
+            press(ui.addLabelButton)
+        for row, label in enumerate(labels):
+            typeCell(ui.labelsTable, row, NAME, label)
+        typeCell(ui.channelsTable, 0, 0, channel)
+        self.moment("project")
+        press(ui.createButton)
+        assert self.session.project is not None, self.status
+
+    def addFolder(self, scans, outlines, heldOut: bool = False) -> None:
+        """Add all scans of a folder, with those outlines that there are."""
+        ui = self.section("Cases")
+        ui.addGroupBox.collapsed = False
+        choose(ui.sourceComboBox, FOLDER)
+        adding = self.panels["Cases"].adding
+        typePath(adding._selectors[0], scans)
+        typePath(adding._labelSelector, outlines)
+        if ui.addHeldOutCheckBox.checked != heldOut:
+            click(ui.addHeldOutCheckBox)
+        self.moment("add")
+        press(ui.addButton)
+        waitUntil(lambda: adding._request is None and self.panels["Cases"]._measuring is None, self.patience)
+
+    def openNext(self) -> str:
+        """Open the proposed case; returns the reason that was given for it."""
+        ui = self.section("Cases")
+        reason = ui.reasonLabel.text
+        press(ui.nextButton)
+        assert self.session.loaded is not None, self.status
+        self.settle()
+        self.moment("next")
+        return reason
+
+    # Models
+
+    def predictAll(self) -> None:
+        """Predict every case without an accepted outline with the current model."""
+        panel, ui = self.panels["Predict"], self.section("Predict")
+        choose(ui.inputComboBox, OPEN_CASES)
+        press(ui.applyButton)
+        waitUntil(lambda: not panel.busy, self.patience)
+
+    def train(self, iterations: int, minutes: int = 1):
+        """Train and press Finish after some iterations; returns the run once nothing is left to do about it."""
+        panel, ui = self.panels["Train"], self.section("Train")
+        type_(ui.minutesSpinBox, str(minutes))
+        before = len(self.session.project.runs())
+        press(ui.startButton)
+        waitUntil(lambda: len(self.session.project.runs()) > before, self.patience)
+        name = self.session.project.runs()[-1].id
+        waitUntil(lambda: panel.run is not None and panel.run.id == name, self.patience)
+        waitUntil(lambda: panel.run.iteration >= iterations or not panel.run.alive, self.patience)
+        self.moment("train")
+        if panel.run.alive:
+            press(ui.finishButton)
+        waitUntil(lambda: not panel.run.alive and panel._request is None, self.patience)
+        return panel.run
+
+    def promote(self) -> None:
+        """Decide for the new model."""
+        ui = self.section("Train")
+        self.show(ui.comparisonGroupBox)
+        self.moment("compare")
+        press(ui.promoteButton)
+
+    # Review
+
+    def nextHotspot(self):
+        """Jump to the next hot-spot and return it."""
+        panel, ui = self.panels["Review"], self.section("Review")
+        press(ui.nextHotspotButton)
+        self.settle()
+        self.moment("review")
+        return panel.hotspots.current()
+
+    def paint(self, segment: str, *points, diameter: float = 5.0, erase: bool = False) -> None:
+        """Draw with the mouse in the axial view.
+
+        Args:
+            segment: Name of what is drawn.
+            points: RAS in mm.
+            diameter: Of the brush, in mm.
+            erase: With the eraser instead.
+        """
+        import slicer
+
+        panel = self.panels["Review"]
+        self.section("Review")
+        self.show(panel.ui.outlineGroupBox)
+        editor = panel.editor.widget
+        segments = panel.correction.segmentation.GetSegmentation()
+        editor.setCurrentSegmentID(segments.GetSegmentIdBySegmentName(segment))
+        editor.setActiveEffectByName("Erase" if erase else "Paint")
+        brush = editor.activeEffect()
+        brush.setCommonParameter("BrushDiameterIsRelative", 0)
+        brush.setCommonParameter("BrushAbsoluteDiameter", diameter)
+        self.host.processEvents(0.05)
+        hands.drag(slicer.app.layoutManager().sliceWidget("Red"), *points)
+        self.settle()
+        self.moment("correct")
+
+    def outline(self) -> np.ndarray:
+        """What is drawn now: label values [k, j, i] on the scan's grid."""
+        return self.panels["Review"].correction.snapshot().labelMap()[0]
+
+    def accept(self, reader: str) -> None:
+        """Sign and accept the outline on screen."""
+        panel, ui = self.panels["Review"], self.section("Review")
+        type_(ui.readerLineEdit, reader)
+        press(ui.acceptButton)
+        waitUntil(lambda: not panel._storing, self.patience)
+        self.settle()
+        self.moment("accepted")
+
+    def settle(self) -> None:
+        """Wait until the review panel has done what it does after pauses."""
+        panel = self.panels["Review"]
+        timers = (panel._editTimer, panel._thresholdTimer, panel._ticksTimer)
+        waitUntil(lambda: not panel.background.isBusy() and not any(timer.isActive() for timer in timers))
+
+
+def click(widget) -> None:
+    """Click a check box on its mark."""
+    mouse(widget, QtCore.QPoint(8, widget.height // 2))
+
+
+def key(widget, name: str) -> None:
+    """Press a key, by its name in qt.Qt."""
+    _Test.keyClick(widget, toPySide(getattr(QtCore.Qt, name)))
+
+
+def type_(widget, text: str) -> None:
+    """Replace the text of a line or a spin box by what is typed, and confirm it."""
+    line = widget if isinstance(widget, QtWidgets.QLineEdit) else widget.findChild(QtWidgets.QLineEdit)
+    line.selectAll()
+    _Test.keyClicks(line, text)
+    key(line, "Key_Return")
+
+
+def typePath(widget, path) -> None:
+    """Type into a ctkPathLineEdit."""
+    type_(widget.comboBox().lineEdit(), str(path))
+
+
+def typeCell(table, row: int, column: int, text: str) -> None:
+    """Double-click a cell and type."""
+    item = table.item(row, column)
+    table.scrollToItem(item)
+    place = table.visualItemRect(item).center()
+    mouse(table.viewport(), place, DOUBLE_CLICK)
+    lines = [child for child in table.viewport().children() if isinstance(child, QtWidgets.QLineEdit)]
+    type_(lines[-1], text)  # editors of before may still wait to be deleted
+    QtWidgets.QApplication.processEvents()
+    assert table.item(row, column).text() == text, f"typed {text!r}, found {table.item(row, column).text()!r}"
+
+
+def choose(combo, text: str) -> None:
+    """Choose the item of a combo box that begins with ``text``, by the arrow keys."""
+    wanted = next(n for n in range(combo.count) if combo.itemText(n).startswith(text))
+    while combo.currentIndex != wanted:
+        before = combo.currentIndex
+        key(combo, "Key_Down" if wanted > before else "Key_Up")
+        assert combo.currentIndex != before, f"{text} cannot be chosen"
