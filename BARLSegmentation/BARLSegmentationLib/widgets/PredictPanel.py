@@ -353,7 +353,12 @@ class PredictPanel(Panel):
         shown = session.caseId if session.caseId in ids else ids[0] if len(ids) == 1 and not session.caseId else None
         if shown is not None and session.project is not None and session.attempt(session.openCase, shown):
             self._showResult(session.loaded.segmentation)
-        words = [_("1 case predicted.") if len(cases) == 1 else _("{n} cases predicted.").format(n=len(cases))]
+        # Outlined ones come along so that the others can be compared with them; nobody asked for them by number.
+        outlined = sum(case["state"] == "accepted" for case in cases)
+        count = len(cases) - outlined or len(cases)
+        words = [_("1 case predicted.") if count == 1 else _("{n} cases predicted.").format(n=count)]
+        if count < len(cases):
+            words.append(_("With them, for comparison, outlined ones: {n}.").format(n=outlined))
         words += dict.fromkeys(note for case in cases for note in case.get("notes", []))
         words += [f"{case['name']}: {case['message']} {case['remedy']}" for case in failed]
         session.status(" ".join(words), error=bool(failed))
