@@ -23,6 +23,8 @@ or name a folder of wheels: PIP_ARGS='--no-index --find-links FOLDER'.
 BIG_TORCH := No NVIDIA driver found, yet pip may pick the CUDA build of PyTorch (several GB): see \
 'Smaller installation' in README.md, or just wait.
 
+NO_PICTURES := The report is complete but for the pictures of the module's window, which failed as told above.
+
 .PHONY: help demo app test bench lint format cmake-lists clean
 .DELETE_ON_ERROR:
 
@@ -37,6 +39,7 @@ help:
 
 demo: $(VENV)/engine.stamp
 	$(IN_VENV) -m barl.demo $(DEMO_ARGS)
+	@PYTHONPATH=Testing/SlicerHost $(IN_VENV) -m slicerhost.review $(DEMO_ARGS) || echo "$(NO_PICTURES)"
 
 app: $(VENV)/host.stamp
 	PYTHONPATH=Testing/SlicerHost $(IN_VENV) -m slicerhost $(APP_ARGS)
