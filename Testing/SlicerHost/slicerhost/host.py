@@ -167,6 +167,7 @@ class Host:
             if self.window._scroll.widget() is widget:
                 self.window._scroll.takeWidget()
             widget.deleteLater()
+        self.window._selector._forget(name)
         for entry in (name.lower(), f"{name}Widget", f"{name}Instance"):
             vars(self.modules).pop(entry, None)
 

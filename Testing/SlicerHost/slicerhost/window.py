@@ -29,6 +29,9 @@ class qSlicerModuleSelectorToolBar(QtWidgets.QToolBar):
         if self._combo.findData(module.name) < 0:
             self._combo.addItem(module.title, module.name)
 
+    def _forget(self, name):
+        self._name = "" if self._name == name else self._name  # loaded again, it can be selected again
+
     def _onActivated(self, index):
         self.selectModule(self._combo.itemData(index))
 
