@@ -51,7 +51,7 @@ def test_project_opens_and_tells_the_story(finished, data):
         first, second = project.models()
         assert second.is_current
         assert second.parent == first.id, "the second training starts warm"
-        assert [model.summary["iterations"] for model in (first, second)] == [6, 3]
+        assert [model.summary["iterations"] for model in (first, second)] == [6, 6]
         assert (first.summary["data"]["labelled"], second.summary["data"]["labelled"]) == (2, 4)
         assert not project.verify(everything=True)
         # The label of an untouched case is known to nobody but the demo until its correction.

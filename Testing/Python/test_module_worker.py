@@ -146,6 +146,7 @@ def test_nonsense_ends_in_one_error(a_worker, tmp_path, monkeypatch, text):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_close_ends_a_worker_that_does_not_listen_and_its_children(a_worker, tmp_path):
+    already = "torch" in sys.modules  # by tests of the engine in this process
     pytest.importorskip("psutil", reason="without psutil a worker that leads no group ends alone")
     text = (
         "import signal, subprocess, sys, time\n"
@@ -163,7 +164,7 @@ def test_close_ends_a_worker_that_does_not_listen_and_its_children(a_worker, tmp
     assert time.monotonic() - started < 5.0, "2 s where nothing else is running"
     assert not worker.running and answers.count == 1
     wait_until(lambda: not is_running(child), 5.0)
-    assert "torch" not in sys.modules
+    assert already or "torch" not in sys.modules
 
 
 def test_close_of_a_warm_worker_leaves_nothing(a_worker):
