@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 # Before torch, matplotlib or Qt are imported by anyone: they read these once. Threads are set in pytest-xdist's workers
-# alone, which inherit what the process that starts them sets; two with two threads each on two cores take 18 times as long.
+# alone, which inherit what the process that starts them sets; two with two threads each on two cores took 18 times as
+# long.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     os.environ.setdefault(
         "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))

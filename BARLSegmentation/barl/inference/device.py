@@ -74,10 +74,10 @@ def _cpu_has(query: str) -> bool:
 
 @cache
 def _keep_freed_memory() -> None:
-    """Let glibc keep up to 1 GiB of freed memory and use it again, instead of asking the kernel for zeroed pages each time.
+    """Let glibc keep up to 1 GiB of freed memory and use it again, instead of asking the kernel for zeroed pages.
 
-    A network's layers free and ask for the same tens of megabytes in every call. Predicting windows of 96 x 96 x 96 on a
-    CPU takes 27 % less time so, training on small patches 4 % (one core). Larger blocks still go back at once.
+    A network's layers free and ask for the same tens of megabytes in every call. Predicting windows of 96 x 96 x 96 on
+    a CPU takes 27 % less time so, training on small patches 4 % (one core). Larger blocks still go back at once.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt

@@ -84,8 +84,8 @@ class ModelMaps:
 def _likeliest(values: Tensor) -> tuple[Tensor, Tensor]:
     """Likeliest class of ``[L+1, ...]``, with and without background, as bytes where they suffice.
 
-    Arithmetic on bytes, one comparison per class: of a voxel of three classes it takes 2 ns, filling masked voxels 12 and
-    ``argmax`` along the first axis 100 (one core).
+    Arithmetic on bytes, one comparison per class: a voxel of three classes takes 2 ns, with filling of masked voxels 12
+    and with ``argmax`` along the first axis 100 (one core).
     """
     best = values[1]
     candidates = torch.ones(best.shape, dtype=torch.uint8 if len(values) <= 256 else torch.int32, device=best.device)

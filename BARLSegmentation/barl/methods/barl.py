@@ -72,8 +72,8 @@ class Barl(Method):
             confidence: Pseudo-labels below this probability are ignored in DPR; 0 uses all.
             soft: Add DPR's soft path.
             swap: Exchange the branches' views at every other iteration.
-            pull: PCBC's weight of the squared error. SDCL and RAIL use 0.5 and 0.05; a fifth of both measured the same on
-                large structures and better on small lesions.
+            pull: PCBC's weight of the squared error. SDCL and RAIL use 0.5 and 0.05; a fifth of both measured the same
+                on large structures and better on small lesions.
             unlearn: PCBC's weight of the entropy term.
             correct: Where PCBC works: ``labelled`` items against the ground truth, or ``all``, the unlabelled ones
                 against the branches' mean.

@@ -31,8 +31,8 @@ class Budget:
         iterations: Default length of a run.
         batch: Labelled and unlabelled patches a step, each.
         learning_rate: Of AdamW at the start.
-        loader_workers: Processes that prepare patches. On a CPU one takes more from the network's threads (0.91 of the rate
-            without any loading, 2 cores) than preparing them in between (0.97).
+        loader_workers: Processes that prepare patches. On a CPU one takes more from the network's threads (0.91 of the
+            rate without any loading, 2 cores) than preparing them in between (0.97).
     """
 
     widths: tuple[int, ...]
