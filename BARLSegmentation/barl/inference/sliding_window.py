@@ -25,8 +25,8 @@ from barl.inference.device import autocast
 Triple = tuple[int, int, int]
 
 CHUNK_VOXELS = 65_536
-"""Voxels handed out at once on a CPU: the temporary arrays of whoever finishes them (softmax, entropy) stay in its cache
-(35 ns a voxel instead of 67 with a million). Elsewhere, where each step has its price, sixteen times as many."""
+"""Voxels handed out at once on a CPU: the temporary arrays of whoever finishes them (softmax, entropy) stay in its
+cache (35 ns a voxel instead of 67 with a million). Elsewhere, where each step has its price, sixteen times as many."""
 
 
 @dataclass
