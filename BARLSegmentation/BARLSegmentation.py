@@ -23,6 +23,8 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+STATUS_MS = 15000  # how long the window's status bar shows a sentence
+
 # Each is the class <name>Panel of BARLSegmentationLib.widgets.<name>Panel, in the section <name>CollapsibleButton.
 PANELS = [
     "Project",
@@ -141,6 +143,8 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
+        if getattr(self.parent, "isEntered", False):  # reloaded: Slicer calls setup() alone
+            self.enter()
 
     def cleanup(self):
         """Slicer quits, or the module is reloaded."""
@@ -243,6 +247,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onStatus(self, text, isError):
         self.ui.statusLabel.text = text
+        slicer.util.showStatusMessage(text, STATUS_MS)  # the panel's top may be scrolled out of sight
         self.ui.statusIconLabel.visible = isError
         if isError:
             icon = slicer.app.style().standardIcon(qt.QStyle.SP_MessageBoxWarning)
