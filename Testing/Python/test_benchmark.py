@@ -145,7 +145,7 @@ def test_two_processes_share_the_runs_and_a_loss_of_power_costs_those_under_way(
 
 def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(small_project, tmp_path, monkeypatch):
     one = {**small_project, "runs": [{"dataset": "boxes", "labelled": [2], "arms": ["mean_teacher"]}]}
-    one["plans"] = {"boxes": {**small_project["plans"]["boxes"], "iterations": 150}}
+    one["plans"] = {"boxes": {**small_project["plans"]["boxes"], "iterations": 80}}
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps(one))
     script = "import sys, barl.training.train as t; t.CHECKPOINT_SECONDS = 0; from barl.benchmark.__main__ import main"
@@ -163,13 +163,13 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(small_proje
     torch.set_num_threads(1)  # as in the process before: sums in another order are other numbers
     try:
         carry_out(one, tmp_path / "killed")
-        assert 0 < len(done) < 150
+        assert 0 < len(done) < 80
         carry_out(one, tmp_path / "whole")
     finally:
         torch.set_num_threads(threads)
     (killed,), (whole,) = read_results(tmp_path / "killed"), read_results(tmp_path / "whole")
     assert killed["cases"] == whole["cases"]
-    assert killed["iterations"] == whole["iterations"] == 150
+    assert killed["iterations"] == whole["iterations"] == 80
 
 
 def test_a_failing_run_does_not_keep_the_others_waiting_and_rows_say_what_a_run_took(small_project, tmp_path):
