@@ -85,10 +85,20 @@ class Loop:
         press(ui.addButton)
         waitUntil(lambda: adding._request is None and self.panels["Cases"]._measuring is None, self.patience)
 
+    def open(self, name: str) -> None:
+        """Open a case by a double-click in the table."""
+        table = self.section("Cases").casesTable
+        row = [case.name for case in self.session.cases()].index(name)
+        place = table.visualItemRect(table.item(row, 0)).center()
+        mouse(table.viewport(), place, DOUBLE_CLICK)
+        assert self.session.case().name == name, self.status
+        self.settle()
+
     def openNext(self) -> str:
         """Open the proposed case; returns the reason that was given for it."""
         ui = self.section("Cases")
         reason = ui.reasonLabel.text
+        self.moment("proposed")
         press(ui.nextButton)
         assert self.session.loaded is not None, self.status
         self.settle()
@@ -114,6 +124,7 @@ class Loop:
         name = self.session.project.runs()[-1].id
         waitUntil(lambda: panel.run is not None and panel.run.id == name, self.patience)
         waitUntil(lambda: panel.run.iteration >= iterations or not panel.run.alive, self.patience)
+        self.show(ui.startButton)
         self.moment("train")
         if panel.run.alive:
             press(ui.finishButton)

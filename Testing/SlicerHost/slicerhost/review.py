@@ -23,7 +23,7 @@ REMEDY = (
 READER = "demonstration"
 BEGIN, END = "<!-- review round -->", "<!-- end of the review round -->"
 CAPTIONS = {
-    "next": "The case that the module proposed, with its reason, as predicted.",
+    "next": "The case that the module proposed, as predicted; beside the button what it would propose next.",
     "review": "The first hot-spot: all views show the place where the model is least sure. Blue to yellow: unsure.",
     "correct": "A stroke with the brush, possible only where the model was unsure.",
     "accepted": "Accepted: stored as a new revision; the journal tells who changed how much.",

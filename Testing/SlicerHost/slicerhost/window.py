@@ -82,7 +82,8 @@ class qSlicerMainWindow(QtWidgets.QMainWindow):
         views.setObjectName("CentralWidgetLayoutFrame")
         self.setCentralWidget(views)
         self._layoutManager = qSlicerLayoutManager(scene, views)
-        self.statusBar().showMessage("This is a test host, not 3D Slicer: real scene and views, stand-in widgets")
+        note = "Test host, not 3D Slicer: real scene and views, stand-in widgets"
+        self.statusBar().addPermanentWidget(QtWidgets.QLabel(note))
 
     def moduleSelector(self):
         return self._selector

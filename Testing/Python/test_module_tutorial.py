@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tutorial, done as docs/tutorial.md tells it, on simulated scans; it takes the tutorial's pictures.
+
+They go to a temporary folder, and the scans are small and the trainings short. To renew those of the tutorial
+(minutes): BARL_TUTORIAL=docs/images pytest Testing/Python/test_module_tutorial.py
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+pytestmark = pytest.mark.host
+TEXT = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
+LONG = os.environ.get("BARL_TUTORIAL", "")
+OUTLINED, UNTOUCHED, HELD_OUT, ITERATIONS = (4, 4, 6, (300, 150)) if LONG else (2, 2, 2, (8, 8))
+SHOWN = ("project", "add", "train", "proposed", "review", "correct", "accepted", "compare", "again")
+LARGEST_PICTURE, ALL_PICTURES = 200_000, 1_500_000  # bytes: the extension's checkout stays small
+
+
+def place(tmp_path_factory, name: str) -> Path:
+    """An empty folder; for the tutorial's own pictures, in which it is seen, of a name that says nothing."""
+    if not LONG:
+        return tmp_path_factory.mktemp(name)
+    folder = Path(tempfile.gettempdir()) / "barl-tutorial" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """Folders of simulated scans and outlines; in the short run the middle of each scan."""
+    pytest.importorskip("torch", reason="the engine's packages are not installed")
+    pytest.importorskip("nilearn", reason="nilearn, which carries the MNI152 scan, is not installed")
+    from barl.demo.simulate import simulate_cases
+    from barl.images.reading import write_image
+
+    folder = place(tmp_path_factory, "scans")
+    pairs = simulate_cases(folder / "all", OUTLINED + UNTOUCHED + HELD_OUT, seed=3)
+    for number, pair in enumerate(pairs):
+        held = number >= OUTLINED + UNTOUCHED
+        for kind, path in zip(("images", "outlines"), pair, strict=True):
+            target = folder / ("held-out" if held else "scans") / kind / f"head {number + 1:02d}.nii.gz"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if held or number < OUTLINED or kind == "images":
+                image = sitk.ReadImage(str(path))
+                write_image(image if LONG else image[18:58, 30:70, 20:52], target)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(host, scans, tmp_path_factory) -> dict[str, Path]:
+    """The tutorial's way; the pictures by name."""
+    from slicerhost.loop import Loop, click
+    from slicerhost.review import picture
+
+    image = pytest.importorskip("PIL.Image", reason="Pillow, which comes with matplotlib, is not installed")
+    folder = Path(LONG) if LONG else tmp_path_factory.mktemp("pictures")
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: dict[str, Path] = {}
+
+    def take(name: str) -> None:
+        if name in SHOWN and name not in taken:  # the first time is the one the tutorial tells of
+            taken[name] = folder / f"tutorial-{name}.png"
+            few_colors(image.open(io.BytesIO(picture(host)))).save(taken[name], optimize=True)
+
+    host.window.resize(1366, 768)
+    loop = Loop(host, patience=3000.0 if LONG else 600.0, moment=take)
+    try:
+        loop.newProject(place(tmp_path_factory, "project") / "lesions", "Lesions", ["lesion"], "T1")
+        loop.addFolder(scans / "scans" / "images", scans / "scans" / "outlines")
+        loop.addFolder(scans / "held-out" / "images", scans / "held-out" / "outlines", heldOut=True)
+        assert len(loop.session.cases()) == OUTLINED + UNTOUCHED + HELD_OUT, loop.status
+        loop.open("head 01")
+        assert loop.train(ITERATIONS[0], minutes=30).state == "finished"
+        loop.predictAll()
+        loop.openNext()
+        spot = loop.nextHotspot()
+        click(loop.section("Review").onlyWhereUnsureCheckBox)
+        loop.settle()
+        show_3d(loop)
+        x, y, z = spot.position
+        loop.paint("lesion", (x, y, z), (x + 2.0, y, z))
+        loop.accept("reader 1")
+        assert loop.session.case().state == "accepted", loop.status
+        assert loop.train(ITERATIONS[1], minutes=30).state == "finished"
+        loop.promote()
+        loop.section("Cases")
+        take("again")
+    finally:
+        loop.panels["Review"].ui.onlyWhereUnsureCheckBox.checked = False
+        loop.session.closeProject()
+        loop.module.worker.close()
+    return taken
+
+
+def show_3d(loop) -> None:
+    """Press the editor's button."""
+    import qt
+    from slicerhost.clicks import press
+
+    editor = loop.panels["Review"].editor.widget
+    (button,) = [one for one in editor.findChildren(qt.QAbstractButton) if one.text == "Show 3D"]
+    press(button)
+
+
+def few_colors(picture):
+    """A picture in 96 grays and 160 colors of its own: a third of the size, and no rare color is lost."""
+    from PIL import Image
+
+    picture = picture.convert("RGB")
+    pixels = np.asarray(picture).reshape(-1, 3)
+    colored = Image.fromarray(pixels[np.ptp(pixels.astype(int), axis=1) > 12][None])
+    colors = colored.quantize(160, method=Image.Quantize.MAXCOVERAGE).getpalette()[:480]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*colors, *[0] * (480 - len(colors)), *np.linspace(0, 255, 96).astype(int).repeat(3).tolist()])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
+def test_pictures_show_the_window_and_are_small(pictures):
+    from PySide6 import QtGui
+
+    for path in pictures.values():
+        image = QtGui.QImage(str(path))
+        assert (image.width(), image.height()) == (1366, 768), path.name
+        assert len({image.pixel(x, y) for x in range(0, 1366, 7) for y in range(0, 768, 7)}) > 20, f"{path.name}: empty"
+        assert path.stat().st_size < LARGEST_PICTURE, path.name
+    assert sum(path.stat().st_size for path in pictures.values()) < ALL_PICTURES
+
+
+def test_tutorial_shows_each_picture_and_no_other(pictures):
+    text = TEXT.read_text(encoding="utf-8")
+    shown = re.findall(r"!\[[^\]]+\]\(images/(tutorial-\w+\.png)\)", text)
+    assert sorted(shown) == sorted(path.name for path in pictures.values())
+    for name in shown:
+        assert (TEXT.parent / "images" / name).is_file()
+
+
+def test_tutorial_names_what_is_in_the_window(pictures, host):
+    """Each word in bold is the text of a section, a button or a box."""
+    import qt
+    import slicer
+
+    module = slicer.modules.BARLSegmentationWidget
+    kinds = ((qt.QAbstractButton, "text"), (qt.QLabel, "text"), (qt.QGroupBox, "title"))
+    there = {getattr(one, name).rstrip(":") for kind, name in kinds for one in module.parent.findChildren(kind)}
+    for combo in module.parent.findChildren(qt.QComboBox):
+        there |= {combo.itemText(n) for n in range(combo.count)}
+    bold = set(re.findall(r"\*\*([^*]+[^*.])\*\*", TEXT.read_text(encoding="utf-8")))  # but for whole sentences
+    assert len(bold) > 10
+    missing = {words for words in bold if not any(words == text or text.startswith(words + " (") for text in there)}
+    assert not missing
