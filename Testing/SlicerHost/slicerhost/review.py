@@ -71,7 +71,7 @@ def goRound(project: Path) -> tuple[dict[str, bytes], str]:
     host = Host()
     try:
         host.window.show()
-        loop = Loop(host, moment=lambda name: pictures.__setitem__(name, picture(host)))
+        loop = Loop(host, moment=lambda name: name in CAPTIONS and pictures.__setitem__(name, picture(host)))
         loop.session.openProject(project)
         waitUntil(lambda: loop.panels["Cases"]._measuring is None)
         reason = loop.openNext()
