@@ -23,6 +23,7 @@ from barl.losses.pcbc import bias_correction, scale_gates
 from barl.losses.region import region_alignment
 
 from .base import Batch, Method, ramp_up
+from .mixing import random_box
 from .supervised import multi_scale_supervision, scale_weights
 
 PARTS = ("cps", "dpr", "pcbc", "region", "instance")
@@ -43,8 +44,7 @@ def paste_outlines(batch: Batch, iteration: int) -> tuple[Batch, Tensor]:
     known = batch.label.new_full((len(weak) - n, *size), -1)
     for item in range(n, len(weak)):
         donor = (item - n) % n
-        low = [int(rng.integers(edge - edge // 2 + 1)) for edge in size]
-        box = tuple(slice(a, a + edge // 2) for a, edge in zip(low, size, strict=True))
+        box = random_box(size, 0.5, rng)
         for view in (weak, strong):
             view[(item, slice(None), *box)] = view[(donor, slice(None), *box)]
         known[(item - n, *box)] = batch.label[(donor, *box)]
