@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -177,6 +178,33 @@ def test_project_held_by_another_program_is_one_sentence(a_panel, a_project):
         assert session.attempt(session.project.set_held_out, "a", True) is None
     assert a_panel.said[-1][0] and "being changed by another program" in a_panel.said[-1][1]
     assert session.attempt(session.project.set_held_out, "a", True)
+
+
+@pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])  # changes something; is just storing what it changed
+def test_window_waits_half_a_second_at_most_for_another_program(a_panel, a_project, lock):
+    from BARLSegmentationLib.widgets.CasesPanel import CasesPanel
+
+    cases = CasesPanel(a_panel.session, None, a_panel.moduleWidget)
+    cases.setup()
+    a_panel.open(str(a_project))
+    case = a_panel.session.cases()[0].id
+    with closing(sqlite3.connect(a_project / FILE_NAME, isolation_level=None)) as other:
+        other.execute(f"BEGIN {lock}")
+        for action in (
+            lambda: a_panel.session.attempt(a_panel.session.project.set_held_out, case, True),
+            lambda: (a_panel.session.selectCases([case]), cases.onHoldOut()),
+            lambda: a_panel.open(str(a_project)),
+        ):
+            start = time.monotonic()
+            action()
+            assert time.monotonic() - start < 0.8  # of them 0.4 waiting
+        said = [text for error, text in a_panel.said if error]
+        assert said and all("is being changed by another program" in text for text in said)
+        other.execute("ROLLBACK")
+    assert a_panel.session.attempt(a_panel.session.project.set_held_out, case, True)
+    assert a_panel.session.project._database.row("PRAGMA busy_timeout") == (400,)
+    cases.cleanup()
+    cases.widget.deleteLater()
 
 
 def test_state_names_the_current_model_and_its_held_out_dice(a_panel, a_project, tmp_path):

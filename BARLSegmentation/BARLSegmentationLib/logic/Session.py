@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Set to "1" on a segmentation that holds an edit which is stored nowhere: such a node is never removed.
 UNSAVED_ATTRIBUTE = "BARL.Unsaved"
+#: How long the window may stand still for another program that is changing the project.
+WAIT_SECONDS = 0.4
 
 
 class Session:
@@ -57,7 +59,7 @@ class Session:
         """Make a project in a new or empty folder and open it."""
         from barl.project.store import Project
 
-        self._take(Project.create(folder, name, labels, channels))
+        self._take(Project.create(folder, name, labels, channels, wait_seconds=WAIT_SECONDS))
 
     def openProject(self, folder: str | Path, readOnly: bool = False) -> None:
         """Open a project; the one that was open before is closed, unless this one cannot be opened.
@@ -68,11 +70,11 @@ class Session:
         from barl.project.store import Project
 
         try:
-            project = Project.open(folder, read_only=readOnly)
+            project = Project.open(folder, read_only=readOnly, wait_seconds=WAIT_SECONDS)
         except StorageError as error:
             if readOnly:
                 raise
-            project = Project.open(folder, read_only=True)
+            project = Project.open(folder, read_only=True, wait_seconds=WAIT_SECONDS)
             self._take(project)
             self.status(f"{error.message} It was opened for reading only.")
             return

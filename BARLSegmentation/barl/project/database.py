@@ -155,7 +155,9 @@ class Database:
     Args:
         folder: The project folder.
         read_only: Refuse every change.
-        wait_seconds: How long to wait for another program that is changing the project.
+        wait_seconds: How long to wait for another program that is changing the project. Once that was in vain,
+            nothing waits until the project could be used again: a window that asks five things waits once, not five
+            times.
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False, wait_seconds: float = 5.0) -> None:
@@ -163,6 +165,7 @@ class Database:
         self.path = folder / FILE_NAME
         self.read_only = read_only
         self._turn = threading.RLock()
+        self._wait_seconds, self._waited_in_vain = wait_seconds, False
         with self._plain_errors():
             self._connection = sqlite3.connect(
                 self.path, timeout=wait_seconds, isolation_level=None, check_same_thread=False
@@ -313,7 +316,16 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                self._wait_at_most(0)
+                self._waited_in_vain = True
             raise self._in_words(error) from error
+        if self._waited_in_vain:
+            self._wait_at_most(self._wait_seconds)
+            self._waited_in_vain = False
+
+    def _wait_at_most(self, seconds: float) -> None:
+        self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
 
     def _in_words(self, error: sqlite3.Error) -> BarlError:
         code = getattr(error, "sqlite_errorcode", None)
