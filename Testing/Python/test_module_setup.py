@@ -297,10 +297,14 @@ def test_torch_is_installed_by_its_extension(a_panel, pytorch):
     wait(a_panel)  # looked up anew
 
 
-def test_wrong_build_is_removed_first(a_panel, pytorch):
+@pytest.mark.parametrize("agreed", [True, False])
+def test_wrong_build_is_removed_first_if_the_user_agrees(a_panel, pytorch, monkeypatch, agreed):
+    import slicer
+
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *_arguments: agreed)
     show(a_panel, found(torch={"version": "2.8.0+cpu", "cuda": "", "complete": True}))
     press(a_panel.ui.gpuButton)
-    assert pytorch.calls == [("uninstall",), ("install", True, ">=2.4")]
+    assert pytorch.calls == ([("uninstall",), ("install", False, ">=2.4")] if agreed else [])
 
 
 @pytest.mark.parametrize(

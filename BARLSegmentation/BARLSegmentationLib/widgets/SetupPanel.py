@@ -167,11 +167,20 @@ class SetupPanel(Panel):
             )
             return
         logic = PyTorchUtils.PyTorchUtilsLogic()
+        replaces = bool(self._found and self._found["torch"] is not None)
+        # The extension asks before it installs: too late where the build that is there goes first.
+        if replaces and not slicer.util.confirmOkCancelDisplay(
+            _("The installed PyTorch will be removed and another build downloaded (several hundred MB)."),
+            _("Replace PyTorch"),
+        ):
+            return
         self._stopWorker()
         try:
-            if self._found and self._found["torch"] is not None:
+            if replaces:
                 logic.uninstallTorch()
-            installed = logic.installTorch(askConfirmation=True, torchVersionRequirement=Setup.TORCH_REQUIREMENT)
+            installed = logic.installTorch(
+                askConfirmation=not replaces, torchVersionRequirement=Setup.TORCH_REQUIREMENT
+            )
         except Exception as error:  # whatever pip or the extension raises
             self._notInstalled(_("PyTorch"), error)
             return
