@@ -284,6 +284,7 @@ def test_new_label_gets_the_next_value_and_a_color_of_its_own(a_panel):
     ("column", "text", "sentence"),
     [
         (0, "one", "'one' is not a whole number"),
+        (0, "²", "'²' is not a whole number"),
         (0, "0", "means background"),
         (0, "70000", "out of range"),
         (1, "", "has no name"),
@@ -303,6 +304,31 @@ def test_wrong_cell_is_one_sentence_and_makes_nothing(a_panel, tmp_path, column,
     press(ui.createButton)
     assert a_panel.said[-1][0] and sentence in a_panel.said[-1][1], a_panel.said
     assert a_panel.session.project is None and not (tmp_path / "new").exists()
+
+
+def test_cell_that_is_being_typed_counts_although_the_button_took_no_focus(a_panel, tmp_path):
+    import qt
+
+    ui = a_panel.ui
+    ui.newGroupBox.collapsed = False
+    ui.newFolderPathLineEdit.currentPath = str(tmp_path / "new")
+    for table, column, text in ((ui.labelsTable, 1, "liver"), (ui.channelsTable, 0, "CT")):
+        table.setCurrentCell(0, column)
+        table.editItem(table.item(0, column))
+        (editor,) = [child for child in table.viewport().children() if isinstance(child, qt.QLineEdit)]
+        editor.setText(text)
+    a_panel.onCreate()
+    assert [label.name for label in a_panel.session.project.labels] == ["liver"], a_panel.said
+    assert a_panel.session.project.channels == [Channel("CT")]
+
+
+def test_folder_that_is_no_whole_path_is_refused(a_panel, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a_panel.ui.newFolderPathLineEdit.currentPath = "study"
+    a_panel.ui.labelsTable.item(0, 1).setText("liver")
+    a_panel.onCreate()
+    assert a_panel.said[-1][0] and "'study' is not a full path" in a_panel.said[-1][1]
+    assert not (tmp_path / "study").exists()
 
 
 def test_missing_folder_full_folder_and_empty_tables_are_one_sentence(a_panel, tmp_path):

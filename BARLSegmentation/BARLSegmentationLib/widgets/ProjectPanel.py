@@ -127,7 +127,7 @@ class ProjectPanel(Panel):
     # New
 
     def onAddLabel(self) -> None:
-        values = [int(text) for text in self._column(self.ui.labelsTable, VALUE) if text.isdigit()]
+        values = [int(text) for text in self._column(self.ui.labelsTable, VALUE) if text.isdecimal()]
         self._addLabel(max(values, default=0) + 1)
         self.ui.labelsTable.setCurrentCell(self.ui.labelsTable.rowCount - 1, NAME)
 
@@ -164,6 +164,11 @@ class ProjectPanel(Panel):
 
         if not folder:
             raise InputError(_("The project has no folder."), _("Choose a new or empty folder."))
+        if not Path(folder).is_absolute():  # it would be made wherever Slicer was started
+            raise InputError(
+                _("The folder {folder!r} is not a full path.").format(folder=folder),
+                _("Choose it with the ... button."),
+            )
         labels, channels = self.labels(), self.channels()
         with slicer.util.WaitCursor():
             self.session.createProject(folder, name or Path(folder).name, labels, channels)
@@ -178,9 +183,10 @@ class ProjectPanel(Panel):
         from barl.project.labels import Label
 
         table, labels = self.ui.labelsTable, []
+        _endEditing(table)
         for row in range(table.rowCount):
             value = table.item(row, VALUE).text().strip()
-            if not value.isdigit():
+            if not value.isdecimal():
                 raise InputError(
                     _("The label value {value!r} is not a whole number.").format(value=value),
                     _("Use a number from 1 to 65535."),
@@ -202,6 +208,7 @@ class ProjectPanel(Panel):
         from barl.project.labels import Channel
 
         table = self.ui.channelsTable
+        _endEditing(table)
         names, patterns = self._column(table, 0), self._column(table, 1)
         return [Channel(name, pattern) for name, pattern in zip(names, patterns, strict=True)]
 
@@ -262,3 +269,8 @@ class ProjectPanel(Panel):
     @staticmethod
     def _column(table, column: int) -> list[str]:
         return [table.item(row, column).text().strip() for row in range(table.rowCount)]
+
+
+def _endEditing(table) -> None:
+    """Take over what is being typed: on macOS a click on a button does not take the focus from the cell."""
+    table.setCurrentCell(-1, -1)
