@@ -199,6 +199,49 @@ def test_scene_that_cannot_be_a_case_is_one_sentence(a_panel, a_project):
     assert len(a_panel.session.cases()) == 3 and a_panel.adding._staging is None
 
 
+def test_label_map_of_the_scene_is_an_outline(a_panel, a_project):
+    import slicer
+
+    open_project(a_panel, a_project)
+    volume = a_volume(an_oblique_image())
+    add(a_panel, SCENE)
+    a_panel.adding._selectors[0].setCurrentNode(volume)
+    drawn = np.zeros((7, 8, 9), np.int16)
+    drawn[3, 2:4, 5] = 3
+    node = slicer.util.addVolumeFromArray(drawn, name="map", nodeClassName="vtkMRMLLabelMapVolumeNode")
+    a_panel.adding._labelSelector.setCurrentNode(node)
+    press_add(a_panel)
+    assert a_panel.said[-1][0] and "does not lie on its scan's grid" in a_panel.said[-1][1]
+    node.CopyOrientation(volume)
+    press_add(a_panel)
+    assert a_panel.said[-1] == (False, "Added new case, 1 with an outline.")
+    stored = a_panel.session.project.accepted_label(a_panel.session.project.case("new case").id)
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(stored))), drawn)
+
+
+def test_segments_are_matched_by_the_name_that_is_seen(a_panel, a_project, tmp_path):
+    """Not by the value that they had in another project, nor by the name they had before."""
+    with Project.create(tmp_path / "other", "other", [Label(1, "spleen"), Label(2, "liver")], [Channel("CT")]):
+        pass
+    volume = a_volume(an_oblique_image())
+    drawn = np.zeros((7, 8, 9), np.uint8)
+    drawn[3, 2:4, 5] = 1
+    outline = a_segmentation(volume, {"liver": drawn})
+    segment = outline.GetSegmentation().GetNthSegment(0)
+    for folder, name, value in ((a_project, "liver", 1), (tmp_path / "other", "liver", 2), (a_project, "tumor", 3)):
+        open_project(a_panel, folder)
+        segment.SetName(name)
+        add(a_panel, SCENE, f"drawn {value}")
+        a_panel.adding._selectors[0].setCurrentNode(volume)
+        a_panel.adding._labelSelector.setCurrentNode(outline)
+        press_add(a_panel)
+        assert not a_panel.said[-1][0], a_panel.said
+        project = a_panel.session.project
+        stored = project.accepted_label(project.case(f"drawn {value}").id)
+        assert sitk.GetArrayFromImage(sitk.ReadImage(str(stored))).max() == value
+        assert not segment.HasTag("BARL.Label")
+
+
 def test_files_with_a_label_map_and_what_the_worker_refuses(a_panel, tmp_path):
     channels = [Channel("T1", "_t1"), Channel("T2", "_t2")]
     with Project.create(tmp_path / "p", "p", LABELS, channels):

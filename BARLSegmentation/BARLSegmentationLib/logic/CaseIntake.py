@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import SimpleITK as sitk
 from slicer.i18n import tr as _
 
-from BARLSegmentationLib.logic.Correction import takeSnapshot
+from BARLSegmentationLib.logic.Correction import LABEL_TAG, segmentTag, takeSnapshot
 from BARLSegmentationLib.logic.Prediction import objection, writeNrrd
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def writeVolumes(volumes: Sequence, channels: Sequence[Channel], folder: Path) -
 def writeSegmentation(segmentation, volume, scan: Path, labels: Sequence[Label]) -> tuple[Path, int]:
     """Write a segmentation as a label map on its scan's grid; segments are matched to labels by name.
 
+    The node stays as it is, and what a project left in it does not count: the user sees names.
+
     Args:
         segmentation: vtkMRMLSegmentationNode.
         volume: The scan.
@@ -58,7 +60,15 @@ def writeSegmentation(segmentation, volume, scan: Path, labels: Sequence[Label])
     from barl.images.reading import write_image
 
     grid = _gridOfFile(scan)
-    snapshot = takeSnapshot(segmentation, volume, grid, list(labels))
+    segments = [segmentation.GetSegmentation().GetSegment(id) for id in segmentation.GetSegmentation().GetSegmentIDs()]
+    tags = [segmentTag(segment, LABEL_TAG) for segment in segments]
+    try:
+        for segment in segments:
+            segment.RemoveTag(LABEL_TAG)
+        snapshot = takeSnapshot(segmentation, volume, grid, list(labels))
+    finally:
+        for segment, tag in zip(segments, tags, strict=True):
+            segment.SetTag(LABEL_TAG, tag) if tag else segment.RemoveTag(LABEL_TAG)
     if snapshot.leftOut:
         raise InputError(
             _("The project has no label for the segment {name}.").format(name=snapshot.leftOut[0]),
@@ -75,6 +85,23 @@ def writeSegmentation(segmentation, volume, scan: Path, labels: Sequence[Label])
     path = scan.with_name("outline.nii")
     write_image(grid.image(array), path)
     return path, overlaps
+
+
+def writeLabelMap(labelMap, folder: Path) -> Path:
+    """Write a label map node; whether it fits its scan and the project's labels is told where it is read.
+
+    Raises:
+        barl.errors.InputError: It is empty or under a transform.
+        OSError: The disk is full or cannot be written.
+    """
+    from barl.errors import InputError
+
+    if problem := objection([labelMap]):
+        raise InputError(problem)
+    path = folder / "outline.nrrd"
+    for _share in writeNrrd(labelMap, path):
+        pass
+    return path
 
 
 def _gridOfFile(path: Path) -> Grid:

@@ -11,7 +11,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from BARLSegmentationLib.logic.CaseIntake import listSeries, writeSegmentation, writeVolumes
+from BARLSegmentationLib.logic.CaseIntake import listSeries, writeLabelMap, writeSegmentation, writeVolumes
 
 if TYPE_CHECKING:
     from BARLSegmentationLib.logic.Session import Session
@@ -70,8 +70,9 @@ class AddCases:
                 selector = self._selector(source, channel.name, series)
                 self._selectors.append(self._addRow(f"{channel.name}:", selector))
             if source == SCENE:
-                tip = _("Its outline, if there is one; segments are matched to labels by name")
-                self._labelSelector = self._addRow(_("Outline:"), self._nodeWidget("vtkMRMLSegmentationNode", tip))
+                tip = _("Its outline, if there is one; segments are matched to labels by name, label maps by value")
+                outline = self._nodeWidget(tip, "vtkMRMLSegmentationNode", "vtkMRMLLabelMapVolumeNode")
+                self._labelSelector = self._addRow(_("Outline:"), outline)
             elif source == FILES:
                 outline = self._pathWidget(_("Its outline as a label map, if there is one"))
                 self._labelSelector = self._addRow(_("Outline:"), outline)
@@ -106,7 +107,7 @@ class AddCases:
 
     def _selector(self, source: int, name: str, series: list[tuple[str, str]]):
         if source == SCENE:
-            return self._nodeWidget("vtkMRMLScalarVolumeNode", _("Volume of the channel {name}").format(name=name))
+            return self._nodeWidget(_("Volume of the channel {name}").format(name=name), "vtkMRMLScalarVolumeNode")
         if source == FILES:
             return self._pathWidget(_("File of the channel {name}").format(name=name))
         combo = qt.QComboBox()
@@ -121,9 +122,9 @@ class AddCases:
         return self.session.attempt(listSeries, getattr(slicer, "dicomDatabase", None)) or []
 
     @staticmethod
-    def _nodeWidget(nodeType: str, tip: str):
+    def _nodeWidget(tip: str, *nodeTypes: str):
         combo = slicer.qMRMLNodeComboBox()
-        combo.nodeTypes = [nodeType]
+        combo.nodeTypes = list(nodeTypes)
         combo.showChildNodeTypes = False
         combo.addEnabled = combo.removeEnabled = False
         combo.noneEnabled = True
@@ -205,9 +206,11 @@ class AddCases:
         self._staging = Path(tempfile.mkdtemp(prefix="barl-", dir=slicer.app.temporaryPath))
         volumes = [selector.currentNode() for selector in self._selectors]
         paths = writeVolumes(volumes, project.channels, self._staging)
-        segmentation, label = self._labelSelector.currentNode(), None
-        if segmentation is not None:
-            label, overlap = writeSegmentation(segmentation, volumes[0], paths[0], project.labels)
+        outline, label = self._labelSelector.currentNode(), None
+        if outline is not None and outline.IsA("vtkMRMLLabelMapVolumeNode"):
+            label = writeLabelMap(outline, self._staging)
+        elif outline is not None:
+            label, overlap = writeSegmentation(outline, volumes[0], paths[0], project.labels)
             if overlap:
                 self._note = _("{count} voxels outlined twice went to the later label.").format(count=overlap)
         return [str(path) for path in paths], str(label) if label else None
