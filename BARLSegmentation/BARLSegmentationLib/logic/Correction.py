@@ -192,8 +192,10 @@ class Correction:
         """Copy the outline.
 
         Raises:
-            barl.errors.InputError: It lies under another transform than the scan, or has no voxels to give.
+            barl.errors.InputError: It was removed from the scene, lies under another transform than the scan, or has
+                no voxels to give.
         """
+        self._requireOutline()
         project, loaded = self.session.project, self.session.loaded
         grid = project.case_grid(loaded.caseId)
         return takeSnapshot(self.segmentation, loaded.volumes[0], grid, project.labels)
@@ -272,10 +274,12 @@ class Correction:
         """Replace the outline on screen by the newest prediction; nothing is stored by this.
 
         Raises:
-            barl.errors.BarlError: There is no prediction, or its file cannot be read.
+            barl.errors.BarlError: There is no prediction, its file cannot be read, or the outline was removed from the
+                scene.
         """
         from barl.errors import InputError
 
+        self._requireOutline()
         project, loaded = self.session.project, self.session.loaded
         prediction = project.newest(loaded.caseId, ("prediction",))
         if prediction is None:
@@ -297,6 +301,12 @@ class Correction:
         # A draft on disk is newer than the prediction: the outline must be stored again to be what opens next time.
         self._storedState = self._state() if shown is not None and shown.id == prediction.id else ()
         self.clock.tick()
+
+    def _requireOutline(self) -> None:
+        if self.segmentation.GetScene() is None:
+            from barl.errors import InputError
+
+            raise InputError("The outline was removed from the scene.", "Open the case again.")
 
     def _state(self) -> tuple:
         """Changes whenever a label's voxels do: arrays of the labels' segments and when they were last modified."""

@@ -25,17 +25,18 @@ class OutlineEditor(VTKObservationMixin):
     def __init__(self) -> None:
         VTKObservationMixin.__init__(self)
         self.changed, self.nodeChanged = Signal(), Signal()
+        self._segmentation, self._segments, self._tags = None, None, []
         self._volumes: list = []
         self._channel = None
         self.widget = slicer.qMRMLSegmentEditorWidget()
         self.widget.setMaximumNumberOfUndoStates(UNDO_STATES)
+        self.widget.setAutoShowSourceVolumeNode(False)  # what the views show is the session's choice
         self.selectNode()  # before the scene, so that what the editor selects by itself is kept
         self.widget.setMRMLScene(slicer.mrmlScene)
         # Case and labels are the project's: what the editor could choose instead would not be stored.
         self.widget.setSegmentationNodeSelectorVisible(False)
         self.widget.setAddRemoveSegmentButtonsVisible(False)
         self.widget.setSwitchToSegmentationsButtonVisible(False)
-        self.widget.setAutoShowSourceVolumeNode(False)  # what the views show is the session's choice
 
     def selectNode(self) -> None:
         """Take our node of the scene, or make it."""
@@ -52,15 +53,20 @@ class OutlineEditor(VTKObservationMixin):
 
     def show(self, segmentation, volumes: list) -> None:
         """Edit another segmentation (None: none) on the channels of its case."""
-        self.removeObservers(self._onSegments)
         self.attention.remove()
-        self._volumes, self._channel = volumes, None
+        self._segmentation, self._volumes, self._channel = segmentation, volumes, None
+        self._observe(segmentation.GetSegmentation() if segmentation is not None else None)
         self.widget.setSegmentationNode(segmentation)
         self.widget.setSourceVolumeNode(volumes[0] if volumes else None)
-        if segmentation is not None:
-            kinds = slicer.vtkSegmentation
-            for event in (kinds.SourceRepresentationModified, kinds.SegmentAdded, kinds.SegmentRemoved):
-                self.addObserver(segmentation.GetSegmentation(), event, self._onSegments)
+
+    def _observe(self, segments) -> None:
+        # Not by the mixin, which keeps what it has observed, and with it the voxels of every case that was ever open.
+        for tag in self._tags:
+            self._segments.RemoveObserver(tag)
+        kinds = slicer.vtkSegmentation
+        events = (kinds.SourceRepresentationModified, kinds.SegmentAdded, kinds.SegmentRemoved)
+        self._segments = segments
+        self._tags = [segments.AddObserver(event, self._onSegments) for event in events] if segments else []
 
     def channel(self):
         """The volume that is edited on, also while the editor sees a part of it only; None without a case."""
@@ -100,10 +106,16 @@ class OutlineEditor(VTKObservationMixin):
     def cleanup(self) -> None:
         self.exit()
         self.removeObservers()
+        self._observe(None)
         self.widget.setMRMLScene(None)
 
     def _onSegments(self, _caller=None, _event=None) -> None:
         self.changed.emit()
 
     def _onNode(self, _caller=None, _event=None) -> None:
+        ours = self._segmentation
+        if ours is not None and ours.GetScene() is None:  # the user has removed it
+            ours = None
+        if self.attention.editorNode.GetSegmentationNode() is not ours:
+            self.widget.setSegmentationNode(ours)  # the editor takes any other one that is or comes into the scene
         self.nodeChanged.emit()

@@ -301,7 +301,8 @@ class ReviewPanel(Panel):
         """Find where the model was unsure beside the window, then let only that be edited."""
         self._thresholdTimer.stop()
         uncertainty, scan = self._uncertainty(), self.editor.channel()
-        if uncertainty is None or not self._entered or not self.ui.onlyWhereUnsureCheckBox.checked:
+        ready = uncertainty is not None and scan is not None and self._entered
+        if not ready or not self.ui.onlyWhereUnsureCheckBox.checked:
             self._unlimit()
             return
         arrays = slicer.util.arrayFromVolume(scan), slicer.util.arrayFromVolume(uncertainty)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The module in scenes that others change, too: nodes deleted, segments renamed, other segmentations, other modules."""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+
+import pytest
+
+pytestmark = pytest.mark.host
+PREDICTED, UNTOUCHED = "case_0001", "case_0002"
+
+
+@pytest.fixture
+def panel(host, a_predicted_project):
+    """The review panel with the predicted case open and its section expanded."""
+    module = host.loadModule()
+    for name in module.panels:
+        module._section(name).collapsed = name != "Review"
+    module.session.openProject(a_predicted_project)
+    module.session.openCase(PREDICTED)
+    panel = module.panels["Review"]
+    for timer in (panel._editTimer, panel._thresholdTimer, panel._ticksTimer):
+        timer.setInterval(10)
+    panel.ui.onlyWhereUnsureCheckBox.checked = False
+    panel.ui.overlayVisibleCheckBox.checked = True
+    panel.ui.overlayThresholdSlider.value = 0.3
+    settle(panel)
+    yield panel
+    module.session.closeProject()
+    settle(panel)
+
+
+def settle(panel, condition=lambda: True, seconds: float = 20.0) -> None:
+    """Let the window work until nothing is under way and ``condition`` holds."""
+    import slicer
+
+    end = time.monotonic() + seconds
+    while True:
+        slicer.app.processEvents()
+        timers = (panel._editTimer, panel._thresholdTimer, panel._ticksTimer)
+        if not panel.background.isBusy() and not any(timer.isActive() for timer in timers) and condition():
+            return
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def status(panel) -> str:
+    return panel.moduleWidget.ui.statusLabel.text
+
+
+def draw(panel, name: str, *box: slice) -> None:
+    """Set voxels of a segment as a script does."""
+    import slicer
+
+    node, scan = panel.correction.segmentation, panel.session.loaded.volumes[0]
+    segmentId = node.GetSegmentation().GetSegmentIdBySegmentName(name)
+    voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentId, scan)
+    voxels[box] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, segmentId, scan)
+    settle(panel)
+
+
+def test_outline_of_a_closed_case_leaves_the_memory(panel):
+    outline = weakref.ref(panel.correction.segmentation.GetSegmentation())
+    panel.session.openCase(UNTOUCHED)
+    settle(panel)
+    gc.collect()
+    assert outline() is None
+
+
+def test_another_segmentation_is_not_edited_here(panel):
+    import slicer
+
+    panel.session.closeCase()
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "somebody's")
+    other.CreateDefaultDisplayNodes()
+    settle(panel)
+    assert panel.editor.widget.mrmlSegmentEditorNode().GetSegmentationNode() is None
+
+
+def use_everything(panel) -> list[str]:
+    """Press what can be pressed; returns what the status line said."""
+    said = []
+    for action in (panel.onNextHotspot, panel.toggleOverlay, panel.toggleOverlay, panel.onSaveDraft, panel.onRevert):
+        action()
+        settle(panel)
+        said.append(status(panel))
+    panel.ui.onlyWhereUnsureCheckBox.checked = True
+    settle(panel)
+    panel.ui.onlyWhereUnsureCheckBox.checked = False
+    panel.moduleWidget.exit()
+    panel.moduleWidget.enter()
+    settle(panel)
+    return said
+
+
+@pytest.mark.parametrize("kind", ["segmentation", "volumes", "uncertainty"])
+def test_nodes_of_the_case_deleted_by_the_user(panel, kind):
+    import slicer
+
+    removed = getattr(panel.session.loaded, kind)
+    for node in removed if isinstance(removed, list) else [removed]:
+        slicer.mrmlScene.RemoveNode(node)
+    said = use_everything(panel)
+    if kind == "segmentation":
+        assert said[-1] == "The outline was removed from the scene. Open the case again."
+        panel.onAccept()
+        assert panel.session.case().state == "predicted"  # what nobody sees is not accepted
+    panel.session.openCase(PREDICTED)
+    settle(panel)
+    assert all(node.GetScene() is slicer.mrmlScene for node in panel.session.loaded.nodes)
+    assert panel.editor.widget.mrmlSegmentEditorNode().GetSegmentationNode() is panel.session.loaded.segmentation
