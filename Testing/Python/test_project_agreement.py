@@ -103,6 +103,18 @@ def test_folder_is_sorted_into_cases_by_the_channels_patterns(tmp_path):
         find_cases(tmp_path, channels)
 
 
+def test_pattern_of_a_single_channel_counts_and_two_files_of_one_are_told(tmp_path):
+    for name in ("p1_0000.nii.gz", "p1_0001.nii.gz", "p2_0000.nrrd"):
+        (tmp_path / name).touch()
+    found = find_cases(tmp_path, [Channel("CT", "_0000")])
+    assert [(case.name, case.channels[0].name) for case in found] == [("p1", "p1_0000.nii.gz"), ("p2", "p2_0000.nrrd")]
+    assert [case.name for case in find_cases(tmp_path, [Channel("CT")])] == ["p1_0000", "p1_0001", "p2_0000"]
+    (tmp_path / "p2_0000.nii").touch()
+    for channel, case in ((Channel("CT", "_0000"), "p2"), (Channel("CT"), "p2_0000")):
+        with pytest.raises(InputError, match=f"'p2_0000.nii' and 'p2_0000.nrrd' are both CT of the case '{case}'"):
+            find_cases(tmp_path, [channel])
+
+
 def test_case_that_cannot_be_used_keeps_no_other_waiting(a_project, tmp_path):
     good, missing = tmp_path / "good.nii.gz", tmp_path / "missing.nii.gz"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.float32)), str(good))

@@ -68,14 +68,15 @@ def find_cases(
 
     Args:
         images: Folder with NIfTI, NRRD or MetaImage files.
-        channels: The project's; where there are several, their patterns tell the files apart and are cut out of the
-            file's name, what remains is the case's name.
+        channels: The project's; their patterns tell the files apart and are cut out of the file's name, what remains is
+            the case's name. A single channel needs none: every file is then a case.
         labels: Folder with outlines, each named as its case.
         held_out: For all of them.
         group: For all of them.
 
     Raises:
-        InputError: A folder is missing or holds no scan, a case lacks a channel, or an outline lacks its scan.
+        InputError: A folder is missing or holds no scan, a case lacks a channel or has two files for one, or an outline
+            lacks its scan.
         StorageError: A folder cannot be read.
     """
     outlines = {stem(path): path for path in _volumes(labels)} if labels else {}
@@ -142,9 +143,7 @@ def _volumes(folder: Path) -> list[Path]:
 
 def _by_case(paths: list[Path], channels: Sequence[Channel]) -> dict[str, list[Path]]:
     """Case name -> its files in the order of the channels; the channel's pattern is cut out of the file's name."""
-    if len(channels) == 1:
-        return {stem(path): [path] for path in paths}
-    if not all(channel.pattern for channel in channels):
+    if len(channels) > 1 and not all(channel.pattern for channel in channels):
         raise InputError(
             "The project has several channels without a pattern for their files' names.",
             "Add the cases one by one, or make the project with a pattern for each channel.",
@@ -155,8 +154,14 @@ def _by_case(paths: list[Path], channels: Sequence[Channel]) -> dict[str, list[P
         if not fits:
             continue
         position = max(fits, key=lambda n: len(channels[n].pattern))  # T1c is not T1
-        name = stem(path).replace(channels[position].pattern, "").strip("_-. ")
-        groups.setdefault(name, {})[position] = path
+        pattern = channels[position].pattern
+        name = stem(path).replace(pattern, "").strip("_-. ") if pattern else stem(path)
+        other = groups.setdefault(name, {}).setdefault(position, path)
+        if other != path:
+            raise InputError(
+                f"'{other.name}' and '{path.name}' are both {channels[position].name} of the case '{name}'.",
+                "Move one of them away.",
+            )
     for name, files in groups.items():
         if missing := [channel.name for n, channel in enumerate(channels) if n not in files]:
             raise InputError(
