@@ -11,6 +11,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -364,6 +365,34 @@ def test_sample_project_takes_one_scan_of_each_subject(module, tmp_path):
     assert not (tmp_path.parent / "evil.nii.gz").exists()
     with pytest.raises(InputError):
         makeProject(archive, tmp_path / "another", outlined=9)
+
+
+@host_only
+def test_sample_project_that_cannot_be_made_leaves_nothing_and_is_told(module, tmp_path, monkeypatch):
+    import slicer
+    from BARLSegmentationLib.logic import SampleProject
+
+    told = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", told.append)
+    monkeypatch.setattr(type(slicer.app), "defaultScenePath", str(tmp_path))
+    source = SimpleNamespace(fileNames=["a.tar"], uris=["file:///nowhere/a.tar"], checksums=[f"MD5:{'0' * 32}"])
+    assert SampleProject.openSampleProject(source) == [] and "could not be downloaded" in told[-1]
+
+    monkeypatch.setattr(slicer.util, "downloadFile", lambda *_arguments: True)
+    broken = {
+        f"hippocampus {number:03d}": {"images": tmp_path / "scan.nii.gz", "labels": tmp_path / "none.nii.gz"}
+        for number in range(24)
+    }
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((6, 7, 8), np.float32)), tmp_path / "scan.nii.gz")
+    monkeypatch.setattr(SampleProject, "_unpack", lambda *_arguments: broken)
+    assert SampleProject.openSampleProject(source) == [] and "could not be made" in told[-1]
+    folder = tmp_path / "BARL hippocampus sample"
+    assert not folder.exists()
+
+    for files in broken.values():
+        files["labels"] = files["images"]
+    assert SampleProject.openSampleProject(source) == [str(folder)]
+    assert module.session.project.folder == folder and len(module.session.cases()) == 24
 
 
 @host_only

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tarfile
 import tempfile
 from pathlib import Path
@@ -66,6 +67,8 @@ def openSampleProject(source) -> list[str]:
     Returns:
         The project's folder, in a list as Sample Data wants it; empty if the set could not be had.
     """
+    from barl.errors import BarlError
+
     folder = Path(slicer.app.defaultScenePath) / "BARL hippocampus sample"
     if not (folder / "project.db").is_file():
         archive = Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory()) / source.fileNames[0]
@@ -73,10 +76,13 @@ def openSampleProject(source) -> list[str]:
             if not slicer.util.downloadFile(source.uris[0], str(archive), source.checksums[0]):
                 slicer.util.errorDisplay(_("The hippocampus set could not be downloaded. Check the network."))
                 return []
-            with slicer.util.tryWithErrorDisplay(_("The sample project could not be made.")):
+            try:
                 makeProject(archive, folder)
+            except (BarlError, OSError, tarfile.TarError) as error:
+                slicer.util.errorDisplay(_("The sample project could not be made: {reason}").format(reason=error))
+                return []
     slicer.util.selectModule("BARLSegmentation")
-    session = slicer.modules.BARLSegmentationWidget.session
+    session = slicer.util.getModuleWidget("BARLSegmentation").session
     session.attempt(session.openProject, folder)
     return [str(folder)]
 
@@ -113,14 +119,19 @@ def makeProject(
         if len(pairs) < outlined + heldOut + untouched:
             raise InputError("The archive of the hippocampus set is incomplete.", "Delete it and download it again.")
         with Project.create(folder, "Hippocampus sample", labels, [Channel("T1")]) as project:
-            for number, (name, files) in enumerate(pairs.items()):
-                project.add_case(
-                    name,
-                    [files["images"]],
-                    label=files["labels"] if number < outlined + heldOut else None,
-                    held_out=outlined <= number < outlined + heldOut,
-                    author="Medical Segmentation Decathlon",
-                )
+            try:
+                for number, (name, files) in enumerate(pairs.items()):
+                    project.add_case(
+                        name,
+                        [files["images"]],
+                        label=files["labels"] if number < outlined + heldOut else None,
+                        held_out=outlined <= number < outlined + heldOut,
+                        author="Medical Segmentation Decathlon",
+                    )
+            except BaseException:  # half of it would be taken for the whole next time
+                project.close()
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
 
 
 def _unpack(archive: Path, place: Path, wanted: int) -> dict[str, dict[str, Path]]:
