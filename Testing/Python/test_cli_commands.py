@@ -50,6 +50,15 @@ def barl(capsys, *words, code: int = 0):
     return json.loads(capsys.readouterr().out)
 
 
+def test_help_names_every_method(capsys):
+    from barl import methods
+
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    words = re.split(r"[\s,:()]+", capsys.readouterr().out)
+    assert set(methods.available()) <= set(words)
+
+
 def test_the_usual_way(place, capsys, monkeypatch):
     monkeypatch.chdir(place)
     made = barl(capsys, "project", "new", "study", "--label", "1=ball", "--channel", "CT")

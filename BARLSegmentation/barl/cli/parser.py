@@ -218,7 +218,11 @@ def _train(commands) -> None:
     what.add_argument("--plan", action="store_true", help="only show what would be done")
     train.add_argument("--minutes", type=float, help="time budget; without any budget the plan chooses")
     train.add_argument("--iterations", type=int, help="iteration budget")
-    train.add_argument("--method", help="barl (default), dbisl, supervised, or a peer such as mean_teacher")
+    train.add_argument(
+        "--method",
+        help="barl (default), dbisl, supervised, or a peer: bcp, cps, dtc, entmin, ict, mc_net_plus, mean_teacher, "
+        "sassnet, sdcl, ss_net, ua_mt, urpc",
+    )
     train.add_argument("--seed", type=int, help="start of the random numbers")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the plan")
     train.add_argument("--from-scratch", action="store_true", help="do not start from the current model")
