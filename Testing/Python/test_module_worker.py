@@ -144,6 +144,45 @@ def test_nonsense_ends_in_one_error(a_worker, tmp_path, monkeypatch, text):
     assert not worker.running
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in programs are scripts with a first line that names Python")
+def test_cancel_ends_a_worker_that_does_not_heed_it(a_worker, tmp_path, monkeypatch):
+    from BARLSegmentationLib.widgets import Worker as module
+
+    monkeypatch.setattr(module, "CANCEL_MS", 300)
+    text = (
+        "import json, sys\n"
+        "for line in sys.stdin:\n"
+        "    print(json.dumps({'id': json.loads(line)['id'], 'event': 'started'}), flush=True)"
+    )
+    worker, cancelled, other = a_worker(a_program(tmp_path, text)), Answers(), Answers()
+    request = worker.request("predict", **cancelled.listeners())
+    worker.request("attach", **other.listeners())
+    wait_until(lambda: cancelled.events and other.events)
+    worker.cancel(request)
+    wait_until(lambda: cancelled.count and other.count)
+    let_events_pass()
+    assert [error.kind for error in (*cancelled.errors, *other.errors)] == ["Cancelled", "WorkerError"]
+    assert worker.busy == "" and not worker.running
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Qt collects at once, or there is no waitid")
+def test_without_psutil_an_ended_worker_is_left_for_qt_to_collect(host, monkeypatch):
+    """Collected by anybody else, Qt 5 would wait for its end for ever, and at Slicer's exit for half a minute."""
+    import qt
+    from barl.worker.process_tree import end_process_tree
+
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    process, ends = qt.QProcess(), []
+    process.connect("finished(int,QProcess::ExitStatus)", lambda code, status: ends.append(code))
+    process.start(sys.executable, ["-c", "raise SystemExit(7)"])
+    assert process.waitForStarted(30000)
+    pid = int(process.processId())
+    end_process_tree(pid, grace_s=30.0)
+    assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT).si_status == 7
+    wait_until(lambda: ends)
+    assert ends == [7]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_close_ends_a_worker_that_does_not_listen_and_its_children(a_worker, tmp_path):
     already = "torch" in sys.modules  # by tests of the engine in this process

@@ -19,6 +19,10 @@ QUICK = ("add_cases", "attach", "cancel_training", "finish_training", "measure_a
 # What may come before a worker's first message, in time and bytes: a banner of the interpreter is forgiven.
 PATIENCE_MS = 15000
 BYTES_OF_NONSENSE = 1 << 20
+# A worker that has not stopped so long after it was asked to is ended: it hangs, or one step takes minutes.
+CANCEL_MS = 10000
+# But not while it waits for a training to come up, which would go on without anybody knowing of it.
+STARTS = ("resume_training", "start_training")
 
 
 class Worker:
@@ -46,6 +50,7 @@ class Worker:
         self._heard = False  # a message has come
         self._bytesUnheard = 0
         self._reason: BarlError | None = None  # why it ended, where we know better than its exit code
+        self._cancelled: dict[str, BarlError] = {}  # id -> answer of what had to be ended to be cancelled
         self._complaints = b""
 
     @property
@@ -81,7 +86,7 @@ class Worker:
             if kind == "result":
                 _call(onResult, request.result)
             elif kind == "error":
-                _call(onError, self._reason or request.error)
+                _call(onError, self._cancelled.pop(request.id, None) or self._reason or request.error)
             else:
                 _call(onEvent, event)
 
@@ -96,6 +101,16 @@ class Worker:
         """Ask the worker to stop a request; its error then is ``barl.errors.Cancelled``."""
         if request is not None and not request.ended and self._session is not None and self.running:
             self._process.write(self._session.cancel(request))
+            process = self._process
+            qt.QTimer.singleShot(CANCEL_MS, lambda: self._onCancelUnheard(process, request))
+
+    def _onCancelUnheard(self, process, request: Request) -> None:
+        from barl.errors import Cancelled
+
+        name = self._open.get(request.id)  # None: it has ended
+        if process is self._process and self.running and name is not None and name not in STARTS:
+            self._cancelled[request.id] = Cancelled()
+            self._kill()
 
     def close(self) -> None:
         """End the worker and whatever it started, within 2 s; trainings, which are nobody's children, go on."""
@@ -130,6 +145,7 @@ class Worker:
         process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
         self._process, self._session = process, Session(self._onStray)
         self._heard, self._bytesUnheard, self._reason, self._complaints = False, 0, None, b""
+        self._cancelled = {}
         process.start(program, arguments)
 
     def _onOutput(self) -> None:

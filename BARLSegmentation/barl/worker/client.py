@@ -166,9 +166,9 @@ class WorkerProcess:
         self._lock = threading.RLock()  # the session's; never held while writing, or two full pipes could lock up
         self._writing = threading.Lock()
         self._ended = False
-        own_group = (
-            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
-        )
+        own_group = {"start_new_session": True}
+        if os.name == "nt":  # without CREATE_NO_WINDOW a console would open in front of Slicer
+            own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
         try:
             self._process = subprocess.Popen(
                 worker_command(python),

@@ -52,7 +52,8 @@ def _signal_group(pid: int, *, kill: bool) -> None:
     if os.name == "nt":
         if kill:
             command = ["taskkill", "/PID", str(pid), "/T", "/F"]
-            subprocess.run(command, capture_output=True, timeout=5, check=False)
+            no_window = subprocess.CREATE_NO_WINDOW
+            subprocess.run(command, capture_output=True, timeout=5, check=False, creationflags=no_window)
         return
     # Only a leader's group: any other process shares the group of whoever started it.
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -82,8 +83,10 @@ def _runs(process) -> bool:
 def _pid_runs(pid: int) -> bool:
     if os.name == "nt":
         return True  # no cheap way to ask without psutil; the kill that follows is harmless
-    with contextlib.suppress(ChildProcessError, OSError):
-        os.waitpid(pid, os.WNOHANG)  # reap it if it is ours, or it would look alive for ever
+    if hasattr(os, "waitid"):  # not on macOS before Python 3.13
+        with contextlib.suppress(ChildProcessError):
+            # A zombie of ours is gone, but collected only by who started it: a QProcess would wait for it for ever.
+            return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
