@@ -318,6 +318,68 @@ def test_cancel_stops_and_says_so(panel, module, a_project):
     assert panel.ui.progressBar.isHidden()
 
 
+def test_what_is_wrong_with_a_volume_names_the_volume(panel, module):
+    panel.ui.volumeSelector.setCurrentNode(a_volume(an_image(shape=(1, 44, 34)), "localizer"))
+    panel.ui.applyButton.click()
+    wait_for_prediction(panel)
+    assert module.ui.statusLabel.text.startswith("'localizer' has 34 x 44 x 1 voxels: it is a single slice")
+    assert not module.ui.statusIconLabel.isHidden()
+
+
+def test_a_volume_emptied_while_it_is_written_ends_the_prediction_in_one_sentence(panel, module):
+    volume = a_volume(an_image())
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.applyButton.click()
+    volume.SetAndObserveImageData(None)
+    wait_for_prediction(panel)
+    assert module.ui.statusLabel.text == "The volume scan is empty." and not module.ui.statusIconLabel.isHidden()
+
+
+def test_a_result_that_memory_does_not_suffice_for_is_told(panel, module, monkeypatch):
+    from BARLSegmentationLib.logic import Prediction
+
+    def fail(*_arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(Prediction.CaseLoader, "readSegmentation", fail)
+    panel.ui.volumeSelector.setCurrentNode(a_volume(an_image()))
+    panel.ui.applyButton.click()
+    wait_for_prediction(panel)
+    assert module.ui.statusLabel.text.startswith("The memory of this computer is not sufficient. Close other programs")
+    assert panel.ui.applyButton.enabled and panel._prediction is None
+
+
+def test_files_that_cannot_be_removed_do_not_keep_the_module_from_closing(host, monkeypatch):
+    """As on Windows while the worker has them open."""
+    import os
+
+    from BARLSegmentationLib.logic.Prediction import VolumePrediction, readModel
+
+    def refuse(path, *_arguments, **_named):
+        raise PermissionError(13, "in use", path)
+
+    prediction = VolumePrediction(readModel(MODEL), [a_volume(an_image(shape=(6, 6, 6)))])
+    list(prediction.write())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        prediction.close()
+    for path in prediction._scans:
+        path.unlink()
+        path.parent.rmdir()
+
+
+def test_a_result_is_shown_without_slice_views_too(host, monkeypatch):
+    """Slicer started with --no-main-window has no layout manager."""
+    import slicer
+    from BARLSegmentationLib.widgets.PredictPanel import showVolume
+
+    volume = a_volume(an_image(shape=(6, 6, 6)))
+    monkeypatch.setattr(type(slicer.app), "layoutManager", lambda self: None)
+    showVolume(volume)
+    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    assert all(view.GetBackgroundVolumeID() == volume.GetID() for view in views)
+
+
 def test_scene_closed_during_a_prediction_leaves_nothing(panel, module):
     import slicer
 

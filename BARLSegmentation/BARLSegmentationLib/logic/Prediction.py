@@ -181,7 +181,8 @@ class VolumePrediction:
     def __init__(self, model: Model, volumes: Sequence, folder: str | Path | None = None) -> None:
         self.model = model
         self.volumes = list(volumes)
-        self._folder = tempfile.TemporaryDirectory(prefix="BARL-", dir=folder)
+        # Windows does not remove a file that the worker has open: what is left then goes with Slicer's own folder.
+        self._folder = tempfile.TemporaryDirectory(prefix="BARL-", dir=folder, ignore_cleanup_errors=True)
         home = Path(self._folder.name)
         self._scans = [home / f"channel{number}.nrrd" for number in range(len(self.volumes))]
         self._label, self._uncertainty = home / "label.nii.gz", home / "uncertainty.nii.gz"
@@ -197,8 +198,13 @@ class VolumePrediction:
 
         Raises:
             OSError: The disk is full or cannot be written.
+            barl.errors.InputError: A volume was emptied meanwhile.
         """
+        from barl.errors import InputError
+
         for number, (volume, path) in enumerate(zip(self.volumes, self._scans, strict=True)):
+            if reason := objection([volume]):
+                raise InputError(reason)
             for share in writeNrrd(volume, path):
                 yield (number + share) / len(self.volumes)
 
@@ -219,6 +225,13 @@ class VolumePrediction:
         for node in (segmentation, uncertainty):
             forgetFile(node)
         return segmentation, uncertainty
+
+    def inWords(self, error: Exception) -> str:
+        """What the worker says of the files, as said of the volumes."""
+        text = str(error)
+        for path, volume in zip(self._scans, self.volumes, strict=True):
+            text = text.replace(path.name, volume.GetName())
+        return text
 
     def close(self) -> None:
         self._folder.cleanup()

@@ -214,7 +214,11 @@ class Session:
         except (OSError, sqlite3.Error) as error:
             self.status(f"{getattr(error, 'strerror', None) or error}. {_DISK_REMEDY}", error=True)
             return None
+        except MemoryError:
+            self.status(f"The memory of this computer is not sufficient. {_MEMORY_REMEDY}", error=True)
+            return None
         return True if result is None else result
 
 
+_MEMORY_REMEDY = "Close other programs or volumes and try again; what was saved before is unchanged."
 _DISK_REMEDY = "Check that the drive is connected and that the folder may be read and written."

@@ -304,13 +304,16 @@ class PredictPanel(Panel):
 
     def _writeOn(self, params):
         """Write the next piece of the volumes and come back, until the worker can have them."""
+        from barl.errors import BarlError, storage_error
+
         if self._writing is None:  # cancelled
             return
         try:
             share = next(self._writing, None)
+        except BarlError as error:
+            self.onFailed(error)
+            return
         except OSError as error:
-            from barl.errors import storage_error
-
             self.onFailed(storage_error(error, slicer.app.temporaryPath))
             return
         if share is not None:
@@ -398,10 +401,11 @@ class PredictPanel(Panel):
         if not self.busy:  # the module has gone meanwhile
             return
         self._request = None
+        words = str(error) if self._prediction is None else self._prediction.inWords(error)
         self._endPrediction()
         self.updateApply()
         self.session.notifyCases()  # those done before stay stored
-        self.session.status(str(error), error=not isinstance(error, Cancelled))
+        self.session.status(words, error=not isinstance(error, Cancelled))
 
     def _endPrediction(self):
         self._writing = None
@@ -421,8 +425,8 @@ class PredictPanel(Panel):
 
 def showVolume(volume) -> None:
     """Show a volume in the slice views; views that show it already keep their position."""
-    shown = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode().GetBackgroundVolumeID()
-    if shown != volume.GetID():
+    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")  # without a main window there are none
+    if volume.GetID() not in [view.GetBackgroundVolumeID() for view in views]:
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
 
 
