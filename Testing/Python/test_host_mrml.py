@@ -208,7 +208,7 @@ def test_selector_without_none_takes_what_there_is(host, a_selector):
     import slicer
 
     selector, heard = a_selector
-    assert not selector.enabled
+    assert not selector.enabled and not selector.noneEnabled and selector.nodeTypes == ("vtkMRMLScalarVolumeNode",)
     selector.setMRMLScene(slicer.mrmlScene)
     assert selector.enabled and selector.currentNode() is None and selector.currentNodeID == ""
     first = add("first")

@@ -311,7 +311,7 @@ class qMRMLNodeComboBox(SceneMixin, QtWidgets.QWidget):
         self._hiddenTypes = list(nodeTypes)
         self._refresh()
 
-    nodeTypes = Property("QStringList", lambda self: self._nodeTypes, setNodeTypes)
+    nodeTypes = Property("QStringList", lambda self: tuple(self._nodeTypes), setNodeTypes)
     hideChildNodeTypes = Property("QStringList", lambda self: self._hiddenTypes, setHideChildNodeTypes)
     baseName = Property(str, lambda self: next(iter(self._baseNames.values()), ""), setBaseName)
 
