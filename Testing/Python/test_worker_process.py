@@ -18,6 +18,7 @@ import SimpleITK as sitk
 from barl.errors import Cancelled, InputError, ModelError, ProjectError
 from barl.jobs.runs import RunFolder
 from barl.jobs.train import TrainingOptions, prepare_run, run_training
+from barl.project import processes
 from barl.project.labels import Channel, Label
 from barl.project.processes import start_mark
 from barl.project.store import Project
@@ -230,6 +231,23 @@ def test_a_killed_training_is_interrupted_and_can_be_resumed(worker, running):
     again = worker.call("resume_training", timeout=120, project=str(project))
     assert again["state"] == "running" and again["pid"] != started["pid"]
     assert worker.call("cancel_training", timeout=10, project=str(project))["state"] == "stopped"
+
+
+def test_a_run_of_a_machine_that_is_gone_can_be_given_up(tmp_path, monkeypatch):
+    with Project.create(tmp_path / "project", "study", [Label(1, "ball")], [Channel("CT")]) as project:
+        run = project.new_run({"run": {"cases": []}})
+        with monkeypatch.context() as there:
+            there.setattr(processes, "host_name", lambda: "lab-3")
+            project.update_run(run.id, "running")
+        events = run.folder / "events.jsonl"
+        events.write_text("{}\n")
+        with pytest.raises(ProjectError, match=r"on lab-3, which cannot be reached.*half an hour after its last word"):
+            detached.cancel(project, run.id)
+        assert project.run(run.id).state == "running"
+        os.utime(events, (time.time() - 1900,) * 2)
+        ended = detached.cancel(project, run.id)
+        assert ended.state == "stopped" and "lab-3 has told nothing" in ended.message
+        assert detached.resume(project, run.id).id == run.id
 
 
 def test_ending_a_tree_without_psutil(monkeypatch):

@@ -13,6 +13,7 @@ import contextlib
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,11 @@ class RunFolder:
             raise storage_error(error, self.events_path) from error
         finally:
             os.close(descriptor)
+
+    def silence_s(self) -> float:
+        """How long ago the training told something, or began (s)."""
+        path = self.events_path if self.events_path.exists() else self.folder
+        return time.time() - path.stat().st_mtime
 
     def events(self, offset: int = 0) -> tuple[list[dict], int]:
         """The events from byte ``offset`` on and the offset for the next call.

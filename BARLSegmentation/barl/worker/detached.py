@@ -20,6 +20,8 @@ from barl.worker.process_tree import end_process_tree
 
 #: Importing torch from a cold disk takes its time.
 _START_S = 120.0
+#: A training tells something every second; another machine that has told nothing for so long (s) is taken for gone.
+_GONE_S = 1800.0
 #: Starts the training and leaves, so that it is nobody's child: ending the worker's process tree must not reach it.
 _LAUNCH = """
 import json, subprocess, sys
@@ -115,14 +117,17 @@ def cancel(project: Project, run_id: str | None = None) -> RunRow:
     """End a run and all its processes within 2 s; its last checkpoint stays and it can be resumed from there.
 
     Raises:
-        ProjectError: It does not run, or runs on another machine.
+        ProjectError: It does not run, or runs on another machine that has told something in the last half hour.
     """
     run = _running(project, run_id)
     process = ProcessId.of(run.pid)
     if run.host != process.host:
+        if RunFolder(run.folder).silence_s() > _GONE_S:
+            return project.update_run(run.id, "stopped", message=f"Given up: {run.host} has told nothing any more.")
         raise ProjectError(
             f"{run.id} is being trained on {run.host}, which cannot be reached from here.",
-            "Cancel it on that machine, or have it stop by itself, which works from here as well.",
+            "Cancel it on that machine, or have it stop by itself, which works from here as well. If that machine is "
+            "gone, cancel half an hour after its last word.",
         )
     end_process_tree(run.pid)
     if project.run(run.id).state in ("running", "interrupted"):
