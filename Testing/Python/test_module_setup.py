@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,17 @@ def test_look_at_this_python_imports_nothing_heavy(a_panel, a_project):
     assert a_panel.ui.diskLabel.text.endswith("GiB free for the project.")
     assert a_panel.ui.modelsLabel.text == "1 model is as saved (checksum)."
     assert not {"torch", "monai", "safetensors", "jsonschema"} & (set(sys.modules) - before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the launcher is a shell script")
+def test_banner_of_the_interpreter_is_forgiven(a_panel, tmp_path):
+    launcher = tmp_path / "PythonSlicer"
+    launcher.write_text(f'#!/bin/sh\necho "Switch to module: Welcome"\nexec {sys.executable} "$@"\n')
+    launcher.chmod(0o755)
+    a_panel.worker.python = str(launcher)
+    a_panel.check()
+    wait(a_panel)
+    assert a_panel.said == [] and a_panel._found["python"] == ".".join(map(str, sys.version_info[:3]))
 
 
 def test_environment_script_needs_the_standard_library_only(tmp_path):

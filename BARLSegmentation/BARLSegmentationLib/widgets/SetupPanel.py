@@ -84,7 +84,8 @@ class SetupPanel(Panel):
         if process is None:
             return
         try:
-            self._found = json.loads(process.readAllStandardOutput().data()) if exitCode == 0 else None
+            output = process.readAllStandardOutput().data().strip()
+            self._found = json.loads(output.rpartition(b"\n")[2]) if exitCode == 0 else None  # below any banner
         except ValueError:
             self._found = None
         if self._found is None:
