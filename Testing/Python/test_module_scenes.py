@@ -7,7 +7,9 @@ import gc
 import time
 import weakref
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 pytestmark = pytest.mark.host
 PREDICTED, UNTOUCHED = "case_0001", "case_0002"
@@ -113,3 +115,46 @@ def test_nodes_of_the_case_deleted_by_the_user(panel, kind):
     settle(panel)
     assert all(node.GetScene() is slicer.mrmlScene for node in panel.session.loaded.nodes)
     assert panel.editor.widget.mrmlSegmentEditorNode().GetSegmentationNode() is panel.session.loaded.segmentation
+
+
+def test_scene_saved_without_its_data_brings_the_outline_from_the_project(panel, tmp_path):
+    import slicer
+
+    before = panel.correction.snapshot().labelMap()[0]
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    slicer.mrmlScene.Commit()  # as a script saves the scene; Slicer's dialog saves the nodes' files before
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "scene.mrml"))
+    settle(panel)
+    assert panel.session.caseId == PREDICTED
+    assert np.array_equal(panel.correction.snapshot().labelMap()[0], before) and before.any()
+    outlines = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    assert outlines == [panel.session.loaded.segmentation]
+
+
+def test_label_map_becomes_segments_that_share_what_is_drawn(panel, tmp_path):
+    import slicer
+    from BARLSegmentationLib.logic.CaseLoader import CaseLoader
+
+    loaded, labels = panel.session.loaded, panel.session.project.labels
+    label = sitk.ReadImage(str(loaded.revision.path))
+    voxels = sitk.GetArrayFromImage(label).astype(np.uint16)
+    voxels[8, 9, 10] = 300  # no label of the project
+    strange = sitk.GetImageFromArray(voxels)
+    strange.CopyInformation(label)
+    sitk.WriteImage(strange, str(tmp_path / "strange.nii.gz"))
+    node = CaseLoader().readSegmentation(tmp_path / "strange.nii.gz", "strange", labels, loaded.volumes[0], {})
+    segments = [node.GetSegmentation().GetNthSegment(n) for n in range(4)]
+    images = [segment.GetRepresentation("Binary labelmap") for segment in segments]
+    assert [(segment.GetName(), segment.GetLabelValue()) for segment in segments] == [
+        ("lesion", 1),
+        ("edema", 4),
+        ("necrosis", 7),
+        ("Label_300", 300),
+    ]
+    assert segments[0].GetColor() == (1.0, 0.0, 0.0)
+    assert images[0] is images[2] is images[3] and images[0].GetExtent() == (2, 10, 2, 9, 2, 8)
+    for segment, value in zip(segments, (1, 4, 7, 300), strict=True):
+        segmentId = node.GetSegmentation().GetSegmentIdBySegment(segment)
+        drawn = slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentId, loaded.volumes[0])
+        assert np.array_equal(drawn > 0, voxels == value)

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import slicer
+import vtk
+from vtk.util.numpy_support import numpy_to_vtk
 
 if TYPE_CHECKING:
     from barl.project.labels import Label
@@ -56,13 +59,11 @@ class CaseLoader:
     Args:
         scene: Where the nodes go.
         volumesLogic: Slicer's own logic of the Volumes module.
-        segmentationsLogic: Slicer's own logic of the Segmentations module.
     """
 
-    def __init__(self, scene=None, volumesLogic=None, segmentationsLogic=None) -> None:
+    def __init__(self, scene=None, volumesLogic=None) -> None:
         self.scene = scene or slicer.mrmlScene
         self.volumesLogic = volumesLogic or slicer.modules.volumes.logic()
-        self.segmentationsLogic = segmentationsLogic or slicer.modules.segmentations.logic()
 
     def load(self, project: Project, caseId: str) -> LoadedCase:
         """Load all images of a case, its newest label map and the uncertainty of its newest prediction.
@@ -115,11 +116,12 @@ class CaseLoader:
     ) -> slicer.vtkMRMLSegmentationNode:
         """A label map from a file as segments with the names, colors, values and terminology of a label table."""
         labelmap = self._read(path, name, self.volumesLogic.SingleFile | self.volumesLogic.LabelMap)
-        labelmap.GetDisplayNode().SetAndObserveColorNodeID(self._colorTable(labels).GetID())
         node = self.emptySegmentation(name, [], volume, attributes)
-        self.segmentationsLogic.ImportLabelmapToSegmentationNode(labelmap, node)
+        node.SetLabelmapConversionColorTableNodeID(self._colorTable(labels).GetID())
+        with slicer.util.NodeModify(node):
+            self._addSegments(node.GetSegmentation(), labelmap, labels)
+            self._completeSegments(node.GetSegmentation(), labels)
         self.scene.RemoveNode(labelmap)
-        self._completeSegments(node.GetSegmentation(), labels)
         return node
 
     def emptySegmentation(
@@ -135,7 +137,9 @@ class CaseLoader:
     def _present(self, className: str, attributes: dict[str, str]):
         for node in slicer.util.getNodesByClass(className, self.scene):
             if all(node.GetAttribute(name) == value for name, value in attributes.items()):
-                return node
+                if not _isHollow(node):
+                    return node
+                self.scene.RemoveNode(node)
         return None
 
     def _read(self, path: Path, name: str, options: int):
@@ -147,6 +151,36 @@ class CaseLoader:
             raise ProjectError(f"The file {path.name} of case {name} cannot be read.", "Restore it from a backup.")
         node.SetName(name)  # reading numbers names that were in use before
         return node
+
+    @staticmethod
+    def _addSegments(segmentation, labelmap, labels: list[Label]) -> None:
+        """Segments for the labels that a label map has; they share its voxels.
+
+        Slicer's own import looks at every voxel several times for each label, which stops the window for seconds.
+        """
+        voxels = slicer.util.arrayFromVolume(labelmap)
+        drawn = [np.flatnonzero(voxels.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+        if drawn[0].size == 0:
+            return
+        (k, k1), (j, j1), (i, i1) = [(int(places[0]), int(places[-1])) for places in drawn]
+        voxels = voxels[k : k1 + 1, j : j1 + 1, i : i1 + 1]
+        highest = int(voxels.max())
+        counts = sum(np.bincount(plane.ravel(), minlength=highest + 1) for plane in voxels)
+        scalars, matrix = numpy_to_vtk(voxels.ravel(), deep=True), vtk.vtkMatrix4x4()
+        scalars.SetName("ImageScalars")
+        labelmap.GetIJKToRASMatrix(matrix)
+        image = slicer.vtkOrientedImageData()
+        image.SetExtent(i, i1, j, j1, k, k1)
+        image.SetGeometryFromImageToWorldMatrix(matrix)
+        image.GetPointData().SetScalars(scalars)
+        known = {label.value: label for label in labels}
+        for value in (np.flatnonzero(counts[1:]) + 1).tolist():
+            label, segment = known.get(value), slicer.vtkSegment()
+            segment.SetName(label.name if label else f"Label_{value}")
+            segment.SetColor([part / 255 for part in label.color] if label else [0.5, 0.5, 0.5])
+            segment.SetLabelValue(value)
+            segment.AddRepresentation(slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName(), image)
+            segmentation.AddSegment(segment)
 
     def _colorTable(self, labels: list[Label]) -> slicer.vtkMRMLColorTableNode:
         """The label table as a color table: import takes names and colors from it, export takes the values."""
@@ -186,6 +220,13 @@ def terminologyEntry(terminology) -> str:
     return slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(
         _TERMINOLOGY, *parts, _ANATOMIC_REGIONS, *[""] * 6
     )
+
+
+def _isHollow(node) -> bool:
+    """Whether a node came back without its voxels: from a scene saved without its data, or whose files have moved."""
+    if node.IsA("vtkMRMLSegmentationNode"):
+        return node.GetSegmentation().GetNumberOfSegments() == 0
+    return node.GetImageData() is None
 
 
 def _marked(node, attributes: dict[str, str]):
