@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import SimpleITK as sitk
-from barl.errors import Cancelled, InputError, ModelError, ProjectError
+from barl.errors import Cancelled, DeviceError, InputError, ModelError, ProjectError
 from barl.jobs.runs import RunFolder
 from barl.jobs.train import TrainingOptions, prepare_run, run_training
 from barl.project import processes
@@ -231,6 +231,27 @@ def test_a_killed_training_is_interrupted_and_can_be_resumed(worker, running):
     again = worker.call("resume_training", timeout=120, project=str(project))
     assert again["state"] == "running" and again["pid"] != started["pid"]
     assert worker.call("cancel_training", timeout=10, project=str(project))["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (
+            "ModuleNotFoundError('No module named torch', name='torch')",
+            "torch, which prediction and training need, is not",
+        ),
+        ("ImportError('DLL load failed')", "is installed, but cannot be loaded (ImportError)"),
+        ("OSError('[WinError 126] Error loading c10.dll')", "is installed, but cannot be loaded (OSError)"),
+    ],
+)
+def test_a_python_without_a_torch_that_works_is_told_where_to_get_one(tmp_path, monkeypatch, failure, words):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(f"raise {failure}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # for the log
+    with WorkerProcess(stderr=subprocess.DEVNULL) as worker, pytest.raises(DeviceError) as told:
+        worker.call("hello", timeout=60)
+    assert words in told.value.message and "section Setup" in told.value.remedy
 
 
 def test_a_run_of_a_machine_that_is_gone_can_be_given_up(tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
 
     Returns:
         ``error`` itself if it explains itself, the fitting class of ``barl.errors`` where the cause is known (memory,
-        disk, a missing package, Ctrl-C), otherwise an ``InternalError`` that names the log file written.
+        disk, a missing or broken package, Ctrl-C), otherwise an ``InternalError`` that names the log file written.
     """
     if isinstance(error, BarlError):
         return error
@@ -55,9 +55,22 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
     if isinstance(error, OSError) and error.filename and error.errno in _DISK:
         return storage_error(error, error.filename)
     log = write_log(error, log_folder)
+    if isinstance(error, ImportError) or _while_importing_torch(error):
+        return DeviceError(
+            f"PyTorch or a package beside it is installed, but cannot be loaded ({type(error).__name__}).",
+            f"In Slicer, install it again in the section Setup; the details are in {log}.",
+        )
     return InternalError(
         f"BARL met an error that it did not foresee ({type(error).__name__}).",
         f"What was saved before is unchanged; the details are in {log}: please report them.",
+    )
+
+
+def _while_importing_torch(error: BaseException) -> bool:
+    """A library of torch that does not fit the computer is told as an OSError on Windows."""
+    return any(
+        frame.name == "<module>" and Path(frame.filename).parts[-2:] == ("torch", "__init__.py")
+        for frame in traceback.extract_tb(error.__traceback__)
     )
 
 
