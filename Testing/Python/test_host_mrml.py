@@ -224,6 +224,7 @@ def test_selector_without_none_takes_what_there_is(host, a_selector):
 
 def test_selector_with_none_waits_for_a_choice(host, a_selector):
     import slicer
+    import vtk
 
     selector, heard = a_selector
     selector.noneEnabled = True
@@ -235,6 +236,13 @@ def test_selector_with_none_waits_for_a_choice(host, a_selector):
     assert selector.currentNode() is None and heard == ["first", None]
     with pytest.raises(TypeError, match="VTK object"):
         selector.setCurrentNode("first")
+    with pytest.raises(TypeError, match="requires a vtkMRMLNode, a vtkObject was provided"):
+        selector.setCurrentNode(vtk.vtkObject())
+    told = []
+    selector.connect("currentNodeChanged(bool)", told.append)
+    selector.setCurrentNode(node)
+    selector.setCurrentNode(None)
+    assert told == [True, False]
     selector.setCurrentNode(add("table", "vtkMRMLTableNode"))
     assert selector.currentNode() is None
 
