@@ -82,9 +82,9 @@ class CasesPanel(Panel):
         self._unmeasurable = False
         self.ui.filterLineEdit.text = ""
         self.adding.onSource()
-        if self.session.project is not None:
-            self.ui.addGroupBox.collapsed = bool(self.session.cases())
         self.update()
+        if self.session.project is not None:
+            self.ui.addGroupBox.collapsed = bool(self._cases)
 
     def update(self) -> None:
         """Read the cases anew."""
