@@ -144,6 +144,15 @@ def test_apply_says_why_it_cannot_be_pressed(panel, module, a_project):
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
     ui.roiSelector.setCurrentNode(roi)
     assert "box is empty" in reason()
+    roi.SetSize(10.0, 10.0, 10.0)  # drawn in a view
+    assert ui.applyButton.enabled
+    ui.roiSelector.setCurrentNode(None)
+    ui.roiSelector.addNode()
+    lower, upper = np.zeros(6), np.zeros(6)
+    ui.roiSelector.currentNode().GetRASBounds(lower)
+    volume.GetRASBounds(upper)
+    np.testing.assert_allclose(lower, upper, atol=1e-6)
+    assert ui.applyButton.enabled, "a new box is as large as the scan"
     ui.roiSelector.setCurrentNode(None)
     assert ui.applyButton.enabled
     choose_model(panel, "another folder")

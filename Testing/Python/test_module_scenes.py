@@ -158,3 +158,15 @@ def test_label_map_becomes_segments_that_share_what_is_drawn(panel, tmp_path):
         segmentId = node.GetSegmentation().GetSegmentIdBySegment(segment)
         drawn = slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentId, loaded.volumes[0])
         assert np.array_equal(drawn > 0, voxels == value)
+
+
+def test_case_is_loaded_as_slicer_would_have_it(panel):
+    """Unchanged since it was read, so that Slicer asks nobody to save it; the scan's window fits what it holds."""
+    loaded = panel.session.loaded
+    paths = [*panel.session.project.image_paths(PREDICTED), panel.session.project.newest(PREDICTED).uncertainty_path]
+    for node, path in zip([*loaded.volumes, loaded.uncertainty], paths, strict=True):
+        assert node.GetStorageNode().GetFileName() == str(path) and not node.GetModifiedSinceRead()
+    scan, uncertainty = loaded.volumes[0].GetDisplayNode(), loaded.uncertainty.GetDisplayNode()
+    assert scan.GetAutoWindowLevel() and 50 < scan.GetWindow() < 200
+    assert (uncertainty.GetWindowLevelMin(), uncertainty.GetWindowLevelMax()) == (0.0, 1.0)
+    assert scan.GetColorNodeID() == "vtkMRMLColorTableNodeGrey"

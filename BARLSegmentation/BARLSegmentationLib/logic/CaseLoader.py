@@ -58,12 +58,10 @@ class CaseLoader:
 
     Args:
         scene: Where the nodes go.
-        volumesLogic: Slicer's own logic of the Volumes module.
     """
 
-    def __init__(self, scene=None, volumesLogic=None) -> None:
+    def __init__(self, scene=None) -> None:
         self.scene = scene or slicer.mrmlScene
-        self.volumesLogic = volumesLogic or slicer.modules.volumes.logic()
 
     def load(self, project: Project, caseId: str) -> LoadedCase:
         """Load all images of a case, its newest label map and the uncertainty of its newest prediction.
@@ -100,28 +98,31 @@ class CaseLoader:
 
     def readVolume(self, path: Path, name: str, attributes: dict[str, str]) -> slicer.vtkMRMLScalarVolumeNode:
         """A scan from a file, its window set to what it holds."""
-        node = self._read(path, name, self.volumesLogic.SingleFile | self.volumesLogic.AutoWindowLevel)
+        node = self._readVolume(path, name)
+        node.CreateDefaultDisplayNodes()
+        node.GetDisplayNode().SetAutoWindowLevel(True)
         return _marked(node, attributes)
 
     def readUncertainty(self, path: Path, name: str, attributes: dict[str, str]) -> slicer.vtkMRMLScalarVolumeNode:
         """A map of 0 to 1 from a file, its window the same for every case."""
-        node = self._read(path, name, self.volumesLogic.SingleFile)
-        display = node.GetDisplayNode()
-        display.SetAutoWindowLevel(False)
+        node = self._readVolume(path, name)
+        display = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
+        display.SetAutoWindowLevel(False)  # before it sees the voxels, or it looks at them all
         display.SetWindowLevelMinMax(0.0, 1.0)
+        display.SetDefaultColorMap()
+        node.SetAndObserveDisplayNodeID(display.GetID())
         return _marked(node, attributes)
 
     def readSegmentation(
         self, path: Path, name: str, labels: list[Label], volume, attributes: dict[str, str]
     ) -> slicer.vtkMRMLSegmentationNode:
         """A label map from a file as segments with the names, colors, values and terminology of a label table."""
-        labelmap = self._read(path, name, self.volumesLogic.SingleFile | self.volumesLogic.LabelMap)
+        labelmap, _storage = self._read(path, name, "vtkMRMLLabelMapVolumeNode")
         node = self.emptySegmentation(name, [], volume, attributes)
         node.SetLabelmapConversionColorTableNodeID(self._colorTable(labels).GetID())
         with slicer.util.NodeModify(node):
             self._addSegments(node.GetSegmentation(), labelmap, labels)
             self._completeSegments(node.GetSegmentation(), labels)
-        self.scene.RemoveNode(labelmap)
         return node
 
     def emptySegmentation(
@@ -142,15 +143,29 @@ class CaseLoader:
                 self.scene.RemoveNode(node)
         return None
 
-    def _read(self, path: Path, name: str, options: int):
-        # Slicer tries one reader after the other on a missing file and logs a page of errors.
-        node = self.volumesLogic.AddArchetypeVolume(str(path), name, options) if path.is_file() else None
-        if node is None:
+    def _readVolume(self, path: Path, name: str):
+        node, storage = self._read(path, name, "vtkMRMLScalarVolumeNode")
+        self.scene.AddNode(storage)
+        self.scene.AddNode(node)
+        node.SetAndObserveStorageNodeID(storage.GetID())
+        return node
+
+    def _read(self, path: Path, name: str, className: str) -> tuple:
+        """A volume node from a file and what has read it, both not yet in the scene: nobody looks at the voxels yet."""
+        node, storage = (
+            self.scene.CreateNodeByClass(kind) for kind in (className, "vtkMRMLVolumeArchetypeStorageNode")
+        )
+        for made in (node, storage):
+            made.UnRegister(None)  # Python owns it now
+        storage.SetFileName(str(path))
+        storage.SetSingleFile(True)
+        # Slicer logs a page of errors about a missing file.
+        if not path.is_file() or not storage.ReadData(node):
             from barl.errors import ProjectError
 
             raise ProjectError(f"The file {path.name} of case {name} cannot be read.", "Restore it from a backup.")
-        node.SetName(name)  # reading numbers names that were in use before
-        return node
+        node.SetName(name)
+        return node, storage
 
     @staticmethod
     def _addSegments(segmentation, labelmap, labels: list[Label]) -> None:

@@ -143,6 +143,18 @@ def roiBounds(roi) -> list[float] | None:
     return [-x1, -x0, -y1, -y0, z0, z1]
 
 
+def fitRoi(roi, volume) -> None:
+    """Give a ROI node that has no extent yet that of a volume; one that was drawn is left as it is."""
+    bounds = [0.0] * 6
+    roi.GetRASBounds(bounds)
+    if bounds[0] < bounds[1]:
+        return
+    volume.GetRASBounds(bounds)
+    low, high = np.array(bounds[::2]), np.array(bounds[1::2])
+    roi.SetCenter(*((low + high) / 2))
+    roi.SetSize(*(high - low))
+
+
 def objection(volumes: Sequence) -> str:
     """Why these volumes cannot be predicted, in one sentence; empty if they can.
 

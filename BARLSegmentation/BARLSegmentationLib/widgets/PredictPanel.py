@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.Prediction import (
     VolumePrediction,
+    fitRoi,
     modelsIn,
     objection,
     projectModels,
@@ -37,6 +39,7 @@ class PredictPanel(Panel):
         self._devicesKnown = False
         self._askingDevices = False
         self._deviceTrouble = ""
+        self._watchedRoi = None  # node and tag of its observer
 
         ui = self.ui
         for text in (_("Case on screen"), "", "", _("Volume in the scene")):
@@ -47,7 +50,8 @@ class PredictPanel(Panel):
         ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChanged)
         ui.modelPathLineEdit.connect("currentPathChanged(QString)", self.onModelChanged)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.updateApply)
-        ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.updateApply)
+        ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onRoiChanged)
+        ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRoiAdded)
         ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
         ui.applyButton.connect("clicked(bool)", self.onApply)
         ui.cancelButton.connect("clicked(bool)", self.onCancel)
@@ -68,6 +72,7 @@ class PredictPanel(Panel):
         self.onCancel()
         self._request = None  # its answer has nothing left to change
         self._endPrediction()
+        self._watchRoi(None)
         Panel.cleanup(self)
 
     def setParameterNode(self, node):
@@ -111,6 +116,27 @@ class PredictPanel(Panel):
         self.ui.modelPathLineEdit.visible = self._chosenEntry() == FOLDER
         self._showVolumes()
         self.updateApply()
+
+    def onRoiAdded(self, roi):
+        """A new box is as large as the scan, so that its handles can be seen and dragged."""
+        volumes = self._volumes() if self.ui.inputComboBox.currentIndex == VOLUMES else []
+        if self.session.loaded is not None:
+            volumes += self.session.loaded.volumes
+        volume = next((one for one in volumes if one is not None and one.GetImageData() is not None), None)
+        if volume is not None:
+            fitRoi(roi, volume)
+
+    def onRoiChanged(self, *_arguments):
+        self._watchRoi(self.ui.roiSelector.currentNode())
+        self.updateApply()
+
+    def _watchRoi(self, roi):
+        """Apply depends on whether the box has been drawn."""
+        if self._watchedRoi is not None:
+            before, tag = self._watchedRoi
+            before.RemoveObserver(tag)
+        event = vtk.vtkCommand.ModifiedEvent
+        self._watchedRoi = None if roi is None else (roi, roi.AddObserver(event, self.updateApply))
 
     def onBusyChanged(self, name):
         self.updateApply()

@@ -46,7 +46,8 @@ class Dbisl(Method):
                 and ``uncertainty`` (its weights; without it every voxel weighs the same). Supervision of both tasks
                 is always there.
             architecture: ``"2x2"``: two decoders with both heads each; ``"1+1"``: one decoder per task.
-            lambda_max: Weight of consistency and pseudo-supervision after the ramp.
+            lambda_max: Weight of consistency and pseudo-supervision after the ramp. With 1, ten times as much,
+                pseudo-supervision alone melts structures away (decision 0004).
             ramp: Its length as a share of all iterations.
             beta: Weight of the regression of distances (0.3 in DTC and SASSNet).
             gamma: Weight of cross-task supervision.
@@ -66,7 +67,7 @@ class Dbisl(Method):
 
         parts: tuple[str, ...] = PARTS
         architecture: str = "2x2"
-        lambda_max: float = 1.0
+        lambda_max: float = 0.1
         ramp: float = 0.4
         beta: float = 0.3
         gamma: float = 0.5
