@@ -138,9 +138,11 @@ def test_apply_says_why_it_cannot_be_pressed(panel, module, a_project):
     assert ui.applyButton.enabled and "Segment" in ui.applyButton.toolTip
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
     volume.SetAndObserveTransformNodeID(transform.GetID())
-    panel.update()
+    ui.applyButton.click()  # nobody has told the panel
+    assert "harden its transform" in module.ui.statusLabel.text and not panel.busy
     assert "harden its transform" in reason()
     volume.SetAndObserveTransformNodeID(None)
+    panel.update()
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
     ui.roiSelector.setCurrentNode(roi)
     assert "box is empty" in reason()

@@ -292,7 +292,8 @@ class PredictPanel(Panel):
     # Predict
 
     def onApply(self, *_arguments):
-        if self._reasonAgainst():  # the project may have been changed by another program since
+        if reason := self._reasonAgainst():  # another program has changed the project since, a volume was transformed
+            self.session.status(reason, error=True)
             self.updateApply()
             return
         session, ui = self.session, self.ui
