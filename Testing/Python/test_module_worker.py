@@ -152,12 +152,17 @@ def test_cancel_ends_a_worker_that_does_not_heed_it(a_worker, tmp_path, monkeypa
     text = (
         "import json, sys\n"
         "for line in sys.stdin:\n"
-        "    print(json.dumps({'id': json.loads(line)['id'], 'event': 'started'}), flush=True)"
+        "    line = json.loads(line)\n"
+        "    if line['request'] != 'evaluate': print(json.dumps({'id': line['id'], 'event': 'started'}), flush=True)"
     )
     worker, cancelled, other = a_worker(a_program(tmp_path, text)), Answers(), Answers()
     request = worker.request("predict", **cancelled.listeners())
+    waiting = worker.request("evaluate")
     worker.request("attach", **other.listeners())
     wait_until(lambda: cancelled.events and other.events)
+    worker.cancel(waiting)
+    let_events_pass(0.6)
+    assert worker.running, "what waits for another is no reason to end that"
     worker.cancel(request)
     wait_until(lambda: cancelled.count and other.count)
     let_events_pass()

@@ -50,6 +50,7 @@ class Worker:
         self._heard = False  # a message has come
         self._bytesUnheard = 0
         self._reason: BarlError | None = None  # why it ended, where we know better than its exit code
+        self._current = ""  # id of the long request that it is at
         self._cancelled: dict[str, BarlError] = {}  # id -> answer of what had to be ended to be cancelled
         self._complaints = b""
 
@@ -80,6 +81,8 @@ class Worker:
         def take(event: dict) -> None:
             kind = event["event"]
             self._heard = True
+            if kind == "started" and request.id in self._open:
+                self._current = request.id
             if kind in ("result", "error"):
                 self._open.pop(request.id, None)
                 self._tellBusy()
@@ -107,8 +110,9 @@ class Worker:
     def _onCancelUnheard(self, process, request: Request) -> None:
         from barl.errors import Cancelled
 
-        name = self._open.get(request.id)  # None: it has ended
-        if process is self._process and self.running and name is not None and name not in STARTS:
+        if process is not self._process or not self.running or request.id != self._current:
+            return  # what waits for another request is stopped as soon as that has ended
+        if request.id in self._open and self._open[request.id] not in STARTS:
             self._cancelled[request.id] = Cancelled()
             self._kill()
 
@@ -145,7 +149,7 @@ class Worker:
         process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
         self._process, self._session = process, Session(self._onStray)
         self._heard, self._bytesUnheard, self._reason, self._complaints = False, 0, None, b""
-        self._cancelled = {}
+        self._current, self._cancelled = "", {}
         process.start(program, arguments)
 
     def _onOutput(self) -> None:
