@@ -281,6 +281,21 @@ def test_without_a_project_every_button_says_why_not(module, panel):
     assert not (ui.lossPlotWidget.visible or ui.comparisonGroupBox.visible or ui.runComboBox.visible)
 
 
+def test_a_project_whose_drive_is_gone_is_told_and_breaks_nothing(module, panel, status, tmp_path, monkeypatch):
+    import sqlite3
+
+    session = module.session
+    session.openProject(make_project(tmp_path / "project"))
+
+    def fail(*_arguments):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(session.project, "cases", fail)
+    panel.update()
+    panel.onCasesChanged()
+    assert "disk I/O error" in status[-1][0] and status[-1][1] and not panel.ui.startButton.enabled
+
+
 def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, panel, status, tmp_path):
     """The life of two trainings, with everything that may happen to them on the way."""
     ui, session = panel.ui, module.session

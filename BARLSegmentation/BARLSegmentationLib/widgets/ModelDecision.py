@@ -54,7 +54,8 @@ class ModelDecision:
         return None if found is True else found
 
     def reasonAgainstComparison(self) -> str:
-        if any(case.held_out and case.state == "accepted" for case in self.session.cases()):
+        cases = self.session.attempt(self.session.cases) or []
+        if any(case.held_out and case.state == "accepted" for case in cases):
             return ""
         return _("No outlined case is held out: there is nothing to compare the models on.")
 

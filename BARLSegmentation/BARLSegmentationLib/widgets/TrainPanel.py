@@ -318,7 +318,7 @@ class TrainPanel(Panel):
             return
         runs = self._runs()
         paused = bool(runs) and runs[-1].state == "stopped"  # the user's own wish
-        if paused or Training.reasonAgainstStart(project, self.session.cases(), runs):
+        if paused or Training.reasonAgainstStart(project, self.session.attempt(self.session.cases) or [], runs):
             return
         count = self.session.attempt(Training.acceptedSince, project) or 0
         if count >= node.trainAfter and self._tried != (len(runs), count):  # once, should it fail
@@ -377,7 +377,8 @@ class TrainPanel(Panel):
             self._updating = False
 
     def _updateAll(self) -> None:
-        ui, project, cases, runs = self.ui, self.session.project, self.session.cases(), self._runs()
+        ui, project, runs = self.ui, self.session.project, self._runs()
+        cases = self.session.attempt(self.session.cases) or []
         reason = Training.reasonAgainstStart(project, cases, runs)
         if self._request is not None:
             reason = reason or _("Wait until what was asked for is done, or cancel it.")
