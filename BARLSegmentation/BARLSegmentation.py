@@ -3,6 +3,7 @@ import contextlib
 import importlib
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -113,7 +114,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.worker = None
         self.panels = {}
         self._parameterNode = None
-        self._restoring = False
+        self._restoring = self._cleanedUp = False
 
     def setup(self):
         from BARLSegmentationLib.widgets.Worker import Worker
@@ -148,6 +149,9 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self):
         """Slicer quits, or the module is reloaded."""
+        if self._cleanedUp:
+            return
+        self._cleanedUp = True
         self.removeObservers()
         if self.session is not None:
             self.session.beforeClose.emit()
@@ -170,6 +174,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             panel.exit()
 
     def onReload(self):
+        self.cleanup()  # first: what it imports only then must be what the open project was made with
         for name in [name for name in sys.modules if name.partition(".")[0] in ("BARLSegmentationLib", "barl")]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
@@ -357,7 +362,7 @@ class BARLSegmentationTest(ScriptedLoadableModuleTest):
         self.folder = Path(folder.name) / "project"
 
     def runTest(self):
-        for test in (self.test_loop, self.test_scene, self.test_predict):
+        for test in (self.test_loop, self.test_panels, self.test_scene, self.test_predict):
             self.setUp()
             test()
             self.doCleanups()
@@ -415,6 +420,47 @@ class BARLSegmentationTest(ScriptedLoadableModuleTest):
             again.segmentation, again.segmentation.GetSegmentation().GetNthSegmentID(0), again.volumes[0]
         )
         self.assertEqual(int(np.count_nonzero(stored)), int(np.count_nonzero(outline == 1)) + 3 * 4 * 4)
+
+    def test_panels(self):
+        """By the module's own widgets: make a project, add a case from the scene, hold it out, open it."""
+        import numpy as np
+
+        widget, settings = slicer.util.getModuleWidget("BARLSegmentation"), qt.QSettings()
+        project, cases = widget.panels["Project"], widget.panels["Cases"]
+        recent = settings.value("BARLSegmentation/RecentProjects")
+        self.addCleanup(settings.setValue, "BARLSegmentation/RecentProjects", recent or [])
+        self.addCleanup(widget.session.closeProject)
+        for table in (project.ui.labelsTable, project.ui.channelsTable):
+            table.setRowCount(0)
+        project.ui.newGroupBox.collapsed = False  # a folded box takes no clicks
+        project.ui.newFolderPathLineEdit.currentPath = str(self.folder)
+        project.ui.addLabelButton.click()
+        project.ui.labelsTable.item(0, 1).setText("Liver")
+        project.ui.labelsTable.cellWidget(0, 3).setEditText("Liver (SCT 10200004)")
+        project.ui.addChannelButton.click()
+        project.ui.channelsTable.item(0, 0).setText("CT")
+        project.ui.createButton.click()
+        self.assertIsNotNone(widget.session.project, widget.ui.statusLabel.text)
+        (label,) = widget.session.project.labels
+        self.assertEqual((label.name, label.terminology.type.value), ("Liver", "10200004"))
+
+        volume = slicer.util.addVolumeFromArray(np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6))
+        cases.ui.addGroupBox.collapsed = False
+        cases.ui.sourceComboBox.setCurrentIndex(0)
+        cases.ui.nameLineEdit.text = "from the scene"
+        cases.adding._selectors[0].setCurrentNode(volume)
+        cases.ui.addButton.click()
+        end = time.monotonic() + 60
+        while cases.adding._request is not None and time.monotonic() < end:
+            slicer.app.processEvents()
+            time.sleep(0.01)
+        self.assertEqual(cases.ui.casesTable.rowCount, 1, widget.ui.statusLabel.text)
+        self.assertEqual(cases.ui.casesTable.item(0, 0).text(), "from the scene")
+        cases.ui.casesTable.selectRow(0)
+        cases.ui.holdOutButton.click()
+        self.assertTrue(widget.session.cases()[0].held_out, widget.ui.statusLabel.text)
+        cases.ui.openCaseButton.click()
+        self.assertEqual(widget.session.caseId, widget.session.cases()[0].id, widget.ui.statusLabel.text)
 
     def test_scene(self):
         """What the scene keeps of the module comes back; a case loaded twice is there once."""

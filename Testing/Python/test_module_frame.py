@@ -396,7 +396,9 @@ def test_sample_project_that_cannot_be_made_leaves_nothing_and_is_told(module, t
 
 
 @host_only
-@pytest.mark.parametrize("name", ["test_loop", "test_scene", pytest.param("test_predict", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["test_loop", "test_panels", "test_scene", pytest.param("test_predict", marks=pytest.mark.slow)]
+)
 def test_self_test_passes(module, name):
     import slicer
 
