@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 import weakref
 
@@ -170,3 +171,30 @@ def test_case_is_loaded_as_slicer_would_have_it(panel):
     assert scan.GetAutoWindowLevel() and 50 < scan.GetWindow() < 200
     assert (uncertainty.GetWindowLevelMin(), uncertainty.GetWindowLevelMax()) == (0.0, 1.0)
     assert scan.GetColorNodeID() == "vtkMRMLColorTableNodeGrey"
+
+
+def test_reload_keeps_an_edit_or_says_why_not(panel, a_predicted_project, monkeypatch, caplog):
+    import slicer
+
+    module, names = panel.moduleWidget, ("BARLSegmentationLib", "barl")
+    before = {name: there for name, there in sys.modules.items() if name.partition(".")[0] in names}
+    try:
+        draw(panel, "edema", slice(0, 2), slice(0, 2), slice(0, 2))
+        module.onReload()
+        fresh = slicer.modules.BARLSegmentationWidget
+        assert fresh.session.case().state == "in_review" and fresh.session.loaded.revision.kind == "draft"
+        panel = fresh.panels["Review"]
+        draw(panel, "edema", slice(2, 4), slice(0, 2), slice(0, 2))
+        monkeypatch.setattr(fresh.session.project._database, "read_only", True)
+        node = panel.correction.segmentation
+        said = []
+        fresh.session.statusChanged.connect(lambda text, error: said.append(text) if error else None)
+        fresh.onReload()
+        assert said and node.GetAttribute("BARL.Unsaved") == "1" and node.GetScene() is slicer.mrmlScene
+        assert not [record for record in caplog.records if record.exc_info]
+    finally:
+        slicer.modules.BARLSegmentationWidget.session.closeProject()
+        for name in [name for name in sys.modules if name.partition(".")[0] in names]:
+            del sys.modules[name]
+        sys.modules.update(before)
+        slicer.util.reloadScriptedModule("BARLSegmentation")
