@@ -44,8 +44,8 @@ def start(project: Project, run_id: str) -> RunRow:
     if run.state in ("running", "finished"):
         raise ProjectError(f"{run_id} is {run.state} already.", "Attach to it, or start a new training.")
     options: dict[str, Any] = {"start_new_session": True}
-    if os.name == "nt":
-        options = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
+    if os.name == "nt":  # a console of its own, unseen: without one, each process that loads cases would open a window
+        options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
     command = [sys.executable, "-m", "barl.worker.train", str(project.folder), run_id]
     log = run.folder / "output.log"
     launched = subprocess.run(
