@@ -363,6 +363,16 @@ def test_packages_are_installed_with_consent_and_without_slicers_own(a_panel, mo
     assert a_panel.said[1] == (True, "The packages could not be installed: User declined package installation.")
 
 
+def test_packages_that_were_not_installed_are_not_said_to_be(a_panel, monkeypatch):
+    from slicer import packaging
+
+    monkeypatch.setattr(packaging, "pip_ensure", lambda *_arguments, **_options: None)
+    monkeypatch.setattr(packaging, "pip_check", lambda one: one.name != "monai")
+    show(a_panel, found(packages={"monai": None, "safetensors": None}))
+    press(a_panel.ui.packagesButton)
+    assert a_panel.said[-1] == (True, "The packages could not be installed: still missing: monai>=1.4.")
+
+
 def test_requirements_are_those_of_the_package(repository):
     import tomllib
 

@@ -197,6 +197,9 @@ class SetupPanel(Panel):
         self._stopWorker()
         try:
             packaging.pip_ensure(wanted, skip_packages=Setup.PROTECTED, requester=Setup.REQUESTER)
+            missing = [str(one) for one in wanted if not packaging.pip_check(one)]
+            if missing:  # in Slicer's testing mode nothing is installed, and nothing is said
+                raise RuntimeError(_("still missing: {names}").format(names=", ".join(missing)))
         except (RuntimeError, subprocess.CalledProcessError) as error:
             self._notInstalled(_("The packages"), error)
         else:
