@@ -84,6 +84,17 @@ def test_another_segmentation_is_not_edited_here(panel):
     assert panel.editor.widget.mrmlSegmentEditorNode().GetSegmentationNode() is None
 
 
+def test_editor_that_lost_its_volume_gets_it_back(panel):
+    """Slicer's editor takes what its hidden selectors show when a scene was loaded, and these show nothing then."""
+    editor = panel.editor.widget
+    for lost in (editor.setSourceVolumeNode, editor.setSegmentationNode):
+        lost(None)
+        settle(panel)
+        node, loaded = editor.mrmlSegmentEditorNode(), panel.session.loaded
+        assert node.GetSegmentationNode() is loaded.segmentation
+        assert node.GetSourceVolumeNode() is loaded.volumes[0]
+
+
 def use_everything(panel) -> list[str]:
     """Press what can be pressed; returns what the status line said."""
     said = []

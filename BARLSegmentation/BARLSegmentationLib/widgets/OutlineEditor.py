@@ -118,4 +118,6 @@ class OutlineEditor(VTKObservationMixin):
             ours = None
         if self.attention.editorNode.GetSegmentationNode() is not ours:
             self.widget.setSegmentationNode(ours)  # the editor takes any other one that is or comes into the scene
+        if ours is not None and self.attention.editorNode.GetSourceVolumeNode() is None and self.channel() is not None:
+            self.widget.setSourceVolumeNode(self.channel())  # it lets go of it when a scene was loaded meanwhile
         self.nodeChanged.emit()
