@@ -163,6 +163,9 @@ def test_apply_says_why_it_cannot_be_pressed(panel, module, a_project):
     assert "model.json" in reason()
     ui.modelPathLineEdit.currentPath = str(MODEL)
     assert ui.applyButton.enabled
+    ui.modelPathLineEdit.currentPath = ""
+    assert reason() == "Choose a model"
+    ui.modelPathLineEdit.currentPath = str(MODEL)
     for scope, words in ((CASE_ON_SCREEN, "Open a project"), (SELECTED_CASES, "Open a project")):
         ui.inputComboBox.currentIndex = scope
         assert words in reason()

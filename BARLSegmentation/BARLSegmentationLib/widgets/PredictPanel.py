@@ -49,6 +49,7 @@ class PredictPanel(Panel):
         ui.inputComboBox.connect("currentIndexChanged(int)", self.onInputChanged)
         ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChanged)
         ui.modelPathLineEdit.connect("currentPathChanged(QString)", self.onModelChanged)
+        ui.modelPathLineEdit.connect("validInputChanged(bool)", self.onModelChanged)  # all that an emptied line tells
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.updateApply)
         ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onRoiChanged)
         ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRoiAdded)
@@ -173,11 +174,12 @@ class PredictPanel(Panel):
         return self._models[index] if 0 <= index < len(self._models) else None
 
     def _model(self):
-        """The model chosen; raises ModelError for a folder that holds none."""
+        """The model chosen, None if there is none; raises ModelError for a folder that holds none."""
         entry = self._chosenEntry()
         if entry != FOLDER:
             return entry
-        return readModel(self.ui.modelPathLineEdit.currentPath)
+        path = self.ui.modelPathLineEdit.currentPath
+        return readModel(path) if path else None
 
     def _channels(self):
         from barl.errors import ModelError
