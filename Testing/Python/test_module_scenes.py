@@ -11,6 +11,9 @@ import weakref
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from barl.images.geometry import Grid
+from barl.project.labels import Channel, Label
+from barl.project.store import Project
 
 pytestmark = pytest.mark.host
 PREDICTED, UNTOUCHED = "case_0001", "case_0002"
@@ -209,3 +212,29 @@ def test_reload_keeps_an_edit_or_says_why_not(panel, a_predicted_project, monkey
             del sys.modules[name]
         sys.modules.update(before)
         slicer.util.reloadScriptedModule("BARLSegmentation")
+
+
+@pytest.mark.parametrize("size", [(2, 2, 2), (30, 20, 2)])
+def test_tiny_scans_of_two_channels_in_a_folder_of_any_name(panel, tmp_path, size):
+    grid = Grid(size, (0.5, 0.5, 4.0), (-100.0, 50.0, 7.5), (0.6, -0.8, 0, 0.8, 0.6, 0, 0, 0, 1.0))
+    labels = [Label(1, "Niere links"), Label(2, "Niere rechts — 腎臓")]
+    channels = [Channel("T1 größer"), Channel("T2")]
+    label = np.zeros(grid.shape, np.uint8)
+    label[0, 0, 0] = 1
+    with Project.create(tmp_path / "Müller 肝", "Übung", labels, channels) as project:
+        scan = np.arange(label.size, dtype=np.int16).reshape(grid.shape)
+        project.add_case("Fall ä", [grid.image(scan), grid.image(scan + 1)])
+        project.store_revision(
+            "Fall ä", grid.image(label), "prediction", author="Модель", uncertainty=grid.image(label.astype(np.float32))
+        )
+    panel.session.openProject(tmp_path / "Müller 肝")
+    panel.session.openCase(PREDICTED)
+    settle(panel)
+    use_everything(panel)
+    draw(panel, "Niere rechts — 腎臓", slice(-1, None), slice(-1, None), slice(-1, None))
+    label[-1, -1, -1] = 2
+    panel.onAccept()
+    settle(panel)
+    assert status(panel).startswith("Fall ä is accepted.")
+    path = panel.session.project.newest(PREDICTED).path
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), label)
