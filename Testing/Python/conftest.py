@@ -52,10 +52,16 @@ def _children_find_the_engine() -> None:
 
 
 @pytest.fixture(scope="session")
-def qt_application():
-    """Qt's application of this process, with PySide6 behaving as PythonQt: `qt` and `ctk` can be imported."""
-    pytest.importorskip("PySide6", reason="PySide6 is not installed (the host extra)")
+def qt_application(tmp_path_factory):
+    """Qt's application of this process, with PySide6 behaving as PythonQt: `qt` and `ctk` can be imported.
+
+    Its settings are its own: processes that test at the same time would read each other's recent projects.
+    """
+    QtCore = pytest.importorskip("PySide6.QtCore", reason="PySide6 is not installed (the host extra)")
     import slicerhost
+
+    settings = QtCore.QSettings
+    settings.setPath(settings.Format.NativeFormat, settings.Scope.UserScope, str(tmp_path_factory.mktemp("settings")))
 
     slicerhost.install()
     try:

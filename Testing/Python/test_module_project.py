@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -93,6 +94,13 @@ def test_open_shows_the_state_in_one_line_and_remembers_the_folder(a_panel, a_pr
     combo.setCurrentIndex(1)
     combo.activated(1)
     assert a_panel.session.project.name == "Study"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Qt keeps settings at a fixed place there")
+def test_settings_are_those_of_this_process(host, tmp_path_factory):
+    import qt
+
+    assert qt.QSettings().fileName().startswith(str(tmp_path_factory.getbasetemp()))
 
 
 def test_cancelled_chooser_changes_nothing(a_panel, monkeypatch):
