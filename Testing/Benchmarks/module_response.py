@@ -3,7 +3,7 @@
 
 In the stand-in for Slicer's window, with the module's own panel, the real worker and a real training. The aims:
 
-* ``start``: the module is there after at most 300 ms;
+* ``start``: the module is there after at most 300 ms, reading the stand-in's signatures left out;
 * ``first_picture_s``: at most 2 s from the end of reading to the first picture of a case;
 * ``predict``, ``train``: no stall of more than 100 ms. A stall is the longest time between two ticks of a timer in the
   event loop, on the clock and in the main thread's computing time, which a busy machine does not lengthen. What is read
@@ -86,10 +86,22 @@ class Stall:
 def start_module(host) -> tuple[object, dict[str, float]]:
     """Make the module's panel and show it, six times.
 
-    The first time the stand-in reads the signatures of Qt's classes, which Slicer has compiled in; the quickest of the
-    others is the module's own time, with its Python files read.
+    The first time the module's Python files are read, and the stand-in reads the signatures of Qt's classes, which
+    Slicer has compiled in: ``signatures_ms`` of the first time are the stand-in's own. Then the quickest of the others.
     """
-    times = []
+    from shibokensupport import signature
+
+    times, reading = [], [0.0]
+    read = signature.get_signature
+
+    def timed(function):
+        started = perf_counter()
+        try:
+            return read(function)
+        finally:
+            reading[0] += perf_counter() - started
+
+    signature.get_signature = timed  # the stand-in asks for it by name, when it needs it
     for _turn in range(6):
         if times:
             host.unloadModule("BARLSegmentation")
@@ -98,10 +110,12 @@ def start_module(host) -> tuple[object, dict[str, float]]:
         module = host.loadModule()
         host.app.processEvents()
         times.append((round(1000 * (perf_counter() - began)), round(1000 * (process_time() - computed))))
+        signature.get_signature = read
     first, again = times[0], min(times[1:], key=lambda pair: pair[1])
     return module, {
         "first_clock_ms": first[0],
         "first_processor_ms": first[1],
+        "signatures_ms": round(1000 * reading[0]),
         "again_clock_ms": again[0],
         "again_processor_ms": again[1],
     }

@@ -75,6 +75,20 @@ def test_brush_paints_a_disk_of_its_size_in_one_slice(host, an_editor):
     assert abs(stroke - (np.pi * 16 + 8 * 15)) < 0.15 * stroke
 
 
+def test_relative_brush_has_a_share_of_the_screens_height(host, an_editor):
+    import slicer
+
+    paint(an_editor)
+    an_editor.activeEffect().setCommonParameter("BrushDiameterIsRelative", 1)
+    an_editor.activeEffect().setCommonParameter("BrushRelativeDiameter", 3.0)
+    drag(host, center(an_editor))
+    node = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    perPixel = node.GetFieldOfView()[1] / node.GetDimensions()[1]
+    radius = 0.015 * slicer.app.primaryScreen.size.height() * perPixel
+    painted = voxels(an_editor, "lesion").sum()
+    assert abs(painted - np.pi * radius**2) < 0.2 * painted + 4
+
+
 def test_sphere_brush_and_eraser(host, an_editor):
     paint(an_editor, sphere=True, diameter=12)
     drag(host, center(an_editor))

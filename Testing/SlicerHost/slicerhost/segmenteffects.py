@@ -198,7 +198,7 @@ class qSlicerSegmentEditorPaintEffect(qSlicerSegmentEditorAbstractEffect):
         if self.integerParameter("BrushDiameterIsRelative"):
             axes = self._view.mrmlSliceNode().GetXYToSlice()
             perPixel = np.linalg.norm([axes.GetElement(i, 1) for i in range(3)])
-            height = slicer.app.primaryScreen().size.height()
+            height = slicer.app.primaryScreen.size.height()
             diameter = height * self.doubleParameter("BrushRelativeDiameter") / 100 * perPixel
             self.parameterSetNode().SetAttribute("BrushAbsoluteDiameter", str(diameter))
         return self.doubleParameter("BrushAbsoluteDiameter") / 2
