@@ -5,7 +5,7 @@ The paper (arXiv 2602.09378) names both; the equations are ours. All answers to 
 each decoder and those from its distance maps, are the members of an ensemble with mean ``m``:
 
     U     = mean_members sum_c (p_c - m_c)^2 / (1 - 1/n)        n = number of members or of classes, the smaller
-    w     = exp(-U / mean U)
+    w     = exp(-U)
     L_pse = H_w(Y, argmax m) + beta wmean (R - T_s2r(argmax m))^2,   H = 1/2 (CE + Dice)
 
 For two classes and two members ``U`` is four times the variance of the foreground's probability.
@@ -33,8 +33,12 @@ def task_uncertainty(members: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def certainty(uncertainty: Tensor) -> Tensor:
-    """``w``: 1 where all members agree, 1/e where they disagree as much as on average."""
-    return torch.exp(-uncertainty / uncertainty.mean().clamp_min(1e-6))
+    """``w``: 1 where all members agree, 1/e where they disagree as much as they can.
+
+    Relative to the mean of ``U``, which is next to nothing in a patch of mostly sure background, a structure that the
+    two tasks do not agree on yet would not be taught at all, and would then be lost (decision 0004).
+    """
+    return torch.exp(-uncertainty)
 
 
 def pseudo_supervision(
