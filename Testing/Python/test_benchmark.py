@@ -241,6 +241,15 @@ def test_figures_are_drawn(tmp_path):
     assert "### Cost" in text and "| balls | A | 0.01 | 100 | 500 | cpu |" in text
 
 
+def test_a_report_of_runs_without_a_common_seed_has_no_figure_of_differences(tmp_path):
+    for row in [*rows_of({"supervised": 0.0}, seeds=(0,)), *rows_of({"A": 0.03}, seeds=(1,))]:
+        (tmp_path / f"{row['arm']}.json").write_text(json.dumps(row))
+    block = {"dataset": "balls", "labelled": [4], "baseline": "supervised", "arms": ["supervised", "A"]}
+    files = draw(tmp_path, {"tables": [block]}, tmp_path / "report")
+    assert [path.name for path in files] == ["curves_balls_4.png"]
+    assert "| A | 1 |" in tables(tmp_path, {"tables": [block]})
+
+
 @cache
 def a_fingerprint(spacing):
     image = sitk.Image(120, 120, 120, sitk.sitkFloat32)

@@ -36,9 +36,10 @@ def draw(results: Path, plan: dict[str, Any], folder: Path) -> list[Path]:
         rivals = compared_arms(chosen, arms, labelled)
         name = f"{block['dataset']}_{labelled}"
         title = f"{block['dataset']}, {labelled} outlined subjects"
-        others = [arm for arm in rivals if arm != block["baseline"]]
-        if others:
-            figure = _differences(chosen, others, block["baseline"], title)
+        data = {arm: 100 * differences(chosen, arm, block["baseline"]) for arm in rivals if arm != block["baseline"]}
+        data = {arm: found for arm, values in data.items() if (found := values[~np.isnan(values)]).size}
+        if data:  # some run has the seed of one of the baseline's
+            figure = _differences(data, block["baseline"], title)
             files.append(_save(figure, folder / f"differences_{name}.png"))
         if any(len(row.get("curve", [])) > 1 for row in chosen):
             files.append(_save(_curves(chosen, rivals, block["baseline"], title), folder / f"curves_{name}.png"))
@@ -99,10 +100,8 @@ def _by_count(rows: Sequence[Row], dataset: str, own: Sequence[tuple[int, list[s
     return figure
 
 
-def _differences(rows: Sequence[Row], arms: Sequence[str], baseline: str, title: str) -> Figure:
-    data = {arm: 100 * differences(rows, arm, baseline) for arm in arms}
-    data = {arm: values[~np.isnan(values)] for arm, values in data.items()}
-    order = sorted((arm for arm in arms if data[arm].size), key=lambda arm: float(np.median(data[arm])))
+def _differences(data: dict[str, np.ndarray], baseline: str, title: str) -> Figure:
+    order = sorted(data, key=lambda arm: float(np.median(data[arm])))
     figure = Figure(figsize=(8.2, 1.2 + 0.36 * len(order)), layout="constrained")
     axes = figure.subplots()
     rng = np.random.default_rng(0)
