@@ -31,6 +31,7 @@ BACKUP_NAME = "project.backup.db"
 WRITER_NAME = "project.writer"
 FORMAT = 1
 _BACKUP_SECONDS = 600
+WAIT_SECONDS = 5.0
 APPLICATION_ID = 0x4241524C  # "BARL": tells a project from any other SQLite file
 
 SCHEMA = """
@@ -155,12 +156,12 @@ class Database:
     Args:
         folder: The project folder.
         read_only: Refuse every change.
-        wait_seconds: How long to wait for another program that is changing the project. Once that was in vain,
-            nothing waits until the project could be used again: a window that asks five things waits once, not five
-            times.
+        wait_seconds: How long to wait for another program that is changing the project. A window gives less than the
+            default: once that was in vain, it does not wait again until the project could be used, so that five
+            questions hold it up once, not five times. A training always waits: its model must not be lost.
     """
 
-    def __init__(self, folder: Path, *, read_only: bool = False, wait_seconds: float = 5.0) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False, wait_seconds: float = WAIT_SECONDS) -> None:
         self.folder = folder
         self.path = folder / FILE_NAME
         self.read_only = read_only
@@ -316,7 +317,8 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if busy and self._wait_seconds < WAIT_SECONDS:
                 self._wait_at_most(0)
                 self._waited_in_vain = True
             raise self._in_words(error) from error

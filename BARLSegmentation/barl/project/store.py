@@ -26,7 +26,7 @@ from barl.images.geometry import Grid
 from barl.images.reading import read_channels, write_image
 from barl.project import files
 from barl.project.agreement import Agreements
-from barl.project.database import BACKUP_NAME, FILE_NAME, Database, is_writable, now
+from barl.project.database import BACKUP_NAME, FILE_NAME, WAIT_SECONDS, Database, is_writable, now
 from barl.project.labels import Channel, Label, check_channels, check_labels
 from barl.project.records import CASE_STATES, Case, Damage
 from barl.project.revisions import Revisions
@@ -64,7 +64,7 @@ class Project(Revisions, Work, Agreements):
         labels: Sequence[Label],
         channels: Sequence[Channel],
         *,
-        wait_seconds: float = 5.0,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> Project:
         """Make a project in a new or empty folder and open it.
 
@@ -102,7 +102,7 @@ class Project(Revisions, Work, Agreements):
             raise
 
     @classmethod
-    def open(cls, folder: Path | str, read_only: bool = False, *, wait_seconds: float = 5.0) -> Project:
+    def open(cls, folder: Path | str, read_only: bool = False, *, wait_seconds: float = WAIT_SECONDS) -> Project:
         """Open a project.
 
         Opening for writing also tidies up: what killed processes left half-written is removed and a copy of the
