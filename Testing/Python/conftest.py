@@ -171,3 +171,25 @@ def a_predicted_project(tmp_path):
             details={"hotspots": hotspots, "volumes": volumes},
         )
     return tmp_path / "project"
+
+
+@pytest.fixture
+def a_review_panel(host, a_predicted_project):
+    """The review panel with the predicted case open and its section expanded; its pauses are short."""
+    from slicerhost.clicks import settle
+
+    module = host.loadModule()
+    for name in module.panels:
+        module._section(name).collapsed = name != "Review"
+    module.session.openProject(a_predicted_project)
+    module.session.openCase("case_0001")
+    panel = module.panels["Review"]
+    for timer in (panel._editTimer, panel._thresholdTimer, panel._ticksTimer):
+        timer.setInterval(10)
+    panel.ui.onlyWhereUnsureCheckBox.checked = False
+    panel.ui.overlayVisibleCheckBox.checked = True
+    panel.ui.overlayThresholdSlider.value = 0.3
+    settle(panel)
+    yield panel
+    module.session.closeProject()
+    settle(panel)

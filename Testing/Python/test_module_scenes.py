@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import time
 import weakref
 
 import numpy as np
@@ -14,43 +13,15 @@ import SimpleITK as sitk
 from barl.images.geometry import Grid
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
+from slicerhost.clicks import settle
 
 pytestmark = pytest.mark.host
 PREDICTED, UNTOUCHED = "case_0001", "case_0002"
 
 
 @pytest.fixture
-def panel(host, a_predicted_project):
-    """The review panel with the predicted case open and its section expanded."""
-    module = host.loadModule()
-    for name in module.panels:
-        module._section(name).collapsed = name != "Review"
-    module.session.openProject(a_predicted_project)
-    module.session.openCase(PREDICTED)
-    panel = module.panels["Review"]
-    for timer in (panel._editTimer, panel._thresholdTimer, panel._ticksTimer):
-        timer.setInterval(10)
-    panel.ui.onlyWhereUnsureCheckBox.checked = False
-    panel.ui.overlayVisibleCheckBox.checked = True
-    panel.ui.overlayThresholdSlider.value = 0.3
-    settle(panel)
-    yield panel
-    module.session.closeProject()
-    settle(panel)
-
-
-def settle(panel, condition=lambda: True, seconds: float = 20.0) -> None:
-    """Let the window work until nothing is under way and ``condition`` holds."""
-    import slicer
-
-    end = time.monotonic() + seconds
-    while True:
-        slicer.app.processEvents()
-        timers = (panel._editTimer, panel._thresholdTimer, panel._ticksTimer)
-        if not panel.background.isBusy() and not any(timer.isActive() for timer in timers) and condition():
-            return
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
+def panel(a_review_panel):
+    return a_review_panel
 
 
 def status(panel) -> str:

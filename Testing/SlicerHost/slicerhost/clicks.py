@@ -51,3 +51,18 @@ def waitUntil(condition, seconds: float = 120.0) -> None:
         assert time.monotonic() < end, f"waited {seconds} s in vain"
         qt.QApplication.processEvents()
         time.sleep(0.005)
+
+
+def settle(panel, condition=lambda: True, seconds: float = 120.0) -> None:
+    """Waits until the review panel has done what it does after pauses, and ``condition()`` holds.
+
+    Raises:
+        AssertionError: it did not within ``seconds``.
+    """
+    import qt
+
+    qt.QApplication.processEvents()
+    timers = (panel._editTimer, panel._thresholdTimer, panel._ticksTimer)
+    waitUntil(
+        lambda: not panel.background.isBusy() and not any(timer.isActive() for timer in timers) and condition(), seconds
+    )

@@ -7,7 +7,7 @@ import numpy as np
 from PySide6 import QtCore, QtTest, QtWidgets
 
 from . import hands
-from .clicks import DOUBLE_CLICK, mouse, press, waitUntil
+from .clicks import DOUBLE_CLICK, mouse, press, settle, waitUntil
 from .enums import toPySide
 
 _Test = QtTest.QTest
@@ -189,9 +189,7 @@ class Loop:
 
     def settle(self) -> None:
         """Wait until the review panel has done what it does after pauses."""
-        panel = self.panels["Review"]
-        timers = (panel._editTimer, panel._thresholdTimer, panel._ticksTimer)
-        waitUntil(lambda: not panel.background.isBusy() and not any(timer.isActive() for timer in timers))
+        settle(self.panels["Review"])
 
 
 def click(widget) -> None:
