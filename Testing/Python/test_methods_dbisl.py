@@ -84,12 +84,17 @@ def test_unlabelled_patches_alone_teach_both_tasks():
 def test_the_total_is_the_ramped_sum():
     method, network = made()
     losses = method.loss(network, batch_of(1, 2), 100, 100)
-    outlined = losses["supervised"] + 0.3 * losses["regression"] + 0.5 * losses["cross"]
+    outlined = losses["supervised"] + 0.1 * (losses["regression"] + losses["cross"])
     untouched = losses["consistency"] + losses["pseudo"]
     assert losses["total"].item() == pytest.approx((outlined + 0.1 * untouched).item())
+    early = method.loss(network, batch_of(1, 2), 0, 100)
+    ramp = float(np.exp(-5))
+    between = 0.1 * ramp * (early["cross"] + early["consistency"] + early["pseudo"])
+    expected = early["supervised"] + 0.1 * early["regression"] + between
+    assert early["total"].item() == pytest.approx(expected.item())
     method, network = made({"parts": []})
     losses = method.loss(network, batch_of(1, 2), 100, 100)
-    assert losses["total"].item() == pytest.approx((losses["supervised"] + 0.3 * losses["regression"]).item())
+    assert losses["total"].item() == pytest.approx((losses["supervised"] + 0.1 * losses["regression"]).item())
 
 
 def test_uncertainty_weights_change_the_pseudo_supervision_and_nothing_else():

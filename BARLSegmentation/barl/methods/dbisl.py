@@ -6,7 +6,9 @@ Image Segmentation", arXiv 2602.09378). Stated: one encoder with two decoders, t
 components; how the decoders carry the heads can be read in two ways, and equations and weights of the components are
 not public.
 
-    L = L_sup + beta L_reg + gamma L_cross + lambda(t) (L_con + L_pse),    means over decoders
+    L = L_sup + beta L_reg + gamma r(t) L_cross + lambda r(t) (L_con + L_pse),    means over decoders
+
+``r(t)`` ramps up from 0 to 1.
 """
 
 from __future__ import annotations
@@ -48,9 +50,9 @@ class Dbisl(Method):
             architecture: ``"2x2"``: two decoders with both heads each; ``"1+1"``: one decoder per task.
             lambda_max: Weight of consistency and pseudo-supervision after the ramp. With 1, ten times as much,
                 pseudo-supervision alone melts structures away (decision 0004).
-            ramp: Its length as a share of all iterations.
-            beta: Weight of the regression of distances (0.3 in DTC and SASSNet).
-            gamma: Weight of cross-task supervision.
+            ramp: Length of the ramp as a share of all iterations.
+            beta: Weight of the regression of distances. With 0.3, as in DTC and SASSNet, small lesions were lost.
+            gamma: Weight of cross-task supervision after the ramp: distances that have not learned yet teach nothing.
             k: Steepness of ``T_r2s`` per reach.
             h: Decay of the kernel of ``T_s2r``.
             radius: Of the kernel in voxels.
@@ -69,8 +71,8 @@ class Dbisl(Method):
         architecture: str = "2x2"
         lambda_max: float = 0.1
         ramp: float = 0.4
-        beta: float = 0.3
-        gamma: float = 0.5
+        beta: float = 0.1
+        gamma: float = 0.1
         k: float = 50.0
         h: float = 0.5
         radius: int = 7
@@ -130,7 +132,7 @@ class Dbisl(Method):
             if "cross" in s.parts:
                 pairs = zip(log_p_of_r, r_of_p, strict=True)
                 losses["cross"] = _mean(cross_task_supervision(q[:n], d[:n], truth, exact) for q, d in pairs)
-                factors["cross"] = s.gamma
+                factors["cross"] = s.gamma * ramp_up(iteration, s.ramp * total)
         ramped = self.consistency_weight(iteration, total)
         if "consistency" in s.parts:
             turn = -1 if s.exchange else 1
