@@ -139,6 +139,20 @@ def test_what_is_missing_is_one_sentence(an_la_folder, tmp_path, monkeypatch):
         datasets.load("la2018", source, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "subjects", "channels"), [("hippocampus", 170, 1), ("bonbid_hie", 56, 2), ("sts_pet", 51, 1)]
+)
+def test_the_real_sets_are_read_and_split_by_subject(name, subjects, channels, data_dir):
+    data = datasets.load(name)
+    parts = {part: data.part(part) for part in ("test", "tuning", "training")}
+    assert sum(len({case.group for case in part}) for part in parts.values()) == subjects
+    assert sorted(case.id for part in parts.values() for case in part) == sorted(case.id for case in data.cases)
+    assert not {c.group for c in parts["test"]} & {c.group for c in parts["tuning"] + parts["training"]}
+    for case in data.cases:
+        assert len(case.images) == len(data.channels) == channels
+        assert all(path.is_file() for path in (*case.images, case.label))
+
+
 def test_a_project_is_a_data_set(tmp_path):
     labels = [Label(1, "Box")]
     with Project.create(tmp_path / "study", "study", labels, [Channel("T1")]) as project:

@@ -166,7 +166,11 @@ def _bonbid(folder: Path) -> Dataset:
     return Dataset("bonbid_hie", [Label(1, "HIE lesion")], ["ADC", "ZADC"], cases, 16, 8, lesions=True)
 
 
-_READERS = {"hippocampus": _hippocampus, "bonbid_hie": _bonbid}
+def _sts_pet(folder: Path) -> Dataset:
+    return Dataset("sts_pet", [Label(1, "Tumour")], ["PET"], _cases(folder, ["images"], "case"), 20, 7)
+
+
+_READERS = {"hippocampus": _hippocampus, "bonbid_hie": _bonbid, "sts_pet": _sts_pet}
 
 
 def _field_set(name: str, reader: str, folder: Path, cache: Path | None) -> Dataset:
