@@ -51,7 +51,8 @@ class Dbisl(Method):
             lambda_max: Weight of consistency and pseudo-supervision after the ramp. With 1, ten times as much,
                 pseudo-supervision alone melts structures away (decision 0004).
             ramp: Length of the ramp as a share of all iterations.
-            beta: Weight of the regression of distances. With 0.3, as in DTC and SASSNet, small lesions were lost.
+            beta: Weight of the regression of distances. With 0.3, as in DTC and SASSNet, small lesions were
+                lost with some outlined cases (decision 0004).
             gamma: Weight of cross-task supervision after the ramp: distances that have not learned yet teach nothing.
             k: Steepness of ``T_r2s`` per reach.
             h: Decay of the kernel of ``T_s2r``.
