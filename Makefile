@@ -25,7 +25,7 @@ BIG_TORCH := No NVIDIA driver found, yet pip may pick the CUDA build of PyTorch 
 
 NO_PICTURES := The report is complete but for the pictures of the module's window, which failed as told above.
 
-.PHONY: help demo app test bench lint format cmake-lists clean
+.PHONY: help demo app test bench check format cmake-lists clean
 .DELETE_ON_ERROR:
 
 help:
@@ -33,7 +33,7 @@ help:
 	@echo "make app          the module's panel on the demo's project, in a test host (no Slicer needed)"
 	@echo "make test         the tests (BARL_DATA=FOLDER adds those on real scans; TESTS='-m slow' the long ones)"
 	@echo "make bench        speed and memory of the engine; figures in benchmark-output/"
-	@echo "make lint         style and formatting checks;  make format: apply them"
+	@echo "make check        style, formatting and spelling, in seconds;  make format: mend style and formatting"
 	@echo "make cmake-lists  bring the file lists of BARLSegmentation/CMakeLists.txt up to date"
 	@echo "make clean        remove .venv and everything that was made"
 
@@ -50,9 +50,10 @@ test: $(VENV)/host.stamp
 bench: $(VENV)/engine.stamp
 	$(IN_VENV) Testing/Benchmarks/run.py $(BENCH_ARGS)
 
-lint: $(VENV)/engine.stamp
+check: $(VENV)/engine.stamp
 	$(IN_VENV) -m ruff check .
 	$(IN_VENV) -m ruff format --check .
+	$(IN_VENV) -m codespell_lib
 
 format: $(VENV)/engine.stamp
 	$(IN_VENV) -m ruff check --fix .

@@ -45,33 +45,33 @@ MD5 = hashlib.md5(ARCHIVE).hexdigest()
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server on this machine; ``server.behaviour`` is what it does, ``server.asked`` how often it was asked."""
+    """A server on this machine; ``server.behavior`` is what it does, ``server.asked`` how often it was asked."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.server.asked += 1
-            if self.server.behaviour == "missing":
+            if self.server.behavior == "missing":
                 self.send_error(404)
                 return
             self.send_response(200)
             self.send_header("Content-Length", str(len(ARCHIVE)))
             self.end_headers()
-            if self.server.behaviour == "whole":
+            if self.server.behavior == "whole":
                 self.wfile.write(ARCHIVE)
                 return
             self.wfile.write(ARCHIVE[: len(ARCHIVE) // 2])
-            if self.server.behaviour == "stall":
+            if self.server.behavior == "stall":
                 over.wait(120)
-            while self.server.behaviour == "trickle" and not over.wait(0.05):
+            while self.server.behavior == "trickle" and not over.wait(0.05):
                 self.wfile.write(b"x")
 
         def log_message(self, *_):
             pass
 
     served = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.behaviour, served.asked = "whole", 0
+    served.behavior, served.asked = "whole", 0
     served.address = f"http://127.0.0.1:{served.server_port}/Task04_Hippocampus.tar"
     thread = threading.Thread(target=served.serve_forever, daemon=True)
     thread.start()
@@ -100,7 +100,7 @@ def test_cases_arrive_with_progress_and_once(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "md5", "reason"),
+    ("behavior", "md5", "reason"),
     [
         ("whole", "0" * 32, "checksum"),
         ("half", MD5, "checksum|ended|closed"),
@@ -109,9 +109,9 @@ def test_cases_arrive_with_progress_and_once(server, tmp_path):
         ("trickle", MD5, "longer than"),
     ],
 )
-def test_anything_else_is_one_sentence_soon_and_leaves_nothing(server, tmp_path, behaviour, md5, reason):
-    server.behaviour = behaviour
-    longest, silence = (1.0 if behaviour == "trickle" else 300.0), (0.5 if behaviour == "stall" else 30.0)
+def test_anything_else_is_one_sentence_soon_and_leaves_nothing(server, tmp_path, behavior, md5, reason):
+    server.behavior = behavior
+    longest, silence = (1.0 if behavior == "trickle" else 300.0), (0.5 if behavior == "stall" else 30.0)
     started = time.monotonic()
     with pytest.raises(InputError, match=reason) as caught:
         download(tmp_path, address=server.address, md5=md5, silence_s=silence, longest_s=longest)

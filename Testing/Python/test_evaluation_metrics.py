@@ -22,7 +22,7 @@ def blob(shape, seed, share=0.2):
 
 
 def brute_force_surface(mask):
-    """Voxels with a face neighbour outside, by asking each voxel."""
+    """Voxels with a face neighbor outside, by asking each voxel."""
     points = []
     for at in np.argwhere(mask):
         for axis, step in itertools.product(range(3), (-1, 1)):

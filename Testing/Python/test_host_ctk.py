@@ -384,7 +384,7 @@ def test_ui_file(qt, ctk, tmp_path):
             "no such widget class, or no stand-in for it: ctkNosuch",
         ),
         (
-            {"property": '<property name="maximun"><double>5</double></property>'},
+            {"property": '<property name="maximun"><double>5</double></property>'},  # codespell:ignore maximun
             "ctkSliderWidget 'slider' has no property 'maximun'",
         ),
         ({"slot": "setValeu"}, "cannot connect slider.valueChanged"),

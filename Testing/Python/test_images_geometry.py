@@ -83,7 +83,7 @@ def test_roi_along_the_scans_axes_takes_the_voxels_it_touches():
     # 3 x 1 x 1 voxels, exactly: half sizes 1.5, 0.5, 0.5 voxels.
     roi = Roi(center, (1.5 * 0.8, 0.5 * 1.3, 0.5 * 2.5))
     assert roi.box(GRID) == ((2, 2, 1), (5, 3, 2))
-    # A little more touches the neighbours; far more is cut to the scan.
+    # A little more touches the neighbors; far more is cut to the scan.
     assert Roi(center, (1.6 * 0.8, 0.6 * 1.3, 0.6 * 2.5)).box(GRID) == ((1, 1, 0), (6, 4, 3))
     assert Roi(center, (1e3, 1e3, 1e3)).box(GRID) == ((0, 0, 0), GRID.size)
 

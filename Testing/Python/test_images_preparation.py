@@ -53,7 +53,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
 
 
-def centre(mask: np.ndarray) -> np.ndarray:
+def center(mask: np.ndarray) -> np.ndarray:
     return np.array(ndimage.center_of_mass(mask))
 
 
@@ -85,11 +85,11 @@ def test_the_way_through_another_spacing_does_not_shift(case):
     original = sitk.GetArrayFromImage(label)
     assert np.mean(back[original > 0] == original[original > 0]) >= 0.99
     for value in (2, 5):
-        assert np.abs(centre(back == value) - centre(original == value)).max() < 0.05
+        assert np.abs(center(back == value) - center(original == value)).max() < 0.05
 
 
 def test_voxels_lie_where_the_grid_says():
-    """A ramp in millimetres must be that ramp at the new voxels' positions.
+    """A ramp in millimeters must be that ramp at the new voxels' positions.
 
     A widened kernel, sampled at the source's voxels, may miss by 5 % of a voxel along each axis: 0.2 on this ramp, on
     which a shift by half a voxel along one axis would make 0.75 or more.
@@ -234,7 +234,7 @@ def test_an_oblique_flipped_copy_of_a_real_case(data_dir):
     truth = sitk.GetArrayFromImage(label)
     for value in (1, 2):
         assert dice(found == value, truth == value) > 0.95
-        assert np.abs(centre(found == value) - centre(truth == value)).max() < 0.2
+        assert np.abs(center(found == value) - center(truth == value)).max() < 0.2
 
 
 def test_an_anisotropic_oblique_real_case(data_dir):

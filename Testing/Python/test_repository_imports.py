@@ -203,7 +203,7 @@ def test_texts_name_no_private_place():
         "/work/" + "tmp",
         "/work/" + "shared",
         "/home/" + "user",
-        "/ro" + "ot/",
+        "/ro" + "ot/",  # codespell:ignore ot
         "py" + "pi.org",
     ]
     suffixes = {".py", ".md", ".toml", ".txt", ".json", ".yml", ".ui", ".cmake", ".s4ext", ""}

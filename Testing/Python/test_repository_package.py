@@ -56,7 +56,7 @@ def s4ext() -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def catalogue() -> dict:
+def catalog() -> dict:
     return json.loads((REPOSITORY / "BARLExtension.json").read_text(encoding="utf-8"))
 
 
@@ -76,7 +76,7 @@ def test_s4ext_repeats_the_cmake_file():
 
 
 def test_catalogue_entry_follows_the_schema_and_the_s4ext():
-    entry, found = catalogue(), s4ext()
+    entry, found = catalog(), s4ext()
     allowed = {"$schema", "category", "scm_url", "scm_revision", "scm_type", "build_dependencies", "dicom_support_rule"}
     allowed |= {"build_subdirectory", "enabled", "tier"}  # schema v1.0.2: nothing else may be there
     assert set(entry) <= allowed

@@ -78,7 +78,7 @@ def test_it_says_what_it_will_do():
     ("cases", "overrides", "sentence"),
     [
         ([], {}, "no case to plan"),
-        ([case()], {"colour": 1}, "no value 'colour'"),
+        ([case()], {"color": 1}, "no value 'color'"),
         ([case()], {"method": "magic"}, "no method 'magic'"),
         ([case()], {"settings": {"power": 1}}, "no setting 'power'"),
         ([case()], {"patch": [17, 16, 16]}, "cannot be halved often enough"),

@@ -14,7 +14,7 @@ WEIGHT = "consistency_weight"
 _ITERATION = "iteration"
 _SCALED = "consistency_weight_scaled"
 _ACRONYMS = ("dpr", "pcbc", "cps")
-_COLORS = ("black", "blue", "vermillion", "green", "purple", "sky", "orange")
+_COLORS = ("black", "blue", "vermilion", "green", "purple", "sky", "orange")
 
 
 class Rows:

@@ -18,7 +18,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 COLORS = {
     "black": (0.0, 0.0, 0.0),
     "blue": (0.0, 0.447, 0.698),
-    "vermillion": (0.835, 0.369, 0.0),
+    "vermilion": (0.835, 0.369, 0.0),
     "green": (0.0, 0.620, 0.451),
     "purple": (0.800, 0.475, 0.655),
     "sky": (0.337, 0.706, 0.914),

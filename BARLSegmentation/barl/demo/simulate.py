@@ -103,9 +103,9 @@ def _template() -> sitk.Image:
 
 def _deformation(rng: np.random.Generator) -> sitk.Transform:
     """Another head: a few degrees and per cent of rotation and size, and a smooth bend (2 mm on average)."""
-    centre = GRID.index_to_mm((np.array(GRID.size) - 1) / 2)
+    center = GRID.index_to_mm((np.array(GRID.size) - 1) / 2)
     affine = sitk.AffineTransform(3)
-    affine.SetCenter(centre.tolist())
+    affine.SetCenter(center.tolist())
     turn = Rotation.from_euler("xyz", rng.normal(0, 3, 3), degrees=True).as_matrix()
     affine.SetMatrix((turn @ np.diag(rng.normal(1, 0.04, 3))).ravel().tolist())
     affine.SetTranslation(rng.normal(0, 2, 3).tolist())
@@ -136,10 +136,10 @@ def _lesions(white: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, n
     contrast = rng.uniform(*_CONTRAST)
     missing = int(rng.integers(FEWEST, MOST + 1))
     while missing and free.any():
-        centre = rng.choice(np.argwhere(free))
-        free[tuple(centre)] = False
-        window = tuple(slice(max(0, at - _REACH), at + _REACH + 1) for at in centre)
-        lesion = _lesion(centre - [part.start for part in window], white[window], rng)
+        center = rng.choice(np.argwhere(free))
+        free[tuple(center)] = False
+        window = tuple(slice(max(0, at - _REACH), at + _REACH + 1) for at in center)
+        lesion = _lesion(center - [part.start for part in window], white[window], rng)
         lesion &= ~ndimage.binary_dilation(mask[window], _NEIGHBOURS_26)
         # What white matter or another lesion has cut off or apart is no lesion of the wanted size.
         if ndimage.label(lesion, _NEIGHBOURS_26)[1] != 1 or not _is_sized(lesion):
@@ -152,12 +152,12 @@ def _lesions(white: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, n
     return mask, darkness
 
 
-def _lesion(centre: np.ndarray, white: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A rough ellipsoid around ``centre`` (k, j, i) within the white matter of a window [k, j, i]."""
+def _lesion(center: np.ndarray, white: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A rough ellipsoid around ``center`` (k, j, i) within the white matter of a window [k, j, i]."""
     ml = np.clip(_MEDIAN_ML * np.exp(rng.normal(0, _LOG_SD)), SMALLEST_ML, LARGEST_ML)
     radius = (3 * ml / GRID.voxel_ml / (4 * np.pi)) ** (1 / 3)
     stretch = np.exp(rng.normal(0, 0.25, 3))
-    offset = np.stack(np.indices(white.shape), -1) - centre - rng.uniform(-0.5, 0.5, 3)
+    offset = np.stack(np.indices(white.shape), -1) - center - rng.uniform(-0.5, 0.5, 3)
     turned = offset @ Rotation.random(random_state=rng).as_matrix() / (radius * stretch / np.prod(stretch) ** (1 / 3))
     roughness = ndimage.gaussian_filter(rng.normal(size=white.shape), 1.0)
     return (np.linalg.norm(turned, axis=-1) + 0.25 * roughness / roughness.std() < 1) & (white > 0.5)

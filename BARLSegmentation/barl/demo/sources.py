@@ -127,7 +127,7 @@ def _data_folder() -> Path:
 def _hippocampus(folder: Path, how: str, counts: Counts | None) -> DemoData:
     """The Decathlon's Task04, one scan a subject.
 
-    File numbers 2k-1 and 2k are of one subject (intensities and volumes of such pairs agree, those of other neighbours
+    File numbers 2k-1 and 2k are of one subject (intensities and volumes of such pairs agree, those of other neighbors
     do not), which the set does not say; a split by file would learn from the subjects that it is judged on.
     """
     first_of_subject = {}

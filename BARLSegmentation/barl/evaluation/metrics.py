@@ -6,8 +6,8 @@ it is left out of means and cannot lift them. Where exactly one is empty, Dice, 
 are 0 and the distances are nan, since there is no surface to measure to: read HD95 and ASSD together with the number
 of cases in which they are defined. Counts and volumes are always defined.
 
-Surfaces are the voxels of a mask with at least one of six face neighbours outside it; distances run between voxel
-centres in mm, so anisotropic spacing is respected. MONAI has the same three surface metrics and the tests hold these
+Surfaces are the voxels of a mask with at least one of six face neighbors outside it; distances run between voxel
+centers in mm, so anisotropic spacing is respected. MONAI has the same three surface metrics and the tests hold these
 against it; here they share one pair of distance searches.
 """
 
@@ -157,7 +157,7 @@ def _surface_metrics(
 
 
 def _surface_points(mask: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Centres in mm [N, 3] of the voxels with a face on the outside; beyond the array is outside."""
+    """Centers in mm [N, 3] of the voxels with a face on the outside; beyond the array is outside."""
     padded = np.pad(mask, 1)
     inside = mask.copy()
     for axis in range(3):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where voxels lie: the grid of a scan, its axes, and boxes in it.
 
-Coordinates are LPS millimetres, as in SimpleITK and DICOM. Tuples of a grid are in (x, y, z) order of the index;
+Coordinates are LPS millimeters, as in SimpleITK and DICOM. Tuples of a grid are in (x, y, z) order of the index;
 arrays are ``[k, j, i]``, that is (z, y, x).
 """
 
@@ -32,7 +32,7 @@ class Grid:
 
     Attributes:
         size: Voxels along x, y, z of the index.
-        spacing: Millimetres between voxel centres along the same axes.
+        spacing: Millimeters between voxel centers along the same axes.
         origin: LPS position of voxel (0, 0, 0) in mm.
         direction: 3 x 3 cosines, row by row; column a is the LPS direction of index axis a.
     """
@@ -209,7 +209,7 @@ class Roi:
     """A box in the patient.
 
     Attributes:
-        center_mm: Its centre, LPS.
+        center_mm: Its center, LPS.
         half_size_mm: Half its edges along its axes.
         direction: Its axes, 3 x 3 row by row, column a the direction of edge a (LPS); None: along the scan's own axes.
     """

@@ -144,7 +144,7 @@ def restore_probabilities(array: np.ndarray, grid: Grid, scan_grid: Grid) -> Ite
 
 
 def _model_grid(source: Grid, spacing: Sequence[float] | None) -> Grid:
-    """The grid with the model's spacing that covers ``source`` and shares its centre and axes."""
+    """The grid with the model's spacing that covers ``source`` and shares its center and axes."""
     if spacing is None:
         return source
     old = np.array(source.spacing)
@@ -168,7 +168,7 @@ def _along_scan(array: np.ndarray, grid: Grid, scan_grid: Grid) -> tuple[np.ndar
 
 
 def _covered(source: Grid, scan_grid: Grid) -> tuple[tuple[slice, slice, slice], Grid]:
-    """The part of the scan whose voxel centres ``source`` covers: as (k, j, i) slices and as a grid."""
+    """The part of the scan whose voxel centers ``source`` covers: as (k, j, i) slices and as a grid."""
     low = scan_grid.mm_to_index(source.index_to_mm((-0.5, -0.5, -0.5)))
     high = scan_grid.mm_to_index(source.index_to_mm(np.array(source.size) - 0.5))
     start = np.clip(np.ceil(low - 1e-3), 0, scan_grid.size).astype(int)

@@ -23,7 +23,7 @@ from barl.images.quiet import quiet
 _FORMATS = ("NiftiImageIO", "NrrdImageIO", "MetaImageIO", "GDCMImageIO")
 _USE = "Use a NIfTI-1, NRRD or MHA file, or a folder with one DICOM series."
 
-# Outside of this a spacing is a mistake of units (metres, micrometres) or a damaged header, not a scan of a patient.
+# Outside of this a spacing is a mistake of units (meters, micrometers) or a damaged header, not a scan of a patient.
 _SPACING_MM = (0.005, 50.0)
 
 # Up to this share of voxels without a finite value is repaired; more is a broken scan.

@@ -23,7 +23,7 @@ class HotSpot:
 
     Attributes:
         rank: 1 is the most worth a look.
-        position_mm: LPS position of a voxel inside the region, where the uncertainty of the 3 x 3 x 3 neighbourhood is
+        position_mm: LPS position of a voxel inside the region, where the uncertainty of the 3 x 3 x 3 neighborhood is
             highest: in the thick of it, not on a stray voxel.
         volume_ml: Volume of the region.
         mean_uncertainty: Mean over the region, [0, 1].
@@ -124,7 +124,7 @@ def _blocks(shape: Sequence[int]) -> Iterator[slice]:
 def _look_at(
     uncertainty: np.ndarray, labels: np.ndarray | None, regions: np.ndarray, place: tuple[slice, ...], n: int
 ) -> tuple[np.ndarray, int]:
-    """Index of the voxel of region ``n`` with the most uncertain neighbourhood, and the region's commonest label."""
+    """Index of the voxel of region ``n`` with the most uncertain neighborhood, and the region's commonest label."""
     wide = tuple(slice(max(p.start - 1, 0), p.stop + 1) for p in place[1:])
     inner = tuple(slice(p.start - w.start, p.stop - w.start) for p, w in zip(place[1:], wide, strict=True))
     best, index, names = -1.0, np.zeros(3, int), Counter()

@@ -62,7 +62,7 @@ def window_starts(
     Args:
         shape: Volume ``(k, j, i)``; an axis shorter than the patch gets one window at 0.
         patch: Window ``(k, j, i)``.
-        overlap: Fraction of the patch that neighbours share, 0 <= overlap < 1.
+        overlap: Fraction of the patch that neighbors share, 0 <= overlap < 1.
         stride: Steps ``(k, j, i)`` in voxels instead.
     """
     if not 0 <= overlap < 1:
@@ -105,7 +105,7 @@ def stream(
             that has ``logits(x, branches)`` is asked for all branches at once.
         volume: ``[C, k, j, i]`` float32, normalised as for training.
         patch: Window ``(k, j, i)``.
-        overlap: Fraction of the patch that neighbours share.
+        overlap: Fraction of the patch that neighbors share.
         stride: Steps ``(k, j, i)`` of the windows in voxels, instead of ``overlap``.
         batch_size: Windows per network call.
         device: Where the network is and computes.

@@ -104,7 +104,7 @@ def rank_cases(cases: Sequence[Case], diversity: float = 0.5, spread: int = 10) 
 def _order(
     relative: np.ndarray, places: np.ndarray, distance: np.ndarray, diversity: float, spread: int
 ) -> tuple[list[int], list[float]]:
-    """Indices in descending order of score, and the scores: each chosen case draws its neighbours' scores down."""
+    """Indices in descending order of score, and the scores: each chosen case draws its neighbors' scores down."""
     sureness = relative ** (1 - diversity)
     score = sureness * _relative(distance) ** diversity
     placed = ~np.isnan(places[:, 0])
