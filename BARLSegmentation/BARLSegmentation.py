@@ -229,9 +229,11 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self._restoring = True  # what fails must not be wiped from the scene: the drive may come back
         try:
-            isOpen = session.project is not None and str(session.project.folder) == folder
-            if (isOpen or session.attempt(session.openProject, folder)) and caseId and caseId != session.caseId:
-                session.attempt(session.openCase, caseId)
+            with session.reporting():
+                if session.project is None or str(session.project.folder) != folder:
+                    session.openProject(folder)
+                if caseId and caseId != session.caseId:
+                    session.openCase(caseId)
         finally:
             self._restoring = False
         if session.loaded is not None:

@@ -142,18 +142,22 @@ def test_segments_carry_the_terminology(module, a_project):
 @host_only
 def test_what_goes_wrong_is_a_sentence_with_a_sign(module, a_project, tmp_path):
     session, ui = module.session, module.ui
-    assert session.attempt(session.openProject, tmp_path / "nowhere") is None
+    with session.reporting() as outcome:
+        session.openProject(tmp_path / "nowhere")
+    assert outcome.failed
     assert "no project folder" in ui.statusLabel.text and not ui.statusIconLabel.isHidden()
-    assert session.attempt(session.openCase, "one") is None
+    assert session.ask(session.openCase, "one", otherwise="nothing") == "nothing"
     assert "No project is open" in ui.statusLabel.text
-    assert session.attempt(session.openProject, a_project) is True
+    with session.reporting() as outcome:
+        session.openProject(a_project)
+    assert not outcome.failed and session.project is not None
     session.status("Fine.")
     assert ui.statusLabel.text == "Fine." and ui.statusIconLabel.isHidden()
 
     def full(*_arguments):
         raise OSError(28, "No space left on device")
 
-    assert session.attempt(full) is None
+    assert session.ask(full, otherwise=[]) == []
     assert ui.statusLabel.text.startswith("No space left on device.")
 
 
@@ -232,7 +236,7 @@ def test_project_on_a_removed_drive_is_told_and_remembered(module, a_project):
         module.enter()
         for panel in module.panels.values():
             panel.update()
-        assert session.attempt(session.openCase, "case_0002") is None
+        assert session.ask(session.openCase, "case_0002", otherwise=None) is None
         assert not module.ui.statusIconLabel.isHidden()
         slicer.mrmlScene.Clear(0)
         node = module._parameterNode

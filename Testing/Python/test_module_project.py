@@ -114,7 +114,9 @@ def test_read_only_on_request_refuses_changes(a_panel, a_project):
     a_panel.open(str(a_project))
     assert a_panel.session.project.read_only
     assert a_panel.ui.stateLabel.text.endswith("Opened for reading only.")
-    assert a_panel.session.attempt(a_panel.session.project.set_held_out, "a", True) is None
+    with a_panel.session.reporting() as outcome:
+        a_panel.session.project.set_held_out("a", True)
+    assert outcome.failed
     assert a_panel.said[-1][0] and "reading only" in a_panel.said[-1][1]
 
 
@@ -183,9 +185,9 @@ def test_project_held_by_another_program_is_one_sentence(a_panel, a_project):
     session.project.close()
     session.project = Project.open(a_project, wait_seconds=0.1)
     with Project.open(a_project) as other, other._database.write():
-        assert session.attempt(session.project.set_held_out, "a", True) is None
+        assert session.ask(session.project.set_held_out, "a", True, otherwise=None) is None
     assert a_panel.said[-1][0] and "being changed by another program" in a_panel.said[-1][1]
-    assert session.attempt(session.project.set_held_out, "a", True)
+    assert session.ask(session.project.set_held_out, "a", True, otherwise=None)
 
 
 @pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])  # changes something; is just storing what it changed
@@ -199,7 +201,7 @@ def test_window_waits_half_a_second_at_most_for_another_program(a_panel, a_proje
     with closing(sqlite3.connect(a_project / FILE_NAME, isolation_level=None)) as other:
         other.execute(f"BEGIN {lock}")
         for action in (
-            lambda: a_panel.session.attempt(a_panel.session.project.set_held_out, case, True),
+            lambda: a_panel.session.ask(a_panel.session.project.set_held_out, case, True, otherwise=None),
             lambda: (a_panel.session.selectCases([case]), cases.onHoldOut()),
             lambda: a_panel.open(str(a_project)),
             a_panel.session.projectChanged.emit,
@@ -211,7 +213,7 @@ def test_window_waits_half_a_second_at_most_for_another_program(a_panel, a_proje
         assert said and all("is being changed by another program" in text for text in said)
         assert not caplog.records
         other.execute("ROLLBACK")
-    assert a_panel.session.attempt(a_panel.session.project.set_held_out, case, True)
+    assert a_panel.session.ask(a_panel.session.project.set_held_out, case, True, otherwise=None)
     assert a_panel.session.project._database.row("PRAGMA busy_timeout") == (400,)
     cases.cleanup()
     cases.widget.deleteLater()

@@ -7,12 +7,15 @@ import copy
 import hashlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from barl.project.database import FILE_NAME
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
 from slicerhost.clicks import press, waitUntil
@@ -407,6 +410,17 @@ def test_damaged_model_is_restored_from_a_sound_copy_only(a_panel, a_project, tm
     wait(a_panel)
     assert a_panel.said[-1] == (False, "Restored the model first.")
     assert a_panel.ui.modelsLabel.text == "1 model is as saved (checksum)."
+
+
+def test_project_that_another_program_changes_is_one_sentence(a_panel, a_project):
+    a_panel.session.openProject(a_project)
+    wait(a_panel)
+    with closing(sqlite3.connect(a_project / FILE_NAME, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        press(a_panel.ui.checkButton)
+        wait(a_panel)
+    assert "is being changed by another program" in a_panel.said[-1][1] and a_panel.said[-1][0]
+    assert a_panel.ui.torchLabel.text != "Not looked up yet." and a_panel.ui.checkButton.enabled
 
 
 def test_full_disk_shows_the_folder(a_panel, a_project, monkeypatch):

@@ -83,7 +83,8 @@ def openSampleProject(source) -> list[str]:
                 return []
     slicer.util.selectModule("BARLSegmentation")
     session = slicer.util.getModuleWidget("BARLSegmentation").session
-    session.attempt(session.openProject, folder)
+    with session.reporting():
+        session.openProject(folder)
     return [str(folder)]
 
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import slicer
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from barl.project.labels import Channel, Label
     from barl.project.store import Case, Project
 
+Answer = TypeVar("Answer")
+Alternative = TypeVar("Alternative")
+
 #: Set to "1" on a segmentation that holds an edit which is stored nowhere: such a node is never removed.
 UNSAVED_ATTRIBUTE = "BARL.Unsaved"
 #: How long the window may stand still for another program that is changing the project.
@@ -24,7 +29,7 @@ WAIT_SECONDS = 0.4
 class Session:
     """The open project and the case on screen: what all panels share.
 
-    What goes wrong is raised as ``barl.errors.BarlError``; ``attempt`` turns it into a line of status.
+    What goes wrong is raised as ``barl.errors.BarlError``; ``reporting`` and ``ask`` turn it into a line of status.
 
     Attributes:
         projectChanged: Another project is open, or none.
@@ -198,26 +203,40 @@ class Session:
         """A sentence for the status line."""
         self.statusChanged.emit(text, error)
 
-    def attempt(self, action: Callable, *arguments):
-        """Run ``action``; what goes wrong becomes a line of status.
+    @contextlib.contextmanager
+    def reporting(self) -> Iterator[Outcome]:
+        """Run the block; an error in it ends the block and becomes a line of status.
 
-        Returns:
-            Its result (True if it has none), or None if it failed.
+        Yields:
+            An ``Outcome``, whose ``failed`` says after the block whether there was an error.
         """
         from barl.errors import BarlError
 
+        outcome = Outcome()
         try:
-            result = action(*arguments)
+            yield outcome
         except BarlError as error:
+            outcome.failed = True
             self.status(str(error), error=True)
-            return None
         except (OSError, sqlite3.Error) as error:
+            outcome.failed = True
             self.status(f"{getattr(error, 'strerror', None) or error}. {_DISK_REMEDY}", error=True)
-            return None
         except MemoryError:
-            self.status(f"The memory of this computer is not sufficient. {_MEMORY_REMEDY}", error=True)
-            return None
-        return True if result is None else result
+            outcome.failed = True
+            self.status(f"This computer has not enough memory. {_MEMORY_REMEDY}", error=True)
+
+    def ask(self, question: Callable[..., Answer], *arguments: object, otherwise: Alternative) -> Answer | Alternative:
+        """The answer of ``question(*arguments)``; ``otherwise`` if it fails, and why is a line of status."""
+        with self.reporting():
+            return question(*arguments)
+        return otherwise
+
+
+@dataclass
+class Outcome:
+    """How a block under ``Session.reporting`` ended."""
+
+    failed: bool = False
 
 
 _MEMORY_REMEDY = "Close other programs or volumes and try again; what was saved before is unchanged."

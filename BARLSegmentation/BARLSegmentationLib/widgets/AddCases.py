@@ -119,7 +119,7 @@ class AddCases:
         return combo
 
     def _series(self) -> list[tuple[str, str]]:
-        return self.session.attempt(listSeries, getattr(slicer, "dicomDatabase", None)) or []
+        return self.session.ask(listSeries, getattr(slicer, "dicomDatabase", None), otherwise=[])
 
     @staticmethod
     def _nodeWidget(tip: str, *nodeTypes: str):
@@ -148,7 +148,7 @@ class AddCases:
     def onAdd(self) -> None:
         self._note = ""
         with slicer.util.WaitCursor():
-            cases = self.session.attempt(self._cases)
+            cases = self.session.ask(self._cases, otherwise=[])
         if not cases:
             self._removeStaging()
             return

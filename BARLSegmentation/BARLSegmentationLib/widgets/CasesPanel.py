@@ -89,10 +89,8 @@ class CasesPanel(Panel):
     def update(self) -> None:
         """Read the cases anew."""
         project = self.session.project
-        cases = self.session.attempt(self.session.cases) if project is not None else []
-        agreements = self.session.attempt(project.agreements) if project is not None else {}
-        self._cases = cases if isinstance(cases, list) else []
-        agreements = agreements if isinstance(agreements, dict) else {}
+        self._cases = self.session.ask(self.session.cases, otherwise=[])
+        agreements = self.session.ask(project.agreements, otherwise={}) if project is not None else {}
         self._table = CaseTable(self._cases, agreements, stateText, _("held out"))
         self.show()
         self.propose()
@@ -241,17 +239,17 @@ class CasesPanel(Panel):
             self.open(cases[0])
 
     def open(self, case) -> None:
-        with slicer.util.WaitCursor():
-            opened = self.session.attempt(self.session.openCase, case.id)
-        if opened:
+        with self.session.reporting(), slicer.util.WaitCursor():
+            self.session.openCase(case.id)
             self.session.status(_("Opened {name} ({state}).").format(name=case.name, state=stateText(case.state)))
 
     def onExclude(self) -> None:
         cases = self._selected()
         included = all(case.state == "excluded" for case in cases)  # then the button says "Include"
-        changed = self.session.attempt(self._include if included else self._exclude, cases)
+        with self.session.reporting() as outcome:
+            (self._include if included else self._exclude)(cases)
         self.session.notifyCases()
-        if changed:
+        if not outcome.failed:
             text = _("Included: {names}.") if included else _("Excluded: {names}.")
             self.session.status(text.format(names=_names(cases)))
 
@@ -267,9 +265,9 @@ class CasesPanel(Panel):
     def onHoldOut(self) -> None:
         cases = self._selected()
         wanted = not all(case.held_out for case in cases)
-        moved = self.session.attempt(self._setHeldOut, cases, wanted)
+        moved = self.session.ask(self._setHeldOut, cases, wanted, otherwise=None)
         self.session.notifyCases()
-        if isinstance(moved, list):
+        if moved is not None:
             text = _("Held out: {names}.") if wanted else _("Used for training again: {names}.")
             others = len({case.id for case in moved} - {case.id for case in cases})
             more = _(" With them go {count} cases of the same subjects.").format(count=others) if others else ""

@@ -50,11 +50,10 @@ class ModelDecision:
         project = self.session.project
         if project is None or project.read_only:
             return None
-        found = self.session.attempt(Training.undecidedModel, project)
-        return None if found is True else found
+        return self.session.ask(Training.undecidedModel, project, otherwise=None)
 
     def reasonAgainstComparison(self) -> str:
-        cases = self.session.attempt(self.session.cases) or []
+        cases = self.session.ask(self.session.cases, otherwise=[])
         if any(case.held_out and case.state == "accepted" for case in cases):
             return ""
         return _("No outlined case is held out: there is nothing to compare the models on.")
@@ -81,7 +80,10 @@ class ModelDecision:
 
     def _decide(self, action, words: str) -> None:
         model = self.model()
-        if model is not None and self.session.attempt(action, self.session.project, model):
+        if model is None:
+            return
+        with self.session.reporting():
+            action(self.session.project, model)
             self.session.status(words.format(model=model.id))
             self.session.notifyModels()
 

@@ -91,7 +91,7 @@ class PredictPanel(Panel):
     # Show the state
 
     def update(self):
-        cases = self.session.attempt(self.session.cases) or []
+        cases = self.session.ask(self.session.cases, otherwise=[])
         shown = next((case for case in cases if case.id == self.session.caseId), None)
         openCases = [case for case in cases if case.state in OPEN_STATES]
         combo = self.ui.inputComboBox
@@ -145,7 +145,7 @@ class PredictPanel(Panel):
     def _listModels(self):
         """List the models anew; the one chosen stays chosen, and who was content with the current one stays so."""
         project = self.session.project
-        entries = (self.session.attempt(projectModels, project) or []) if project is not None else []
+        entries = self.session.ask(projectModels, project, otherwise=[]) if project is not None else []
         texts = [_("{name} (current model)").format(name=m.name) if m.isCurrent else m.name for m in entries]
         for model in modelsIn(self.moduleWidget.resourcePath("Models")):
             entries.append(model)
@@ -307,7 +307,7 @@ class PredictPanel(Panel):
         }
         if scope == VOLUMES:
             folder = slicer.app.temporaryPath
-            self._prediction = session.attempt(VolumePrediction, model, self._volumes(), folder)
+            self._prediction = session.ask(VolumePrediction, model, self._volumes(), folder, otherwise=None)
             if self._prediction is not None:
                 self._writing = self._prediction.write()
                 self._tellProgress("writing", 0.0)
@@ -383,8 +383,9 @@ class PredictPanel(Panel):
         ids = [case["case"] for case in cases]
         # A single case is shown; of several only the one that is on screen anyway.
         shown = session.caseId if session.caseId in ids else ids[0] if len(ids) == 1 and not session.caseId else None
-        if shown is not None and session.project is not None and session.attempt(session.openCase, shown):
-            self._showResult(session.loaded.segmentation)
+        if shown is not None and session.project is not None:
+            with session.reporting():
+                self._showResult(session.openCase(shown).segmentation)
         # Outlined ones come along so that the others can be compared with them; nobody asked for them by number.
         outlined = sum(case["state"] == "accepted" for case in cases)
         count = len(cases) - outlined or len(cases)
@@ -400,7 +401,7 @@ class PredictPanel(Panel):
             return
         prediction, session = self._prediction, self.session
         self._request = None
-        nodes = session.attempt(prediction.load)
+        nodes = session.ask(prediction.load, otherwise=None)
         self._endPrediction()
         self.updateApply()
         if nodes is None:

@@ -50,12 +50,13 @@ class ProjectPanel(Panel):
 
     def update(self) -> None:
         project = self.session.project
-        sentence = self.session.attempt(stateSentence, project) if project is not None else None
         if project is None:
             sentence = _("No project is open. Open one, or make a new one below.")
-        elif sentence is not None and project.read_only:
-            sentence = f"{sentence} {_('Opened for reading only.')}"
-        self.ui.stateLabel.text = sentence or ""
+        else:
+            sentence = self.session.ask(stateSentence, project, otherwise="")
+            if sentence and project.read_only:
+                sentence = f"{sentence} {_('Opened for reading only.')}"
+        self.ui.stateLabel.text = sentence
         self._allow(self.ui.closeButton, project is not None, _("Close the project"), _("No project is open"))
         self._allow(
             self.ui.copyButton,
@@ -92,14 +93,17 @@ class ProjectPanel(Panel):
 
     def open(self, folder: str) -> None:
         """Open a project; if that fails, the one that is open stays open and the status line says why."""
-        with slicer.util.WaitCursor():
-            opened = self.session.attempt(self.session.openProject, folder, self.ui.readOnlyCheckBox.checked)
-        if opened and not (self.session.project.read_only and not self.ui.readOnlyCheckBox.checked):
+        readOnly = self.ui.readOnlyCheckBox.checked
+        with self.session.reporting() as outcome, slicer.util.WaitCursor():
+            self.session.openProject(folder, readOnly)
+        # If only reading was possible, the session has said so.
+        if not outcome.failed and self.session.project.read_only == readOnly:
             self.session.status(_("Opened the project {name}.").format(name=self.session.project.name))
         self._showRecent()  # back to the project that is open
 
     def onClose(self) -> None:
-        if self.session.attempt(self.session.closeProject):
+        with self.session.reporting():
+            self.session.closeProject()
             self.session.status(_("Closed the project."))
 
     def _recent(self) -> list[str]:
@@ -152,7 +156,8 @@ class ProjectPanel(Panel):
 
     def onCreate(self) -> None:
         folder = self.ui.newFolderPathLineEdit.currentPath.strip()
-        if self.session.attempt(self._create, folder, self.ui.newNameLineEdit.text.strip()):
+        with self.session.reporting():
+            self._create(folder, self.ui.newNameLineEdit.text.strip())
             self.ui.newGroupBox.collapsed = True
             self.ui.newNameLineEdit.text = ""
             self.session.status(

@@ -128,11 +128,12 @@ class ReviewPanel(Panel):
 
     def onCaseOpened(self) -> None:
         self._thresholdTimer.stop()
-        self.session.attempt(self.correction.begin)
+        with self.session.reporting():
+            self.correction.begin()
         loaded = self.session.loaded
         self.editor.show(loaded.segmentation if loaded else None, loaded.volumes if loaded else [])
-        found = self.session.attempt(HotSpotList, self.session.project, self.session.caseId)
-        self.hotspots.show(found or HotSpotList())
+        project, caseId = self.session.project, self.session.caseId
+        self.hotspots.show(self.session.ask(HotSpotList, project, caseId, otherwise=HotSpotList()))
         self._showColors()
         self.showOverlay()
         self._showVolumes({})
@@ -148,15 +149,14 @@ class ReviewPanel(Panel):
         self.editor.stop()
         if self.correction.segmentation is None or self.correction.segmentation.GetScene() is None:
             return
-        stored = self.session.attempt(self.correction.keep, self.reader())
-        if stored not in (None, True):
+        if self.session.ask(self.correction.keep, self.reader(), otherwise=None) is not None:
             self.session.notifyCases()
             self.session.status(_("Your edit of {name} was kept as a draft.").format(name=self.session.case().name))
 
     def update(self) -> None:
         loaded, case = self.session.loaded, None
         if loaded is not None:
-            case = self.session.attempt(self.session.case)
+            case = self.session.ask(self.session.case, otherwise=None)
         self.ui.caseLabel.text = self._caseText(case)
         for group in ("uncertaintyGroupBox", "hotspotsGroupBox"):
             getattr(self.ui, group).enabled = loaded is not None and loaded.uncertainty is not None
@@ -279,7 +279,11 @@ class ReviewPanel(Panel):
         """Write the journal beside the window: the project may be held by another program for seconds."""
         self._ticksTimer.stop()
         if self.session.project is not None and not self.session.project.read_only:
-            self.background.submit(self.hotspots.hotspots.store, lambda future: self.session.attempt(future.result))
+            self.background.submit(self.hotspots.hotspots.store, self._onTicksStored)
+
+    def _onTicksStored(self, future) -> None:
+        with self.session.reporting():
+            future.result()
 
     def _showHotspotCount(self) -> None:
         found = self.hotspots.hotspots
@@ -343,7 +347,7 @@ class ReviewPanel(Panel):
             self.ui.onlyWhereUnsureCheckBox.checked = False
         self.correction.mark()
         self.update()
-        snapshot = self.session.attempt(self.correction.snapshot)
+        snapshot = self.session.ask(self.correction.snapshot, otherwise=None)
         if snapshot is not None:
             caseId = self.session.caseId
             self.background.submit(snapshot.volumes, lambda future: self._onVolumes(caseId, future), replaces="volumes")
@@ -372,10 +376,10 @@ class ReviewPanel(Panel):
         if self.session.loaded is None:
             self.session.status(_("Open a case first."))
             return
-        if kind == "accepted" and self.session.attempt(self.correction.isAccepted) is True:
+        if kind == "accepted" and self.session.ask(self.correction.isAccepted, otherwise=False):
             self.session.status(_("This outline is accepted already."))
             return
-        work = self.session.attempt(self.correction.preparedToStore, kind, self.reader())
+        work = self.session.ask(self.correction.preparedToStore, kind, self.reader(), otherwise=None)
         if work is None:
             return
         self._storing = True
@@ -385,7 +389,7 @@ class ReviewPanel(Panel):
 
     def _onStored(self, future) -> None:
         self._storing = False
-        stored = self.session.attempt(future.result)
+        stored = self.session.ask(future.result, otherwise=None)
         if stored is not None:
             self.correction.settle(stored)
             self.session.notifyCases()
@@ -407,11 +411,11 @@ class ReviewPanel(Panel):
     def onRevert(self, _checked: bool = False) -> None:
         self.background.finish()
         kept = self.correction.isChanged()
-        if kept and self.session.attempt(self.correction.store, "draft", self.reader()) is None:
-            return
-        with slicer.util.WaitCursor():
-            done = self.session.attempt(self.correction.revert)
-        if done is None:
+        with self.session.reporting() as outcome, slicer.util.WaitCursor():
+            if kept:
+                self.correction.store("draft", self.reader())
+            self.correction.revert()
+        if outcome.failed:
             return
         self.session.notifyCases()
         before = " " + _("Your edit was kept as a draft before.") if kept else ""

@@ -68,8 +68,7 @@ class SetupPanel(Panel):
         project = self.session.project
         if project is not None:
             folder = str(project.folder)
-            models = self.session.attempt(project.models)
-            self._names = {str(model.folder): model.name for model in models if models} if models is not True else {}
+            self._names = {str(model.folder): model.name for model in self.session.ask(project.models, otherwise=[])}
         process = qt.QProcess()
         process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
         process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
@@ -233,7 +232,10 @@ class SetupPanel(Panel):
         chosen = qt.QFileDialog.getExistingDirectory(
             self.widget, _("Folder with a sound copy of {name}").format(name=name), ""
         )
-        if chosen and self.session.attempt(Setup.restoreModel, Path(chosen), damaged):
+        if not chosen:
+            return
+        with self.session.reporting():
+            Setup.restoreModel(Path(chosen), damaged)
             self.session.status(_("Restored the model {name}.").format(name=name))
             self.session.notifyModels()
             self.check()

@@ -15,7 +15,7 @@ from BARLSegmentationLib.widgets.PredictPanel import deviceText
 
 if TYPE_CHECKING:
     from barl.errors import BarlError
-    from barl.project.records import RunRow
+    from barl.project.records import Case, RunRow
 
 POLL_MS = 1000
 #: So many polls in a row may fail (each starts the worker anew) before the panel gives up until it is opened again.
@@ -116,7 +116,10 @@ class TrainPanel(Panel):
 
     def _runs(self) -> list[RunRow]:
         project = self.session.project
-        return (self.session.attempt(project.runs) or []) if project is not None else []
+        return self.session.ask(project.runs, otherwise=[]) if project is not None else []
+
+    def _cases(self) -> list[Case]:
+        return self.session.ask(self.session.cases, otherwise=[])
 
     def _chooseRun(self) -> None:
         """Follow the run that trains, or else the newest; a run that the user has chosen stays while none trains."""
@@ -318,9 +321,9 @@ class TrainPanel(Panel):
             return
         runs = self._runs()
         paused = bool(runs) and runs[-1].state == "stopped"  # the user's own wish
-        if paused or Training.reasonAgainstStart(project, self.session.attempt(self.session.cases) or [], runs):
+        if paused or Training.reasonAgainstStart(project, self._cases(), runs):
             return
-        count = self.session.attempt(Training.acceptedSince, project) or 0
+        count = self.session.ask(Training.acceptedSince, project, otherwise=0)
         if count >= node.trainAfter and self._tried != (len(runs), count):  # once, should it fail
             self._tried = (len(runs), count)
             self.onStart()
@@ -378,7 +381,7 @@ class TrainPanel(Panel):
 
     def _updateAll(self) -> None:
         ui, project, runs = self.ui, self.session.project, self._runs()
-        cases = self.session.attempt(self.session.cases) or []
+        cases = self._cases()
         reason = Training.reasonAgainstStart(project, cases, runs)
         if self._request is not None:
             reason = reason or _("Wait until what was asked for is done, or cancel it.")

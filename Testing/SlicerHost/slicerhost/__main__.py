@@ -87,7 +87,8 @@ def run(project: Path, pictures: Path | None) -> int:
     try:
         host.window.show()
         widget = host.loadModule()
-        widget.session.attempt(widget.session.openProject, project)
+        with widget.session.reporting():
+            widget.session.openProject(project)
         if widget.session.project is None:
             print(widget.ui.statusLabel.text, file=sys.stderr)
             return 1
@@ -108,7 +109,8 @@ def takePictures(host, widget, folder: Path) -> None:
     cases = widget.session.cases()
     cases.sort(key=lambda case: (case.uncertainty is None, -(case.uncertainty or 0), case.state != "accepted"))
     if cases:
-        widget.session.attempt(widget.session.openCase, cases[0].id)
+        with widget.session.reporting():
+            widget.session.openCase(cases[0].id)
         segmentation = widget.session.loaded and widget.session.loaded.segmentation
         if segmentation is not None:
             segmentation.CreateClosedSurfaceRepresentation()
