@@ -13,6 +13,7 @@ TORCH ?= torch==2.13.0
 CONSTRAINTS ?= constraints.txt
 VENV := .venv
 IN_VENV := $(VENV)/bin/python
+DRIVER := Testing/Driver:Testing/SlicerHost
 PIP = $(IN_VENV) -m pip --disable-pip-version-check install $(PIP_ARGS)
 CONSTRAINED = $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
@@ -39,10 +40,10 @@ help:
 
 demo: $(VENV)/engine.stamp
 	$(IN_VENV) -m barl.demo $(DEMO_ARGS)
-	@PYTHONPATH=Testing/SlicerHost $(IN_VENV) -m slicerhost.review $(DEMO_ARGS) || echo "$(NO_PICTURES)"
+	@PYTHONPATH=$(DRIVER) $(IN_VENV) -m barldriver.review $(DEMO_ARGS) || echo "$(NO_PICTURES)"
 
 app: $(VENV)/host.stamp
-	PYTHONPATH=Testing/SlicerHost $(IN_VENV) -m slicerhost $(APP_ARGS)
+	PYTHONPATH=$(DRIVER) $(IN_VENV) -m barldriver $(APP_ARGS)
 
 test: $(VENV)/host.stamp
 	$(IN_VENV) -m pytest -n 2 --dist loadfile $(TESTS)

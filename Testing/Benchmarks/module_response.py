@@ -28,11 +28,13 @@ if sys.platform == "linux":
     os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "BARLSegmentation"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "SlicerHost"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Driver"))
 
 import numpy as np
 from barl.images.geometry import Grid
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
+from barldriver import MODULE
 
 TICK_MS = 5
 OPENED, OUTLINED = "case_0001", "case_0002"
@@ -107,7 +109,7 @@ def start_module(host) -> tuple[object, dict[str, float]]:
             host.unloadModule("BARLSegmentation")
             host.processEvents(0.2)
         began, computed = perf_counter(), process_time()
-        module = host.loadModule()
+        module = host.loadModule(MODULE)
         host.app.processEvents()
         times.append((round(1000 * (perf_counter() - began)), round(1000 * (process_time() - computed))))
         signature.get_signature = read

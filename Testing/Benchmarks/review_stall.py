@@ -23,11 +23,13 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "BARLSegmentation"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "SlicerHost"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Driver"))
 
 import numpy as np
 from barl.images.geometry import Grid
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
+from barldriver import MODULE
 
 TICK_MS = 5
 
@@ -121,7 +123,7 @@ def measure(size: list[int]) -> dict:
     host = Host(testing=True)
     host.window.resize(1366, 768)
     host.window.show()
-    module = host.loadModule()
+    module = host.loadModule(MODULE)
     panel, ui = module.panels["Review"], module.panels["Review"].ui
     with tempfile.TemporaryDirectory() as folder:
         module.session.openProject(make_project(Path(folder) / "project", size))

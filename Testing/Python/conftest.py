@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: the folder with real data, and a machine left usable for others while they run."""
+"""What the tests of BARL share: data, projects, the module in the window of `slicerhost.fixtures`."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
-# Before torch, matplotlib or Qt are imported by anyone: they read these once. Threads are set in pytest-xdist's workers
+# Before torch or matplotlib are imported by anyone: they read these once. Threads are set in pytest-xdist's workers
 # alone, which inherit what the process that starts them sets; two with two threads each on two cores took 18 times as
 # long.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
@@ -15,12 +14,11 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
         "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
     )
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-if sys.platform == "linux":
-    os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")  # pictures without a display
 
 import pytest
+from barldriver import MODULE
 
+pytest_plugins = ["slicerhost.fixtures"]
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -51,64 +49,10 @@ def _children_find_the_engine() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([engine, *filter(None, paths)])
 
 
-@pytest.fixture(scope="session")
-def qt_application(tmp_path_factory):
-    """Qt's application of this process, with PySide6 behaving as PythonQt: `qt` and `ctk` can be imported.
-
-    Its settings are its own: processes that test at the same time would read each other's recent projects.
-    """
-    QtCore = pytest.importorskip("PySide6.QtCore", reason="PySide6 is not installed (the host extra)")
-    import slicerhost
-
-    settings = QtCore.QSettings
-    settings.setPath(settings.Format.NativeFormat, settings.Scope.UserScope, str(tmp_path_factory.mktemp("settings")))
-
-    slicerhost.install()
-    try:
-        from slicerhost.app import application
-    except ModuleNotFoundError:  # no slicer-core: Qt alone
-        from PySide6 import QtWidgets
-
-        return QtWidgets.QApplication.instance() or QtWidgets.QApplication(["test"])
-    return application()
-
-
-@pytest.fixture(scope="session")
-def host(qt_application):
-    """Slicer's window as Testing/SlicerHost stands in for it: real scene and views, stand-in widgets.
-
-    `host.loadModule()` opens BARL's panel (slicer.modules.BARLSegmentationWidget). One for all tests of a process;
-    the scene is cleared before each of them.
-    """
-    pytest.importorskip("slicer", reason="slicer-core is not installed (the host extra)")
-    from slicerhost.host import Host
-
-    host = Host(testing=True)
-    host.window.show()
-    yield host
-    host.close()
-
-
 @pytest.fixture
-def a_scene(host):
-    """The host's scene, empty."""
-    return host.core.scene
-
-
-@pytest.fixture(autouse=True)
-def _clear_the_scene(request):
-    """An empty scene before each test with the host; what Slicer would only print (errors in slots) fails the test."""
-    if "host" not in request.fixturenames:
-        yield
-        return
-    from slicerhost import pythonqt
-
-    host = request.getfixturevalue("host")
-    host.core.scene.Clear(0)
-    host.app.processEvents()
-    pythonqt.complaints.clear()
-    yield
-    assert pythonqt.complaints == []
+def a_module(host):
+    """The Python widget of BARL's module, its panel on screen; one for all tests of a process."""
+    return host.loadModule(MODULE)
 
 
 @pytest.fixture
@@ -174,11 +118,11 @@ def a_predicted_project(tmp_path):
 
 
 @pytest.fixture
-def a_review_panel(host, a_predicted_project):
+def a_review_panel(a_module, a_predicted_project):
     """The review panel with the predicted case open and its section expanded; its pauses are short."""
-    from slicerhost.clicks import settle
+    from barldriver.loop import settle
 
-    module = host.loadModule()
+    module = a_module
     for name in module.panels:
         module._section(name).collapsed = name != "Review"
     module.session.openProject(a_predicted_project)

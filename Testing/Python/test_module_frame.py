@@ -27,12 +27,8 @@ host_only = pytest.mark.host
 
 
 @pytest.fixture
-def module(host):
-    import slicer
-
-    if not hasattr(slicer.modules, "BARLSegmentationWidget"):
-        host.loadModule()
-    return slicer.modules.BARLSegmentationWidget
+def module(a_module):
+    return a_module
 
 
 @pytest.fixture

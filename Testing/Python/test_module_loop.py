@@ -25,7 +25,7 @@ def _torch():
 
 @pytest.fixture
 def loop(host):
-    from slicerhost.loop import Loop
+    from barldriver.loop import Loop
 
     loop = Loop(host)
     yield loop

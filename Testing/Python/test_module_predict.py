@@ -32,12 +32,8 @@ def _torch():
 
 
 @pytest.fixture
-def module(host):
-    import slicer
-
-    if not hasattr(slicer.modules, "BARLSegmentationWidget"):
-        host.loadModule()
-    return slicer.modules.BARLSegmentationWidget
+def module(a_module):
+    return a_module
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.project.store import Project
-from slicerhost.clicks import settle
+from barldriver.loop import settle
 
 pytestmark = pytest.mark.host
 PREDICTED, UNTOUCHED = "case_0001", "case_0002"

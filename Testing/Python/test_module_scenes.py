@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from barl.images.geometry import Grid
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
-from slicerhost.clicks import settle
+from barldriver.loop import settle
 
 pytestmark = pytest.mark.host
 PREDICTED, UNTOUCHED = "case_0001", "case_0002"

@@ -230,11 +230,8 @@ def test_a_comparison_becomes_rows_and_a_paired_plot(host):
 
 
 @pytest.fixture
-def module(host):
-    import slicer
-
-    host.loadModule()
-    module = slicer.modules.BARLSegmentationWidget
+def module(a_module):
+    module = a_module
     yield module
     project = module.session.project
     for run in project.runs() if project is not None else []:

@@ -60,8 +60,9 @@ def scans(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pictures(host, scans, tmp_path_factory) -> dict[str, Path]:
     """The tutorial's way; the pictures by name."""
-    from slicerhost.loop import Loop, click
-    from slicerhost.review import picture
+    from barldriver.loop import Loop
+    from slicerhost import display
+    from slicerhost.clicks import click
 
     image = pytest.importorskip("PIL.Image", reason="Pillow, which comes with matplotlib, is not installed")
     folder = Path(LONG) if LONG else tmp_path_factory.mktemp("pictures")
@@ -71,7 +72,7 @@ def pictures(host, scans, tmp_path_factory) -> dict[str, Path]:
     def take(name: str) -> None:
         if name in SHOWN and name not in taken:  # the first time is the one the tutorial tells of
             taken[name] = folder / f"tutorial-{name}.png"
-            few_colors(image.open(io.BytesIO(picture(host)))).save(taken[name], optimize=True)
+            few_colors(image.open(io.BytesIO(display.picture(host)))).save(taken[name], optimize=True)
 
     host.window.resize(1366, 768)
     loop = Loop(host, patience=3000.0 if LONG else 600.0, moment=take)

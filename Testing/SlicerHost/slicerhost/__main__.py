@@ -1,133 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens BARL's panel on a project, in a window; where there is no display, writes pictures of it instead.
+"""Opens a scripted module of 3D Slicer in a window that stands in for Slicer's; this is not 3D Slicer.
 
-    python -m slicerhost [PROJECT] [--output FOLDER] [--pictures]
-
-This is a test host and a preview: 3D Slicer's scene and views with stand-ins for its widgets, and not 3D Slicer.
+python -m slicerhost MyModule/MyModule.py [--picture FILE.png]
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-SECTIONS = ("project", "cases", "predict", "review", "train", "setup")
-SIMULATED = 4  # cases of the small project, half of them outlined
-_TRY_DISPLAY = "from PySide6.QtWidgets import QApplication; QApplication([])"
+from . import display
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="slicerhost", description=__doc__.splitlines()[0])
-    parser.add_argument("project", nargs="?", help="default: demo-output/project if there is one, else a simulated one")
-    parser.add_argument("--output", default="app-output", help="folder of the pictures (app-output)")
-    parser.add_argument("--pictures", action="store_true", help="write pictures also where there is a display")
+    parser.add_argument("module", type=Path, help="the module's Python file")
+    parser.add_argument("--picture", type=Path, help="write a picture of the window to this file and end")
     options = parser.parse_args(arguments)
-    project = Path(options.project or "demo-output/project")
-    if options.project and not (project / "project.db").is_file():
-        print(f"{project} is no BARL project: name the folder with its project.db", file=sys.stderr)
+    if not options.module.is_file():
+        print(f"{options.module} is no file: name the Python file of a scripted module", file=sys.stderr)
         return 2
-    pictures = options.pictures or not displayWorks()
-    if pictures:
-        os.environ["QT_QPA_PLATFORM"] = "offscreen"
-        if sys.platform == "linux":
-            os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
-    with tempfile.TemporaryDirectory(prefix="slicerhost-project-") as folder:
-        if not (project / "project.db").is_file():
-            print(f"No project at {project} (make demo makes one): simulating {SIMULATED} cases")
-            project = simulatedProject(Path(folder) / "simulated lesions")
-        return run(project.resolve(), Path(options.output) if pictures else None)
+    if options.picture is None and not display.works():
+        print("Without a display, --picture FILE.png writes a picture of the window.", file=sys.stderr)
+        return 2
+    if options.picture is not None:
+        display.goOffscreen()
+    return show(options.module, options.picture)
 
 
-def displayWorks() -> bool:
-    """Whether Qt can open a window; Qt ends the process if it cannot, hence a process of its own."""
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        print("No display")
-        return False
-    tried = subprocess.run([sys.executable, "-c", _TRY_DISPLAY], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        print("Qt cannot use this display:\n" + tried.stderr.strip(), file=sys.stderr)
-    return tried.returncode == 0
-
-
-def simulatedProject(folder: Path) -> Path:
-    """A project of a few simulated scans with lesions, half of them outlined."""
-    from barl.demo.simulate import LESION, simulate_cases
-    from barl.images.reading import read_image
-    from barl.project.labels import Channel, Label
-    from barl.project.store import Project
-
-    labels = [Label(LESION, "lesion", (230, 159, 0))]
-    with (
-        tempfile.TemporaryDirectory() as scans,
-        Project.create(folder, "Simulated lesions", labels, [Channel("T1")]) as project,
-    ):
-        for number, (image, label) in enumerate(simulate_cases(Path(scans), SIMULATED, seed=1)):
-            outline = read_image(label) if number < SIMULATED // 2 else None
-            project.add_case(f"simulated {number + 1}", [read_image(image)], label=outline)
-    return folder
-
-
-def run(project: Path, pictures: Path | None) -> int:
-    from PySide6 import QtCore
-
+def show(module: Path, picture: Path | None) -> int:
+    """Run the window until it is closed, or write a picture of it."""
     import slicerhost
 
-    # Said by Qt's offscreen platform for every window.
-    QtCore.qInstallMessageHandler(
-        lambda kind, context, text: "propagateSizeHints" in text or print(text, file=sys.stderr)
-    )
+    display.hushQt()
     slicerhost.install()
-    from slicerhost.host import Host
+    from .host import Host
 
     host = Host()
     try:
         host.window.show()
-        widget = host.loadModule()
-        with widget.session.reporting():
-            widget.session.openProject(project)
-        if widget.session.project is None:
-            print(widget.ui.statusLabel.text, file=sys.stderr)
-            return 1
-        if pictures is None:
+        host.loadModule(module)
+        if picture is None:
             return int(host.app.exec() or 0)
-        takePictures(host, widget, pictures)
+        picture.write_bytes(display.picture(host))
         return 0
     finally:
         host.close()
-
-
-def takePictures(host, widget, folder: Path) -> None:
-    """One picture of the window per section, with a case open."""
-    import slicer
-
-    folder.mkdir(parents=True, exist_ok=True)
-    # What tells most: a case in which the model was unsure; else an outlined one.
-    cases = widget.session.cases()
-    cases.sort(key=lambda case: (case.uncertainty is None, -(case.uncertainty or 0), case.state != "accepted"))
-    if cases:
-        with widget.session.reporting():
-            widget.session.openCase(cases[0].id)
-        segmentation = widget.session.loaded and widget.session.loaded.segmentation
-        if segmentation is not None:
-            segmentation.CreateClosedSurfaceRepresentation()
-            slicer.util.resetThreeDViews()
-    for number, section in enumerate(SECTIONS, start=1):
-        for other in SECTIONS:
-            getattr(widget.ui, f"{other}CollapsibleButton").collapsed = other != section
-        bar = host.window._scroll.verticalScrollBar()
-        for place in ("", "-below"):
-            host.processEvents(0.5)
-            if place and not bar.maximum:
-                break
-            bar.value = bar.maximum if place else 0
-            host.processEvents(0.5)
-            path = folder / f"{number}-{section}{place}.png"
-            host.window.grab().save(str(path))
-            print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ class qSlicerApplication(QtWidgets.QApplication):
     def __init__(self, arguments):
         super().__init__(arguments)
         self.setApplicationName("Slicer")
-        self.setOrganizationName("BARL test host")
+        self.setOrganizationName("slicerhost")
         self._core = self._io = self._moduleManager = self._layoutManager = self._settings = None
         self._testing = False
         self._pauses = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person does at the window, as Qt events: for tests."""
+"""What a person does at the window by mouse and keyboard, as Qt events: for tests."""
 
 from __future__ import annotations
 
@@ -53,16 +53,61 @@ def waitUntil(condition, seconds: float = 120.0) -> None:
         time.sleep(0.005)
 
 
-def settle(panel, condition=lambda: True, seconds: float = 120.0) -> None:
-    """Waits until the review panel has done what it does after pauses, and ``condition()`` holds.
-
-    Raises:
-        AssertionError: it did not within ``seconds``.
-    """
+def click(widget) -> None:
+    """Clicks a check box on its mark."""
     import qt
 
+    mouse(widget, qt.QPoint(8, widget.height // 2))
+
+
+def key(widget, name: str) -> None:
+    """Sends a key, by its name in qt.Qt, to a widget; shortcuts of its window do not see it."""
+    import qt
+
+    _sendKey(widget, getattr(qt.Qt, name), "")
+
+
+def _sendKey(widget, code, text: str) -> None:
+    import qt
+
+    for kind in (qt.QEvent.KeyPress, qt.QEvent.KeyRelease):
+        qt.QApplication.sendEvent(widget, qt.QKeyEvent(kind, code, qt.Qt.NoModifier, text))
+
+
+def type_(widget, text: str) -> None:
+    """Replaces the text of a line or a spin box by what is typed, and confirms it."""
+    import qt
+
+    line = widget if isinstance(widget, qt.QLineEdit) else widget.findChild(qt.QLineEdit)
+    line.selectAll()
+    for letter in text:
+        _sendKey(line, 0, letter)
+    key(line, "Key_Return")
+
+
+def typePath(widget, path) -> None:
+    """Types into a ctkPathLineEdit."""
+    type_(widget.comboBox().lineEdit(), str(path))
+
+
+def typeCell(table, row: int, column: int, text: str) -> None:
+    """Double-clicks a cell and types."""
+    import qt
+
+    item = table.item(row, column)
+    table.scrollToItem(item)
+    place = table.visualItemRect(item).center()
+    mouse(table.viewport(), place, DOUBLE_CLICK)
+    lines = [child for child in table.viewport().children() if isinstance(child, qt.QLineEdit)]
+    type_(lines[-1], text)  # editors of before may still wait to be deleted
     qt.QApplication.processEvents()
-    timers = (panel._editTimer, panel._thresholdTimer, panel._ticksTimer)
-    waitUntil(
-        lambda: not panel.background.isBusy() and not any(timer.isActive() for timer in timers) and condition(), seconds
-    )
+    assert table.item(row, column).text() == text, f"typed {text!r}, found {table.item(row, column).text()!r}"
+
+
+def choose(combo, text: str) -> None:
+    """Chooses the item of a combo box that begins with ``text``, by the arrow keys."""
+    wanted = next(n for n in range(combo.count) if combo.itemText(n).startswith(text))
+    while combo.currentIndex != wanted:
+        before = combo.currentIndex
+        key(combo, "Key_Down" if wanted > before else "Key_Up")
+        assert combo.currentIndex != before, f"{text} cannot be chosen"

@@ -16,8 +16,6 @@ from .core import Core
 from .mrmlwidgets import qMRMLWidget
 from .uiloader import register, registered
 
-BARL = Path(__file__).resolve().parents[3] / "BARLSegmentation" / "BARLSegmentation.py"
-
 
 class qSlicerScriptedLoadableModule(qSlicerLoadableModule):
     """A scripted module. Its Python class sets title, categories and so on as attributes."""
@@ -78,7 +76,7 @@ class Host:
         self.window._selector.moduleSelected.connect(self._onModuleSelected)
         self._entered = None
 
-    def loadModule(self, path=BARL):
+    def loadModule(self, path):
         """Imports a scripted module, unless that was done before, and shows its panel.
 
         Args:

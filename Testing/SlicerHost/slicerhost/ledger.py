@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which names of Slicer, CTK, Qt and VTK a module's code uses, and in which header or source file each was found.
 
-    python -m slicerhost.ledger BARLSegmentation        (PYTHONPATH=Testing/SlicerHost)
+    python -m slicerhost.ledger MODULE_FOLDER [--leave-out SUBFOLDER ...]
 
 The syntax trees are read, so that names are found on paths that no test takes: members of widgets (their classes come
 from the .ui files, from constructors and from what functions are known to return), of `qt`, `ctk`, `slicer` and `vtk`,
@@ -11,12 +11,14 @@ class cannot be told that way are not counted; the stand-ins check those when th
 
 from __future__ import annotations
 
+import argparse
 import ast
 import functools
 import inspect
 import json
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -72,14 +74,19 @@ def uiClasses(folder: Path) -> dict[str, set[str]]:
     return result
 
 
-def used(folder: Path) -> list[Use]:
-    """All uses in the Python and .ui files of a module; its engine, which knows no Slicer, is left out."""
+def used(folder: Path, leaveOut: Collection[str] = ()) -> list[Use]:
+    """All uses in the Python and .ui files of a module.
+
+    Args:
+        folder: of the module, with its Python file.
+        leaveOut: names of folders in it that are not read, such as a library that uses nothing of Slicer.
+    """
     folder, found = Path(folder), []
     widgets = uiClasses(folder)
     for kinds in widgets.values():
         found += [Use(kind, "*.ui", 0) for kind in kinds]
     for path in sorted(folder.rglob("*.py")):
-        if path.relative_to(folder).parts[0] in ("barl", "Testing"):
+        if path.relative_to(folder).parts[0] in leaveOut:
             continue
         reader = _Reader(path.relative_to(folder).as_posix(), widgets)
         reader.visit(ast.parse(path.read_text(encoding="utf-8")))
@@ -355,11 +362,16 @@ def _methods() -> frozenset[str]:
 
 
 # ---------------------------------------------------------------- in words
-def main(folder: str) -> int:
+def main(arguments: list[str] | None = None) -> int:
+    """Prints where the names of a module were found; 1 if some were not."""
+    parser = argparse.ArgumentParser(prog="slicerhost.ledger", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="the module's folder")
+    parser.add_argument("--leave-out", nargs="*", default=[], metavar="SUBFOLDER", help="folders that are not read")
+    options = parser.parse_args(arguments)
     import slicerhost
 
     slicerhost.install()
-    uses = used(Path(folder))
+    uses = used(options.folder, options.leave_out)
     names = sorted({use.name for use in uses})
     places: dict[str, int] = {}
     for name in names:
@@ -375,4 +387,4 @@ def main(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main())

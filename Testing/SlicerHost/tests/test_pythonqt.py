@@ -361,7 +361,7 @@ def test_an_error_in_an_override_is_printed(names, button, capsys):
     from slicerhost import pythonqt
 
     class Broken(names["qt"].QWidget):
-        def resizeEvent(self, event):  # noqa: N802
+        def resizeEvent(self, event):
             raise ValueError("no")
 
     Broken().show()

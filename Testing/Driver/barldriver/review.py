@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The last step of `make demo`: one review round in the module's window, with pictures in the demo's report.
 
-    python -m slicerhost.review [--output demo-output]
+    python -m barldriver.review [--output demo-output]
 
 It works on a copy of the demo's project: the stroke is drawn by this script to show the window, not by a reader.
 """
@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import base64
 import importlib.util
-import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+
+from slicerhost import display
 
 REMEDY = (
     "Pictures of the module's window are left out: 'make test' installs what they need (1 GB more), then try again."
@@ -31,16 +32,14 @@ CAPTIONS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="slicerhost.review", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="barldriver.review", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="the demo's folder")
     options, _of_the_demo = parser.parse_known_args(arguments)
     if any(importlib.util.find_spec(library) is None for library in ("slicer", "PySide6")):
         print(REMEDY)
         return 0
-    os.environ["QT_QPA_PLATFORM"] = "offscreen"
-    if sys.platform == "linux":
-        os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
-    with tempfile.TemporaryDirectory(prefix="slicerhost-review-") as folder:
+    display.goOffscreen()
+    with tempfile.TemporaryDirectory(prefix="barldriver-review-") as folder:
         copy = Path(folder) / "project"
         shutil.copytree(options.output / "project", copy, ignore=shutil.ignore_patterns("runs"))
         pictures, story = goRound(copy)
@@ -55,23 +54,20 @@ def goRound(project: Path) -> tuple[dict[str, bytes], str]:
     Returns:
         PNG of the window by the name of its moment, and what happened in a sentence.
     """
-    from PySide6 import QtCore
-
     import slicerhost
 
-    QtCore.qInstallMessageHandler(  # said by Qt's offscreen platform for every window
-        lambda kind, context, text: "propagateSizeHints" in text or print(text, file=sys.stderr)
-    )
+    display.hushQt()
     slicerhost.install()
-    from .clicks import waitUntil
-    from .host import Host
-    from .loop import Loop, click
+    from slicerhost.clicks import click, waitUntil
+    from slicerhost.host import Host
+
+    from .loop import Loop
 
     pictures: dict[str, bytes] = {}
     host = Host()
     try:
         host.window.show()
-        loop = Loop(host, moment=lambda name: name in CAPTIONS and pictures.__setitem__(name, picture(host)))
+        loop = Loop(host, moment=lambda name: name in CAPTIONS and pictures.__setitem__(name, display.picture(host)))
         loop.session.openProject(project)
         waitUntil(lambda: loop.panels["Cases"]._measuring is None)
         reason = loop.openNext()
@@ -92,17 +88,6 @@ def goRound(project: Path) -> tuple[dict[str, bytes], str]:
         return pictures, f"{reason} Corrected by a stroke of the script: {changed:.3f} ml changed."
     finally:
         host.close()
-
-
-def picture(host) -> bytes:
-    """The window as PNG."""
-    from PySide6 import QtCore
-
-    host.processEvents(0.3)
-    buffer = QtCore.QBuffer()
-    buffer.open(QtCore.QIODevice.WriteOnly)
-    host.window.grab().toImage().save(buffer, "PNG", 0)  # 0: packed as tightly as can be
-    return bytes(buffer.data().data())
 
 
 def embed(report: Path, pictures: dict[str, bytes], story: str) -> None:

@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import numpy as np
-from PySide6 import QtCore, QtTest, QtWidgets
+from slicerhost.clicks import DOUBLE_CLICK, choose, click, mouse, press, type_, typeCell, typePath, waitUntil
 
-from . import hands
-from .clicks import DOUBLE_CLICK, mouse, press, settle, waitUntil
-from .enums import toPySide
+from . import MODULE
 
-_Test = QtTest.QTest
 FOLDER = "Folder with many cases"
 OPEN_CASES = "All cases without"
 NAME = 1  # column of the label table
@@ -27,7 +24,7 @@ class Loop:
 
     def __init__(self, host, patience: float = 600.0, moment=lambda name: None) -> None:
         self.host, self.patience, self.moment = host, patience, moment
-        self.module = host.loadModule()
+        self.module = host.loadModule(MODULE)
         self.session, self.panels = self.module.session, self.module.panels
 
     @property
@@ -36,18 +33,22 @@ class Loop:
 
     def section(self, name: str):
         """Open one section, close the others and scroll to it; returns its panel's widgets."""
+        import qt
+
         for other in self.panels:
             button = self.module._section(other)
             if button.collapsed == (other == name):
-                mouse(button, QtCore.QPoint(12, 12))
+                mouse(button, qt.QPoint(12, 12))
         self.host.processEvents(0.05)
         self.show(self.module._section(name))
         return self.panels[name].ui
 
     def show(self, widget) -> None:
         """Scroll the panel so that a widget is at its top."""
-        area = self.host.window._scroll
-        top = widget.mapTo(area.widget(), QtCore.QPoint(0, 0)).y()
+        import qt
+
+        area = self.host.window.findChild(qt.QScrollArea)
+        top = widget.mapTo(area.widget(), qt.QPoint(0, 0)).y()
         bar = area.verticalScrollBar()
         bar.value = min(max(top - 2, 0), bar.maximum)
         self.host.processEvents(0.05)
@@ -158,6 +159,7 @@ class Loop:
             erase: With the eraser instead.
         """
         import slicer
+        from slicerhost import hands
 
         panel = self.panels["Review"]
         self.section("Review")
@@ -192,45 +194,16 @@ class Loop:
         settle(self.panels["Review"])
 
 
-def click(widget) -> None:
-    """Click a check box on its mark."""
-    mouse(widget, QtCore.QPoint(8, widget.height // 2))
+def settle(panel, condition=lambda: True, seconds: float = 120.0) -> None:
+    """Waits until the review panel has done what it does after pauses, and ``condition()`` holds.
 
+    Raises:
+        AssertionError: it did not within ``seconds``.
+    """
+    import qt
 
-def key(widget, name: str) -> None:
-    """Press a key, by its name in qt.Qt."""
-    _Test.keyClick(widget, toPySide(getattr(QtCore.Qt, name)))
-
-
-def type_(widget, text: str) -> None:
-    """Replace the text of a line or a spin box by what is typed, and confirm it."""
-    line = widget if isinstance(widget, QtWidgets.QLineEdit) else widget.findChild(QtWidgets.QLineEdit)
-    line.selectAll()
-    _Test.keyClicks(line, text)
-    key(line, "Key_Return")
-
-
-def typePath(widget, path) -> None:
-    """Type into a ctkPathLineEdit."""
-    type_(widget.comboBox().lineEdit(), str(path))
-
-
-def typeCell(table, row: int, column: int, text: str) -> None:
-    """Double-click a cell and type."""
-    item = table.item(row, column)
-    table.scrollToItem(item)
-    place = table.visualItemRect(item).center()
-    mouse(table.viewport(), place, DOUBLE_CLICK)
-    lines = [child for child in table.viewport().children() if isinstance(child, QtWidgets.QLineEdit)]
-    type_(lines[-1], text)  # editors of before may still wait to be deleted
-    QtWidgets.QApplication.processEvents()
-    assert table.item(row, column).text() == text, f"typed {text!r}, found {table.item(row, column).text()!r}"
-
-
-def choose(combo, text: str) -> None:
-    """Choose the item of a combo box that begins with ``text``, by the arrow keys."""
-    wanted = next(n for n in range(combo.count) if combo.itemText(n).startswith(text))
-    while combo.currentIndex != wanted:
-        before = combo.currentIndex
-        key(combo, "Key_Down" if wanted > before else "Key_Up")
-        assert combo.currentIndex != before, f"{text} cannot be chosen"
+    qt.QApplication.processEvents()
+    timers = (panel._editTimer, panel._thresholdTimer, panel._ticksTimer)
+    waitUntil(
+        lambda: not panel.background.isBusy() and not any(timer.isActive() for timer in timers) and condition(), seconds
+    )

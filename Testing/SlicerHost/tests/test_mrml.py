@@ -256,10 +256,10 @@ def test_selector_filters_by_attribute_and_kind(host, a_selector):
     assert selector.nodeCount() == 1
     selector.showChildNodeTypes = False
     assert selector.nodeCount() == 0
-    selector.addAttribute("vtkMRMLScalarVolumeNode", "BARL.Role", "image")
+    selector.addAttribute("vtkMRMLScalarVolumeNode", "Study.Role", "image")
     node = add("plain")
     assert selector.nodeCount() == 0
-    node.SetAttribute("BARL.Role", "image")
+    node.SetAttribute("Study.Role", "image")
     add("another")  # nodes that are not listed are not watched: the attribute counts from the next change of the scene
     assert selector.nodeCount() == 1
     node.SetName("renamed")

@@ -19,10 +19,11 @@ pytestmark = pytest.mark.host
 
 
 def run(repository, folder, *arguments):
-    path = os.pathsep.join([str(repository / "Testing" / "SlicerHost"), os.environ.get("PYTHONPATH", "")])
+    testing = repository / "Testing"
+    path = os.pathsep.join([str(testing / "SlicerHost"), str(testing / "Driver"), os.environ.get("PYTHONPATH", "")])
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     return subprocess.run(
-        [sys.executable, "-m", "slicerhost", *map(str, arguments)],
+        [sys.executable, "-m", "barldriver", *map(str, arguments)],
         env={**environment, "PYTHONPATH": path},
         cwd=folder,
         capture_output=True,

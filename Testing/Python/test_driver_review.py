@@ -12,7 +12,7 @@ import sys
 
 import pytest
 from barl.project.store import Project
-from slicerhost import review
+from barldriver import review
 
 REPORT = "<!doctype html><html><body><h1>Report</h1></body></html>\n"
 
@@ -24,9 +24,10 @@ def test_review_round_puts_its_pictures_into_the_report_and_leaves_the_project(a
     output = a_predicted_project.parent
     report = output / "report.html"
     report.write_text(REPORT, encoding="utf-8")
-    paths = [str(repository / "Testing" / "SlicerHost"), os.environ.get("PYTHONPATH", "")]
+    testing = repository / "Testing"
+    paths = [str(testing / "SlicerHost"), str(testing / "Driver"), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [sys.executable, "-m", "slicerhost.review", "--data", "auto", "--output", str(output)],
+        [sys.executable, "-m", "barldriver.review", "--data", "auto", "--output", str(output)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         capture_output=True,
         text=True,

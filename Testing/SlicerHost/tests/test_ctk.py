@@ -85,7 +85,7 @@ def test_helpers_of_a_standin_are_hidden_from_modules(qt_application, qt):
     from PySide6 import QtCore
     from slicerhost import uiloader
 
-    class ctkDoubleRangeSlider(qt.QWidget):  # noqa: N801
+    class ctkDoubleRangeSlider(qt.QWidget):
         extra = QtCore.Signal(int)
 
         def helper(self):
@@ -117,7 +117,7 @@ def test_what_a_standin_lacks_is_said_so(qt_application, qt):
     from slicerhost import declared, uiloader
 
     @uiloader.register("ctkRangeSlider")
-    class ctkDoubleRangeSlider(qt.QWidget):  # noqa: N801
+    class ctkDoubleRangeSlider(qt.QWidget):
         pass
 
     slider = ctkDoubleRangeSlider()
