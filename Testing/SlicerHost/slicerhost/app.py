@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import slicer
 from PySide6 import QtCore, QtWidgets
@@ -21,15 +22,15 @@ Signal, Property = QtCore.Signal, QtCore.Property
 class qSlicerLoadableModule(QtCore.QObject):
     """A module: its name, its logic and the texts that a scripted module sets."""
 
-    def __init__(self, name, logic=None, parent=None, path=""):
+    def __init__(self, name: str, logic: Any = None, parent: QtCore.QObject | None = None, path: str = "") -> None:
         super().__init__(parent)
         self._name, self._logic, self._path = name, logic, path
         self._texts = {"title": name}
 
-    def logic(self):
+    def logic(self) -> Any:
         return self._logic
 
-    def widgetRepresentation(self):
+    def widgetRepresentation(self) -> QtWidgets.QWidget | None:
         return None
 
     name = Property(str, lambda self: self._name)
@@ -61,17 +62,17 @@ class Modules:
 
 
 class qSlicerModuleFactoryManager(QtCore.QObject):
-    def __init__(self, modules, parent):
+    def __init__(self, modules: Any, parent: QtCore.QObject | None) -> None:
         super().__init__(parent)
         self._modules = modules
 
-    def loadedModuleNames(self):
+    def loadedModuleNames(self) -> tuple[str, ...]:
         return tuple(module.name for module in self._modules())
 
-    def isLoaded(self, name):
+    def isLoaded(self, name: str) -> bool:
         return name in self.loadedModuleNames()
 
-    def registeredModuleNames(self):
+    def registeredModuleNames(self) -> tuple[str, ...]:
         return self.loadedModuleNames()
 
 
@@ -81,7 +82,7 @@ class qSlicerModuleManager(QtCore.QObject):
     moduleAboutToBeUnloaded = Signal(str)
     moduleUnloaded = Signal(str)
 
-    def __init__(self, modules, parent=None):
+    def __init__(self, modules: Any, parent: QtCore.QObject | None = None) -> None:
         super().__init__(parent)
         self._namespace = modules
         self._factory = qSlicerModuleFactoryManager(self._modules, self)
@@ -89,13 +90,13 @@ class qSlicerModuleManager(QtCore.QObject):
     def _modules(self):
         return [value for value in vars(self._namespace).values() if isinstance(value, qSlicerLoadableModule)]
 
-    def module(self, name):
+    def module(self, name: str) -> Any:
         return next((module for module in self._modules() if module.name == name), None)
 
-    def modulesNames(self):
+    def modulesNames(self) -> tuple[str, ...]:
         return tuple(module.name for module in self._modules())
 
-    def factoryManager(self):
+    def factoryManager(self) -> qSlicerModuleFactoryManager:
         return self._factory
 
 
@@ -113,7 +114,7 @@ class qSlicerApplication(QtWidgets.QApplication):
     mrmlSceneChanged = Signal(object)
     renderPaused = Signal(bool)
 
-    def __init__(self, arguments):
+    def __init__(self, arguments: list[str]) -> None:
         super().__init__(arguments)
         self.setApplicationName("Slicer")
         self.setOrganizationName("slicerhost")
@@ -129,48 +130,48 @@ class qSlicerApplication(QtWidgets.QApplication):
         self._settings = QtCore.QSettings(self.slicerUserSettingsFilePath, QtCore.QSettings.Format.IniFormat)
         self.mrmlSceneChanged.emit(core.scene)
 
-    def mrmlScene(self):
+    def mrmlScene(self) -> slicer.vtkMRMLScene | None:
         return self._core.scene
 
-    def applicationLogic(self):
+    def applicationLogic(self) -> slicer.vtkSlicerApplicationLogic:
         return self._core.applicationLogic
 
-    def moduleLogic(self, name):
+    def moduleLogic(self, name: str) -> slicer.vtkMRMLAbstractLogic | None:
         return self._core.logics.get(name)
 
-    def coreIOManager(self):
+    def coreIOManager(self) -> qSlicerIOManager:
         return self._io
 
-    def ioManager(self):
+    def ioManager(self) -> qSlicerIOManager:
         return self._io
 
-    def moduleManager(self):
+    def moduleManager(self) -> qSlicerModuleManager:
         return self._moduleManager
 
-    def layoutManager(self):
+    def layoutManager(self) -> Any:
         return self._layoutManager
 
-    def mainWindow(self):
+    def mainWindow(self) -> Any:
         return slicer.util.mainWindow()
 
-    def commandOptions(self):
+    def commandOptions(self) -> qSlicerCommandOptions:
         return self._options
 
-    def testingEnabled(self):
+    def testingEnabled(self) -> bool:
         return self._testing
 
     # Settings and paths ----------------------------------------------------------------------------------------------
 
-    def userSettings(self):
+    def userSettings(self) -> QtCore.QSettings:
         return self._settings
 
-    def settings(self):
+    def settings(self) -> QtCore.QSettings:
         return self._settings
 
-    def revisionUserSettings(self):
+    def revisionUserSettings(self) -> QtCore.QSettings:
         return self._settings
 
-    def setTemporaryPath(self, path):
+    def setTemporaryPath(self, path: str) -> None:
         self._core.temporaryPath = path
 
     temporaryPath = Property(str, lambda self: self._core.temporaryPath, setTemporaryPath)
@@ -191,38 +192,38 @@ class qSlicerApplication(QtWidgets.QApplication):
     platform = Property(str, lambda self: f"{self.os}-{self.arch}")
     isInstalled = Property(bool, lambda self: True)
 
-    def startupEnvironment(self):
+    def startupEnvironment(self) -> QtCore.QProcessEnvironment:
         return QtCore.QProcessEnvironment.systemEnvironment()
 
-    def environment(self):
+    def environment(self) -> QtCore.QProcessEnvironment:
         return QtCore.QProcessEnvironment.systemEnvironment()
 
-    def setEnvironmentVariable(self, key, value):
+    def setEnvironmentVariable(self, key: str, value: str) -> None:
         os.environ[key] = value
 
     # Behavior --------------------------------------------------------------------------------------------------------
 
-    def setRenderPaused(self, pause):
+    def setRenderPaused(self, pause: bool) -> None:
         if self._layoutManager is not None:
             self._layoutManager.setRenderPaused(pause)
         self.renderPaused.emit(bool(pause))
 
-    def pauseRender(self):
+    def pauseRender(self) -> None:
         self.setRenderPaused(True)
 
-    def resumeRender(self):
+    def resumeRender(self) -> None:
         self.setRenderPaused(False)
 
-    def logUsageEvent(self, component, event):
+    def logUsageEvent(self, component: str, event: str) -> None:
         pass
 
-    def openNodeModule(self, node, role="", context=""):
+    def openNodeModule(self, node: slicer.vtkMRMLNode | None, role: str = "", context: str = "") -> None:
         pass
 
-    def pythonConsole(self):
+    def pythonConsole(self) -> None:
         return None
 
-    def dicomDatabase(self):
+    def dicomDatabase(self) -> None:
         return None
 
 

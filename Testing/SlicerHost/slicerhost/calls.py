@@ -16,6 +16,8 @@ import math
 import sys
 import types
 import typing
+from collections.abc import Callable
+from typing import Any
 
 import shiboken6
 from PySide6 import QtCore, QtGui
@@ -30,7 +32,7 @@ _any = (typing.Any, object, inspect.Parameter.empty)
 _containers = (collections.abc.Sequence, collections.abc.Iterable, list, tuple, set, collections.abc.Set)
 
 
-def toInt(value, strict):
+def toInt(value: Any, strict: bool) -> Any:
     if type(value) is int:
         return value
     if strict:
@@ -43,7 +45,7 @@ def toInt(value, strict):
         return Refused
 
 
-def toFloat(value, strict):
+def toFloat(value: Any, strict: bool) -> Any:
     if type(value) is float:
         return value
     if strict or isinstance(value, (str, bytes)):
@@ -54,7 +56,7 @@ def toFloat(value, strict):
         return Refused
 
 
-def toBool(value, strict):
+def toBool(value: Any, strict: bool) -> Any:
     if value is True or value is False:
         return value
     if strict:
@@ -65,13 +67,13 @@ def toBool(value, strict):
         return Refused
 
 
-def toStr(value, strict):
+def toStr(value: Any, strict: bool) -> Any:
     if isinstance(value, str):
         return value
     return Refused if strict else str(value)
 
 
-def toStrings(value, strict):
+def toStrings(value: Any, strict: bool) -> Any:
     if isinstance(value, (str, bytes)) and strict:
         return Refused
     try:
@@ -80,13 +82,13 @@ def toStrings(value, strict):
         return Refused
 
 
-def toBytes(value, strict):
+def toBytes(value: Any, strict: bool) -> Any:
     if isinstance(value, (bytes, QtCore.QByteArray)):
         return value
     return value.encode() if isinstance(value, str) and not strict else Refused
 
 
-def toVariant(value, strict):
+def toVariant(value: Any, strict: bool) -> Any:
     """A QVariant takes everything; our enums travel as plain ints."""
     if isinstance(value, enums.Enum):
         return int(value)
@@ -128,7 +130,7 @@ def _classConverter(classes):
     return convert
 
 
-def converterFor(annotation):
+def converterFor(annotation: object) -> Callable:
     """`f(value, strict)` for one type in a PySide6 signature."""
     if annotation is str:
         return toStr
@@ -171,7 +173,7 @@ def _sequence(value, strict):
     return [enums.toPySide(v) if isinstance(v, enums.Enum) else v for v in value]
 
 
-def signaturesOf(function):
+def signaturesOf(function: Callable) -> Any:
     """Overloads of a PySide6 function: (converters, required, text); an empty list if PySide6 does not tell."""
     found = _signatures.get(function)
     if found is None:
@@ -200,7 +202,7 @@ def _typeName(annotation):
     return {"str": "QString", "float": "double"}.get(name, name.rsplit(".", 1)[-1])
 
 
-def choose(function, arguments):
+def choose(function: Callable, arguments: Any) -> Any:
     """Converted arguments for the overload PythonQt would take; None if there is none."""
     overloads = signaturesOf(function)
     if not overloads:
@@ -221,7 +223,7 @@ def choose(function, arguments):
     return None
 
 
-def refusal(function, name, arguments):
+def refusal(function: Callable, name: str, arguments: Any) -> ValueError:
     """The ValueError of PythonQt for arguments that fit no overload."""
     texts = [f"{name}{text}" for _kinds, _required, text in signaturesOf(function)]
     if len(texts) == 1:
@@ -234,7 +236,7 @@ def refusal(function, name, arguments):
     )
 
 
-def fromQt(value):
+def fromQt(value: Any) -> Any:
     """A returned value as PythonQt gives it: lists as tuples, enums as ints."""
     if isinstance(value, enum.Enum):
         return enums.fromPySide(value)
@@ -245,7 +247,7 @@ def fromQt(value):
     return value
 
 
-def call(function, name, self, arguments, named):
+def call(function: Callable, name: str, self: Any, arguments: Any, named: Any) -> Any:
     """Calls a PySide6 method or static function (`self` None) as PythonQt would."""
     if named:
         raise ValueError(f"Called {name} with keyword arguments, but called slot does not support kwargs.")
@@ -280,13 +282,13 @@ def _inOverride(error):
     return True
 
 
-def isDestroyed(obj, error):
+def isDestroyed(obj: Any, error: Exception) -> bool:
     """Whether a RuntimeError of PySide6 says that there is no C++ object behind the wrapper."""
     text = str(error)
     return "already deleted" in text or "__init__' method of object's base class" in text or not shiboken6.isValid(obj)
 
 
-def cppClass(cls):
+def cppClass(cls: type) -> type:
     """First class in the MRO that counts as C++: one of PySide6's, or a registered stand-in."""
     found = _native.get(cls)
     if found is None:
@@ -303,7 +305,7 @@ class Bound:
 
     __slots__ = ("__name__", "__self__", "_function")
 
-    def __init__(self, function, name, obj):
+    def __init__(self, function: Callable, name: str, obj: Any) -> None:
         self._function, self.__name__, self.__self__ = function, name, obj
 
     def __call__(self, *arguments, **named):
@@ -325,7 +327,7 @@ class Bound:
 class Method:
     """Replaces a method of a PySide6 class."""
 
-    def __init__(self, function, name):
+    def __init__(self, function: Callable, name: str) -> None:
         self.function, self.name = function, name
 
     def __get__(self, obj, cls=None):
@@ -339,7 +341,7 @@ class _Unbound:
 
     __slots__ = ("__name__", "_function")
 
-    def __init__(self, function, name):
+    def __init__(self, function: Callable, name: str) -> None:
         self._function, self.__name__ = function, name
 
     def __call__(self, *arguments, **named):
@@ -354,7 +356,7 @@ class _Unbound:
 class Static:
     """Replaces a static function of a PySide6 class."""
 
-    def __init__(self, function, name):
+    def __init__(self, function: Callable, name: str) -> None:
         self.function, self.__name__ = function, name
 
     def __get__(self, obj, cls=None):
@@ -367,7 +369,7 @@ class Static:
 class Field:
     """Replaces a public member of a C++ struct, such as QStyleOption.state."""
 
-    def __init__(self, original):
+    def __init__(self, original: Any) -> None:
         self.original = original
 
     def __get__(self, obj, cls=None):
@@ -391,7 +393,7 @@ def fromHost(depth: int) -> bool:
 class HostOnly:
     """A member that the real class does not offer to Python: there for code of this package alone."""
 
-    def __init__(self, name, member, why=""):
+    def __init__(self, name: str, member: Any, why: str = "") -> None:
         self.name, self.member, self.why = name, member, why
 
     def __get__(self, obj, cls=None):

@@ -4,12 +4,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import qt
+    from PySide6 import QtWidgets
 
 CLICK = ("MouseButtonPress", "MouseButtonRelease")
 DOUBLE_CLICK = (*CLICK, "MouseButtonDblClick", "MouseButtonRelease")
 
 
-def mouse(widget, place, kinds=CLICK) -> None:
+def mouse(widget: qt.QWidget, place: qt.QPoint, kinds: Sequence[str] = CLICK) -> None:
     """Sends events of the left mouse button.
 
     Args:
@@ -32,13 +39,13 @@ def mouse(widget, place, kinds=CLICK) -> None:
         qt.QApplication.sendEvent(widget, event)
 
 
-def press(button) -> None:
+def press(button: qt.QAbstractButton) -> None:
     """Clicks a button, which must be enabled: nobody can press one that is not."""
     assert button.enabled, f"{button.text} is disabled: {button.toolTip}"
     mouse(button, button.rect.center())
 
 
-def waitUntil(condition, seconds: float = 120.0) -> None:
+def waitUntil(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Lets Qt's event loop run until ``condition()`` holds.
 
     Raises:
@@ -53,14 +60,14 @@ def waitUntil(condition, seconds: float = 120.0) -> None:
         time.sleep(0.005)
 
 
-def click(widget) -> None:
+def click(widget: qt.QWidget) -> None:
     """Clicks a check box on its mark."""
     import qt
 
     mouse(widget, qt.QPoint(8, widget.height // 2))
 
 
-def key(widget, name: str) -> None:
+def key(widget: qt.QWidget, name: str) -> None:
     """Sends a key, by its name in qt.Qt, to a widget; shortcuts of its window do not see it."""
     import qt
 
@@ -74,7 +81,7 @@ def _sendKey(widget, code, text: str) -> None:
         qt.QApplication.sendEvent(widget, qt.QKeyEvent(kind, code, qt.Qt.NoModifier, text))
 
 
-def type_(widget, text: str) -> None:
+def type_(widget: qt.QWidget, text: str) -> None:
     """Replaces the text of a line or a spin box by what is typed, and confirms it."""
     import qt
 
@@ -85,12 +92,12 @@ def type_(widget, text: str) -> None:
     key(line, "Key_Return")
 
 
-def typePath(widget, path) -> None:
+def typePath(widget: QtWidgets.QWidget, path: str | Path) -> None:
     """Types into a ctkPathLineEdit."""
     type_(widget.comboBox().lineEdit(), str(path))
 
 
-def typeCell(table, row: int, column: int, text: str) -> None:
+def typeCell(table: qt.QTableWidget, row: int, column: int, text: str) -> None:
     """Double-clicks a cell and types."""
     import qt
 
@@ -104,7 +111,7 @@ def typeCell(table, row: int, column: int, text: str) -> None:
     assert table.item(row, column).text() == text, f"typed {text!r}, found {table.item(row, column).text()!r}"
 
 
-def choose(combo, text: str) -> None:
+def choose(combo: qt.QComboBox, text: str) -> None:
     """Chooses the item of a combo box that begins with ``text``, by the arrow keys."""
     wanted = next(n for n in range(combo.count) if combo.itemText(n).startswith(text))
     while combo.currentIndex != wanted:

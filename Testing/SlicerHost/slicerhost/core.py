@@ -37,7 +37,7 @@ class Core:
         temporaryPath: folder that lives as long as this object, unless one was given.
     """
 
-    def __init__(self, temporaryPath: str | None = None):
+    def __init__(self, temporaryPath: str | None = None) -> None:
         self._ownsTemporaryPath = temporaryPath is None
         self.temporaryPath = temporaryPath or tempfile.mkdtemp(prefix="slicerhost-")
         self.scene = scene = slicer.vtkMRMLScene()

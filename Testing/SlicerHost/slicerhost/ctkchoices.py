@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
@@ -19,12 +20,12 @@ class ctkComboBox(QtWidgets.QComboBox):
 
     returnRelease = S()
 
-    def keyReleaseEvent(self, event):
+    def keyReleaseEvent(self, event: QtGui.QKeyEvent) -> None:
         if event.key() in (Qt.Key_Return, Qt.Key_Enter):
             self.returnRelease.emit()
         super().keyReleaseEvent(event)
 
-    def setCurrentUserDataAsString(self, data):
+    def setCurrentUserDataAsString(self, data: str) -> None:
         index = next((i for i in range(self.count) if str(self.itemData(i) or "") == data), -1)
         if index >= 0:
             self.setCurrentIndex(index)
@@ -36,13 +37,13 @@ class ctkComboBox(QtWidgets.QComboBox):
     elideMode = stored(int, int(Qt.ElideNone), "update")
     scrollWheelEffect = stored(int, 1)
 
-    def wheelEvent(self, event):
+    def wheelEvent(self, event: QtGui.QWheelEvent) -> None:
         if self.scrollWheelEffect == 0:
             event.ignore()
         else:
             super().wheelEvent(event)
 
-    def paintEvent(self, event):
+    def paintEvent(self, event: QtGui.QPaintEvent) -> None:
         painter = QtWidgets.QStylePainter(self)
         option = QtWidgets.QStyleOptionComboBox()
         self.initStyleOption(option)
@@ -59,20 +60,20 @@ class ctkCheckableComboBox(QtWidgets.QComboBox):
     checkedIndexesChanged = S()
     returnRelease = S()
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         self._checked = []
         super().__init__(parent)
         self.setCheckableModel(self.model())
         self.view().viewport().installEventFilter(self)
 
-    def setCheckableModel(self, model):
+    def setCheckableModel(self, model: QtCore.QAbstractItemModel) -> None:
         if model is not self.model():
             self.setModel(model)
         model.connect("dataChanged(QModelIndex,QModelIndex)", self._changed)
         model.connect("rowsInserted(QModelIndex,int,int)", self._inserted)
         self._inserted()
 
-    def checkableModel(self):
+    def checkableModel(self) -> QtCore.QAbstractItemModel:
         return self.model()
 
     def _indexes(self):
@@ -92,25 +93,25 @@ class ctkCheckableComboBox(QtWidgets.QComboBox):
             self.checkedIndexesChanged.emit()
         self.update()
 
-    def checkedIndexes(self):
+    def checkedIndexes(self) -> tuple[QtCore.QModelIndex, ...]:
         return tuple(i for i in self._indexes() if self.checkState(i) == Qt.Checked)
 
-    def allChecked(self):
+    def allChecked(self) -> bool:
         return len(self.checkedIndexes()) == self.count
 
-    def allPatiallyChecked(self):
+    def allPatiallyChecked(self) -> bool:
         return all(self.checkState(i) == Qt.PartiallyChecked for i in self._indexes())
 
-    def noneChecked(self):
+    def noneChecked(self) -> bool:
         return all(self.checkState(i) == Qt.Unchecked for i in self._indexes())
 
-    def setCheckState(self, index, state):
+    def setCheckState(self, index: QtCore.QModelIndex, state: int) -> None:
         self.model().setData(index, int(state), Qt.CheckStateRole)
 
-    def checkState(self, index):
+    def checkState(self, index: QtCore.QModelIndex) -> int:
         return Qt.CheckState(int(self.model().data(index, Qt.CheckStateRole) or 0))
 
-    def eventFilter(self, watched, event):
+    def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
         if event.type() == QtCore.QEvent.MouseButtonRelease and self.view().visible:
             index = self.view().currentIndex()
             if index.isValid():
@@ -119,7 +120,7 @@ class ctkCheckableComboBox(QtWidgets.QComboBox):
             return True
         return False
 
-    def paintEvent(self, event):
+    def paintEvent(self, event: QtGui.QPaintEvent) -> None:
         painter = QtWidgets.QStylePainter(self)
         option = QtWidgets.QStyleOptionComboBox()
         self.initStyleOption(option)
@@ -129,7 +130,7 @@ class ctkCheckableComboBox(QtWidgets.QComboBox):
         painter.drawControl(QtWidgets.QStyle.CE_ComboBoxLabel, option)
 
 
-def patternOf(nameFilters) -> str:
+def patternOf(nameFilters: Iterable[str]) -> str:
     """The regular expression by which ctkPathLineEdit judges a path: `Images (*.nii *.mha)`, or `*.nii`."""
     wildcards = []
     for one in nameFilters:
@@ -149,7 +150,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
     validInputChanged = S(bool)
     currentPathChanged = S(str)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._valid, self._key, self._nameFilters = False, "", ()
         self._combo = QtWidgets.QComboBox(self)
@@ -181,13 +182,13 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         if self._valid != before:
             self.validInputChanged.emit(self._valid)
 
-    def setCurrentPath(self, path):
+    def setCurrentPath(self, path: str) -> None:
         self._line.setText(path)
 
-    def comboBox(self):
+    def comboBox(self) -> QtWidgets.QComboBox:
         return self._combo
 
-    def browse(self):
+    def browse(self) -> None:
         if not self.filters & self.Files:
             path = QtWidgets.QFileDialog.getExistingDirectory(self, "Select a directory...", self._line.text)
         else:
@@ -205,7 +206,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         stored = QtCore.QSettings().value(self._settingName())
         return [stored] if isinstance(stored, str) else list(stored or ())
 
-    def retrieveHistory(self):
+    def retrieveHistory(self) -> None:
         path, blocked = self._line.text, self.blockSignals(True)
         self._combo.clear()
         self._combo.addItems(self._history()[:5])
@@ -215,7 +216,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         if not path:
             self._combo.setCurrentIndex(0)
 
-    def addCurrentPathToHistory(self):
+    def addCurrentPathToHistory(self) -> None:
         path = self._line.text
         if path:
             QtCore.QSettings().setValue(self._settingName(), [path, *(p for p in self._history() if p != path)])
@@ -249,7 +250,7 @@ class ctkDirectoryButton(QtWidgets.QWidget):
     directoryChanged = S(str)
     directorySelected = S(str)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._directory, self._text = ".", ""
         self._button = QtWidgets.QPushButton(self)
@@ -273,7 +274,7 @@ class ctkDirectoryButton(QtWidgets.QWidget):
         if changed:
             self.directoryChanged.emit(path)
 
-    def browse(self):
+    def browse(self) -> str:
         path = QtWidgets.QFileDialog.getExistingDirectory(self, self.caption or self.toolTip, self._directory)
         if path:
             self._setDirectory(path)
@@ -298,7 +299,7 @@ class ctkColorPickerButton(QtWidgets.QPushButton):
     colorChanged = S(QtGui.QColor)
     colorNameChanged = S(str)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._color = QtGui.QColor(0, 0, 0)
         self.clicked.connect(self.changeColor)
@@ -310,13 +311,13 @@ class ctkColorPickerButton(QtWidgets.QPushButton):
         self.setIcon(QtGui.QIcon(swatch))
         self.update()
 
-    def setColor(self, color):
+    def setColor(self, color: QtGui.QColor) -> None:
         if color != self._color:
             self._color = QtGui.QColor(color)
             self._display()
             self.colorChanged.emit(self._color)
 
-    def setDisplayColorName(self, shown):
+    def setDisplayColorName(self, shown: bool) -> None:
         self._named = shown
         self._display()
 
@@ -326,13 +327,13 @@ class ctkColorPickerButton(QtWidgets.QPushButton):
             self._display()
             self.colorNameChanged.emit(name)
 
-    def changeColor(self):
+    def changeColor(self) -> None:
         color = QtWidgets.QColorDialog.getColor(self._color, self)
         if color.isValid():
             self.setColor(color)
             self._setColorName("")
 
-    def paintEvent(self, event):
+    def paintEvent(self, event: QtGui.QPaintEvent) -> None:
         painter = QtWidgets.QStylePainter(self)
         option = QtWidgets.QStyleOptionButton()
         self.initStyleOption(option)
@@ -348,7 +349,7 @@ class ctkColorPickerButton(QtWidgets.QPushButton):
 
 @uiloader.register("ctkSearchBox")
 class ctkSearchBox(QtWidgets.QLineEdit):
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self.setClearButtonEnabled(True)
 
@@ -361,7 +362,7 @@ class ctkSearchBox(QtWidgets.QLineEdit):
 class ctkFittedTextBrowser(QtWidgets.QTextBrowser):
     """A text as high as it needs to be; of a collapsible text the first line shows and a link opens the rest."""
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._source, self._html = "", False
         self.setSizePolicy(QtWidgets.QSizePolicy.Ignored, QtWidgets.QSizePolicy.Preferred)
@@ -373,24 +374,24 @@ class ctkFittedTextBrowser(QtWidgets.QTextBrowser):
         self.setMinimumHeight(wanted)
         self.setMaximumHeight(wanted)
 
-    def resizeEvent(self, event):
+    def resizeEvent(self, event: QtGui.QResizeEvent) -> None:
         super().resizeEvent(event)
         self._fit()
 
-    def wheelEvent(self, event):
+    def wheelEvent(self, event: QtGui.QWheelEvent) -> None:
         if not self.disableMouseScroll:
             super().wheelEvent(event)
 
-    def collapsibleText(self):
+    def collapsibleText(self) -> str:
         return self._source
 
-    def setCollapsibleText(self, text):
+    def setCollapsibleText(self, text: str) -> None:
         self._take(text, "<html>" in text)
 
-    def setCollapsibleHtml(self, text):
+    def setCollapsibleHtml(self, text: str) -> None:
         self._take(text, True)
 
-    def setCollapsiblePlainText(self, text):
+    def setCollapsiblePlainText(self, text: str) -> None:
         self._take(text, "<html>" in text)
 
     def _take(self, text, html):
@@ -429,11 +430,11 @@ class ctkMessageBox(QtWidgets.QMessageBox):
             self.checkBox().setVisible(self.dontShowAgainVisible)
             self.checkBox().setChecked(self._hidden)
 
-    def setDontShowAgain(self, hidden):
+    def setDontShowAgain(self, hidden: bool) -> None:
         self._hidden = hidden
         self._offer()
 
-    def onFinished(self, result):
+    def onFinished(self, result: int) -> None:
         if self.checkBox() is not None:
             self._hidden = self.checkBox().checked
         if self.dontShowAgainSettingsKey:

@@ -84,7 +84,7 @@ class ctkDoubleSpinBox(Spinning):
     editingFinished = S()
     decimalsChanged = S(int)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._spin = _spinBox(self)
         row = QtWidgets.QHBoxLayout(self)
@@ -97,22 +97,22 @@ class ctkDoubleSpinBox(Spinning):
         self.valueChanged.emit(self._value)
         self.valueChanged.emit(f"{self._value:.{self._spin.decimals}f}")
 
-    def setValue(self, value):
+    def setValue(self, value: float) -> None:
         self._set(value)
 
-    def setValueIfDifferent(self, value):
+    def setValueIfDifferent(self, value: float) -> None:
         self._set(value)
 
-    def setValueAlways(self, value):
+    def setValueAlways(self, value: float) -> None:
         self._set(value)
 
-    def stepUp(self):
+    def stepUp(self) -> None:
         self._set(self._value + self._spin.singleStep)
 
-    def stepDown(self):
+    def stepDown(self) -> None:
         self._set(self._value - self._spin.singleStep)
 
-    def setDecimals(self, decimals):
+    def setDecimals(self, decimals: int) -> None:
         if decimals != self._spin.decimals:
             self._spin.setDecimals(decimals)
             self._show()
@@ -164,7 +164,7 @@ class ctkDoubleSlider(Sliding):
     sliderReleased = S()
     rangeChanged = S(float, float)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._slider = self._makeSlider(Qt.Vertical)
         row = QtWidgets.QHBoxLayout(self)
@@ -183,10 +183,10 @@ class ctkDoubleSlider(Sliding):
             self.sliderMoved.emit(self._value)
         self.valueChanged.emit(self._value)
 
-    def setValue(self, value):
+    def setValue(self, value: float) -> None:
         self._set(value)
 
-    def setOrientation(self, orientation):
+    def setOrientation(self, orientation: int) -> None:
         self._slider.setOrientation(orientation)
 
     value = P(float, lambda self: self._value, setValue)
@@ -204,7 +204,7 @@ class ctkSliderWidget(Sliding, Spinning):
     valueIsChanging = S(float)
     decimalsChanged = S(int)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._spin = _spinBox(self)
         self._slider = self._makeSlider()
@@ -237,21 +237,21 @@ class ctkSliderWidget(Sliding, Spinning):
         if self._before is None:
             self.valueChanged.emit(self._value)
 
-    def reset(self):
+    def reset(self) -> None:
         self._set(0.0)
 
-    def setValue(self, value):
+    def setValue(self, value: float) -> None:
         before, self._before = self._before, None
         self._set(value)
         self._before = before
 
-    def setDecimals(self, decimals):
+    def setDecimals(self, decimals: int) -> None:
         self._spin.setDecimals(decimals)
         self._show()
         self._announce()
         self.decimalsChanged.emit(decimals)
 
-    def setSpinBoxVisible(self, visible):
+    def setSpinBoxVisible(self, visible: bool) -> None:
         self._spin.setVisible(visible)
 
     value = P(float, lambda self: self._value if self._before is None else self._before, setValue)
@@ -292,7 +292,7 @@ class ctkRangeWidget(QtWidgets.QWidget):
     valuesChanged = S(float, float)
     rangeChanged = S(float, float)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._ends, self._limits, self._showing = [0.0, 99.0], [0.0, 99.0], False
         row = QtWidgets.QHBoxLayout(self)
@@ -332,28 +332,28 @@ class ctkRangeWidget(QtWidgets.QWidget):
         if self._ends != before:
             self.valuesChanged.emit(low, high)
 
-    def setRange(self, low, high):
+    def setRange(self, low: float, high: float) -> None:
         low, high = min(low, high), max(low, high)
         if [low, high] != self._limits:
             self._limits = [low, high]
             self._put(*self._ends)
             self.rangeChanged.emit(low, high)
 
-    def setValues(self, low, high):
+    def setValues(self, low: float, high: float) -> None:
         self._put(min(low, high), max(low, high))
 
-    def setMinimumValue(self, value):
+    def setMinimumValue(self, value: float) -> None:
         self._put(min(value, self._ends[1]), self._ends[1])
 
-    def setMaximumValue(self, value):
+    def setMaximumValue(self, value: float) -> None:
         self._put(self._ends[0], max(value, self._ends[0]))
 
-    def setDecimals(self, decimals):
+    def setDecimals(self, decimals: int) -> None:
         for spin in self._spins:
             spin.setDecimals(decimals)
         self._display()
 
-    def reset(self):
+    def reset(self) -> None:
         self._put(*self._limits)
 
     def _each(name, kind):

@@ -49,12 +49,12 @@ class Folding:
             if isinstance(child, QtWidgets.QWidget):
                 self._applyTo(child)
 
-    def childEvent(self, event):
+    def childEvent(self, event: QtCore.QChildEvent) -> None:
         if event.type() == QtCore.QEvent.ChildAdded:
             self._follow(event.child())
         super().childEvent(event)
 
-    def eventFilter(self, child, event):
+    def eventFilter(self, child: QtCore.QObject, event: QtCore.QEvent) -> bool:
         kind = event.type()
         if kind in (QtCore.QEvent.ShowToParent, QtCore.QEvent.HideToParent) and not self._forcing:
             shown = kind == QtCore.QEvent.ShowToParent
@@ -64,7 +64,7 @@ class Folding:
                 self._applyTo(child)
         return False
 
-    def showEvent(self, event):
+    def showEvent(self, event: QtGui.QShowEvent) -> None:
         if self.collapsed:
             self._applyToAll()
         super().showEvent(event)
@@ -76,7 +76,7 @@ class ctkCollapsibleButton(Folding, QtWidgets.QAbstractButton):
 
     contentsCollapsed = S(bool)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         self._collapsed = False
         super().__init__(parent)
         self._unfoldedHeight = self.maximumHeight
@@ -120,10 +120,10 @@ class ctkCollapsibleButton(Folding, QtWidgets.QAbstractButton):
     buttonTextAlignment = stored(int, _LEFT, "update")
     indicatorAlignment = stored(int, _LEFT, "update")
 
-    def hitButton(self, position):
+    def hitButton(self, position: QtCore.QPoint) -> bool:
         return QtCore.QRect(0, 0, self.width, self._headerHeight()).contains(position)
 
-    def paintEvent(self, event):
+    def paintEvent(self, event: QtGui.QPaintEvent) -> None:
         painter = QtWidgets.QStylePainter(self)
         option = QtWidgets.QStyleOptionButton()
         option.initFrom(self)
@@ -145,7 +145,7 @@ class ctkCollapsibleButton(Folding, QtWidgets.QAbstractButton):
 class ctkCollapsibleGroupBox(Folding, QtWidgets.QGroupBox):
     """A group box folded by its check mark."""
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._unfoldedHeight = self.maximumHeight
         self.setCheckable(True)
@@ -206,7 +206,7 @@ class ctkCheckBox(QtWidgets.QCheckBox):
 
 @uiloader.register("ctkExpandButton")
 class ctkExpandButton(QtWidgets.QToolButton):
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._turn()
 
@@ -225,7 +225,7 @@ class ctkExpandableWidget(QtWidgets.QFrame):
     sizeGripInside = stored(bool, True)
     sizeGripMargins = stored(QtCore.QSize, QtCore.QSize(0, 0))
 
-    def updateSizeHint(self):
+    def updateSizeHint(self) -> None:
         self.updateGeometry()
 
 

@@ -22,7 +22,7 @@ _GENERAL = _ALL.pop("")
 class NotInHost(NotImplementedError):
     """Slicer has this, the stand-in for its window does not: no AttributeError, so that hasattr() cannot hide it."""
 
-    def __init__(self, cls, name: str):
+    def __init__(self, cls: type | str, name: str) -> None:
         owner = cls if isinstance(cls, str) else cls.__name__
         super().__init__(f"{owner} has '{name}' in Slicer, but its stand-in for tests lacks it; add it there if needed")
 

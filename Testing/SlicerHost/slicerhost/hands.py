@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from PySide6 import QtCore, QtGui, QtTest, QtWidgets
 
 from .enums import toPySide
@@ -19,7 +22,9 @@ def _at(sliceWidget, ras):
     return canvas, QtCore.QPoint(round(x), round(canvas.height - 1 - y))
 
 
-def drag(sliceWidget, *points, button=_Qt.LeftButton, modifier=_Qt.NoModifier) -> None:
+def drag(
+    sliceWidget: Any, *points: Sequence[float], button: int = _Qt.LeftButton, modifier: int = _Qt.NoModifier
+) -> None:
     """Presses the button at the first point, moves over the others, lets go at the last.
 
     Args:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import slicer
 from PySide6 import QtCore, QtWidgets
@@ -20,35 +21,35 @@ from .uiloader import register, registered
 class qSlicerScriptedLoadableModule(qSlicerLoadableModule):
     """A scripted module. Its Python class sets title, categories and so on as attributes."""
 
-    def __init__(self, name, path, parent=None):
+    def __init__(self, name: str, path: str | Path, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(name, None, parent, path)
         self._python, self._make, self._widget = None, None, None
 
-    def widgetRepresentation(self):
+    def widgetRepresentation(self) -> QtWidgets.QWidget | None:
         if self._widget is None and self._make is not None:
             self._widget = self._make()
         return self._widget
 
-    def createNewWidgetRepresentation(self):
+    def createNewWidgetRepresentation(self) -> QtWidgets.QWidget:
         return self._make()
 
 
 class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._python = self._make = None
         self._isEntered = False
 
     isEntered = QtCore.Property(bool, lambda self: self._isEntered)
 
-    def reload(self):
+    def reload(self) -> None:
         """Makes the Python widget anew from the module's present code, as slicer.util.reloadScriptedModule wants."""
         self._make()
 
-    def self(self):
+    def self(self) -> Any:
         return self._python
 
-    def module(self):
+    def module(self) -> Any:
         return slicer.app.moduleManager().module(self._python.moduleName)
 
 
@@ -58,7 +59,7 @@ class Host:
     Call `close` at the end. Tests share one host and clear the scene between them.
     """
 
-    def __init__(self, testing: bool = False):
+    def __init__(self, testing: bool = False) -> None:
         self.app = slicer.app = application()
         self.app._testing = testing
         self.core = Core()
@@ -76,7 +77,7 @@ class Host:
         self.window._selector.moduleSelected.connect(self._onModuleSelected)
         self._entered = None
 
-    def loadModule(self, path):
+    def loadModule(self, path: str | Path) -> Any:
         """Imports a scripted module, unless that was done before, and shows its panel.
 
         Args:
@@ -92,7 +93,7 @@ class Host:
         slicer.util.selectModule(name)
         return slicer.util.getModuleWidget(name)
 
-    def addModule(self, path) -> qSlicerScriptedLoadableModule:
+    def addModule(self, path: str | Path) -> qSlicerScriptedLoadableModule:
         """Imports a scripted module as Slicer does at start: its panel is made when it is first chosen."""
         path = Path(path).resolve()
         name = path.stem

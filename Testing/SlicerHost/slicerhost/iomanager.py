@@ -4,11 +4,16 @@ storage nodes and module logics."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
 from PySide6 import QtCore
+
+if TYPE_CHECKING:
+    from .core import Core
 
 # Ending -> type of file, as Slicer's readers name it. The longest ending that fits wins.
 _FILE_TYPES = {
@@ -55,30 +60,36 @@ class qSlicerIOManager(QtCore.QObject):
     newFileLoaded = QtCore.Signal(object)
     fileSaved = QtCore.Signal(object)
 
-    def __init__(self, core, parent=None):
+    def __init__(self, core: Core, parent: QtCore.QObject | None = None) -> None:
         super().__init__(parent)
         self._core = core
 
-    def fileType(self, file):
+    def fileType(self, file: str) -> str:
         name = str(file).lower()
         fitting = [ending for ending in _FILE_TYPES if name.endswith(ending)]
         return _FILE_TYPES[max(fitting, key=len)] if fitting else "NoFile"
 
-    def fileTypes(self, file):
+    def fileTypes(self, file: str) -> tuple[str, ...]:
         return (self.fileType(file),)
 
-    def registeredFileReaderCount(self, fileType):
+    def registeredFileReaderCount(self, fileType: str) -> int:
         return int(fileType in _FILE_TYPES.values())
 
-    def registeredFileWriterCount(self, fileType):
+    def registeredFileWriterCount(self, fileType: str) -> int:
         return int(fileType in {*_WRITER_TYPES.values(), "SceneFile"})
 
-    def fileWriterFileType(self, node, extension=""):
+    def fileWriterFileType(self, node: slicer.vtkMRMLNode | None, extension: str = "") -> str:
         return next((kind for name, kind in _WRITER_TYPES.items() if node.IsA(name)), "NoFile")
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
-    def loadNodes(self, fileType, parameters, loadedNodes=None, userMessages=None):
+    def loadNodes(
+        self,
+        fileType: str,
+        parameters: dict[str, Any],
+        loadedNodes: vtk.vtkCollection | None = None,
+        userMessages: Any = None,
+    ) -> bool:
         parameters = dict(parameters)
         path = str(parameters["fileName"])
         reader = getattr(self, f"_read{fileType}", None)
@@ -97,10 +108,10 @@ class qSlicerIOManager(QtCore.QObject):
         self.newFileLoaded.emit({**parameters, "fileType": fileType, "nodeIDs": [one.GetID() for one in nodes]})
         return True
 
-    def loadScene(self, fileName, clear=True, userMessages=None):
+    def loadScene(self, fileName: str, clear: bool = True, userMessages: Any = None) -> bool:
         return self.loadNodes("SceneFile", {"fileName": fileName, "clear": clear}, None, userMessages)
 
-    def loadFile(self, fileName, userMessages=None):
+    def loadFile(self, fileName: str, userMessages: Any = None) -> bool:
         return self.loadNodes(self.fileType(fileName), {"fileName": fileName}, None, userMessages)
 
     @staticmethod
@@ -178,7 +189,13 @@ class qSlicerIOManager(QtCore.QObject):
 
     # Writing ---------------------------------------------------------------------------------------------------------
 
-    def saveNodes(self, fileType, parameters, userMessages=None, scene=None):
+    def saveNodes(
+        self,
+        fileType: str,
+        parameters: dict[str, Any],
+        userMessages: Any = None,
+        scene: slicer.vtkMRMLScene | None = None,
+    ) -> bool:
         parameters = dict(parameters)
         path = Path(str(parameters["fileName"]))
         if fileType == "SceneFile":
@@ -204,7 +221,7 @@ class qSlicerIOManager(QtCore.QObject):
             storage.SetUseCompression(int(parameters["useCompression"]))
         return bool(storage.WriteData(node))
 
-    def saveScene(self, fileName, screenShot, userMessages=None):
+    def saveScene(self, fileName: str, screenShot: Any, userMessages: Any = None) -> bool:
         return self.saveNodes("SceneFile", {"fileName": fileName, "screenShot": screenShot}, userMessages)
 
     def _saveScene(self, path):
@@ -220,7 +237,7 @@ class qSlicerIOManager(QtCore.QObject):
         scene.SetRootDirectory(str(path.parent))
         return bool(scene.Commit())
 
-    def fileWriterExtensions(self, node):
+    def fileWriterExtensions(self, node: slicer.vtkMRMLNode | None) -> tuple[str, ...]:
         storage = node.GetStorageNode()
         if storage is None:
             storage = self._core.scene.CreateNodeByClass(node.GetDefaultStorageNodeClassName())
@@ -228,12 +245,19 @@ class qSlicerIOManager(QtCore.QObject):
         types = storage.GetSupportedWriteFileTypes()
         return tuple(types.GetValue(i) for i in range(types.GetNumberOfValues()))
 
-    def extractKnownExtension(self, fileName, node):
+    def extractKnownExtension(self, fileName: str, node: slicer.vtkMRMLNode | None) -> str:
         helper = slicer.vtkDataFileFormatHelper
         endings = [helper.GetFileExtensionFromFormatString(text) for text in self.fileWriterExtensions(node)]
         return max((e for e in endings if str(fileName).lower().endswith(e.lower())), key=len, default="")
 
-    def exportNodes(self, nodeIDs, fileNames, commonParameterMap, hardenTransforms, userMessages=None):
+    def exportNodes(
+        self,
+        nodeIDs: Sequence[str],
+        fileNames: Any,
+        commonParameterMap: Mapping[str, Any] | None,
+        hardenTransforms: bool,
+        userMessages: Any = None,
+    ) -> bool:
         if hardenTransforms:
             return self._fail(userMessages, "Export in world coordinates is not possible in this test host")
         for nodeID, fileName in zip(nodeIDs, fileNames, strict=True):

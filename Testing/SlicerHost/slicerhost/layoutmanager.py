@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from xml.etree import ElementTree
 
 import slicer
@@ -24,7 +25,7 @@ class qSlicerLayoutManager(QtCore.QObject):
 
     layoutChanged = QtCore.Signal(int)
 
-    def __init__(self, scene, viewport):
+    def __init__(self, scene: slicer.vtkMRMLScene | None, viewport: QtWidgets.QWidget) -> None:
         super().__init__(viewport)
         self._scene, self._viewport = scene, viewport
         self._widgets = {}  # (class of the view node, its singleton tag) -> widget, in the order of their making
@@ -115,7 +116,7 @@ class qSlicerLayoutManager(QtCore.QObject):
 
     # What modules call -----------------------------------------------------------------------------------------------
 
-    def setLayout(self, layout):
+    def setLayout(self, layout: int) -> None:
         self._logic.GetLayoutNode().SetViewArrangement(int(layout))
         self._onLayoutNodeModified()
 
@@ -124,66 +125,66 @@ class qSlicerLayoutManager(QtCore.QObject):
     plotViewCount = QtCore.Property(int, lambda self: len(self._ofClass("vtkMRMLPlotViewNode")))
     tableViewCount = QtCore.Property(int, lambda self: 0)
 
-    def layoutLogic(self):
+    def layoutLogic(self) -> slicer.vtkMRMLLayoutLogic:
         return self._logic
 
-    def mrmlScene(self):
+    def mrmlScene(self) -> slicer.vtkMRMLScene | None:
         return self._scene
 
-    def sliceViewNames(self):
+    def sliceViewNames(self) -> tuple[str, ...]:
         return tuple(tag for kind, tag in self._widgets if kind == "vtkMRMLSliceNode")
 
-    def sliceWidget(self, name):
+    def sliceWidget(self, name: str) -> Any:
         return self._widgets.get(("vtkMRMLSliceNode", name))
 
     def _nth(self, className, index):
         found = self._ofClass(className)
         return found[index] if 0 <= index < len(found) else None
 
-    def threeDWidget(self, index):
+    def threeDWidget(self, index: int | str) -> Any:
         if isinstance(index, str):
             return self._widgets.get(("vtkMRMLViewNode", index))
         return self._nth("vtkMRMLViewNode", index)
 
-    def plotWidget(self, index):
+    def plotWidget(self, index: int) -> Any:
         return self._nth("vtkMRMLPlotViewNode", index)
 
-    def tableWidget(self, index):
+    def tableWidget(self, index: int) -> Any:
         return None
 
-    def viewWidget(self, node):
+    def viewWidget(self, node: slicer.vtkMRMLNode | None) -> Any:
         return self._widgets.get((node.GetClassName(), node.GetSingletonTag()))
 
-    def viewWidgets(self):
+    def viewWidgets(self) -> tuple[QtWidgets.QWidget, ...]:
         return tuple(self._widgets.values())
 
-    def mrmlSliceLogics(self):
+    def mrmlSliceLogics(self) -> vtk.vtkCollection:
         return slicer.app.applicationLogic().GetSliceLogics()
 
-    def mrmlViewLogics(self):
+    def mrmlViewLogics(self) -> vtk.vtkCollection:
         return slicer.app.applicationLogic().GetViewLogics()
 
-    def activeMRMLThreeDViewNode(self):
+    def activeMRMLThreeDViewNode(self) -> slicer.vtkMRMLViewNode | None:
         widget = self._nth("vtkMRMLViewNode", 0)
         return None if widget is None else widget.mrmlViewNode()
 
-    def resetSliceViews(self):
+    def resetSliceViews(self) -> None:
         for widget in self._ofClass("vtkMRMLSliceNode"):
             widget.fitSliceToBackground()
 
-    def resetThreeDViews(self):
+    def resetThreeDViews(self) -> None:
         for widget in self._ofClass("vtkMRMLViewNode"):
             widget.threeDView().resetFocalPoint()
 
-    def setRenderPaused(self, pause):
+    def setRenderPaused(self, pause: bool) -> None:
         self._paused = max(0, self._paused + (1 if pause else -1))
         for widget in self._widgets.values():
             widget.setRenderPaused(pause)
 
-    def pauseRender(self):
+    def pauseRender(self) -> None:
         self.setRenderPaused(True)
 
-    def resumeRender(self):
+    def resumeRender(self) -> None:
         self.setRenderPaused(False)
 
     def _close(self):

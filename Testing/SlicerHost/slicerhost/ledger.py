@@ -20,10 +20,13 @@ import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
 from . import calls, declared
+
+if TYPE_CHECKING:
+    import slicer
 
 _PYTHON = json.loads(Path(__file__).with_name("python_names.json").read_text(encoding="utf-8"))
 _QT = "Qt 5.15 and 6.11"
@@ -95,12 +98,12 @@ def used(folder: Path, leaveOut: Collection[str] = ()) -> list[Use]:
 
 
 class _Reader(ast.NodeVisitor):
-    def __init__(self, file, widgets):
+    def __init__(self, file: str, widgets: dict[str, set[str]]) -> None:
         self.file, self.widgets, self.found = file, widgets, []
         self.imported = {}  # local name -> dotted name in Slicer's Python files
         self.types = {}  # "x" or "self.x" -> class
 
-    def use(self, name, node):
+    def use(self, name: str, node: slicer.vtkMRMLNode | None) -> None:
         self.found.append(Use(name, self.file, node.lineno))
 
     # Names from elsewhere
@@ -138,7 +141,7 @@ class _Reader(ast.NodeVisitor):
         kept = {name: kind for name, kind in self.types.items() if name.startswith("self.") or kind == _FOREIGN}
         self.types = {**outer, **kept}
 
-    def typeOf(self, node):
+    def typeOf(self, node: slicer.vtkMRMLNode | None) -> str | None:
         """Class of what an expression gives: of Qt, CTK, MRML or VTK, or None."""
         name = dotted(node)
         if name in _ROOTS:
@@ -185,7 +188,7 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
 
-def dotted(node) -> str | None:
+def dotted(node: slicer.vtkMRMLNode | None) -> str | None:
     """`a.b.c` of an expression; None if it is something else."""
     if isinstance(node, ast.Name):
         return node.id

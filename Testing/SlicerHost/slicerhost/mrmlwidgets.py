@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
 from PySide6 import QtCore, QtWidgets
 
 from .ctknumbers import ctkDoubleSpinBox, ctkSliderWidget
 from .observers import Observers
 from .uiloader import register
 
+if TYPE_CHECKING:
+    import slicer
+    from PySide6 import QtGui
+
 Signal, Property = QtCore.Signal, QtCore.Property
 
 
-def checkedNode(node, className="vtkMRMLNode"):
+def checkedNode(node: slicer.vtkMRMLNode | None, className: str = "vtkMRMLNode") -> Any:
     """``node`` itself; TypeError in PythonQt's words if it is no such node (None is one)."""
     if node is None:
         return None
@@ -31,10 +38,10 @@ class SceneMixin:
 
     _scene = None
 
-    def mrmlScene(self):
+    def mrmlScene(self) -> slicer.vtkMRMLScene | None:
         return self._scene
 
-    def setMRMLScene(self, scene):
+    def setMRMLScene(self, scene: slicer.vtkMRMLScene | None) -> None:
         if self._scene is scene:
             return
         self._scene = scene
@@ -67,7 +74,7 @@ class qMRMLNodeComboBox(SceneMixin, QtWidgets.QWidget):
     nodeAboutToBeEdited = Signal(object)
     currentNodeRenamed = Signal(str)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -214,14 +221,14 @@ class qMRMLNodeComboBox(SceneMixin, QtWidgets.QWidget):
 
     # What modules call -----------------------------------------------------------------------------------------------
 
-    def currentNode(self):
+    def currentNode(self) -> slicer.vtkMRMLNode | None:
         return self._scene.GetNodeByID(self._currentID) if self._scene is not None and self._currentID else None
 
-    def setCurrentNode(self, node):
+    def setCurrentNode(self, node: slicer.vtkMRMLNode | None) -> None:
         node = checkedNode(node)
         self.setCurrentNodeID("" if node is None else node.GetID() or "")
 
-    def setCurrentNodeID(self, nodeID):
+    def setCurrentNodeID(self, nodeID: str) -> None:
         nodeID = nodeID or ""
         if self._scene is None:
             self._requested = nodeID
@@ -234,10 +241,10 @@ class qMRMLNodeComboBox(SceneMixin, QtWidgets.QWidget):
 
     currentNodeID = Property(str, lambda self: self._currentID, setCurrentNodeID)
 
-    def setCurrentNodeIndex(self, index):
+    def setCurrentNodeIndex(self, index: int) -> None:
         self._select(self._shown[index].GetID() if 0 <= index < len(self._shown) else "")
 
-    def addNode(self, nodeType=None):
+    def addNode(self, nodeType: str | None = None) -> slicer.vtkMRMLNode | None:
         if not self._nodeTypes or (nodeType is not None and nodeType not in self._nodeTypes):
             return None
         nodeType = nodeType or self._nodeTypes[0]
@@ -254,13 +261,13 @@ class qMRMLNodeComboBox(SceneMixin, QtWidgets.QWidget):
         self.nodeAddedByUser.emit(node)
         return node
 
-    def removeCurrentNode(self):
+    def removeCurrentNode(self) -> None:
         node = self.currentNode()
         if node is not None:
             self.nodeAboutToBeRemoved.emit(node)
             self._scene.RemoveNode(node)
 
-    def renameCurrentNode(self):
+    def renameCurrentNode(self) -> None:
         node = self.currentNode()
         if node is not None:
             normal = QtWidgets.QLineEdit.Normal
@@ -269,45 +276,45 @@ class qMRMLNodeComboBox(SceneMixin, QtWidgets.QWidget):
                 node.SetName(name)
                 self.currentNodeRenamed.emit(name)
 
-    def editCurrentNode(self):
+    def editCurrentNode(self) -> None:
         self.nodeAboutToBeEdited.emit(self.currentNode())
 
-    def addMenuAction(self, action):
+    def addMenuAction(self, action: QtGui.QAction) -> None:
         self._actions.append(action)
         self._refresh()
 
-    def nodeCount(self):
+    def nodeCount(self) -> int:
         return len(self._shown)
 
-    def nodeFromIndex(self, index):
+    def nodeFromIndex(self, index: int) -> slicer.vtkMRMLNode | None:
         return self._shown[index] if 0 <= index < len(self._shown) else None
 
-    def addAttribute(self, nodeType, name, value=None):
+    def addAttribute(self, nodeType: str, name: str, value: object = None) -> None:
         self._attributes.setdefault(nodeType, {})[name] = None if value is None else str(value)
         self._refresh()
 
-    def removeAttribute(self, nodeType, name):
+    def removeAttribute(self, nodeType: str, name: str) -> None:
         self._attributes.get(nodeType, {}).pop(name, None)
         self._refresh()
 
-    def setNodeTypeLabel(self, label, nodeType):
+    def setNodeTypeLabel(self, label: str, nodeType: str) -> None:
         self._labels[nodeType] = label
         self._refresh()
 
-    def nodeTypeLabel(self, nodeType):
+    def nodeTypeLabel(self, nodeType: str) -> str:
         if self._labels.get(nodeType):
             return self._labels[nodeType]
         return (self._scene and nodeType and self._scene.GetTypeDisplayNameByClassName(nodeType)) or "node"
 
-    def setBaseName(self, name, nodeType=""):
+    def setBaseName(self, name: str, nodeType: str = "") -> None:
         for kind in [nodeType] if nodeType else self._nodeTypes:
             self._baseNames[kind] = name
 
-    def setNodeTypes(self, nodeTypes):
+    def setNodeTypes(self, nodeTypes: Iterable[str]) -> None:
         self._nodeTypes = [kind for kind in nodeTypes if kind]
         self._refresh()
 
-    def setHideChildNodeTypes(self, nodeTypes):
+    def setHideChildNodeTypes(self, nodeTypes: Iterable[str]) -> None:
         self._hiddenTypes = list(nodeTypes)
         self._refresh()
 
@@ -338,38 +345,29 @@ class qMRMLNodeComboBox(SceneMixin, QtWidgets.QWidget):
 
 
 class qMRMLColorTableComboBox(qMRMLNodeComboBox):
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._hidden, self._add, self._remove = True, False, False
         self.setNodeTypes(["vtkMRMLColorNode"])
 
 
-class qMRMLSliderWidget(SceneMixin, ctkSliderWidget):
-    """Units are not looked up in the scene: ``quantity`` is stored only."""
+class QuantityMixin(SceneMixin):
+    """``quantity`` of widgets for numbers is stored only: units are not looked up in the scene."""
 
-    mrmlSceneChanged = Signal(object)
+    _quantity = ""
 
-    def __init__(self, parent=None):
-        super().__init__(parent)
-        self._quantity = ""
-
-    def setQuantity(self, quantity):
+    def setQuantity(self, quantity: str) -> None:
         self._quantity = quantity
 
     quantity = Property(str, lambda self: self._quantity, setQuantity)
 
 
-class qMRMLSpinBox(SceneMixin, ctkDoubleSpinBox):
+class qMRMLSliderWidget(QuantityMixin, ctkSliderWidget):
     mrmlSceneChanged = Signal(object)
 
-    def __init__(self, parent=None):
-        super().__init__(parent)
-        self._quantity = ""
 
-    def setQuantity(self, quantity):
-        self._quantity = quantity
-
-    quantity = Property(str, lambda self: self._quantity, setQuantity)
+class qMRMLSpinBox(QuantityMixin, ctkDoubleSpinBox):
+    mrmlSceneChanged = Signal(object)
 
 
 for _class in (

@@ -4,18 +4,23 @@
 from __future__ import annotations
 
 import weakref
+from typing import TYPE_CHECKING
 
 import shiboken6
+
+if TYPE_CHECKING:
+    import vtk
+    from PySide6 import QtCore
 
 
 class Observers:
     """Calls methods of ``owner`` by name until `clear` is called, or ``owner`` or its C++ half is gone."""
 
-    def __init__(self, owner):
+    def __init__(self, owner: QtCore.QObject) -> None:
         self._owner = weakref.ref(owner)
         self._tags = []
 
-    def add(self, subject, event, methodName: str) -> None:
+    def add(self, subject: vtk.vtkObject, event: int | str, methodName: str) -> None:
         owner = self._owner
 
         def call(caller, eventName, callData=None):

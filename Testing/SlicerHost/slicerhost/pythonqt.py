@@ -28,6 +28,7 @@ import json
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import shiboken6
 from PySide6 import QtCore, QtWidgets
@@ -45,7 +46,7 @@ _genericSet = ctypes.pythonapi.PyObject_GenericSetAttr
 _genericSet.argtypes, _genericSet.restype = [ctypes.py_object] * 3, ctypes.c_int
 
 
-def property(obj, name: str):
+def property(obj: Any, name: str) -> Any:
     """Value of a Qt property whatever Python attribute hides it."""
     return calls.fromQt(_readProperty(obj, name))
 
@@ -54,7 +55,7 @@ def property(obj, name: str):
 class _Property:
     """Data descriptor for a Q_PROPERTY of a PySide6 class."""
 
-    def __init__(self, name, original):
+    def __init__(self, name: str, original: Any) -> None:
         self.name, self.original = name, original
         # A getter of the same name is called directly, that is not virtually: no way back into Python overrides.
         self._getter = original if type(original).__name__ == "method_descriptor" else None
@@ -82,7 +83,7 @@ def isProperty(cls: type, name: str) -> bool:
     return isinstance(inspect.getattr_static(cls, name, None), (_Property, QtCore.Property))
 
 
-def setProperty(obj, name: str, value) -> None:
+def setProperty(obj: Any, name: str, value: Any) -> None:
     """`obj.name = value` for a property that the class has."""
     if not shiboken6.isValid(obj):
         kind = calls.cppClass(type(obj)).__name__
@@ -130,7 +131,7 @@ class _SingleShot(_Property):
         return singleShot
 
 
-def singleShot(msec, receiver, member=None):
+def singleShot(msec: int, receiver: Any, member: Any = None) -> None:
     """qt.QTimer.singleShot as Slicer replaces it: a child timer, its callable connected like any other slot."""
     timer = QtCore.QTimer(QtCore.QCoreApplication.instance())
     timer.setSingleShot(True)
@@ -142,7 +143,7 @@ def singleShot(msec, receiver, member=None):
     timer.start(msec)
 
 
-def stored(kind, default=None, after: str = ""):
+def stored(kind: Any, default: Any = None, after: str = "") -> Any:
     """A property of a stand-in that is nothing but a value; `after` names a method to call when it was set."""
     key = object()
 

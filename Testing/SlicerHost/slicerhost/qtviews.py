@@ -24,7 +24,7 @@ class VTKCanvas(QtWidgets.QWidget):
 
     resized = QtCore.Signal(int, int)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._renderWindow = vtk.vtkRenderWindow()
         self._renderWindow.SetOffScreenRendering(1)
@@ -83,7 +83,7 @@ class VTKCanvas(QtWidgets.QWidget):
 
     # Qt events -------------------------------------------------------------------------------------------------------
 
-    def paintEvent(self, event):
+    def paintEvent(self, event: QtGui.QPaintEvent) -> None:
         if self._outOfDate and not self._paused:
             self.forceRender()
         painter = QtGui.QPainter(self)
@@ -91,7 +91,7 @@ class VTKCanvas(QtWidgets.QWidget):
             painter.drawImage(self.rect, self._image)
         painter.end()
 
-    def resizeEvent(self, event):
+    def resizeEvent(self, event: QtGui.QResizeEvent) -> None:
         size = event.size()
         self._renderWindow.SetSize(size.width(), size.height())
         self._interactor.UpdateSize(size.width(), size.height())
@@ -114,32 +114,32 @@ class VTKCanvas(QtWidgets.QWidget):
         self._interactor.InvokeEvent(name)
         self.scheduleRender()
 
-    def mousePressEvent(self, event):
+    def mousePressEvent(self, event: QtGui.QMouseEvent) -> None:
         if event.button() in _BUTTONS:
             self._forward(event, _BUTTONS[event.button()] + "ButtonPressEvent")
 
-    def mouseReleaseEvent(self, event):
+    def mouseReleaseEvent(self, event: QtGui.QMouseEvent) -> None:
         if event.button() in _BUTTONS:
             self._forward(event, _BUTTONS[event.button()] + "ButtonReleaseEvent")
 
-    def mouseDoubleClickEvent(self, event):
+    def mouseDoubleClickEvent(self, event: QtCore.QEvent) -> None:
         if event.button() in _BUTTONS:
             name = _BUTTONS[event.button()]
             self._forward(event, name + "ButtonPressEvent", repeat=1)
             self._forward(event, name + "ButtonDoubleClickEvent", repeat=1)
 
-    def mouseMoveEvent(self, event):
+    def mouseMoveEvent(self, event: QtGui.QMouseEvent) -> None:
         self._forward(event, "MouseMoveEvent")
 
-    def wheelEvent(self, event):
+    def wheelEvent(self, event: QtGui.QWheelEvent) -> None:
         forward = event.angleDelta().y() > 0
         self._forward(event, "MouseWheelForwardEvent" if forward else "MouseWheelBackwardEvent")
 
-    def keyPressEvent(self, event):
+    def keyPressEvent(self, event: QtGui.QKeyEvent) -> None:
         self._key(event, "KeyPressEvent")
         self._key(event, "CharEvent")
 
-    def keyReleaseEvent(self, event):
+    def keyReleaseEvent(self, event: QtGui.QKeyEvent) -> None:
         self._key(event, "KeyReleaseEvent")
 
     def _key(self, event, name):
@@ -147,8 +147,8 @@ class VTKCanvas(QtWidgets.QWidget):
         key = text[0] if text and ord(text[0]) < 128 else "\0"
         self._forward(event, name, key=key, symbol=QtGui.QKeySequence(event.key()).toString())
 
-    def enterEvent(self, event):
+    def enterEvent(self, event: QtCore.QEvent) -> None:
         self._interactor.InvokeEvent("EnterEvent")
 
-    def leaveEvent(self, event):
+    def leaveEvent(self, event: QtCore.QEvent) -> None:
         self._interactor.InvokeEvent("LeaveEvent")

@@ -6,37 +6,34 @@ Masks, overwriting and undo are Slicer's; the effects are Paint, Draw and Erase.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import slicer
 import vtk
-from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6 import QtCore, QtWidgets
 
 from .ctknumbers import ctkSliderWidget
 from .mrmlwidgets import qMRMLNodeComboBox, qMRMLWidget
 from .observers import Observers
 from .pythonqt import stored
 from .segmenteffects import EFFECTS
+from .segmentevents import SegmentEditorEvents
 from .segmentwidgets import qMRMLSegmentsTableView
 from .uiloader import register
 
+if TYPE_CHECKING:
+    from .segmenteffects import qSlicerSegmentEditorAbstractEffect
+
 Signal, Property = QtCore.Signal, QtCore.Property
-_EVENTS = (
-    "LeftButtonPressEvent",
-    "LeftButtonReleaseEvent",
-    "RightButtonPressEvent",
-    "MouseMoveEvent",
-    "MouseWheelForwardEvent",
-    "MouseWheelBackwardEvent",
-    "KeyPressEvent",
-)
 
 
 @register("qMRMLSegmentEditorWidget")
-class qMRMLSegmentEditorWidget(qMRMLWidget):
+class qMRMLSegmentEditorWidget(SegmentEditorEvents, qMRMLWidget):
     currentSegmentIDChanged = Signal(str)
     segmentationNodeChanged = Signal(object)
     sourceVolumeNodeChanged = Signal(object)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._logic = slicer.vtkSlicerSegmentEditorLogic()
         self._logic.SetSegmentationHistory(slicer.vtkSegmentationHistory())
@@ -135,7 +132,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     # The nodes -------------------------------------------------------------------------------------------------------
 
-    def logic(self):
+    def logic(self) -> Any:
         return self._logic
 
     def _onSceneSet(self):
@@ -148,7 +145,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._table.setMRMLScene(self._scene)
         self._update()
 
-    def setMRMLSegmentEditorNode(self, node):
+    def setMRMLSegmentEditorNode(self, node: slicer.vtkMRMLNode | None) -> None:
         if node is self._node:
             return
         self._nodeObservers.clear()
@@ -160,10 +157,10 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
                 effect._setDefaults()
         self._update()
 
-    def mrmlSegmentEditorNode(self):
+    def mrmlSegmentEditorNode(self) -> slicer.vtkMRMLSegmentEditorNode | None:
         return self._node
 
-    def updateWidgetFromMRML(self):
+    def updateWidgetFromMRML(self) -> None:
         self._update()
 
     def _update(self, *_):
@@ -337,89 +334,89 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     # What modules call -----------------------------------------------------------------------------------------------
 
-    def segmentationNode(self):
+    def segmentationNode(self) -> slicer.vtkMRMLSegmentationNode | None:
         return self._logic.GetSegmentationNode()
 
-    def segmentationNodeID(self):
+    def segmentationNodeID(self) -> str:
         node = self.segmentationNode()
         return "" if node is None else node.GetID()
 
-    def setSegmentationNode(self, node):
+    def setSegmentationNode(self, node: slicer.vtkMRMLNode | None) -> None:
         if self.segmentationNode() is not node:
             self._logic.SetSegmentationNode(node)
             self.setActiveEffect(None)
 
-    def setSegmentationNodeID(self, nodeID):
+    def setSegmentationNodeID(self, nodeID: str) -> None:
         self.setSegmentationNode(self._scene.GetNodeByID(nodeID))
 
-    def sourceVolumeNode(self):
+    def sourceVolumeNode(self) -> slicer.vtkMRMLScalarVolumeNode | None:
         return self._logic.GetSourceVolumeNode()
 
-    def sourceVolumeNodeID(self):
+    def sourceVolumeNodeID(self) -> str:
         node = self.sourceVolumeNode()
         return "" if node is None else node.GetID()
 
-    def setSourceVolumeNode(self, node):
+    def setSourceVolumeNode(self, node: slicer.vtkMRMLNode | None) -> None:
         self._logic.SetSourceVolumeNode(node)
 
-    def setSourceVolumeNodeID(self, nodeID):
+    def setSourceVolumeNodeID(self, nodeID: str) -> None:
         self.setSourceVolumeNode(self._scene.GetNodeByID(nodeID))
 
-    def currentSegmentID(self):
+    def currentSegmentID(self) -> str:
         return (self._node.GetSelectedSegmentID() or "") if self._node is not None else ""
 
-    def setCurrentSegmentID(self, segmentID):
+    def setCurrentSegmentID(self, segmentID: str) -> None:
         if self._node is not None:
             self._node.SetSelectedSegmentID(segmentID)
 
-    def availableEffectNames(self):
+    def availableEffectNames(self) -> tuple[str, ...]:
         return tuple(self._effects)
 
-    def effectCount(self):
+    def effectCount(self) -> int:
         return len(self._effects)
 
-    def effectByName(self, name):
+    def effectByName(self, name: str) -> qSlicerSegmentEditorAbstractEffect | None:
         return self._effects.get(name)
 
-    def effectByIndex(self, index):
+    def effectByIndex(self, index: int) -> qSlicerSegmentEditorAbstractEffect | None:
         return list(self._effects.values())[index] if 0 <= index < len(self._effects) else None
 
-    def activeEffect(self):
+    def activeEffect(self) -> qSlicerSegmentEditorAbstractEffect | None:
         return None if self._node is None else self._effects.get(self._node.GetActiveEffectName() or "")
 
-    def setActiveEffect(self, effect):
+    def setActiveEffect(self, effect: qSlicerSegmentEditorAbstractEffect | None) -> None:
         if self._node is not None:
             self._node.SetActiveEffectName("" if effect is None else effect.name)
             if effect is not None:
                 self._lastEffect = effect.name
 
-    def setActiveEffectByName(self, name):
+    def setActiveEffectByName(self, name: str) -> None:
         self.setActiveEffect(self._effects.get(name))
 
-    def saveStateForUndo(self):
+    def saveStateForUndo(self) -> None:
         if self.undoEnabled:
             self._logic.SaveStateForUndo()
 
-    def undo(self, *_):
+    def undo(self, *_: object) -> None:
         self._logic.Undo()
 
-    def redo(self, *_):
+    def redo(self, *_: object) -> None:
         self._logic.Redo()
 
-    def setMaximumNumberOfUndoStates(self, count):
+    def setMaximumNumberOfUndoStates(self, count: int) -> None:
         self._logic.SetMaximumNumberOfUndoStates(count)
 
     maximumNumberOfUndoStates = Property(
         int, lambda self: self._logic.GetMaximumNumberOfUndoStates(), setMaximumNumberOfUndoStates
     )
 
-    def showSourceVolumeInSliceViewers(self, forceShowInBackground=False, fitSlice=False):
+    def showSourceVolumeInSliceViewers(self, forceShowInBackground: bool = False, fitSlice: bool = False) -> None:
         slicer.util.setSliceViewerLayers(background=self.sourceVolumeNode(), fit=fitSlice)
 
-    def selectPreviousSegment(self):
+    def selectPreviousSegment(self) -> None:
         self._logic.SelectPreviousSegment(True)
 
-    def selectNextSegment(self):
+    def selectNextSegment(self) -> None:
         self._logic.SelectNextSegment(True)
 
     def _shown(*names):
@@ -440,59 +437,11 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     autoShowSourceVolumeNode = stored(bool, True)
     readOnly = stored(bool, False, "_update")
 
-    def setUndoEnabled(self, enabled):
+    def setUndoEnabled(self, enabled: bool) -> None:
         self.undoEnabled = enabled
 
-    def setAutoShowSourceVolumeNode(self, show):
+    def setAutoShowSourceVolumeNode(self, show: bool) -> None:
         self.autoShowSourceVolumeNode = show
 
-    def setReadOnly(self, readOnly):
+    def setReadOnly(self, readOnly: bool) -> None:
         self.readOnly = readOnly
-
-    # Mouse and keys --------------------------------------------------------------------------------------------------
-
-    def setupViewObservations(self):
-        self.removeViewObservations()
-        manager = slicer.app.layoutManager()
-        for name in () if manager is None else manager.sliceViewNames():
-            view = manager.sliceWidget(name)
-            interactor = view.sliceView().interactor()
-            for event in _EVENTS:
-                self._observe(interactor, event, view)
-
-    def _observe(self, interactor, event, view):
-        def call(caller, name):
-            if self._shownEffect is not None and self._shownEffect._process(caller, name, view):
-                caller.GetCommand(tag).AbortFlagOn()  # keep it from the view's own interactor style
-
-        tag = interactor.AddObserver(event, call, 1.0)
-        self._viewTags.append((interactor, tag))
-
-    def removeViewObservations(self):
-        for interactor, tag in self._viewTags:
-            interactor.RemoveObserver(tag)
-        self._viewTags = []
-
-    def installKeyboardShortcuts(self, parent=None):
-        self.uninstallKeyboardShortcuts()
-        parent = parent or slicer.app.mainWindow()
-        names = list(self._effects)
-        keys = {str(number + 1): lambda name=name: self._toggleEffect(name) for number, name in enumerate(names)}
-        keys |= {"Escape": lambda: self.setActiveEffect(None), "Space": lambda: self._toggleEffect(self._lastEffect)}
-        keys |= {"Z": self.undo, "Ctrl+Z": self.undo, "Y": self.redo, "Ctrl+Y": self.redo}
-        keys |= {"Q": self.selectPreviousSegment, "W": self.selectNextSegment}
-        keys |= {",": self.selectPreviousSegment, ".": self.selectNextSegment}
-        for key, action in keys.items():
-            shortcut = QtGui.QShortcut(QtGui.QKeySequence(key), parent)
-            shortcut.connect("activated()", action)
-            self._shortcuts.append(shortcut)
-
-    def _toggleEffect(self, name):
-        active = self.activeEffect()
-        self.setActiveEffectByName("" if active is not None and active.name == name else name or "")
-
-    def uninstallKeyboardShortcuts(self):
-        for shortcut in self._shortcuts:
-            shortcut.setParent(None)
-            shortcut.deleteLater()
-        self._shortcuts = []

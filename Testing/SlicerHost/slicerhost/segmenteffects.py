@@ -8,6 +8,8 @@ modes.
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import slicer
@@ -27,7 +29,7 @@ class qSlicerSegmentEditorAbstractEffect(QtCore.QObject):
     _commonDefaults: typing.ClassVar[dict] = {}
     _ownDefaults: typing.ClassVar[dict] = {}
 
-    def __init__(self, editor, name):
+    def __init__(self, editor: Any, name: str) -> None:
         super().__init__(editor)
         self._editor, self._name = editor, name
 
@@ -35,16 +37,16 @@ class qSlicerSegmentEditorAbstractEffect(QtCore.QObject):
     title = QtCore.Property(str, lambda self: self._name)
     perSegment = QtCore.Property(bool, lambda self: True)
 
-    def active(self):
+    def active(self) -> bool:
         return self._editor.activeEffect() is self
 
-    def parameterSetNode(self):
+    def parameterSetNode(self) -> slicer.vtkMRMLSegmentEditorNode:
         return self._editor.mrmlSegmentEditorNode()
 
-    def scene(self):
+    def scene(self) -> slicer.vtkMRMLScene:
         return self._editor.mrmlScene()
 
-    def saveStateForUndo(self):
+    def saveStateForUndo(self) -> None:
         self._editor.saveStateForUndo()
 
     # Parameters ------------------------------------------------------------------------------------------------------
@@ -56,39 +58,39 @@ class qSlicerSegmentEditorAbstractEffect(QtCore.QObject):
             if node.GetAttribute(name) is None:
                 node.SetAttribute(name, str(value))
 
-    def parameter(self, name):
+    def parameter(self, name: str) -> str:
         node = self.parameterSetNode()
         value = node.GetAttribute(f"{self._name}.{name}")
         return (node.GetAttribute(name) if value is None else value) or ""
 
-    def integerParameter(self, name):
+    def integerParameter(self, name: str) -> int:
         return int(float(self.parameter(name) or 0))
 
-    def doubleParameter(self, name):
+    def doubleParameter(self, name: str) -> float:
         return float(self.parameter(name) or 0)
 
-    def setParameter(self, name, value):
+    def setParameter(self, name: str, value: object) -> None:
         self._setAttribute(f"{self._name}.{name}", value)
 
-    def setCommonParameter(self, name, value):
+    def setCommonParameter(self, name: str, value: object) -> None:
         self._setAttribute(name, value)
 
     def _setAttribute(self, name, value):
         self.parameterSetNode().SetAttribute(name, str(value))
         self._editor._showOptions()
 
-    def parameterDefined(self, name):
+    def parameterDefined(self, name: str) -> bool:
         return self.parameterSetNode().GetAttribute(f"{self._name}.{name}") is not None
 
-    def commonParameterDefined(self, name):
+    def commonParameterDefined(self, name: str) -> bool:
         return self.parameterSetNode().GetAttribute(name) is not None
 
     # Masks -----------------------------------------------------------------------------------------------------------
 
-    def modifierLabelmap(self):
+    def modifierLabelmap(self) -> slicer.vtkOrientedImageData:
         return self._editor._logic.GetModifierLabelmap()
 
-    def defaultModifierLabelmap(self):
+    def defaultModifierLabelmap(self) -> slicer.vtkOrientedImageData | None:
         logic = self._editor._logic
         if not logic.UpdateReferenceGeometryImage() or not logic.ResetModifierLabelmapToDefault():
             return None
@@ -117,7 +119,7 @@ class qSlicerSegmentEditorAbstractEffect(QtCore.QObject):
 class _Feedback:
     """What is being drawn, over a slice view, in display coordinates."""
 
-    def __init__(self, sliceWidget, color, opacity, closed):
+    def __init__(self, sliceWidget: Any, color: Sequence[float], opacity: float, closed: bool) -> None:
         self._renderer = sliceWidget.sliceView()._view.renderer
         self._scheduleRender = sliceWidget.sliceView().scheduleRender
         self._data, self._closed = vtk.vtkPolyData(), closed
@@ -130,7 +132,7 @@ class _Feedback:
         self._actor.GetProperty().SetLineWidth(2)
         self._renderer.AddViewProp(self._actor)
 
-    def show(self, outlines) -> None:
+    def show(self, outlines: Iterable[Sequence[Sequence[float]]]) -> None:
         points, cells = vtk.vtkPoints(), vtk.vtkCellArray()
         for outline in outlines:
             cells.InsertNextCell(len(outline))
@@ -162,7 +164,7 @@ class qSlicerSegmentEditorPaintEffect(qSlicerSegmentEditorAbstractEffect):
     }
     _ownDefaults: typing.ClassVar[dict] = {"ColorSmudge": 0, "EraseAllSegments": 0}
 
-    def __init__(self, editor, name):
+    def __init__(self, editor: Any, name: str) -> None:
         super().__init__(editor, name)
         self._stroke, self._view, self._feedback = [], None, None
 
@@ -308,7 +310,7 @@ class qSlicerSegmentEditorEraseEffect(qSlicerSegmentEditorPaintEffect):
 class qSlicerSegmentEditorScriptedEffect(qSlicerSegmentEditorAbstractEffect):
     """Draw: an outline in a slice, filled by a right click or the Enter key."""
 
-    def __init__(self, editor, name):
+    def __init__(self, editor: Any, name: str) -> None:
         super().__init__(editor, name)
         self._points, self._view, self._feedback, self._pressed = [], None, None, False
 

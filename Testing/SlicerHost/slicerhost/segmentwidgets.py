@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
@@ -22,7 +25,7 @@ class qMRMLSegmentsTableView(qMRMLWidget):
 
     selectionChanged = Signal(object, object)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -45,10 +48,10 @@ class qMRMLSegmentsTableView(qMRMLWidget):
         table.itemSelectionChanged.connect(self._onSelectionChanged)
         table.itemDoubleClicked.connect(self._onDoubleClicked)
 
-    def segmentationNode(self):
+    def segmentationNode(self) -> slicer.vtkMRMLSegmentationNode | None:
         return self._node
 
-    def setSegmentationNode(self, node):
+    def setSegmentationNode(self, node: slicer.vtkMRMLNode | None) -> None:
         self._observers.clear()
         self._node = node
         if node is not None:
@@ -116,22 +119,22 @@ class qMRMLSegmentsTableView(qMRMLWidget):
 
     # What modules call -----------------------------------------------------------------------------------------------
 
-    def segmentIDForRow(self, row):
+    def segmentIDForRow(self, row: int) -> str:
         item = self._table.item(row, _VISIBLE)
         return "" if item is None else item.data(Qt.UserRole)
 
-    def rowForSegmentID(self, segmentID):
+    def rowForSegmentID(self, segmentID: str) -> int:
         rows = range(self._table.rowCount)
         return next((row for row in rows if self.segmentIDForRow(row) == segmentID), -1)
 
-    def displayedSegmentIDs(self):
+    def displayedSegmentIDs(self) -> tuple[str, ...]:
         return tuple(self.segmentIDForRow(row) for row in range(self._table.rowCount))
 
-    def selectedSegmentIDs(self):
+    def selectedSegmentIDs(self) -> tuple[str, ...]:
         rows = sorted({index.row() for index in self._table.selectionModel().selectedIndexes})
         return tuple(self.segmentIDForRow(row) for row in rows if self.segmentIDForRow(row))
 
-    def setSelectedSegmentIDs(self, segmentIDs):
+    def setSelectedSegmentIDs(self, segmentIDs: Iterable[str]) -> None:
         if self.selectedSegmentIDs() == tuple(segmentIDs):
             return
         selection = QtCore.QItemSelection()
@@ -143,20 +146,20 @@ class qMRMLSegmentsTableView(qMRMLWidget):
         flags = QtCore.QItemSelectionModel
         self._table.selectionModel().select(selection, flags.ClearAndSelect | flags.Rows)
 
-    def clearSelection(self):
+    def clearSelection(self) -> None:
         self._table.clearSelection()
 
-    def setHideSegments(self, segmentIDs):
+    def setHideSegments(self, segmentIDs: Iterable[str]) -> None:
         self._hiddenIDs = tuple(segmentIDs)
         self._fill()
 
-    def hideSegments(self):
+    def hideSegments(self) -> tuple[str, ...]:
         return self._hiddenIDs
 
-    def tableWidget(self):
+    def tableWidget(self) -> Any:
         return self._table
 
-    def setSelectionMode(self, mode):
+    def setSelectionMode(self, mode: int) -> None:
         self._table.setSelectionMode(mode)
 
     selectionMode = Property(int, lambda self: self._table.selectionMode, setSelectionMode)
@@ -164,7 +167,7 @@ class qMRMLSegmentsTableView(qMRMLWidget):
     def _setHeaderVisible(self, visible):
         self._table.horizontalHeader().setVisible(visible)
 
-    def setHeaderVisible(self, visible):
+    def setHeaderVisible(self, visible: bool) -> None:
         self._setHeaderVisible(visible)
 
     headerVisible = Property(bool, lambda self: not self._table.horizontalHeader().isHidden(), _setHeaderVisible)
@@ -184,7 +187,7 @@ class qMRMLSegmentsTableView(qMRMLWidget):
     layerColumnVisible = stored(bool, False)
     filterBarVisible = stored(bool, False)
 
-    def setReadOnly(self, readOnly):
+    def setReadOnly(self, readOnly: bool) -> None:
         self._readOnly = bool(readOnly)
         triggers = QtWidgets.QAbstractItemView
         self._table.setEditTriggers(
@@ -203,7 +206,7 @@ class qMRMLSegmentSelectorWidget(qMRMLWidget):
     currentNodeChanged = Signal(object)
     currentSegmentChanged = Signal(str)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -245,17 +248,17 @@ class qMRMLSegmentSelectorWidget(qMRMLWidget):
     def _onSegmentChanged(self, *_):
         self.currentSegmentChanged.emit(self.currentSegmentID())
 
-    def currentNode(self):
+    def currentNode(self) -> slicer.vtkMRMLNode | None:
         return self._nodes.currentNode()
 
-    def currentNodeID(self):
+    def currentNodeID(self) -> str:
         return self._nodes.currentNodeID
 
-    def setCurrentNode(self, node):
+    def setCurrentNode(self, node: slicer.vtkMRMLNode | None) -> None:
         self._nodes.setCurrentNode(node)
 
-    def currentSegmentID(self):
+    def currentSegmentID(self) -> str:
         return self._segments.currentData or ""
 
-    def setCurrentSegmentID(self, segmentID):
+    def setCurrentSegmentID(self, segmentID: str) -> None:
         self._segments.setCurrentIndex(self._segments.findData(segmentID))

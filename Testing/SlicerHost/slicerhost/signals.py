@@ -12,6 +12,8 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Callable
+from typing import Any
 
 import shiboken6
 from PySide6 import QtCore
@@ -29,7 +31,7 @@ def complain(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def argumentCount(function) -> int | None:
+def argumentCount(function: Callable) -> int | None:
     """How many arguments PythonQt passes: all that a Python function can take (defaults count), None for all.
 
     Only functions and bound methods are looked at; a functools.partial or an object with __call__ gets everything.
@@ -80,7 +82,7 @@ def _signalsOf(obj) -> list[_Signal]:
 _known: dict[type, list[_Signal]] = {}
 
 
-def resolve(obj, text: str):
+def resolve(obj: Any, text: str) -> tuple | None:
     """(signature of the signal behind, number of arguments, conversion of the arguments), or None if there is none."""
     wanted = QtCore.QMetaObject.normalizedSignature(re.sub(r"^\d", "", text)).data().decode()
     known = {s.text: s for s in _signalsOf(obj)}
@@ -100,7 +102,7 @@ def resolve(obj, text: str):
     return None
 
 
-def connect(self, *arguments) -> bool:
+def connect(self: Any, *arguments: Any) -> bool:
     """w.connect(signal, callable) | w.connect(signal, receiver, slot); a sender may come first (unbound call)."""
     sender = self
     if arguments and isinstance(arguments[0], QtCore.QObject):
@@ -122,7 +124,7 @@ def connect(self, *arguments) -> bool:
     return _attach(sender, found, function)
 
 
-def slotOf(obj, name: str):
+def slotOf(obj: Any, name: str) -> Callable | None:
     """The slot `name` as something to call, also where Python sees a property of that name."""
     for cls in type(obj).__mro__:
         member = cls.__dict__.get(name)
@@ -146,7 +148,7 @@ def _attach(sender, found, function) -> bool:
     return True
 
 
-def disconnect(self, *arguments) -> bool:
+def disconnect(self: Any, *arguments: Any) -> bool:
     """w.disconnect(signal, callable) | w.disconnect(signal): True if something was connected."""
     sender = self
     if arguments and isinstance(arguments[0], QtCore.QObject):
@@ -183,7 +185,7 @@ class BoundSignal:
 
     __slots__ = ("_name", "_obj", "_signal")
 
-    def __init__(self, signal, name, obj):
+    def __init__(self, signal: Any, name: str, obj: Any) -> None:
         self._signal, self._name, self._obj = signal, name, obj
 
     def _found(self):
@@ -192,13 +194,13 @@ class BoundSignal:
         found = next(s for s in _signalsOf(self._obj) if s.name == self._name)
         return found.text, found.count, None
 
-    def connect(self, function) -> bool:
+    def connect(self, function: Callable) -> bool:
         return _attach(self._obj, self._found(), function)
 
-    def disconnect(self, *function) -> bool:
+    def disconnect(self, *function: Callable) -> bool:
         return _detach(self._obj, self._found(), *function)
 
-    def emit(self, *arguments) -> None:
+    def emit(self, *arguments: Any) -> None:
         _alive(self._obj, self._name)
         named = [s for s in _signalsOf(self._obj) if s.name == self._name]
         fits = [s for s in named if s.count == len(arguments)]
@@ -223,7 +225,7 @@ class BoundSignal:
 class SignalOf:
     """Replaces a Signal in the dictionary of a C++ class (or stand-in)."""
 
-    def __init__(self, signal, name):
+    def __init__(self, signal: Any, name: str) -> None:
         self.signal, self.name = signal, name
 
     def __get__(self, obj, cls=None):

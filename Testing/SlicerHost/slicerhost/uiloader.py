@@ -10,10 +10,14 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PySide6 import QtCore, QtUiTools
 
 from . import calls, declared, pythonqt, signals
+
+if TYPE_CHECKING:
+    from PySide6 import QtWidgets
 
 _custom: dict[str, type] = {}
 _Loader = QtUiTools.QUiLoader
@@ -23,7 +27,7 @@ class UiError(Exception):
     """A .ui file that Slicer would load with something missing, or not at all."""
 
 
-def register(className: str, cls: type | None = None):
+def register(className: str, cls: type | None = None) -> Any:
     """Makes `cls` the stand-in for `className` in .ui files, behaving as a C++ class; also usable as a decorator."""
     if cls is None:
         return lambda decorated: register(className, decorated)
@@ -39,7 +43,9 @@ def registered() -> dict[str, type]:
 class HostUiLoader(_Loader):
     """qt.QUiLoader: `load(file)` with a QFile (or QIODevice) as in Slicer."""
 
-    def createWidget(self, className, parent=None, name=""):
+    def createWidget(
+        self, className: str, parent: QtWidgets.QWidget | None = None, name: str = ""
+    ) -> QtWidgets.QWidget:
         cls = _custom.get(className)
         if cls is None:
             widget = _Loader.createWidget(self, className, parent, name)
@@ -51,13 +57,13 @@ class HostUiLoader(_Loader):
         self.__dict__.setdefault("made", []).append(widget)  # QUiLoader does not keep what Python made
         return widget
 
-    def load(self, device, parent=None):
+    def load(self, device: QtCore.QIODevice, parent: QtWidgets.QWidget | None = None) -> QtWidgets.QWidget:
         if not device.isOpen():
             device.open(QtCore.QIODevice.ReadOnly)
         return build(device.readAll().data().decode("utf-8"), parent)
 
 
-def build(text: str, parent=None):
+def build(text: str, parent: QtWidgets.QWidget | None = None) -> QtWidgets.QWidget:
     """The top widget of a .ui file given as text."""
     root = ElementTree.fromstring(text)
     _checkClasses(root)
@@ -134,7 +140,7 @@ def _connect(byName, sender, signal, receiver, slot) -> None:
         raise UiError(f"cannot connect {sender}.{signal} to {receiver}.{slot}")
 
 
-def loadUI(path) -> object:
+def loadUI(path: str | Path) -> object:
     """Returns the top widget of the .ui file at `path`.
 
     Raises:

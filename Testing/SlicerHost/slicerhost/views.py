@@ -43,7 +43,12 @@ _AXES = {"X": vtk.vtkAxis.BOTTOM, "Y": vtk.vtkAxis.LEFT}
 class _DisplayableView:
     """What slice and 3D views share: a renderer and a group of displayable managers that asks for redrawing."""
 
-    def __init__(self, applicationLogic, renderWindow, interactor):
+    def __init__(
+        self,
+        applicationLogic: slicer.vtkSlicerApplicationLogic,
+        renderWindow: vtk.vtkRenderWindow,
+        interactor: vtk.vtkRenderWindowInteractor,
+    ) -> None:
         self.applicationLogic, self.renderWindow, self.interactor = applicationLogic, renderWindow, interactor
         self.renderRequested = None  # called without arguments when the picture is out of date
         self.renderer = vtk.vtkRenderer()
@@ -78,7 +83,13 @@ class _DisplayableView:
 class SliceView(_DisplayableView):
     """One slice view: the slice logic blends the volumes, everything else comes from the displayable managers."""
 
-    def __init__(self, applicationLogic, node, renderWindow, interactor):
+    def __init__(
+        self,
+        applicationLogic: slicer.vtkSlicerApplicationLogic,
+        node: slicer.vtkMRMLNode | None,
+        renderWindow: vtk.vtkRenderWindow,
+        interactor: vtk.vtkRenderWindowInteractor,
+    ) -> None:
         super().__init__(applicationLogic, renderWindow, interactor)
         self.renderer.GetActiveCamera().ParallelProjectionOn()
         self.logic = slicer.vtkMRMLSliceLogic()
@@ -134,7 +145,13 @@ class SliceView(_DisplayableView):
 
 
 class ThreeDView(_DisplayableView):
-    def __init__(self, applicationLogic, node, renderWindow, interactor):
+    def __init__(
+        self,
+        applicationLogic: slicer.vtkSlicerApplicationLogic,
+        node: slicer.vtkMRMLNode | None,
+        renderWindow: vtk.vtkRenderWindow,
+        interactor: vtk.vtkRenderWindowInteractor,
+    ) -> None:
         super().__init__(applicationLogic, renderWindow, interactor)
         self.node = node
         self.logic = slicer.vtkMRMLViewLogic()
@@ -172,7 +189,13 @@ class ThreeDView(_DisplayableView):
 class PlotView:
     """Draws the chart node of a plot view node with VTK's charts: lines, scatter, bars; titles, axes, grid, legend."""
 
-    def __init__(self, applicationLogic, node, renderWindow, interactor):
+    def __init__(
+        self,
+        applicationLogic: slicer.vtkSlicerApplicationLogic,
+        node: slicer.vtkMRMLNode | None,
+        renderWindow: vtk.vtkRenderWindow,
+        interactor: vtk.vtkRenderWindowInteractor,
+    ) -> None:
         self.scene, self.renderWindow = applicationLogic.GetMRMLScene(), renderWindow
         self.renderRequested = None
         renderWindow.SetMultiSamples(8)  # thin lines
@@ -194,7 +217,7 @@ class PlotView:
         self.node = None
         self.setNode(node)
 
-    def setNode(self, node) -> None:
+    def setNode(self, node: slicer.vtkMRMLNode | None) -> None:
         if self._viewTag is not None:
             self.node.RemoveObserver(self._viewTag)
         self.node = node
@@ -205,7 +228,7 @@ class PlotView:
         if event in ("ModifiedEvent", "UserEvent", "AnyEvent") or event.startswith(("Reference", "NoEvent")):
             self.update()
 
-    def chartNode(self):
+    def chartNode(self) -> slicer.vtkMRMLPlotChartNode | None:
         return None if self.node is None else self.node.GetPlotChartNode()
 
     def _observe(self, objects) -> None:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import slicer
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
@@ -19,7 +22,7 @@ Signal, Property = QtCore.Signal, QtCore.Property
 class _View(QtWidgets.QWidget):
     """What ctkVTKAbstractView offers, over one canvas."""
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -34,26 +37,26 @@ class _View(QtWidgets.QWidget):
         if self._canvas._renderWindow.GetSize()[0] > 0:
             view.resize(*self._canvas._renderWindow.GetSize())
 
-    def renderWindow(self):
+    def renderWindow(self) -> vtk.vtkRenderWindow:
         return self._canvas._renderWindow
 
-    def interactor(self):
+    def interactor(self) -> vtk.vtkRenderWindowInteractor:
         return self._canvas._interactor
 
-    def scheduleRender(self):
+    def scheduleRender(self) -> None:
         self._canvas.scheduleRender()
 
-    def forceRender(self):
+    def forceRender(self) -> None:
         self._canvas.forceRender()
         self._canvas.update()
 
-    def setRenderPaused(self, pause):
+    def setRenderPaused(self, pause: bool) -> None:
         self._canvas.setPaused(bool(pause))
 
-    def pauseRender(self):
+    def pauseRender(self) -> None:
         self._canvas.setPaused(True)
 
-    def resumeRender(self):
+    def resumeRender(self) -> None:
         self._canvas.setPaused(False)
 
     def _close(self):
@@ -66,54 +69,54 @@ class _View(QtWidgets.QWidget):
 class _DisplayableView(_View):
     """What slice and 3D views share beyond that."""
 
-    def renderer(self):
+    def renderer(self) -> vtk.vtkRenderer:
         return self._view.renderer
 
-    def interactorStyle(self):
+    def interactorStyle(self) -> vtk.vtkInteractorObserver:
         return self._view.style
 
-    def interactorObserver(self):
+    def interactorObserver(self) -> vtk.vtkInteractorObserver:
         return self._view.style
 
-    def getDisplayableManagers(self, collection):
+    def getDisplayableManagers(self, collection: vtk.vtkCollection) -> None:
         for index in range(self._view.managers.GetDisplayableManagerCount()):
             collection.AddItem(self._view.managers.GetNthDisplayableManager(index))
 
-    def displayableManagerByClassName(self, className):
+    def displayableManagerByClassName(self, className: str) -> slicer.vtkMRMLAbstractDisplayableManager | None:
         return self._view.managers.GetDisplayableManagerByClassName(className)
 
-    def setViewCursor(self, cursor):
+    def setViewCursor(self, cursor: Any) -> None:
         self._canvas.setCursor(cursor)
 
-    def unsetViewCursor(self):
+    def unsetViewCursor(self) -> None:
         self._canvas.unsetCursor()
 
 
 class qMRMLSliceView(_DisplayableView):
-    def mrmlSliceNode(self):
+    def mrmlSliceNode(self) -> slicer.vtkMRMLSliceNode:
         return self._view.node
 
-    def sliceViewInteractorStyle(self):
+    def sliceViewInteractorStyle(self) -> vtk.vtkInteractorObserver:
         return self._view.style
 
-    def convertDeviceToXYZ(self, xy):
+    def convertDeviceToXYZ(self, xy: Sequence[float]) -> tuple[float, ...]:
         x, y = xy
         return (float(x), float(self._canvas.height - 1 - y), 0.0)
 
-    def convertRASToXYZ(self, ras):
+    def convertRASToXYZ(self, ras: Sequence[float]) -> tuple[float, ...]:
         inverse = vtk.vtkMatrix4x4()
         vtk.vtkMatrix4x4.Invert(self._view.node.GetXYToRAS(), inverse)
         return tuple(inverse.MultiplyPoint((*ras, 1.0))[:3])
 
-    def convertXYZToRAS(self, xyz):
+    def convertXYZToRAS(self, xyz: Sequence[float]) -> tuple[float, ...]:
         return tuple(self._view.node.GetXYToRAS().MultiplyPoint((*xyz, 1.0))[:3])
 
 
 class qMRMLThreeDView(_DisplayableView):
-    def mrmlViewNode(self):
+    def mrmlViewNode(self) -> slicer.vtkMRMLViewNode:
         return self._view.node
 
-    def cameraNode(self):
+    def cameraNode(self) -> slicer.vtkMRMLCameraNode | None:
         logic = slicer.app.applicationLogic().GetModuleLogic("Cameras")
         if logic is not None:
             return logic.GetViewActiveCameraNode(self._view.node)
@@ -122,13 +125,15 @@ class qMRMLThreeDView(_DisplayableView):
                 return node
         return None
 
-    def resetFocalPoint(self):
+    def resetFocalPoint(self) -> None:
         self._view.fit()
 
-    def resetCamera(self, resetRotation=True, resetTranslation=True, resetDistance=True):
+    def resetCamera(
+        self, resetRotation: bool = True, resetTranslation: bool = True, resetDistance: bool = True
+    ) -> None:
         self._view.fit()
 
-    def rotateToViewAxis(self, axis):
+    def rotateToViewAxis(self, axis: int) -> None:
         self.cameraNode().RotateTo(axis)
         self.scheduleRender()
 
@@ -136,34 +141,34 @@ class qMRMLThreeDView(_DisplayableView):
 class qMRMLPlotView(_View):
     mrmlSceneChanged = Signal(object)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._setView(views.PlotView(slicer.app.applicationLogic(), None, self.renderWindow(), self.interactor()))
 
-    def mrmlScene(self):
+    def mrmlScene(self) -> slicer.vtkMRMLScene | None:
         return self._view.scene
 
-    def setMRMLScene(self, scene):
+    def setMRMLScene(self, scene: slicer.vtkMRMLScene | None) -> None:
         self._view.scene = scene
         self.mrmlSceneChanged.emit(scene)
 
-    def chart(self):
+    def chart(self) -> vtk.vtkChartXY:
         return self._view.chart
 
-    def mrmlPlotViewNode(self):
+    def mrmlPlotViewNode(self) -> slicer.vtkMRMLPlotViewNode | None:
         return self._view.node
 
-    def setMRMLPlotViewNode(self, node):
+    def setMRMLPlotViewNode(self, node: Any) -> None:
         self._view.setNode(node)
 
-    def fitToContent(self):
+    def fitToContent(self) -> None:
         self._view.fit()
 
 
 class _Bar(QtWidgets.QWidget):
     """The narrow bar above a view: its letter on its color."""
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._row = QtWidgets.QHBoxLayout(self)
         self._row.setContentsMargins(2, 1, 2, 1)
@@ -179,7 +184,7 @@ class _Bar(QtWidgets.QWidget):
 
 
 class qMRMLSliceControllerWidget(_Bar):
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._logic = None
         self._updating = False
@@ -193,7 +198,7 @@ class qMRMLSliceControllerWidget(_Bar):
         self._row.addWidget(self._fit)
         self._observers = Observers(self)
 
-    def setSliceLogic(self, logic):
+    def setSliceLogic(self, logic: slicer.vtkMRMLSliceLogic) -> None:
         self._observers.clear()
         self._logic = logic
         self._setNode(logic.GetSliceNode())
@@ -212,35 +217,35 @@ class qMRMLSliceControllerWidget(_Bar):
         self._slider.setValue(self._logic.GetSliceOffset())
         self._updating = False
 
-    def sliceLogic(self):
+    def sliceLogic(self) -> slicer.vtkMRMLSliceLogic:
         return self._logic
 
-    def mrmlSliceNode(self):
+    def mrmlSliceNode(self) -> slicer.vtkMRMLSliceNode:
         return self._logic.GetSliceNode()
 
-    def mrmlSliceCompositeNode(self):
+    def mrmlSliceCompositeNode(self) -> slicer.vtkMRMLSliceCompositeNode:
         return self._logic.GetSliceCompositeNode()
 
-    def sliceOffsetSlider(self):
+    def sliceOffsetSlider(self) -> qMRMLSliderWidget:
         return self._slider
 
-    def fitToWindowToolButton(self):
+    def fitToWindowToolButton(self) -> QtWidgets.QToolButton:
         return self._fit
 
-    def setSliceOffsetValue(self, offset):
+    def setSliceOffsetValue(self, offset: float) -> None:
         if not self._updating:
             self._logic.StartSliceOffsetInteraction()
             self._logic.SetSliceOffset(offset)
             self._logic.EndSliceOffsetInteraction()
 
-    def fitSliceToBackground(self, *_):
+    def fitSliceToBackground(self, *_: object) -> None:
         self._logic.FitSliceToBackground()
         self._logic.SnapSliceOffsetToIJK()
 
-    def setSliceVisible(self, visible):
+    def setSliceVisible(self, visible: bool) -> None:
         self.mrmlSliceNode().SetSliceVisible(bool(visible))
 
-    def setSliceLink(self, linked):
+    def setSliceLink(self, linked: bool) -> None:
         for logic in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             logic.SetLinkedControl(bool(linked))
 
@@ -248,7 +253,7 @@ class qMRMLSliceControllerWidget(_Bar):
 class _ViewWidget(qMRMLWidget):
     """What qMRMLAbstractViewWidget offers: a bar and a view."""
 
-    def __init__(self, parent, bar, view):
+    def __init__(self, parent: QtWidgets.QWidget | None, bar: QtWidgets.QWidget, view: QtWidgets.QWidget) -> None:
         super().__init__(parent)
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -257,19 +262,19 @@ class _ViewWidget(qMRMLWidget):
         layout.addWidget(bar)
         layout.addWidget(view, 1)
 
-    def viewWidget(self):
+    def viewWidget(self) -> Any:
         return self._viewWidget
 
-    def controllerWidget(self):
+    def controllerWidget(self) -> QtWidgets.QWidget:
         return self._bar
 
-    def setRenderPaused(self, pause):
+    def setRenderPaused(self, pause: bool) -> None:
         self._viewWidget.setRenderPaused(pause)
 
-    def pauseRender(self):
+    def pauseRender(self) -> None:
         self._viewWidget.pauseRender()
 
-    def resumeRender(self):
+    def resumeRender(self) -> None:
         self._viewWidget.resumeRender()
 
     def _close(self):
@@ -279,40 +284,40 @@ class _ViewWidget(qMRMLWidget):
 
 
 class qMRMLSliceWidget(_ViewWidget):
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent, qMRMLSliceControllerWidget(), qMRMLSliceView())
 
-    def setMRMLSliceNode(self, node):
+    def setMRMLSliceNode(self, node: Any) -> None:
         view = self._viewWidget
         view._setView(views.SliceView(slicer.app.applicationLogic(), node, view.renderWindow(), view.interactor()))
         self._bar.setSliceLogic(view._view.logic)
 
-    def sliceView(self):
+    def sliceView(self) -> qMRMLSliceView:
         return self._viewWidget
 
-    def sliceController(self):
+    def sliceController(self) -> qMRMLSliceControllerWidget:
         return self._bar
 
-    def sliceLogic(self):
+    def sliceLogic(self) -> slicer.vtkMRMLSliceLogic:
         return self._viewWidget._view.logic
 
     logic = sliceLogic
 
-    def mrmlSliceNode(self):
+    def mrmlSliceNode(self) -> slicer.vtkMRMLSliceNode:
         return self._viewWidget._view.node
 
     mrmlAbstractViewNode = mrmlSliceNode
 
-    def mrmlSliceCompositeNode(self):
+    def mrmlSliceCompositeNode(self) -> slicer.vtkMRMLSliceCompositeNode:
         return self._viewWidget._view.compositeNode
 
-    def interactorStyle(self):
+    def interactorStyle(self) -> vtk.vtkInteractorObserver:
         return self._viewWidget._view.style
 
-    def fitSliceToBackground(self):
+    def fitSliceToBackground(self) -> None:
         self._viewWidget._view.fit()
 
-    def setSliceOrientation(self, orientation):
+    def setSliceOrientation(self, orientation: str) -> None:
         self.mrmlSliceNode().SetOrientation(orientation)
 
     sliceOrientation = Property(str, lambda self: self.mrmlSliceNode().GetOrientation(), setSliceOrientation)
@@ -320,51 +325,51 @@ class qMRMLSliceWidget(_ViewWidget):
 
 
 class qMRMLThreeDWidget(_ViewWidget):
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent, _Bar(), qMRMLThreeDView())
         self._bar._row.addStretch(1)
 
-    def setMRMLViewNode(self, node):
+    def setMRMLViewNode(self, node: Any) -> None:
         view = self._viewWidget
         view._setView(views.ThreeDView(slicer.app.applicationLogic(), node, view.renderWindow(), view.interactor()))
         self._bar._setNode(node)
 
-    def threeDView(self):
+    def threeDView(self) -> qMRMLThreeDView:
         return self._viewWidget
 
-    def threeDController(self):
+    def threeDController(self) -> QtWidgets.QWidget:
         return self._bar
 
-    def viewLogic(self):
+    def viewLogic(self) -> slicer.vtkMRMLViewLogic:
         return self._viewWidget._view.logic
 
     logic = viewLogic
 
-    def mrmlViewNode(self):
+    def mrmlViewNode(self) -> slicer.vtkMRMLViewNode:
         return self._viewWidget._view.node
 
     mrmlAbstractViewNode = mrmlViewNode
 
 
 class qMRMLPlotWidget(_ViewWidget):
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent, _Bar(), qMRMLPlotView())
         self._bar._row.addStretch(1)
 
-    def setMRMLPlotViewNode(self, node):
+    def setMRMLPlotViewNode(self, node: Any) -> None:
         self._viewWidget.setMRMLPlotViewNode(node)
         if node is not None:
             self._bar._setNode(node)
 
-    def mrmlPlotViewNode(self):
+    def mrmlPlotViewNode(self) -> slicer.vtkMRMLPlotViewNode | None:
         return self._viewWidget.mrmlPlotViewNode()
 
     mrmlAbstractViewNode = mrmlPlotViewNode
 
-    def plotView(self):
+    def plotView(self) -> qMRMLPlotView:
         return self._viewWidget
 
-    def plotController(self):
+    def plotController(self) -> QtWidgets.QWidget:
         return self._bar
 
 

@@ -15,7 +15,7 @@ TITLE = "Test host for Slicer modules (this is not 3D Slicer)"
 class qSlicerModuleSelectorToolBar(QtWidgets.QToolBar):
     moduleSelected = QtCore.Signal(str)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__("Module Selection", parent)
         self.setObjectName("ModuleSelectorToolBar")
         self._name = ""
@@ -35,7 +35,7 @@ class qSlicerModuleSelectorToolBar(QtWidgets.QToolBar):
     def _onActivated(self, index):
         self.selectModule(self._combo.itemData(index))
 
-    def selectModule(self, name):
+    def selectModule(self, name: str) -> None:
         if slicer.app.moduleManager().module(name) is None or name == self._name:
             return
         self._name = name
@@ -48,13 +48,13 @@ class qSlicerModuleSelectorToolBar(QtWidgets.QToolBar):
 class _PanelArea(QtWidgets.QScrollArea):
     """Scrolls a panel up and down only: it is never narrower than the panel, as in Slicer."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.setWidgetResizable(True)
         self.setHorizontalScrollBarPolicy(QtCore.Qt.ScrollBarAlwaysOff)
         self.setMinimumWidth(430)
 
-    def eventFilter(self, watched, event):
+    def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
         if watched is self.widget() and event.type() in (QtCore.QEvent.Resize, QtCore.QEvent.LayoutRequest):
             bar = self.verticalScrollBar().sizeHint.width()
             self.setMinimumWidth(max(430, watched.minimumSizeHint.width() + bar + 2 * self.frameWidth))
@@ -62,7 +62,7 @@ class _PanelArea(QtWidgets.QScrollArea):
 
 
 class qSlicerMainWindow(QtWidgets.QMainWindow):
-    def __init__(self, scene):
+    def __init__(self, scene: slicer.vtkMRMLScene | None) -> None:
         super().__init__()
         self.setObjectName("qSlicerMainWindow")
         self.setWindowTitle(TITLE)
@@ -85,7 +85,7 @@ class qSlicerMainWindow(QtWidgets.QMainWindow):
         note = "Test host, not 3D Slicer: real scene and views, stand-in widgets"
         self.statusBar().addPermanentWidget(QtWidgets.QLabel(note))
 
-    def moduleSelector(self):
+    def moduleSelector(self) -> qSlicerModuleSelectorToolBar:
         return self._selector
 
     def _showPanel(self, widget):
@@ -93,7 +93,7 @@ class qSlicerMainWindow(QtWidgets.QMainWindow):
         self._scroll.setWidget(widget)
         widget.show()
 
-    def closeEvent(self, event: QtGui.QCloseEvent):
+    def closeEvent(self, event: QtGui.QCloseEvent) -> None:
         event.accept()
 
 

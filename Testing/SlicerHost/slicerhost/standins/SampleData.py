@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -18,19 +20,19 @@ def _list(value, length=1):
 class SampleDataSource:
     def __init__(
         self,
-        sampleName=None,
-        sampleDescription=None,
-        uris=None,
-        fileNames=None,
-        nodeNames=None,
-        checksums=None,
-        loadFiles=None,
-        customDownloader=None,
-        thumbnailFileName=None,
-        loadFileTypes=None,
-        loadFileProperties=None,
-        loadFileType=None,
-    ):
+        sampleName: Any = None,
+        sampleDescription: Any = None,
+        uris: Any = None,
+        fileNames: Any = None,
+        nodeNames: Any = None,
+        checksums: Any = None,
+        loadFiles: Any = None,
+        customDownloader: Callable | None = None,
+        thumbnailFileName: Any = None,
+        loadFileTypes: Any = None,
+        loadFileProperties: Any = None,
+        loadFileType: Any = None,
+    ) -> None:
         self.sampleName, self.sampleDescription = sampleName, sampleDescription or sampleName
         self.uris = _list(uris)
         count = len(self.uris)
@@ -45,28 +47,28 @@ _categories: dict[str, list[SampleDataSource]] = {}
 
 
 class SampleDataLogic:
-    def __init__(self, logMessage=None):
+    def __init__(self, logMessage: Callable | None = None) -> None:
         self.logMessage = logMessage or (lambda message, logLevel=None: None)
 
     @staticmethod
-    def registerCustomSampleDataCategory(category, title):
+    def registerCustomSampleDataCategory(category: str, title: str | None) -> None:
         _categories.setdefault(category, [])
 
     @staticmethod
     def registerCustomSampleDataSource(
-        category="Custom",
-        sampleName=None,
-        uris=None,
-        fileNames=None,
-        nodeNames=None,
-        customDownloader=None,
-        thumbnailFileName=None,
-        loadFileTypes=None,
-        loadFiles=None,
-        loadFileProperties=None,
-        checksums=None,
-        loadFileType=None,
-    ):
+        category: str = "Custom",
+        sampleName: Any = None,
+        uris: Any = None,
+        fileNames: Any = None,
+        nodeNames: Any = None,
+        customDownloader: Callable | None = None,
+        thumbnailFileName: Any = None,
+        loadFileTypes: Any = None,
+        loadFiles: Any = None,
+        loadFileProperties: Any = None,
+        checksums: Any = None,
+        loadFileType: Any = None,
+    ) -> None:
         source = SampleDataSource(
             sampleName,
             None,
@@ -85,18 +87,18 @@ class SampleDataLogic:
         sources[:] = [one for one in sources if one.sampleName != sampleName] + [source]
 
     @staticmethod
-    def sampleDataSourcesByCategory(category=None):
+    def sampleDataSourcesByCategory(category: str | None = None) -> Any:
         return _categories if category is None else _categories.get(category, [])
 
     @staticmethod
-    def isSampleDataSourceRegistered(category, sampleDataSource):
+    def isSampleDataSourceRegistered(category: str, sampleDataSource: Any) -> bool:
         return sampleDataSource in _categories.get(category, [])
 
-    def sourceForSampleName(self, sampleName):
+    def sourceForSampleName(self, sampleName: Any) -> Any:
         found = (one for sources in _categories.values() for one in sources)
         return next((one for one in found if one.sampleName == sampleName), None)
 
-    def downloadFromSource(self, source, maximumAttemptsCount=3, forceDownload=False):
+    def downloadFromSource(self, source: Any, maximumAttemptsCount: int = 3, forceDownload: bool = False) -> Any:
         if source.customDownloader is not None:
             return source.customDownloader(source)
         results = []
@@ -123,16 +125,16 @@ class SampleDataLogic:
                 raise RuntimeError(f"Checksum of {path.name} does not match")
         return path
 
-    def downloadSample(self, sampleName):
+    def downloadSample(self, sampleName: Any) -> Any:
         return self.downloadSamples(sampleName)[0]
 
-    def downloadSamples(self, sampleName):
+    def downloadSamples(self, sampleName: Any) -> Any:
         return self.downloadFromSource(self.sourceForSampleName(sampleName))
 
 
-def downloadSample(sampleName):
+def downloadSample(sampleName: Any) -> Any:
     return SampleDataLogic().downloadSample(sampleName)
 
 
-def downloadSamples(sampleName):
+def downloadSamples(sampleName: Any) -> Any:
     return SampleDataLogic().downloadSamples(sampleName)

@@ -7,9 +7,13 @@ import importlib
 import logging
 import unittest
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
+
+if TYPE_CHECKING:
+    from PySide6 import QtWidgets
 
 __all__ = [
     "ScriptedLoadableModule",
@@ -20,7 +24,7 @@ __all__ = [
 
 
 class ScriptedLoadableModule:
-    def __init__(self, parent):
+    def __init__(self, parent: QtWidgets.QWidget | None) -> None:
         super().__init__()
         self.parent, self.moduleName = parent, type(self).__name__
         parent.title = ""
@@ -38,13 +42,13 @@ class ScriptedLoadableModule:
             slicer.selfTests = {}
         slicer.selfTests[self.moduleName] = self.runTest
 
-    def resourcePath(self, filename):
+    def resourcePath(self, filename: str) -> str:
         return str(Path(self.parent.path).parent / "Resources" / filename)
 
-    def getDefaultModuleDocumentationLink(self, docPage=None):
+    def getDefaultModuleDocumentationLink(self, docPage: str | None = None) -> str:
         return "<p>For more information see the online documentation.</p>"
 
-    def runTest(self, msec=100, **kwargs):
+    def runTest(self, msec: int = 100, **kwargs: Any) -> None:
         testClass = getattr(importlib.import_module(type(self).__module__), f"{self.moduleName}Test")
         test = testClass()
         test.messageDelay = msec
@@ -52,7 +56,7 @@ class ScriptedLoadableModule:
 
 
 class ScriptedLoadableModuleWidget:
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__()
         self.moduleName = type(self).__name__.removesuffix("Widget")
         self.developerMode = False
@@ -68,7 +72,7 @@ class ScriptedLoadableModuleWidget:
             self.parent.show()
         slicer.app.moduleManager().connect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)
 
-    def resourcePath(self, filename):
+    def resourcePath(self, filename: str) -> str:
         return str(Path(slicer.util.modulePath(self.moduleName)).parent / "Resources" / filename)
 
     def _onModuleAboutToBeUnloaded(self, moduleName):
@@ -76,30 +80,30 @@ class ScriptedLoadableModuleWidget:
             self.cleanup()
             slicer.app.moduleManager().disconnect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)
 
-    def setup(self):
+    def setup(self) -> None:
         self.setupDeveloperSection()
 
-    def setupDeveloperSection(self):
+    def setupDeveloperSection(self) -> None:
         pass
 
-    def cleanup(self):
+    def cleanup(self) -> None:
         pass
 
-    def onReload(self):
+    def onReload(self) -> None:
         slicer.util.reloadScriptedModule(self.moduleName)
 
 
 class ScriptedLoadableModuleLogic:
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__()
         self.moduleName = type(self).__name__.removesuffix("Logic")
         self.isSingletonParameterNode = True
 
-    def getAllParameterNodes(self):
+    def getAllParameterNodes(self) -> list:
         nodes = slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode")
         return [node for node in nodes if node.GetAttribute("ModuleName") == self.moduleName]
 
-    def getParameterNode(self):
+    def getParameterNode(self) -> Any:
         if self.isSingletonParameterNode:
             node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
             if node is not None:  # closing the scene may have removed the attribute
@@ -108,7 +112,7 @@ class ScriptedLoadableModuleLogic:
             node = next(iter(self.getAllParameterNodes()), None)
         return slicer.mrmlScene.AddNode(self.createParameterNode()) if node is None else node
 
-    def createParameterNode(self):
+    def createParameterNode(self) -> slicer.vtkMRMLScriptedModuleNode:
         node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
         node.UnRegister(None)
         if self.isSingletonParameterNode:
@@ -119,19 +123,19 @@ class ScriptedLoadableModuleLogic:
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.moduleTestNames = []
         super().__init__(*args, **kwargs)
         if not self.moduleTestNames:
             self.moduleTestNames = [name for name in dir(self) if "test" in name and callable(getattr(self, name))]
 
-    def delayDisplay(self, message, requestedDelay=None, msec=None):
+    def delayDisplay(self, message: str, requestedDelay: Any = None, msec: int | None = None) -> None:
         slicer.util.delayDisplay(message, getattr(self, "messageDelay", msec or requestedDelay or 100))
 
-    def takeScreenshot(self, name, description, type=-1):
+    def takeScreenshot(self, name: str, description: str, type: int = -1) -> None:
         self.delayDisplay(description)
 
-    def runTest(self):
+    def runTest(self) -> None:
         self.setUpClass()
         for name in self.moduleTestNames:
             self.setUp()

@@ -5,7 +5,9 @@ installs or removes anything."""
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import slicer
 from packaging.requirements import InvalidRequirement, Requirement
@@ -29,12 +31,12 @@ def _requirements(given) -> list[Requirement]:
     raise TypeError(f"Expected str, Requirement, or list, got {type(given).__name__}")
 
 
-def load_requirements(path) -> list[Requirement]:
+def load_requirements(path: str) -> list[Requirement]:
     lines = (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
     return [Requirement(line) for line in lines if line and line[0] not in "#-"]
 
 
-def load_pyproject_dependencies(path) -> list[Requirement]:
+def load_pyproject_dependencies(path: str) -> list[Requirement]:
     import tomllib
 
     content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -43,7 +45,7 @@ def load_pyproject_dependencies(path) -> list[Requirement]:
     return [Requirement(text) for text in content["project"].get("dependencies", [])]
 
 
-def pip_check(req, _seen=None) -> bool:
+def pip_check(req: Any, _seen: Any = None) -> bool:
     for requirement in _requirements(req):
         if requirement.marker is not None and not requirement.marker.evaluate():
             continue
@@ -65,16 +67,16 @@ def _record(what, requirements) -> None:
 
 
 def pip_install(
-    requirements,
-    constraints=None,
-    no_deps_requirements=None,
-    skip_packages=None,
-    blocking=True,
-    show_progress=True,
-    requester=None,
-    logCallback=None,
-    completedCallback=None,
-):
+    requirements: Any,
+    constraints: Any = None,
+    no_deps_requirements: Any = None,
+    skip_packages: Any = None,
+    blocking: bool = True,
+    show_progress: bool = True,
+    requester: str | None = None,
+    logCallback: Callable[[str], None] | None = None,
+    completedCallback: Callable[..., None] | None = None,
+) -> None:
     _record("install", requirements)
     hidden.difference_update(one.name for one in _requirements(requirements))
     if completedCallback is not None:
@@ -82,15 +84,15 @@ def pip_install(
 
 
 def pip_ensure(
-    requirements,
-    constraints=None,
-    skip_packages=None,
-    prompt_install=True,
-    prompt_restart=True,
-    requester=None,
-    skip_in_testing=True,
-    show_progress=True,
-):
+    requirements: Any,
+    constraints: Any = None,
+    skip_packages: Any = None,
+    prompt_install: bool = True,
+    prompt_restart: bool = True,
+    requester: str | None = None,
+    skip_in_testing: bool = True,
+    show_progress: bool = True,
+) -> None:
     missing = [one for one in _requirements(requirements) if not pip_check(one)]
     if not missing or (skip_in_testing and slicer.app.testingEnabled()):
         return
@@ -101,7 +103,12 @@ def pip_ensure(
     return
 
 
-def pip_uninstall(requirements, blocking=True, logCallback=None, completedCallback=None):
+def pip_uninstall(
+    requirements: Any,
+    blocking: bool = True,
+    logCallback: Callable[[str], None] | None = None,
+    completedCallback: Callable[..., None] | None = None,
+) -> None:
     _record("uninstall", requirements)
     if completedCallback is not None:
         completedCallback(0)

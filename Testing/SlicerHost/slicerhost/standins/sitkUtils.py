@@ -6,6 +6,8 @@ Voxels are ordered alike on both sides; only the first two rows of the matrix ch
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import SimpleITK as sitk
 import slicer
@@ -14,7 +16,7 @@ import vtk
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def PullVolumeFromSlicer(nodeObjectOrName):
+def PullVolumeFromSlicer(nodeObjectOrName: Any) -> Any:
     node = slicer.util.getNode(nodeObjectOrName) if isinstance(nodeObjectOrName, str) else nodeObjectOrName
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
@@ -28,7 +30,9 @@ def PullVolumeFromSlicer(nodeObjectOrName):
     return image
 
 
-def PushVolumeToSlicer(sitkimage, targetNode=None, name=None, className="vtkMRMLScalarVolumeNode"):
+def PushVolumeToSlicer(
+    sitkimage: Any, targetNode: Any = None, name: str | None = None, className: str = "vtkMRMLScalarVolumeNode"
+) -> Any:
     matrix = np.eye(4)
     matrix[:3, :3] = np.array(sitkimage.GetDirection()).reshape(3, 3) * np.array(sitkimage.GetSpacing())
     matrix[:3, 3] = sitkimage.GetOrigin()

@@ -9,6 +9,8 @@ Any, QColor, FloatRange.
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import qt
 import vtk
@@ -27,6 +29,9 @@ from .annotations import (
 )
 from .connectors import connect
 from .storage import Parameter
+
+if TYPE_CHECKING:
+    from PySide6 import QtWidgets
 
 __all__ = [
     "Choice",
@@ -51,7 +56,7 @@ class _Wrapper:
 
     allParameters: typing.ClassVar[dict] = {}
 
-    def __init__(self, parameterNode, prefix=None):
+    def __init__(self, parameterNode: Any, prefix: str | None = None) -> None:
         self.parameterNode = parameterNode
         self._guis, self._tags, self._next, self._updating = {}, {}, 0, False
         for parameter in self.allParameters.values():
@@ -68,43 +73,43 @@ class _Wrapper:
             raise ValueError(f"Cannot find a param with the given name: {name}")
         return self.allParameters[name]
 
-    def default(self, name):
+    def default(self, name: str) -> Any:
         return self._parameter(name).default
 
-    def dataType(self, name):
+    def dataType(self, name: str) -> Any:
         return self._parameter(name).annotated
 
-    def isCached(self, name):
+    def isCached(self, name: str) -> bool:
         self._parameter(name)
         return False
 
-    def getValue(self, name):
+    def getValue(self, name: str) -> Any:
         return self._parameter(name).read(self.parameterNode)
 
-    def setValue(self, name, value):
+    def setValue(self, name: str, value: Any) -> None:
         self._parameter(name).write(self.parameterNode, value)
 
-    def StartModify(self):
+    def StartModify(self) -> int:
         return self.parameterNode.StartModify()
 
-    def EndModify(self, wasModifying):
+    def EndModify(self, wasModifying: int) -> int:
         return self.parameterNode.EndModify(wasModifying)
 
-    def AddObserver(self, *arguments):
+    def AddObserver(self, *arguments: Any) -> int:
         return self.parameterNode.AddObserver(*arguments)
 
-    def RemoveObserver(self, tag):
+    def RemoveObserver(self, tag: int) -> None:
         return self.parameterNode.RemoveObserver(tag)
 
-    def Modified(self):
+    def Modified(self) -> None:
         return self.parameterNode.Modified()
 
-    def connectGui(self, gui):
+    def connectGui(self, gui: QtWidgets.QWidget) -> int:
         # A widget, or what childWidgetVariables returns.
         widgets = gui.findChildren(qt.QWidget) if hasattr(gui, "isWidgetType") else vars(gui).values()
         return self.connectParametersToGui({w.property(PROPERTY): w for w in widgets if w.property(PROPERTY)})
 
-    def connectParametersToGui(self, mapping):
+    def connectParametersToGui(self, mapping: Mapping[str, Any]) -> int:
         connectors = {name: connect(widget, self._parameter(name)) for name, widget in mapping.items()}
         tag, self._next = self._next, self._next + 1
         self._guis[tag] = connectors
@@ -114,7 +119,7 @@ class _Wrapper:
         self._tags[tag] = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._toGui())
         return tag
 
-    def disconnectGui(self, tag):
+    def disconnectGui(self, tag: int) -> None:
         for connector in self._guis.pop(tag, {}).values():
             connector.onChanged(None)
         if tag in self._tags:
@@ -140,7 +145,7 @@ def _property(name):
     return property(lambda self: self.getValue(name), lambda self, value: self.setValue(name, value))
 
 
-def parameterNodeWrapper(classtype=None):
+def parameterNodeWrapper(classtype: type | None = None) -> Any:
     def wrap(decorated):
         parameters = {}
         for name, annotated in typing.get_type_hints(decorated, include_extras=True).items():
@@ -157,5 +162,5 @@ def parameterNodeWrapper(classtype=None):
     return wrap if classtype is None else wrap(classtype)
 
 
-def isParameterNodeWrapper(classOrObj):
+def isParameterNodeWrapper(classOrObj: object) -> bool:
     return isinstance(classOrObj, _Wrapper) or (isinstance(classOrObj, type) and issubclass(classOrObj, _Wrapper))

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 
 class Default:
-    def __init__(self, value=None, *, generator=None):
+    def __init__(self, value: Any = None, *, generator: Callable[[], Any] | None = None) -> None:
         self._value, self._generator = value, generator
 
     @property
-    def value(self):
+    def value(self) -> Any:
         return self._value if self._generator is None else self._generator()
 
     def __eq__(self, other):
@@ -21,7 +23,7 @@ class Default:
 
 
 class Validator:
-    def validate(self, value):
+    def validate(self, value: Any) -> None:
         raise NotImplementedError("validate is not implemented")
 
 
@@ -30,7 +32,7 @@ class WithinRange(Validator):
     minimum: float
     maximum: float
 
-    def validate(self, value):
+    def validate(self, value: Any) -> None:
         if not self.minimum <= value <= self.maximum:
             raise ValueError(f"Value must be within range [{self.minimum}, {self.maximum}], is {value}")
 
@@ -39,7 +41,7 @@ class WithinRange(Validator):
 class Minimum(Validator):
     minimum: float
 
-    def validate(self, value):
+    def validate(self, value: Any) -> None:
         if value < self.minimum:
             raise ValueError(f"Value must be greater than {self.minimum}, is {value}")
 
@@ -48,7 +50,7 @@ class Minimum(Validator):
 class Maximum(Validator):
     maximum: float
 
-    def validate(self, value):
+    def validate(self, value: Any) -> None:
         if value > self.maximum:
             raise ValueError(f"Value must be less than {self.maximum}, is {value}")
 
@@ -57,7 +59,7 @@ class Maximum(Validator):
 class Choice(Validator):
     choices: list
 
-    def validate(self, value):
+    def validate(self, value: Any) -> None:
         if value not in self.choices:
             raise ValueError(f"Value is {value}, but must be in one of the following: {self.choices}")
 
@@ -66,13 +68,13 @@ class Choice(Validator):
 class Exclude(Validator):
     excludedValues: list
 
-    def validate(self, value):
+    def validate(self, value: Any) -> None:
         if value in self.excludedValues:
             raise ValueError(f"Value is {value}, but must not be an excluded value: {self.excludedValues}")
 
 
 class NotNone(Validator):
-    def validate(self, value):
+    def validate(self, value: Any) -> None:
         if value is None:
             raise ValueError("Value must not be None")
 
@@ -87,5 +89,5 @@ class SingleStep:
     value: float
 
 
-def find(annotations, kind):
+def find(annotations: Sequence[object], kind: Any) -> Any:
     return next((one for one in annotations if isinstance(one, kind)), None)

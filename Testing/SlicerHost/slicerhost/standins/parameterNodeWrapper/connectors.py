@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import enum
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import ctk
 import qt
@@ -17,14 +19,14 @@ from .annotations import Choice, Decimals, Maximum, Minimum, SingleStep, WithinR
 class Connector:
     """What joins one widget to one parameter."""
 
-    def __init__(self, widget, signal, read, write):
+    def __init__(self, widget: Any, signal: Any, read: Callable[[], Any], write: Callable[[Any], None]) -> None:
         self.widget, self.signal, self.read, self._write = widget, signal, read, write
         self._callback = None
 
-    def write(self, value):
+    def write(self, value: Any) -> None:
         self._write(value)
 
-    def onChanged(self, callback):
+    def onChanged(self, callback: Callable[[], None]) -> None:
         if self._callback is not None and self.signal is not None:
             self.widget.disconnect(self.signal, self._onSignal)
         self._callback = callback
@@ -70,7 +72,7 @@ def _comboConnector(widget, parameter):
     return Connector(widget, "currentIndexChanged(int)", lambda: values[widget.currentIndex], write)
 
 
-def connect(widget, parameter):
+def connect(widget: Any, parameter: Any) -> bool:
     """Only pairs that Slicer accepts, by exact class, as there."""
     kind, is_ = parameter.kind, type(widget)
 

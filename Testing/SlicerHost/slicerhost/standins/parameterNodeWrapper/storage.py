@@ -8,6 +8,8 @@ import enum
 import pathlib
 import types
 import typing
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import slicer
 
@@ -17,26 +19,33 @@ from .annotations import Choice, Default, Minimum, Validator, WithinRange, find
 class Text:
     """A value stored as one parameter."""
 
-    def __init__(self, valueType, toText=str, fromText=None, empty=None, accepted=None):
+    def __init__(
+        self,
+        valueType: Any,
+        toText: Callable[[Any], str] = str,
+        fromText: Callable[[str], Any] | None = None,
+        empty: Any = None,
+        accepted: Any = None,
+    ) -> None:
         self.valueType, self.toText, self.fromText = valueType, toText, fromText or valueType
         self.empty = valueType() if empty is None else empty
         self.accepted = accepted or (valueType,)
 
-    def isIn(self, node, name):
+    def isIn(self, node: slicer.vtkMRMLNode | None, name: str) -> bool:
         return node.HasParameter(name)
 
-    def check(self, value):
+    def check(self, value: Any) -> None:
         if not isinstance(value, self.accepted):
             raise TypeError(f"Value must be of type '{self.valueType}', is type '{type(value)}' value '{value}'")
 
-    def write(self, node, name, value):
+    def write(self, node: slicer.vtkMRMLNode | None, name: str, value: Any) -> None:
         self.check(value)
         node.SetParameter(name, self.toText(value))
 
-    def read(self, node, name):
+    def read(self, node: slicer.vtkMRMLNode | None, name: str) -> Any:
         return self.fromText(node.GetParameter(name))
 
-    def remove(self, node, name):
+    def remove(self, node: slicer.vtkMRMLNode | None, name: str) -> None:
         node.UnsetParameter(name)
 
 
@@ -45,22 +54,22 @@ class Node:
 
     empty = None
 
-    def __init__(self, nodeTypes):
+    def __init__(self, nodeTypes: Iterable[str]) -> None:
         self.nodeTypes = nodeTypes
 
-    def isIn(self, node, name):
+    def isIn(self, node: slicer.vtkMRMLNode | None, name: str) -> bool:
         return node.HasParameter(name)
 
-    def write(self, node, name, value):
+    def write(self, node: slicer.vtkMRMLNode | None, name: str, value: Any) -> None:
         if value is not None and not isinstance(value, self.nodeTypes):
             raise TypeError(f"Value must be of type '{self.nodeTypes}', is type '{type(value)}'")
         node.SetParameter(name, "")
         node.SetNodeReferenceID(name, None if value is None else value.GetID())
 
-    def read(self, node, name):
+    def read(self, node: slicer.vtkMRMLNode | None, name: str) -> Any:
         return node.GetNodeReference(name)
 
-    def remove(self, node, name):
+    def remove(self, node: slicer.vtkMRMLNode | None, name: str) -> None:
         node.UnsetParameter(name)
         node.RemoveNodeReferenceIDs(name)
 
@@ -70,13 +79,13 @@ class _Optional:
 
     empty = None
 
-    def __init__(self, inner, index):
+    def __init__(self, inner: Any, index: int) -> None:
         self.inner, self.suffix, self.noneSuffix = inner, f".{index}", f".{1 - index}"
 
-    def isIn(self, node, name):
+    def isIn(self, node: slicer.vtkMRMLNode | None, name: str) -> bool:
         return node.HasParameter(name + self.noneSuffix) or self.inner.isIn(node, name + self.suffix)
 
-    def write(self, node, name, value):
+    def write(self, node: slicer.vtkMRMLNode | None, name: str, value: Any) -> None:
         changing = node.StartModify()
         try:
             self.remove(node, name)
@@ -87,10 +96,10 @@ class _Optional:
         finally:
             node.EndModify(changing)
 
-    def read(self, node, name):
+    def read(self, node: slicer.vtkMRMLNode | None, name: str) -> Any:
         return self.inner.read(node, name + self.suffix) if self.inner.isIn(node, name + self.suffix) else None
 
-    def remove(self, node, name):
+    def remove(self, node: slicer.vtkMRMLNode | None, name: str) -> None:
         node.UnsetParameter(name + self.noneSuffix)
         if self.inner.isIn(node, name + self.suffix):
             self.inner.remove(node, name + self.suffix)
@@ -99,7 +108,7 @@ class _Optional:
 class _ObservedList(collections.abc.MutableSequence):
     """Writes itself to the parameter node after each change."""
 
-    def __init__(self, values, save):
+    def __init__(self, values: Iterable[Any], save: Callable[[list], None]) -> None:
         self._values, self._save = list(values), save
 
     def __getitem__(self, index):
@@ -122,7 +131,7 @@ class _ObservedList(collections.abc.MutableSequence):
         del self._values[index]
         self._save(self._values)
 
-    def insert(self, index, value):
+    def insert(self, index: int, value: Any) -> None:
         self._values.insert(index, value)
         self._save(self._values)
 
@@ -132,13 +141,13 @@ class _ObservedList(collections.abc.MutableSequence):
 class _List:
     empty = ()
 
-    def __init__(self, item):
+    def __init__(self, item: Any) -> None:
         self.item = item
 
-    def isIn(self, node, name):
+    def isIn(self, node: slicer.vtkMRMLNode | None, name: str) -> bool:
         return node.HasParameter(f"{name}.len")
 
-    def write(self, node, name, value):
+    def write(self, node: slicer.vtkMRMLNode | None, name: str, value: Any) -> None:
         before = int(node.GetParameter(f"{name}.len") or 0)
         changing = node.StartModify()
         try:
@@ -150,11 +159,11 @@ class _List:
         finally:
             node.EndModify(changing)
 
-    def read(self, node, name):
+    def read(self, node: slicer.vtkMRMLNode | None, name: str) -> Any:
         values = [self.item.read(node, f"{name}.{i}") for i in range(int(node.GetParameter(f"{name}.len") or 0))]
         return _ObservedList(values, lambda changed: self.write(node, name, changed))
 
-    def remove(self, node, name):
+    def remove(self, node: slicer.vtkMRMLNode | None, name: str) -> None:
         for index in range(int(node.GetParameter(f"{name}.len") or 0)):
             self.item.remove(node, f"{name}.{index}")
         node.UnsetParameter(f"{name}.len")
@@ -190,7 +199,7 @@ def _storage(kind):
 
 
 class Parameter:
-    def __init__(self, name, annotated, default):
+    def __init__(self, name: str, annotated: Any, default: Any) -> None:
         self.name, self.annotated = name, annotated
         self.annotations = typing.get_args(annotated)[1:] if typing.get_origin(annotated) is typing.Annotated else ()
         self.kind = typing.get_args(annotated)[0] if self.annotations else annotated
@@ -212,15 +221,15 @@ class Parameter:
             self.default = Default(empty)
         self.validate(self.default.value)
 
-    def validate(self, value):
+    def validate(self, value: Any) -> None:
         for validator in self.validators:
             validator.validate(value)
 
-    def write(self, node, value):
+    def write(self, node: slicer.vtkMRMLNode | None, value: Any) -> None:
         if isinstance(self.storage, Text):
             self.storage.check(value)
         self.validate(value)
         self.storage.write(node, self.name, value)
 
-    def read(self, node):
+    def read(self, node: slicer.vtkMRMLNode | None) -> Any:
         return self.storage.read(node, self.name)
