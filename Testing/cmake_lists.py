@@ -15,6 +15,8 @@ MODULE = Path(__file__).resolve().parents[1] / "BARLSegmentation"
 CMAKE = MODULE / "CMakeLists.txt"
 SCRIPTS = "MODULE_PYTHON_SCRIPTS"
 RESOURCES = "MODULE_PYTHON_RESOURCES"
+# What only researchers use, from a checkout or from pip; it needs libraries that Slicer does not install.
+NOT_INSTALLED = ("barl/benchmark/", "barl/cli/benchmark_commands.py", "barl/demo/", "barl/methods/peers/")
 
 
 def listed(variable: str, module: Path = MODULE) -> list[str]:
@@ -24,7 +26,7 @@ def listed(variable: str, module: Path = MODULE) -> list[str]:
 
 
 def present(variable: str, module: Path = MODULE) -> list[str]:
-    """Paths that belong into ``variable``, found in the module's folder, sorted."""
+    """Paths that belong into ``variable``, found in the module's folder, sorted; ``NOT_INSTALLED`` is left out."""
     files = [path.relative_to(module) for path in module.rglob("*") if path.is_file()]
     files = [path for path in files if not any("egg-info" in part or part == "__pycache__" for part in path.parts)]
     if variable == SCRIPTS:
@@ -32,7 +34,7 @@ def present(variable: str, module: Path = MODULE) -> list[str]:
     else:  # everything in Resources/, and the data files that lie beside the scripts (JSON schemas)
         chosen = [path for path in files if path.parts[0] == "Resources" or path.suffix == ".json"]
         chosen = [path for path in chosen if path.suffix != ".py"]
-    return sorted(path.as_posix() for path in chosen)
+    return sorted(path.as_posix() for path in chosen if not path.as_posix().startswith(NOT_INSTALLED))
 
 
 def write(module: Path = MODULE) -> None:

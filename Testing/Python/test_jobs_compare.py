@@ -127,6 +127,7 @@ def test_the_words_promise_no_more_than_the_cases_allow(first, second, expected)
 def test_worker_compares_names_its_methods_and_finishes_a_run_early(copy):
     with WorkerProcess(stderr=subprocess.DEVNULL) as worker:
         methods = {method["name"]: method for method in worker.call("hello", timeout=60)["methods"]}
+        assert set(methods) == {"barl", "dbisl", "supervised"}, "those to compare with are not offered"
         assert methods["barl"]["uses_unlabelled"] and not methods["supervised"]["uses_unlabelled"]
         result = worker.call("compare", timeout=60, project=str(copy), model="model_0002", device="cpu")
         assert result["test"]["n"] == 2 and result["words"]

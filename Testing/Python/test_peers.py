@@ -12,11 +12,11 @@ import SimpleITK as sitk
 import torch
 from barl import methods
 from barl.losses.consistency import entropy, sharpen, squared_difference
-from barl.losses.distance_map import scaled_distances
 from barl.methods.mixing import exchange, largest_pieces, paste_in_turn, random_box
-from barl.methods.ss_net import ClassMemory
+from barl.methods.peers.distance_map import scaled_distances
+from barl.methods.peers.ss_net import ClassMemory
+from barl.methods.peers.teacher import Teacher
 from barl.networks.branches import NetworkSpec, build_network
-from barl.networks.teacher import Teacher
 from barl.project.labels import Label
 from barl.training.cases import CaseFiles
 from barl.training.plan import Plan, make_plan

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -10,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -180,6 +182,70 @@ def test_command_line_answers_from_the_package(staged):
     assert done.returncode == 0, done.stderr
     for command in ("project", "add", "train", "predict", "evaluate", "next", "export", "models"):
         assert command in done.stdout
+
+
+def test_what_only_researchers_use_is_left_out(staged):
+    names = {path.relative_to(staged).as_posix() for path in staged.rglob("*.py")}
+    assert not [name for name in names if name.startswith(cmake_lists.NOT_INSTALLED)]
+    assert {
+        "barl/cli/parser.py",
+        "barl/methods/barl.py",
+        "barl/methods/dbisl.py",
+        "barl/methods/supervised.py",
+    } <= names
+
+
+def requirements() -> set[str]:
+    """Libraries that Slicer's package has installed for it."""
+    lines = (MODULE / "Resources" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return {re.match(r"[\w.-]+", line).group() for line in lines if line and not line.startswith("#")}
+
+
+def test_the_package_imports_nothing_that_slicer_does_not_install(staged):
+    """Imports within functions included: what fails there fails in the clinician's hands."""
+    slicers_own = {"numpy", "scipy", "SimpleITK", "packaging", "slicer", "qt", "ctk", "vtk", "SampleData"}
+    packages = {"barl", "BARLSegmentationLib"}
+    allowed = sys.stdlib_module_names | slicers_own | packages | requirements() | {"torch", "PyTorchUtils"}
+    allowed |= {"tqdm"}  # the command line does without
+    for path in staged.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in names:
+                where = f"{path.relative_to(staged)}:{node.lineno} imports {name}"
+                assert name.partition(".")[0] in allowed, where
+                assert not name.startswith(("barl.demo", "barl.benchmark", "barl.methods.peers")), where
+
+
+# Libraries of a developer's environment that Slicer's Python lacks: the staged package must do without them.
+WITHOUT_OTHERS = f"""
+import sys
+sys.path[:] = [entry for entry in sys.path if not entry.startswith({str(MODULE)!r})]
+sys.modules.update(dict.fromkeys("tqdm matplotlib h5py nilearn pandas sklearn nibabel pooch".split()))  # absent
+from barl.cli import main
+sys.exit(main())
+"""
+
+
+def barl_staged(staged: Path, *words: object, code: int = 0) -> dict:
+    done = run_staged(staged, "-c", WITHOUT_OTHERS, *map(str, words), "--json")
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_package_trains_and_predicts_with_a_model_of_any_method(staged, tmp_path):
+    with zipfile.ZipFile(Path(__file__).parent / "data" / "project-of-0.1.0.zip") as packed:
+        packed.extractall(tmp_path)
+    project, scan = tmp_path / "project", tmp_path / "scans" / "shape5.nii.gz"
+    model = project / "models" / "model_0002"
+    assert json.loads((model / "model.json").read_text(encoding="utf-8"))["method"] == "cps"
+    words = ["--model", model, "--output", tmp_path / "label.nii.gz", "--device", "cpu"]
+    assert barl_staged(staged, "predict", *words, scan)["volumes"]
+    refused = barl_staged(staged, "train", project, "--method", "cps", "--iterations", 2, code=2)["error"]
+    assert "no method 'cps'" in refused["message"] and "repository" in refused["remedy"]
+    tiny = ["--iterations", 2, "--device", "cpu", "--set", "validations=0"]
+    assert barl_staged(staged, "train", project, *tiny)["model"] == "model_0003"
 
 
 OPEN_MODULE = f"""

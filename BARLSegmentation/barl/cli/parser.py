@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
 from barl import __version__
-from barl.cli import benchmark_commands, case_commands, model_commands, train_commands
+from barl.cli import case_commands, model_commands, train_commands
 from barl.errors import InputError
 
+# Slicer's package leaves out the benchmark and the methods to compare with.
+_FOR_RESEARCH = find_spec("barl.benchmark") is not None
+_PEERS = "bcp, cps, dtc, entmin, ict, mc_net_plus, mean_teacher, sassnet, sdcl, ss_net, ua_mt, urpc"
 _OVERVIEW = """\
 BARL turns a few outlined scans and many untouched ones into a segmentation model.
 
@@ -47,7 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     _next(commands)
     _export(commands)
     _models(commands)
-    _benchmark(commands)
+    if _FOR_RESEARCH:
+        _benchmark(commands)
     return parser
 
 
@@ -220,8 +225,7 @@ def _train(commands) -> None:
     train.add_argument("--iterations", type=int, help="iteration budget")
     train.add_argument(
         "--method",
-        help="barl (default), dbisl, supervised, or a peer: bcp, cps, dtc, entmin, ict, mc_net_plus, mean_teacher, "
-        "sassnet, sdcl, ss_net, ua_mt, urpc",
+        help="barl (default), dbisl, supervised" + (f", or one to compare with: {_PEERS}" if _FOR_RESEARCH else ""),
     )
     train.add_argument("--seed", type=int, help="start of the random numbers")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the plan")
@@ -320,6 +324,8 @@ def _models(commands) -> None:
 
 
 def _benchmark(commands) -> None:
+    from barl.cli import benchmark_commands
+
     benchmark = _command(
         commands,
         "benchmark",

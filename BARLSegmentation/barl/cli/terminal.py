@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from barl.errors import BarlError
@@ -33,7 +34,7 @@ class Terminal:
 
     def progress(self, stage: str, fraction: float, message: str = "") -> None:
         """A ``barl.progress.Progress``."""
-        if not sys.stderr.isatty():
+        if not _draws_bars():
             if time.monotonic() - self._last_line >= LINE_INTERVAL_S:
                 self._last_line = time.monotonic()
                 self.note(f"{stage} {fraction:.0%} {message}".rstrip())
@@ -74,6 +75,11 @@ class Terminal:
 
         form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
         return tqdm(total=100, desc=stage, bar_format=form, leave=False, dynamic_ncols=True)
+
+
+def _draws_bars() -> bool:
+    """Whether standard error is a terminal and tqdm is here: Slicer's Python need not have it."""
+    return sys.stderr.isatty() and find_spec("tqdm") is not None
 
 
 def table(rows: list[list], heads: list[str]) -> str:

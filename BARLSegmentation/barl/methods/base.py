@@ -7,7 +7,9 @@ import dataclasses
 import importlib
 import math
 import pkgutil
+import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +17,9 @@ import torch
 from torch import Tensor
 
 from barl.errors import InputError
+
+# The package of the methods to compare with; Slicer's package leaves it out.
+PEERS = f"{__package__}.peers"
 
 
 @dataclass
@@ -104,11 +109,21 @@ def ramp_up(iteration: float, length: float) -> float:
     return math.exp(-5.0 * (1.0 - min(iteration / length, 1.0)) ** 2)
 
 
-def available() -> dict[str, type[Method]]:
-    """All methods by name: every ``Method`` subclass in a file of this folder."""
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        importlib.import_module(f"{__package__}.{module.name}")
-    return {cls.name: cls for cls in sorted(_subclasses(Method), key=lambda cls: cls.name)}
+def available(peers: bool = True) -> dict[str, type[Method]]:
+    """Methods by name: the ``Method`` subclasses in the files of this folder and, where it is installed, of ``peers``.
+
+    Args:
+        peers: Include the methods to compare with.
+    """
+    _import_all()
+    found = [cls for cls in _subclasses(Method) if peers or not cls.__module__.startswith(f"{PEERS}.")]
+    return {cls.name: cls for cls in sorted(found, key=lambda cls: cls.name)}
+
+
+@cache
+def _import_all() -> None:
+    for module in pkgutil.walk_packages([str(Path(__file__).parent)], f"{__package__}."):
+        importlib.import_module(module.name)
 
 
 def _subclasses(cls: type) -> set[type]:
@@ -123,5 +138,8 @@ def get(name: str) -> type[Method]:
     """
     methods = available()
     if name not in methods:
-        raise InputError(f"There is no method {name!r}.", f"Choose one of: {', '.join(methods)}.")
+        remedy = f"Choose one of: {', '.join(methods)}."
+        if PEERS not in sys.modules:
+            remedy += " Methods to compare with are in BARL's repository only, not in Slicer's package."
+        raise InputError(f"There is no method {name!r}.", remedy)
     return methods[name]

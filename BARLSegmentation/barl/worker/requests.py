@@ -58,7 +58,7 @@ class Worker:
         return self._predictors
 
     def hello(self, context: Context) -> dict:
-        """Versions, devices and methods."""
+        """Versions, devices, and the methods to offer: those for comparison are left out."""
         import torch
 
         from barl import methods
@@ -71,7 +71,7 @@ class Worker:
             "devices": _devices(),
             "methods": [
                 {"name": name, "title": method.title, "uses_unlabelled": method.uses_unlabelled}
-                for name, method in methods.available().items()
+                for name, method in methods.available(peers=False).items()
             ],
             "pid": os.getpid(),
         }

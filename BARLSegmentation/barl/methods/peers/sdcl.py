@@ -19,11 +19,10 @@ from torch import Tensor
 
 from barl.losses.consistency import squared_difference
 from barl.losses.overlap import hard_label, one_hot
-
-from .base import Batch
-from .each_branch import SCALE_DECAY, WithTeacher
-from .mixing import exchange, largest_pieces, paste_in_turn, random_box
-from .supervised import multi_scale_supervision, scale_weights
+from barl.methods.base import Batch
+from barl.methods.mixing import exchange, largest_pieces, paste_in_turn, random_box
+from barl.methods.peers.each_branch import SCALE_DECAY, WithTeacher
+from barl.methods.supervised import multi_scale_supervision, scale_weights
 
 
 class DiscrepancyCorrection(WithTeacher):

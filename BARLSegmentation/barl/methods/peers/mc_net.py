@@ -19,10 +19,9 @@ from torch import Tensor
 
 from barl.losses.consistency import sharpen, squared_difference
 from barl.losses.overlap import one_hot
-
-from .base import Batch, Method, ramp_up
-from .each_branch import SCALE_DECAY
-from .supervised import multi_scale_supervision, scale_weights
+from barl.methods.base import Batch, Method, ramp_up
+from barl.methods.peers.each_branch import SCALE_DECAY
+from barl.methods.supervised import multi_scale_supervision, scale_weights
 
 
 class MutualConsistency(Method):

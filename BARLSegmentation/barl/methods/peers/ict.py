@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from barl.losses.consistency import squared_difference
-
-from .each_branch import EachBranch, Step, Term, WithTeacher
+from barl.methods.peers.each_branch import EachBranch, Step, Term, WithTeacher
 
 
 class InterpolationConsistency(WithTeacher, EachBranch):

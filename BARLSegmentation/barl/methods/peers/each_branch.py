@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from barl.losses.overlap import one_hot
+from barl.methods.base import Batch, Method, ramp_up
+from barl.methods.peers.teacher import Teacher
+from barl.methods.supervised import multi_scale_supervision, scale_weights
 from barl.networks.branches import BranchOutput
-from barl.networks.teacher import Teacher
-
-from .base import Batch, Method, ramp_up
-from .supervised import multi_scale_supervision, scale_weights
 
 SCALE_DECAY = 0.5
 """Weight of each coarser scale relative to the next finer one, as of ``supervised``."""

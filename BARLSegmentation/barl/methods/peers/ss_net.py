@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from barl.losses.overlap import dice_loss, hard_label
-
-from .each_branch import EachBranch, Step, Term
+from barl.methods.peers.each_branch import EachBranch, Step, Term
 
 REFERENCE_VOXELS = 112 * 112 * 80
 """Of the patch for which the length of the disturbance is given."""

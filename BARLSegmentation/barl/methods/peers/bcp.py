@@ -18,9 +18,8 @@ from dataclasses import dataclass
 import torch
 
 from barl.losses.overlap import hard_label
-
-from .each_branch import EachBranch, Step, Term, WithTeacher
-from .mixing import exchange, largest_pieces, paste_in_turn, random_box
+from barl.methods.mixing import exchange, largest_pieces, paste_in_turn, random_box
+from barl.methods.peers.each_branch import EachBranch, Step, Term, WithTeacher
 
 
 class BidirectionalCopyPaste(WithTeacher, EachBranch):

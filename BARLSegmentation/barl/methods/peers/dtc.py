@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from barl.losses.consistency import squared_difference
-from barl.losses.distance_map import scaled_distances
-
-from .each_branch import EachBranch, Step, Term
+from barl.methods.peers.distance_map import scaled_distances
+from barl.methods.peers.each_branch import EachBranch, Step, Term
 
 
 class DualTaskConsistency(EachBranch):

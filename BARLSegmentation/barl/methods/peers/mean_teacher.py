@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from barl.losses.consistency import squared_difference, view_noise
-
-from .each_branch import EachBranch, Step, Term, WithTeacher
+from barl.methods.peers.each_branch import EachBranch, Step, Term, WithTeacher
 
 
 class MeanTeacher(WithTeacher, EachBranch):

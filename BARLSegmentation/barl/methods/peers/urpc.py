@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .each_branch import EachBranch, Step, Term
+from barl.methods.peers.each_branch import EachBranch, Step, Term
 
 
 class PyramidConsistency(EachBranch):

@@ -21,9 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from barl.losses.consistency import squared_difference
-from barl.losses.distance_map import scaled_distances
-
-from .each_branch import EachBranch, Step, Term
+from barl.methods.peers.distance_map import scaled_distances
+from barl.methods.peers.each_branch import EachBranch, Step, Term
 
 
 class Critic(nn.Sequential):

@@ -19,9 +19,8 @@ from typing import Any
 import torch
 
 from barl.losses.consistency import entropy, squared_difference, view_noise
-
-from .base import ramp_up
-from .each_branch import EachBranch, Step, Term, WithTeacher
+from barl.methods.base import ramp_up
+from barl.methods.peers.each_branch import EachBranch, Step, Term, WithTeacher
 
 
 class UncertaintyAwareMeanTeacher(WithTeacher, EachBranch):

@@ -8,7 +8,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from .branches import BranchOutput
+from barl.networks.branches import BranchOutput
 
 
 class Teacher(nn.Module):

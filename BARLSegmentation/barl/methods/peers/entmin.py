@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from barl.losses.consistency import entropy
-
-from .each_branch import EachBranch, Step, Term
+from barl.methods.peers.each_branch import EachBranch, Step, Term
 
 
 class EntropyMinimization(EachBranch):

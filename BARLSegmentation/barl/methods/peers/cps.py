@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from barl.losses.overlap import cross_entropy, hard_label, one_hot
-
-from .base import Batch, Method, ramp_up
-from .each_branch import SCALE_DECAY
-from .supervised import multi_scale_supervision, scale_weights
+from barl.methods.base import Batch, Method, ramp_up
+from barl.methods.peers.each_branch import SCALE_DECAY
+from barl.methods.supervised import multi_scale_supervision, scale_weights
 
 
 class CrossPseudoSupervision(Method):
