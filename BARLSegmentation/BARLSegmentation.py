@@ -385,8 +385,8 @@ class BARLSegmentationTest(ScriptedLoadableModuleTest):
         label = sitk.GetImageFromArray(outline)
         for item in (image, label):
             item.SetOrigin((10.0, -20.0, 30.0))
-        self.logic.session.project.add_case("outlined", [image], label=label)
-        self.logic.session.project.add_case("untouched", [image])
+        self.logic.session.project.cases.add("outlined", [image], label=label)
+        self.logic.session.project.cases.add("untouched", [image])
         return outline
 
     def test_loop(self):

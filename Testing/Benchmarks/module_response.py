@@ -56,8 +56,8 @@ def make_project(folder: Path, size: list[int]) -> Path:
     ball = (k**2 + j**2 + i**2 < 0.1).astype(np.uint8)
     scan = np.random.default_rng(0).integers(-8, 8, grid.shape, np.int16) + 100 * ball.astype(np.int16)
     with Project.create(folder, "large", LABELS, [Channel("T1")]) as project:
-        project.add_case("opened", [grid.image(scan)])
-        project.add_case("outlined", [grid.image(scan)], label=grid.image(ball))
+        project.cases.add("opened", [grid.image(scan)])
+        project.cases.add("outlined", [grid.image(scan)], label=grid.image(ball))
     return folder
 
 

@@ -34,9 +34,9 @@ def build_project(folder: Path, cases: int, outlined: int, features: int) -> Non
     scan = sitk.GetImageFromArray(rng.normal(size=(8, 8, 8)).astype(np.float32))
     label = Grid.of(scan).image(np.ones((8, 8, 8), dtype=np.uint8))
     with Project.create(folder, "Speed", [Label(1, "lesion")], [Channel("CT")]) as project:
-        first = project.add_case("first", [scan])
+        first = project.cases.add("first", [scan])
         hotspots = {"hotspots": [{"position_mm": [1.5, 2.5, 3.5], "ml": 0.4} for _ in range(20)]}
-        project.store_revision(
+        project.revisions.store(
             first.id,
             label,
             "prediction",
@@ -45,7 +45,7 @@ def build_project(folder: Path, cases: int, outlined: int, features: int) -> Non
             embedding=rng.normal(size=features),
             details=hotspots,
         )
-        with project._database.write() as transaction:
+        with project.database.write() as transaction:
             for number in range(2, cases + 1):
                 copy = f"case_{number:04d}"
                 (folder / "cases" / copy / "revisions").mkdir(parents=True)
@@ -90,10 +90,10 @@ def measure(cases: int, outlined: int, features: int, repeats: int) -> dict:
                 "database_mib": round((folder / "project.db").stat().st_size / 2**20, 1),
                 "milliseconds": {
                     "open": milliseconds(lambda: Project.open(folder).close(), repeats),
-                    "list": milliseconds(project.cases, repeats),
-                    "list_and_choose_next": milliseconds(lambda: rank_cases(project.cases())[0].reason, repeats),
+                    "list": milliseconds(project.cases.all, repeats),
+                    "list_and_choose_next": milliseconds(lambda: rank_cases(project.cases.all())[0].reason, repeats),
                     "store_revision": milliseconds(
-                        lambda: project.store_revision("first", scan_label, "accepted", author="reader"), repeats
+                        lambda: project.revisions.store("first", scan_label, "accepted", author="reader"), repeats
                     ),
                 },
                 "sqlite": sqlite3.sqlite_version,

@@ -55,8 +55,8 @@ def make_project(folder: Path, size: list[int]) -> Path:
         for rank, place in enumerate(((0.5, 0.6, 0.5), (0.5, 0.5, 0.85), (0.6, 0.5, 0.5)), start=1)
     ]
     with Project.create(folder, "large", [Label(1, "organ"), Label(2, "tumor")], [Channel("CT")]) as project:
-        project.add_case("large", [grid.image(scan)])
-        project.store_revision(
+        project.cases.add("large", [grid.image(scan)])
+        project.revisions.store(
             "large",
             grid.image(label),
             "prediction",

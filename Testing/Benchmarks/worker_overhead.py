@@ -59,9 +59,9 @@ def make_project(folder: Path, shape: tuple[int, int, int]) -> None:
     k, j, i = np.indices(shape)
     scan = 100 * np.sin(k / 9) * np.sin(j / 11) * np.sin(i / 7) + np.random.default_rng(0).normal(0, 5, shape)
     with Project.create(folder, "overhead", LABELS, [Channel("CT")]) as project:
-        project.add_case("scan", [sitk.GetImageFromArray(scan.astype(np.float32))])
+        project.cases.add("scan", [sitk.GetImageFromArray(scan.astype(np.float32))])
         save_model(folder.parent / f"{folder.name}_model", card, build_network(spec, seed=0).state_dict())
-        project.promote(project.add_model(folder.parent / f"{folder.name}_model", {}).id)
+        project.models.promote(project.models.add(folder.parent / f"{folder.name}_model", {}).id)
 
 
 def measure(worker: WorkerProcess, folder: Path, rounds: int) -> dict[str, object]:

@@ -103,9 +103,9 @@ def a_predicted_project(tmp_path):
     ]
     volumes = [{"value": 1, "name": "lesion", "ml": 0.1188, "low_ml": 0.1, "high_ml": 0.13}]
     with Project.create(tmp_path / "project", "study", labels, [Channel("T1")]) as project:
-        project.add_case("predicted", [scan])
-        project.add_case("untouched", [scan])
-        project.store_revision(
+        project.cases.add("predicted", [scan])
+        project.cases.add("untouched", [scan])
+        project.revisions.store(
             "predicted",
             image(label),
             "prediction",

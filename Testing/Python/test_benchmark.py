@@ -74,7 +74,7 @@ def small_project(tmp_path) -> dict:
             label[3:8, 3:8, 3:8] = 1
             scan = (label * 50 + rng.normal(100, 10, label.shape)).astype(np.float32)
             images = [sitk.GetImageFromArray(array) for array in (scan, label)]
-            project.add_case(f"scan {n}", images[:1], label=images[1], held_out=n < 2)
+            project.cases.add(f"scan {n}", images[:1], label=images[1], held_out=n < 2)
     return {
         "seeds": [0],
         "datasets": {"boxes": {"reader": "project", "folder": str(tmp_path / "study")}},

@@ -161,8 +161,8 @@ def test_a_project_is_a_data_set(tmp_path):
             paths = [tmp_path / f"{kind}_{n}.mha" for kind in ("image", "label")]
             for path, array in zip(paths, (image, label), strict=True):
                 sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
-            project.add_case(f"scan {n}", [paths[0]], label=paths[1] if n != 5 else None, held_out=n < 2)
-        names = {case.id: case.name for case in project.cases()}
+            project.cases.add(f"scan {n}", [paths[0]], label=paths[1] if n != 5 else None, held_out=n < 2)
+        names = {case.id: case.name for case in project.cases.all()}
     source = {"knees": {"reader": "project", "folder": str(tmp_path / "study")}}
     data = datasets.load("knees", source)
     assert [names[case.id] for case in data.part("test")] == ["scan 0", "scan 1"]
@@ -175,8 +175,8 @@ def test_a_project_is_a_data_set(tmp_path):
     assert len(drawn.part("test")) == 3
     assert not {c.id for c in drawn.part("test")} & {c.id for c in drawn.part("training")}
     with Project.open(tmp_path / "study") as project:
-        for case in project.cases():
-            project.set_held_out(case.id, False)
+        for case in project.cases.all():
+            project.cases.set_held_out(case.id, False)
     with pytest.raises(InputError, match="no outlined cases to test on"):
         datasets.load("knees", source)
 

@@ -175,7 +175,7 @@ def test_an_unforeseen_error_is_one_sentence_and_a_log(tmp_path, capsys, monkeyp
     def fail(*_):
         raise ZeroDivisionError("in /home/somebody/Mueller/scan.nii")
 
-    monkeypatch.setattr("barl.project.store.Project.cases", fail)
+    monkeypatch.setattr("barl.project.cases.Cases.all", fail)
     assert main(["project", "cases", str(project)]) == 1
     seen = capsys.readouterr()
     assert seen.out == "" and len(seen.err.splitlines()) == 1 and "Traceback" not in seen.err

@@ -42,13 +42,13 @@ def finished(data, tmp_path_factory) -> Path:
 
 def test_project_opens_and_tells_the_story(finished, data):
     with Project.open(finished / "project", read_only=True) as project:
-        cases = {case.name: case for case in project.cases()}
+        cases = {case.name: case for case in project.cases.all()}
         assert len(cases) == COUNTS.total
         assert {case.name for case in data.held_out} == {name for name, case in cases.items() if case.held_out}
         accepted = {name for name, case in cases.items() if case.state == "accepted" and not case.held_out}
         assert {case.name for case in data.outlined} < accepted
         assert len(accepted) == COUNTS.outlined + 2, "two corrections"
-        first, second = project.models()
+        first, second = project.models.all()
         assert second.is_current
         assert second.parent == first.id, "the second training starts warm"
         assert [model.summary["iterations"] for model in (first, second)] == [6, 6]
@@ -56,7 +56,7 @@ def test_project_opens_and_tells_the_story(finished, data):
         assert not project.verify(everything=True)
         # The label of an untouched case is known to nobody but the demo until its correction.
         (rest,) = {case.name for case in data.untouched} - accepted
-        assert [revision.kind for revision in project.revisions(cases[rest].id)] == ["prediction", "prediction"]
+        assert [revision.kind for revision in project.revisions.of(cases[rest].id)] == ["prediction", "prediction"]
 
 
 class Reader(HTMLParser):

@@ -37,7 +37,7 @@ def test_each_section_gets_its_picture(repository, tmp_path):
     voxels[4:8, 5:15, 6:18] = 1
     with Project.create(tmp_path / "project", "study", [Label(1, "lesion", (230, 159, 0))], [Channel("T1")]) as project:
         image = sitk.GetImageFromArray(voxels.astype(np.float32) * 100)
-        project.add_case("one", [image], label=sitk.GetImageFromArray(voxels))
+        project.cases.add("one", [image], label=sitk.GetImageFromArray(voxels))
     done = run(repository, tmp_path, tmp_path / "project", "--output", "pictures")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr

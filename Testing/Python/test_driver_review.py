@@ -42,8 +42,8 @@ def test_review_round_puts_its_pictures_into_the_report_and_leaves_the_project(a
     assert "not 3D Slicer itself" in page and re.search(r"0\.\d+ ml changed", page)
     assert page.endswith("</body></html>\n") and page.count("</body>") == 1
     with Project.open(a_predicted_project, read_only=True) as project:
-        assert [case.state for case in project.cases()] == ["predicted", "new"]
-        assert not [entry for entry in project.history() if entry.facts.get("author") == review.READER]
+        assert [case.state for case in project.cases.all()] == ["predicted", "new"]
+        assert not [entry for entry in project.journal.entries() if entry.facts.get("author") == review.READER]
 
 
 def test_a_second_round_takes_the_place_of_the_first(tmp_path):

@@ -49,7 +49,7 @@ def two_models(tmp_path_factory) -> Path:
         for number in range(6):
             image, label = ball(number)
             label *= 3
-            project.add_case(f"case {number}", [image], label=label if number < 5 else None, held_out=number in (3, 4))
+            project.cases.add(f"case {number}", [image], label=label if number < 5 else None, held_out=number in (3, 4))
     assert train(folder, 2, method="supervised") == "model_0001"
     assert train(folder, 40, method="supervised") == "model_0002"
     return folder
@@ -83,15 +83,15 @@ def test_the_figures_are_those_of_either_model_alone(two_models):
 
 def test_a_case_that_a_model_has_learned_from_does_not_count(copy):
     with Project.open(copy) as project:
-        project.set_held_out("case 0", True)
+        project.cases.set_held_out("case 0", True)
         result = compare_models(project, "model_0002", "model_0001", device="cpu")
         assert [row["name"] for row in result["cases"]] == ["case 3", "case 4"]
         assert result["notes"] == ["Left out, because one of the models has learned from it: case 0."]
         for name in ("case 3", "case 4"):
-            project.set_held_out(name, False)
+            project.cases.set_held_out(name, False)
         with pytest.raises(InputError, match="has learned from every case"):
             compare_models(project, "model_0002", device="cpu")
-        project.set_held_out("case 0", False)
+        project.cases.set_held_out("case 0", False)
         with pytest.raises(InputError, match="No held-out case"):
             compare_models(project, "model_0002", device="cpu")
         with pytest.raises(InputError, match="with itself"):
@@ -101,10 +101,10 @@ def test_a_case_that_a_model_has_learned_from_does_not_count(copy):
 def test_what_the_parents_have_learned_counts_as_well(copy):
     """Learned by the first model, held out before the second one was trained on from it."""
     with Project.open(copy) as project:
-        project.set_held_out("case 1", True)
+        project.cases.set_held_out("case 1", True)
     third = train(copy, 2, method="supervised")
     with Project.open(copy) as project:
-        assert project.model(third).parent == "model_0001"
+        assert project.models.get(third).parent == "model_0001"
         result = compare_models(project, third, device="cpu")
     assert "case 1" in result["notes"][0] and "case 1" not in [row["name"] for row in result["cases"]]
 
@@ -144,8 +144,8 @@ def test_worker_compares_names_its_methods_and_finishes_a_run_early(copy):
         assert 0 <= steps()[0]["consistency_weight"] <= 1
         assert worker.call("finish_training", timeout=10, project=str(copy))["run"] == run
         with Project.open(copy, read_only=True) as project:
-            wait(lambda: project.run(run).state == "finished")
-            model = project.model(project.run(run).model_id)
+            wait(lambda: project.runs.get(run).state == "finished")
+            model = project.models.get(project.runs.get(run).model_id)
             assert model.summary["iterations"] > 0 and model.summary["metrics"]["mean_dice"] is not None
             assert not model.is_current
 
@@ -162,11 +162,11 @@ def test_a_paused_run_is_finished_by_going_on_for_a_moment(copy):
 
         assert run_training(copy, run.id, on_event=stop_soon).state == "stopped"
         detached.finish(project, run.id)
-        wait(lambda: project.run(run.id).state == "finished")
+        wait(lambda: project.runs.get(run.id).state == "finished")
         with pytest.raises(ProjectError, match="finished already"):
             detached.finish(project, run.id)
         steps = [event["values"]["iteration"] for event in seen if "total" in event.get("values", {})]
-        assert project.model(project.run(run.id).model_id).summary["iterations"] >= steps[-1]
+        assert project.models.get(project.runs.get(run.id).model_id).summary["iterations"] >= steps[-1]
 
 
 def wait(condition, seconds: float = 90) -> None:

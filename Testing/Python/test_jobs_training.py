@@ -53,7 +53,7 @@ def make_project(folder: Path, outlined: int = 2, untouched: int = 2, held_out: 
             image, label = scan(number)
             known = number < outlined + held_out
             held = outlined <= number < outlined + held_out
-            project.add_case(f"case {number}", [image], label=label if known else None, held_out=held)
+            project.cases.add(f"case {number}", [image], label=label if known else None, held_out=held)
 
 
 def options(iterations: int = 6, **others) -> TrainingOptions:
@@ -79,9 +79,9 @@ def copy(trained, tmp_path) -> Path:
 def test_cases_go_where_they_belong(tmp_path):
     make_project(tmp_path, outlined=2, untouched=3, held_out=1)
     with Project.open(tmp_path) as project:
-        project.set_state("case 5", "excluded")
+        project.cases.set_state("case 5", "excluded")
         plan = prepare(project, options())
-        cases = {project.case(case["id"]).name: case for case in plan.cases}
+        cases = {project.cases.get(case["id"]).name: case for case in plan.cases}
     assert sorted(cases) == ["case 0", "case 1", "case 2", "case 3", "case 4"]
     assert [name for name, case in sorted(cases.items()) if case["revision"]] == ["case 0", "case 1", "case 2"]
     assert [name for name, case in cases.items() if case["held_out"]] == ["case 2"]
@@ -89,26 +89,26 @@ def test_cases_go_where_they_belong(tmp_path):
 
 def test_the_first_model_becomes_current_and_the_second_waits_to_be_promoted(copy):
     with Project.open(copy) as project:
-        first = project.current_model()
+        first = project.models.current()
         assert first.id == "model_0001" and first.summary["data"] == {"labelled": 2, "unlabelled": 2, "held_out": 1}
         run = prepare_run(project, options(2))
         assert run.plan["run"]["parent"] == first.id
     done = run_training(copy, run.id)
     with Project.open(copy) as project:
-        assert project.current_model().id == first.id
-        assert project.model(done.model_id).parent == first.id
-        assert not (project.run(run.id).folder / "cache").exists()
+        assert project.models.current().id == first.id
+        assert project.models.get(done.model_id).parent == first.id
+        assert not (project.runs.get(run.id).folder / "cache").exists()
         wanted = prepare_run(project, options(2, promote=True, warm_start=False))
         assert wanted.plan["run"]["parent"] is None
     done = run_training(copy, wanted.id)
     with Project.open(copy) as project:
-        assert project.current_model().id == done.model_id
+        assert project.models.current().id == done.model_id
 
 
 def test_evaluation_on_the_scans_grid_agrees_with_the_trainings_own_validation(trained):
     """One held-out case at its training spacing: two ways to the same number (a freed truth once gave 0.02)."""
     with Project.open(trained, read_only=True) as project:
-        before = project.current_model().summary["metrics"]["dice"]["1"]
+        before = project.models.current().summary["metrics"]["dice"]["1"]
         result = evaluate_model(project, device="cpu")
     assert before > 0.2  # a model that finds nothing would agree with anything
     assert result["labels"]["1"]["dice"]["mean"] == pytest.approx(before, abs=0.01)
@@ -119,15 +119,15 @@ def test_evaluation_on_the_scans_grid_agrees_with_the_trainings_own_validation(t
 def test_prediction_is_stored_and_an_accepted_outline_stays(copy):
     warm = WarmPredictors()
     with Project.open(copy) as project:
-        accepted = project.accepted_label("case 0")
+        accepted = project.revisions.accepted_label("case 0")
         digest = sha256(accepted)
         result = predict_cases(project, device="cpu", warm=warm)
         names = {case["name"]: case["state"] for case in result["cases"]}
         assert names == {"case 3": "predicted", "case 4": "predicted", "case 0": "accepted", "case 1": "accepted"}
-        assert project.accepted_label("case 0") == accepted and sha256(accepted) == digest
-        case = project.case("case 3")
+        assert project.revisions.accepted_label("case 0") == accepted and sha256(accepted) == digest
+        case = project.cases.get("case 3")
         assert case.model_id == "model_0001" and 0 <= case.uncertainty <= 1 and case.embedding.size
-        newest = project.newest("case 3")
+        newest = project.revisions.newest("case 3")
         assert newest.kind == "prediction" and newest.uncertainty_path.is_file()
         assert newest.details["volumes"][0]["name"] == "ball"
         again = predict_cases(project, device="cpu", warm=warm)
@@ -140,7 +140,7 @@ def test_warm_start_keeps_the_network_whatever_the_shape_of_the_scans(tmp_path):
     image = sitk.GetImageFromArray(np.random.default_rng(0).normal(0, 1, (30, 36, 32)).astype(np.float32))
     label = image > 2
     with Project.create(tmp_path / "project", "study", [Label(1, "x")], [Channel("image")]) as project:
-        project.add_case("outlined", [image], label=label)
+        project.cases.add("outlined", [image], label=label)
         first = prepare(project, TrainingOptions(device="cpu"))
         card = ModelCard(
             id="first",
@@ -155,7 +155,7 @@ def test_warm_start_keeps_the_network_whatever_the_shape_of_the_scans(tmp_path):
             method="barl",
         )
         save_model(tmp_path / "model", card, build_network(first.plan.network, seed=0).state_dict())
-        project.promote(project.add_model(tmp_path / "model", {}).id)
+        project.models.promote(project.models.add(tmp_path / "model", {}).id)
         again = prepare(project, TrainingOptions(device="cpu"))
         assert (again.parent, again.notes) == ("model_0001", first.notes)
         assert again.plan.network == first.plan.network
@@ -171,7 +171,7 @@ def test_a_warm_predictor_is_the_same_until_the_model_changes(copy):
 
 def test_a_scan_that_cannot_be_read_does_not_hold_up_the_others(copy):
     with Project.open(copy) as project:
-        project.image_paths("case 3")[0].write_bytes(b"damaged")
+        project.cases.image_paths("case 3")[0].write_bytes(b"damaged")
         result = predict_cases(project, ["case 3", "case 4"], device="cpu")
         assert [case["name"] for case in result["cases"]] == ["case 4"]
         assert result["failed"][0]["name"] == "case 3" and result["failed"][0]["remedy"]
@@ -213,7 +213,7 @@ def test_a_stopped_run_goes_on_and_a_finished_one_does_not(tmp_path):
 
     assert run_training(tmp_path, run.id, on_event=stop_at_once).state == "stopped"
     with Project.open(tmp_path) as project:
-        assert project.models() == []
+        assert project.models.all() == []
     assert run_training(tmp_path, run.id).state == "finished"
     with pytest.raises(ProjectError, match="finished"):
         run_training(tmp_path, run.id)
@@ -309,7 +309,9 @@ def kill_and_resume(nursery: Nursery, folder: Path, kills: int, iterations: int,
     make_project(folder / "killed")
     with Project.open(folder / "killed") as project:
         run = prepare_run(project, options(iterations))
-        accepted = {case.id: sha256(project.accepted_label(case.id)) for case in project.cases("accepted")}
+        accepted = {
+            case.id: sha256(project.revisions.accepted_label(case.id)) for case in project.cases.all("accepted")
+        }
     shutil.copytree(folder / "killed", folder / "calm")
     assert nursery.train(folder / "calm", run.id) == 0
 
@@ -320,8 +322,10 @@ def kill_and_resume(nursery: Nursery, folder: Path, kills: int, iterations: int,
         code = nursery.train(folder / "killed", run.id, (steps, rng.uniform(0, 0.1 if steps else 0.5)))
         with Project.open(folder / "killed") as project:  # opens, and nothing is lost
             assert project.verify(everything=True) == []
-            assert {case.id: sha256(project.accepted_label(case.id)) for case in project.cases("accepted")} == accepted
-            state = project.run(run.id).state
+            assert {
+                case.id: sha256(project.revisions.accepted_label(case.id)) for case in project.cases.all("accepted")
+            } == accepted
+            state = project.runs.get(run.id).state
         # Killed between its last entry in the project and its exit, a run is finished all the same.
         assert code == -9 or (code, state) == (0, "finished"), f"exit code {code}, {state}"
         assert state in ("queued", "interrupted", "finished")
@@ -331,7 +335,7 @@ def kill_and_resume(nursery: Nursery, folder: Path, kills: int, iterations: int,
     else:
         assert nursery.train(folder / "killed", run.id) == 0
     with Project.open(folder / "killed") as project:
-        assert project.run(run.id).state == "finished" and len(project.models()) == 1
+        assert project.runs.get(run.id).state == "finished" and len(project.models.all()) == 1
     weights = "models/model_0001/weights.safetensors"
     same = sha256(folder / "killed" / weights) == sha256(folder / "calm" / weights)
     assert same, f"seed {seed}: after {met} kills while training the weights are others"

@@ -168,7 +168,7 @@ def test_from_scans_to_an_uncertainty_map(architecture, tmp_path, capsys, monkey
     assert main(["predict", "study", "--device", "cpu"]) == 0
     capsys.readouterr()
     with Project.open(tmp_path / "study", read_only=True) as project:
-        folder = project.current_model().folder
+        folder = project.models.current().folder
     card, network = load_model(folder)
     assert (card.method, network.n_branches, card.network["shared_encoder"]) == ("dbisl", 2, True)
     prediction = Predictor(card, network).predict([sitk.ReadImage("scans/s3.nii.gz")], want_components=True)

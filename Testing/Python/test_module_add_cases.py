@@ -72,11 +72,11 @@ def a_project(tmp_path) -> Path:
     folder = tmp_path / "study"
     with Project.create(folder, "Study", LABELS, [Channel("CT")]) as project:
         for number in (2, 10, 1):
-            project.add_case(f"case {number}", [an_image()])
-        second, tenth, _first = (case.id for case in project.cases())
+            project.cases.add(f"case {number}", [an_image()])
+        second, tenth, _first = (case.id for case in project.cases.all())
         for case, uncertainty in ((second, 0.2), (tenth, 0.6)):
-            project.store_revision(case, a_map(4), "prediction", author="model", case_uncertainty=uncertainty)
-        project.store_revision(second, a_map(2), "accepted", author="reader")
+            project.revisions.store(case, a_map(4), "prediction", author="model", case_uncertainty=uncertainty)
+        project.revisions.store(second, a_map(2), "accepted", author="reader")
     return folder
 
 
@@ -155,12 +155,12 @@ def test_volumes_of_the_scene_with_their_segmentation(a_panel, a_project):
     assert not a_panel.said[-1][0], a_panel.said
     assert a_panel.said[-1][1].startswith("Added new case, 1 with an outline. 4 voxels outlined twice")
     project = a_panel.session.project
-    case = project.case("new case")
+    case = project.cases.get("new case")
     assert (case.state, case.held_out, case.group) == ("accepted", True, "s1")
-    assert project.case_grid(case.id).matches(Grid.of(image))
-    stored = sitk.ReadImage(str(project.image_paths(case.id)[0]))
+    assert project.cases.grid(case.id).matches(Grid.of(image))
+    stored = sitk.ReadImage(str(project.cases.image_paths(case.id)[0]))
     assert np.array_equal(sitk.GetArrayFromImage(stored), sitk.GetArrayFromImage(image))
-    label = sitk.GetArrayFromImage(sitk.ReadImage(str(project.accepted_label(case.id))))
+    label = sitk.GetArrayFromImage(sitk.ReadImage(str(project.revisions.accepted_label(case.id))))
     assert np.array_equal(label, np.where(tumor, 3, liver))
     assert cells(a_panel, NAME)[-1] == "new case" and a_panel.ui.nameLineEdit.text == ""
     assert a_panel.adding._staging is None
@@ -215,7 +215,7 @@ def test_label_map_of_the_scene_is_an_outline(a_panel, a_project):
     node.CopyOrientation(volume)
     press_add(a_panel)
     assert a_panel.said[-1] == (False, "Added new case, 1 with an outline.")
-    stored = a_panel.session.project.accepted_label(a_panel.session.project.case("new case").id)
+    stored = a_panel.session.project.revisions.accepted_label(a_panel.session.project.cases.get("new case").id)
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(stored))), drawn)
 
 
@@ -237,7 +237,7 @@ def test_segments_are_matched_by_the_name_that_is_seen(a_panel, a_project, tmp_p
         press_add(a_panel)
         assert not a_panel.said[-1][0], a_panel.said
         project = a_panel.session.project
-        stored = project.accepted_label(project.case(f"drawn {value}").id)
+        stored = project.revisions.accepted_label(project.cases.get(f"drawn {value}").id)
         assert sitk.GetArrayFromImage(sitk.ReadImage(str(stored))).max() == value
         assert not segment.HasTag("BARL.Label")
 
@@ -372,7 +372,7 @@ def test_dicom_series_takes_pixels_and_the_typed_name_only(a_panel, a_project, t
     press_add(a_panel)
     assert a_panel.said[-1] == (False, "Added scan 7, 0 with an outline.")
     project = a_panel.session.project
-    stored = sitk.ReadImage(str(project.image_paths("scan 7")[0]))
+    stored = sitk.ReadImage(str(project.cases.image_paths("scan 7")[0]))
     assert stored.GetSpacing()[2] == pytest.approx(2.5)
     assert sitk.GetArrayFromImage(stored)[:, 0, 0].tolist() == [0, 10, 20, 30, 40]
     everything = b"".join(path.read_bytes() for path in (a_project / "cases").rglob("*") if path.is_file())

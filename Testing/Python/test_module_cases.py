@@ -73,11 +73,11 @@ def a_project(tmp_path) -> Path:
     folder = tmp_path / "study"
     with Project.create(folder, "Study", LABELS, [Channel("CT")]) as project:
         for number in (2, 10, 1):
-            project.add_case(f"case {number}", [an_image()])
-        second, tenth, _first = (case.id for case in project.cases())
+            project.cases.add(f"case {number}", [an_image()])
+        second, tenth, _first = (case.id for case in project.cases.all())
         for case, uncertainty in ((second, 0.2), (tenth, 0.6)):
-            project.store_revision(case, a_map(4), "prediction", author="model", case_uncertainty=uncertainty)
-        project.store_revision(second, a_map(2), "accepted", author="reader")
+            project.revisions.store(case, a_map(4), "prediction", author="model", case_uncertainty=uncertainty)
+        project.revisions.store(second, a_map(2), "accepted", author="reader")
     return folder
 
 
@@ -119,7 +119,7 @@ def test_table_tells_each_case_and_the_agreement_is_measured_by_the_worker(a_pan
     assert cells(a_panel, UNCERTAINTY) == ["0.20", "0.60", ""]
     assert cells(a_panel, DICE) == ["0.67", "", ""]  # 2 * 2 / (4 + 2)
     assert a_panel.ui.countLabel.text == "3 cases"
-    assert [entry.action for entry in a_panel.session.project.history()].count("agreement measured") == 1
+    assert [entry.action for entry in a_panel.session.project.journal.entries()].count("agreement measured") == 1
 
 
 def test_time_of_change_is_as_short_as_it_can_be(host):
@@ -193,7 +193,7 @@ def test_exclude_include_and_hold_out(a_panel, a_project):
 def test_subjects_are_held_out_whole(a_panel, tmp_path):
     with Project.create(tmp_path / "p", "p", LABELS, [Channel("CT")]) as project:
         for name in ("before", "after"):
-            project.add_case(name, [an_image()], group="s1")
+            project.cases.add(name, [an_image()], group="s1")
     open_project(a_panel, tmp_path / "p")
     select(a_panel, 0)
     press(a_panel.ui.holdOutButton)
@@ -217,7 +217,7 @@ def test_project_held_by_another_program_is_one_sentence(a_panel, a_project):
     session.project.close()
     session.project = Project.open(a_project, wait_seconds=0.1)
     select(a_panel, 1)
-    with Project.open(a_project) as other, other._database.write():
+    with Project.open(a_project) as other, other.database.write():
         press(a_panel.ui.excludeButton)
         assert a_panel.said[-1][0] and "being changed by another program" in a_panel.said[-1][1]
     assert cells(a_panel, STATUS)[1] == "Predicted"
@@ -244,7 +244,7 @@ def test_case_that_cannot_be_read_is_one_sentence_and_the_other_stays(a_panel, a
     select(a_panel, 0)
     press(a_panel.ui.openCaseButton)
     project = a_panel.session.project
-    project.image_paths("case 1")[0].write_bytes(b"no image")
+    project.cases.image_paths("case 1")[0].write_bytes(b"no image")
     select(a_panel, 2)
     press(a_panel.ui.openCaseButton)
     assert a_panel.said[-1][0] and "cannot be read" in a_panel.said[-1][1]
@@ -268,7 +268,7 @@ def test_next_case_is_proposed_with_its_reason_and_can_be_overruled(a_panel, a_p
     press(ui.nextButton)
     assert a_panel.session.case().name == "case 10"
     for case in a_panel.session.cases():
-        a_panel.session.project.set_state(case.id, "excluded")
+        a_panel.session.project.cases.set_state(case.id, "excluded")
     a_panel.session.notifyCases()
     assert not ui.nextButton.enabled and ui.reasonLabel.text == "No other case waits for an outline."
 
@@ -290,7 +290,7 @@ def test_ten_thousand_cases_are_listed_and_filtered_at_once(a_panel, tmp_path, h
         "VALUES (?, ?, ?, 'predicted', '{}', ?, ?, 'm', '2026-01-01T00:00:00.000Z')"
     )
     channels = [Channel("CT")]
-    with Project.create(folder, "large", LABELS, channels) as project, project._database.write() as transaction:
+    with Project.create(folder, "large", LABELS, channels) as project, project.database.write() as transaction:
         transaction.executemany(query, rows)
         for kind in ("prediction", "accepted"):  # each case was corrected, and the correction measured
             transaction.executemany(

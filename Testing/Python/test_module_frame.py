@@ -41,10 +41,10 @@ def a_project(tmp_path):
         for name in ("one", "two", "three"):
             image = sitk.GetImageFromArray(rng.normal(100, 10, label.shape).astype(np.float32))
             outline = sitk.GetImageFromArray(label) if name != "three" else None
-            project.add_case(name, [image], label=outline)
+            project.cases.add(name, [image], label=outline)
         unsure = sitk.GetImageFromArray(rng.random(label.shape).astype(np.float32))
-        project.store_revision(
-            project.case("one").id, sitk.GetImageFromArray(label), "prediction", author="model", uncertainty=unsure
+        project.revisions.store(
+            project.cases.get("one").id, sitk.GetImageFromArray(label), "prediction", author="model", uncertainty=unsure
         )
     return tmp_path / "project"
 
@@ -358,7 +358,7 @@ def test_sample_project_takes_one_scan_of_each_subject(module, tmp_path):
         tar.addfile(evil, io.BytesIO())
     makeProject(archive, tmp_path / "project", outlined=1, heldOut=1, untouched=2)
     with Project.open(tmp_path / "project", read_only=True) as project:
-        cases = project.cases()
+        cases = project.cases.all()
         assert [case.name[-3:] for case in cases] == ["001", "003", "006", "008"]
         assert [case.state for case in cases] == ["accepted", "accepted", "new", "new"]
         assert [case.held_out for case in cases] == [False, True, False, False]

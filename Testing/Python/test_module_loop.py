@@ -93,7 +93,7 @@ def go_round(loop, tmp_path, pairs) -> list:
     # A first model, and what it makes of the untouched cases.
     run = loop.train(ITERATIONS)
     assert run.state == "finished", run.inWords()
-    assert session.project.current_model().id == run.modelId == "model_0001"
+    assert session.project.models.current().id == run.modelId == "model_0001"
     loop.predictAll()
     assert "2 cases predicted." in loop.status
     waiting = [case for case in session.cases() if case.state == "predicted"]
@@ -107,31 +107,31 @@ def go_round(loop, tmp_path, pairs) -> list:
     spot = loop.nextHotspot()
     assert spot.rank == 1
     before = loop.outline()
-    predicted = session.project.newest(case.id, ("prediction",))
+    predicted = session.project.revisions.newest(case.id, ("prediction",))
     np.testing.assert_array_equal(before, read(predicted))
     time.sleep(1.0)  # a person looks
     drawn = paint_truth(loop, spot.position, pairs[int(case.name[-1])][1])
     loop.accept(READER)
-    accepted = session.project.newest(case.id, ("accepted",))
+    accepted = session.project.revisions.newest(case.id, ("accepted",))
     np.testing.assert_array_equal(read(accepted), drawn)
     assert session.case().state == "accepted"
 
     # Learn from it, starting from the first model; compare; decide.
     run = loop.train(ITERATIONS)
     assert run.state == "finished", run.inWords()
-    assert session.project.model(run.modelId).parent == "model_0001", "a warm start"
+    assert session.project.models.get(run.modelId).parent == "model_0001", "a warm start"
     comparison = loop.panels["Train"]._decision.comparison.result
     assert len(comparison["cases"]) == 2
-    assert session.project.current_model().id == "model_0001"
+    assert session.project.models.current().id == "model_0001"
     loop.promote()
-    assert session.project.current_model().id == run.modelId == "model_0002"
+    assert session.project.models.current().id == run.modelId == "model_0002"
 
     # And on to the other one.
     last = next(other for other in waiting if other.id != case.id)
     assert last.name in loop.openNext()
     assert session.caseId == last.id
-    check_journal(session.project.history(), case, before, drawn, session.project)
-    return session.project.history()
+    check_journal(session.project.journal.entries(), case, before, drawn, session.project)
+    return session.project.journal.entries()
 
 
 def paint_truth(loop, place, label) -> np.ndarray:
@@ -168,7 +168,7 @@ def check_journal(journal, case, before, after, project) -> None:
     assert [step.number for step in story] == sorted(step.number for step in story)
     assert [step.facts["model"] for step in promoted] == ["model_0001", "model_0002"]
     assert seen.case_id == case.id and seen.facts["ranks"] == [1]
-    facts, ml = entry.facts, project.case_grid(case.id).voxel_ml
+    facts, ml = entry.facts, project.cases.grid(case.id).voxel_ml
     assert (entry.case_id, facts["author"]) == (case.id, READER)
     assert 1.0 <= facts["editing_seconds"] < 120
     for value, change in enumerate(facts["labels"], start=1):

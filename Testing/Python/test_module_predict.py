@@ -96,7 +96,7 @@ def a_volume(image, name="scan"):
 def a_project(tmp_path):
     with Project.create(tmp_path / "project", "study", LABELS, [Channel("T1")]) as project:
         for number in range(3):
-            project.add_case(f"case {number}", [an_image(number)])
+            project.cases.add(f"case {number}", [an_image(number)])
     return tmp_path / "project"
 
 
@@ -179,14 +179,14 @@ def test_models_of_the_project_come_first_and_the_current_one_stays_chosen(panel
     session, combo = module.session, panel.ui.modelComboBox
     session.openProject(a_project)
     assert combo.itemText(0) == "Hippocampus (demonstration)"
-    first = session.project.add_model(MODEL, {}, name="first")
-    second = session.project.add_model(MODEL, {}, name="second")
-    session.project.promote(first.id)
+    first = session.project.models.add(MODEL, {}, name="first")
+    second = session.project.models.add(MODEL, {}, name="second")
+    session.project.models.promote(first.id)
     session.notifyModels()
     texts = [combo.itemText(n) for n in range(combo.count)]
     assert texts == ["first (current model)", "second", "Hippocampus (demonstration)", "Model in another folder"]
     assert combo.currentIndex == 0
-    session.project.promote(second.id)
+    session.project.models.promote(second.id)
     session.notifyModels()
     assert combo.currentIndex == 0 and combo.currentText == "second (current model)"
     choose_model(panel, "Hippocampus")
@@ -457,7 +457,7 @@ def test_failing_case_and_killed_worker_are_told(panel, module, a_project):
     session = module.session
     session.openProject(a_project)
     choose_model(panel, "Hippocampus")
-    session.project.image_paths("case_0001")[0].write_bytes(b"damaged")
+    session.project.cases.image_paths("case_0001")[0].write_bytes(b"damaged")
     session.selectCases(["case_0001", "case_0003"])
     panel.ui.inputComboBox.currentIndex = SELECTED_CASES
     panel.ui.applyButton.click()

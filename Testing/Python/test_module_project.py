@@ -65,8 +65,8 @@ def a_project(tmp_path) -> Path:
     with Project.create(folder, "Study", LABELS, [Channel("T1", "_t1"), Channel("FLAIR", "_fl")]) as project:
         image = sitk.GetImageFromArray(np.zeros((3, 4, 5), np.float32))
         for name in ("a", "b"):
-            project.add_case(name, [image, image], held_out=name == "b")
-        project.set_state(project.case("a").id, "excluded")
+            project.cases.add(name, [image, image], held_out=name == "b")
+        project.cases.set_state(project.cases.get("a").id, "excluded")
     return folder
 
 
@@ -115,7 +115,7 @@ def test_read_only_on_request_refuses_changes(a_panel, a_project):
     assert a_panel.session.project.read_only
     assert a_panel.ui.stateLabel.text.endswith("Opened for reading only.")
     with a_panel.session.reporting() as outcome:
-        a_panel.session.project.set_held_out("a", True)
+        a_panel.session.project.cases.set_held_out("a", True)
     assert outcome.failed
     assert a_panel.said[-1][0] and "reading only" in a_panel.said[-1][1]
 
@@ -184,10 +184,10 @@ def test_project_held_by_another_program_is_one_sentence(a_panel, a_project):
     session = a_panel.session
     session.project.close()
     session.project = Project.open(a_project, wait_seconds=0.1)
-    with Project.open(a_project) as other, other._database.write():
-        assert session.ask(session.project.set_held_out, "a", True, otherwise=None) is None
+    with Project.open(a_project) as other, other.database.write():
+        assert session.ask(session.project.cases.set_held_out, "a", True, otherwise=None) is None
     assert a_panel.said[-1][0] and "being changed by another program" in a_panel.said[-1][1]
-    assert session.ask(session.project.set_held_out, "a", True, otherwise=None)
+    assert session.ask(session.project.cases.set_held_out, "a", True, otherwise=None)
 
 
 @pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])  # changes something; is just storing what it changed
@@ -201,7 +201,7 @@ def test_window_waits_half_a_second_at_most_for_another_program(a_panel, a_proje
     with closing(sqlite3.connect(a_project / FILE_NAME, isolation_level=None)) as other:
         other.execute(f"BEGIN {lock}")
         for action in (
-            lambda: a_panel.session.ask(a_panel.session.project.set_held_out, case, True, otherwise=None),
+            lambda: a_panel.session.ask(a_panel.session.project.cases.set_held_out, case, True, otherwise=None),
             lambda: (a_panel.session.selectCases([case]), cases.onHoldOut()),
             lambda: a_panel.open(str(a_project)),
             a_panel.session.projectChanged.emit,
@@ -213,8 +213,8 @@ def test_window_waits_half_a_second_at_most_for_another_program(a_panel, a_proje
         assert said and all("is being changed by another program" in text for text in said)
         assert not caplog.records
         other.execute("ROLLBACK")
-    assert a_panel.session.ask(a_panel.session.project.set_held_out, case, True, otherwise=None)
-    assert a_panel.session.project._database.row("PRAGMA busy_timeout") == (400,)
+    assert a_panel.session.ask(a_panel.session.project.cases.set_held_out, case, True, otherwise=None)
+    assert a_panel.session.project.database.row("PRAGMA busy_timeout")[0] == 400
     cases.cleanup()
     cases.widget.deleteLater()
 
@@ -226,15 +226,15 @@ def test_state_names_the_current_model_and_its_held_out_dice(a_panel, a_project,
     (model / "weights.safetensors").write_bytes(b"")
     a_panel.open(str(a_project))
     project = a_panel.session.project
-    measured = project.add_model(model, {"metrics": {"mean_dice": 0.876}}, name="second")
-    project.promote(measured.id)
+    measured = project.models.add(model, {"metrics": {"mean_dice": 0.876}}, name="second")
+    project.models.promote(measured.id)
     a_panel.session.notifyModels()
     assert a_panel.ui.stateLabel.text.endswith("Model: second (held-out Dice 0.88).")
-    project.promote(project.add_model(model, {}, name="from its card").id)
+    project.models.promote(project.models.add(model, {}, name="from its card").id)
     a_panel.session.notifyModels()
     assert a_panel.ui.stateLabel.text.endswith("Model: from its card (held-out Dice 0.71).")
     (model / "model.json").write_text("{}")
-    project.promote(project.add_model(model, {}, name="third").id)
+    project.models.promote(project.models.add(model, {}, name="third").id)
     a_panel.session.notifyModels()
     assert a_panel.ui.stateLabel.text.endswith("Model: third (not measured on held-out cases).")
 

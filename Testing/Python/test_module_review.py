@@ -27,7 +27,7 @@ def review(a_scene, a_predicted_project):
     session.openCase(PREDICTED)
     correction = Correction(session, now=lambda: clock.now)
     correction.begin()
-    prediction = session.project.newest(PREDICTED)
+    prediction = session.project.revisions.newest(PREDICTED)
     yield SimpleNamespace(
         session=session,
         correction=correction,
@@ -133,7 +133,7 @@ def test_hotspots_are_the_predictions_in_ras(review):
 
     found = HotSpotList(review.session.project, PREDICTED)
     assert [(spot.rank, spot.label) for spot in found.spots] == [(1, "lesion"), (2, "edema"), (3, "")]
-    scan = sitk.ReadImage(str(review.session.project.image_paths(PREDICTED)[0]))
+    scan = sitk.ReadImage(str(review.session.project.cases.image_paths(PREDICTED)[0]))
     left, posterior, superior = scan.TransformContinuousIndexToPhysicalPoint((6, 4, 3))
     assert found.spots[0].position == pytest.approx((-left, -posterior, superior), abs=1e-4)
     assert HotSpotList(review.session.project, UNTOUCHED).spots == []
@@ -176,7 +176,7 @@ def test_next_hotspot_passes_over_those_seen_and_ticks_come_back(review):
     found.store()
     assert HotSpotList(review.session.project, PREDICTED).seen == {1, 3}
     found.store()  # once more changes nothing
-    assert [entry.action for entry in review.session.project.history(PREDICTED)].count("hot-spots seen") == 1
+    assert [entry.action for entry in review.session.project.journal.entries(PREDICTED)].count("hot-spots seen") == 1
     assert HotSpotList().following(None) is None
 
 
@@ -260,7 +260,7 @@ def test_effects_still_see_the_scans_intensities(review, an_editor):
     assert an_editor.logic.UpdateReferenceGeometryImage() and an_editor.logic.UpdateAlignedSourceVolume()
     aligned = an_editor.logic.GetAlignedSourceVolume()
     seen = vtk_to_numpy(aligned.GetPointData().GetScalars()).reshape(aligned.GetDimensions()[::-1])
-    scan = sitk.GetArrayFromImage(sitk.ReadImage(str(review.session.project.image_paths(PREDICTED)[0])))
+    scan = sitk.GetArrayFromImage(sitk.ReadImage(str(review.session.project.cases.image_paths(PREDICTED)[0])))
     unsure = review.uncertainty >= 0.3
     assert np.array_equal(seen[unsure], scan[unsure]) and (seen[~unsure] < scan.min()).all()
 
@@ -380,16 +380,17 @@ def test_accepted_outline_is_stored_to_the_bit_with_its_journal(review, an_edito
     assert review.correction.isChanged() and not review.correction.isAccepted()
     stored = review.correction.store("accepted", "reader 1")
     project, session = review.session.project, review.session
-    image, scan = sitk.ReadImage(str(stored.revision.path)), sitk.ReadImage(str(project.image_paths(PREDICTED)[0]))
+    (scan_path,) = project.cases.image_paths(PREDICTED)
+    image, scan = sitk.ReadImage(str(stored.revision.path)), sitk.ReadImage(str(scan_path))
     assert np.array_equal(sitk.GetArrayFromImage(image), np.where(box, 4, review.label))
     assert Grid.of(image).matches(Grid.of(scan), tolerance_mm=1e-4)
-    assert project.accepted_label(PREDICTED) == stored.revision.path and project.verify(everything=True) == []
+    assert project.revisions.accepted_label(PREDICTED) == stored.revision.path and project.verify(everything=True) == []
     segment = session.loaded.segmentation.GetSegmentation().GetNthSegment(0)
     assert slicer.vtkSlicerSegmentationsModuleLogic.GetSegmentStatus(segment) == 2  # completed
     assert session.case().state == "accepted" and not review.correction.isChanged() and review.correction.isAccepted()
-    facts = project.history(PREDICTED)[-1].facts
+    facts = project.journal.entries(PREDICTED)[-1].facts
     assert (facts["author"], facts["kind"], facts["editing_seconds"]) == ("reader 1", "accepted", 70.0)
-    assert facts["prediction"] == project.revisions(PREDICTED)[0].id
+    assert facts["prediction"] == project.revisions.of(PREDICTED)[0].id
     byName = {change["name"]: change for change in facts["labels"]}
     assert byName["edema"]["added_voxels"] == box.sum()
     assert byName["lesion"]["removed_voxels"] == np.count_nonzero(box & (review.label == 1))
@@ -448,7 +449,7 @@ def test_revert_shows_the_prediction_and_the_draft_stays_in_the_project(review, 
     assert (segments.GetNthSegment(0).GetName(), segments.GetNumberOfSegments()) == ("lesion", 3)
     assert correction.isChanged(), "the newest revision is the draft"
     assert correction.keep("reader").revision.kind == "draft"
-    assert [revision.kind for revision in session.project.revisions(PREDICTED)] == ["prediction", "draft", "draft"]
+    assert [revision.kind for revision in session.project.revisions.of(PREDICTED)] == ["prediction", "draft", "draft"]
 
 
 def test_case_without_an_outline_can_be_drawn_from_nothing(review):

@@ -118,7 +118,7 @@ def test_hotspots_by_button_row_and_tick(panel):
     from barl.project.review import seen_hotspots
 
     table, project = panel.ui.hotspotsTable, panel.session.project
-    prediction = project.newest(PREDICTED, ("prediction",))
+    prediction = project.revisions.newest(PREDICTED, ("prediction",))
     nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode")
 
     def at(rank: int) -> bool:
@@ -249,14 +249,16 @@ def test_accept_twice_quickly_stores_once(panel):
     panel.onAccept()  # a double click
     settle(panel, lambda: not panel._storing)
     project = panel.session.project
-    (_, accepted) = project.revisions(PREDICTED)
+    (_, accepted) = project.revisions.of(PREDICTED)
     assert accepted.kind == "accepted" and accepted.author == "reader 1" and np.array_equal(stored(accepted), after)
     assert status(panel) == "predicted is accepted." and "accepted by reader 1" in panel.ui.caseLabel.text
     assert not panel.ui.acceptButton.enabled and "already" in panel.ui.acceptButton.toolTip
     panel.onAccept()
     settle(panel)
-    assert "already" in status(panel) and len(project.revisions(PREDICTED)) == 2
-    facts = next(entry for entry in reversed(project.history(PREDICTED)) if entry.action == "revision stored").facts
+    assert "already" in status(panel) and len(project.revisions.of(PREDICTED)) == 2
+    facts = next(
+        entry for entry in reversed(project.journal.entries(PREDICTED)) if entry.action == "revision stored"
+    ).facts
     assert facts["labels"][1]["added_voxels"] == np.count_nonzero(after == 4) and facts["editing_seconds"] > 0
 
 
@@ -266,14 +268,16 @@ def test_draft_and_revert(panel):
     click(panel.ui.saveDraftButton)
     settle(panel, lambda: not panel._storing)
     project = panel.session.project
-    assert np.array_equal(stored(project.newest(PREDICTED)), after) and panel.session.case().state == "in_review"
+    assert (
+        np.array_equal(stored(project.revisions.newest(PREDICTED)), after) and panel.session.case().state == "in_review"
+    )
     assert not panel.ui.saveDraftButton.enabled
     edit_again = stroke_and_outline(panel)
     click(panel.ui.revertButton)
     settle(panel)
     assert np.array_equal(outline(panel), before)
     assert "kept as a draft" in status(panel)
-    assert np.array_equal(stored(project.newest(PREDICTED)), edit_again)
+    assert np.array_equal(stored(project.revisions.newest(PREDICTED)), edit_again)
 
 
 def stroke_and_outline(panel) -> np.ndarray:
@@ -297,7 +301,7 @@ def test_no_way_out_loses_an_edit(panel, a_predicted_project, way):
     else:
         panel.onBeforeClose()
     with Project.open(a_predicted_project, read_only=True) as project:
-        newest = project.newest(PREDICTED)
+        newest = project.revisions.newest(PREDICTED)
     assert newest.kind == "draft" and np.array_equal(stored(newest), after)
 
 
@@ -327,7 +331,7 @@ def test_saved_scene_knows_of_an_edit_that_the_project_lacks(panel, tmp_path, a_
 HOLDER = """
 import sys
 from barl.project.store import Project
-with Project.open(sys.argv[1]) as project, project._database.write():
+with Project.open(sys.argv[1]) as project, project.database.write():
     print("holding", flush=True)
     sys.stdin.readline()
 """
@@ -368,7 +372,7 @@ def test_project_held_by_another_slicer(panel, a_predicted_project):
 
 def test_full_disk(panel):
     """SQLite's own limit on pages gives the very error that a full disk gives."""
-    database = panel.session.project._database
+    database = panel.session.project.database
     database.row(f"PRAGMA max_page_count = {database.row('PRAGMA page_count')[0]}")
     panel.hotspots.step(1)
     for name in ("edema", "necrosis", "lesion") * 10:  # until the last page is full
@@ -384,7 +388,7 @@ def test_full_disk(panel):
     database.row("PRAGMA max_page_count = 1073741823")
     click(panel.ui.saveDraftButton)
     settle(panel, lambda: not panel._storing)
-    assert np.array_equal(stored(panel.session.project.newest(PREDICTED)), after)
+    assert np.array_equal(stored(panel.session.project.revisions.newest(PREDICTED)), after)
 
 
 def test_project_for_reading_only(panel, a_predicted_project):
@@ -410,7 +414,7 @@ def test_case_without_an_outline_is_drawn_and_accepted(panel):
     settle(panel)
     click(panel.ui.acceptButton)
     settle(panel, lambda: not panel._storing)
-    assert np.array_equal(stored(panel.session.project.newest(UNTOUCHED)), after)
+    assert np.array_equal(stored(panel.session.project.revisions.newest(UNTOUCHED)), after)
     assert panel.session.case().state == "accepted"
 
 

@@ -149,7 +149,10 @@ def test_label_map_becomes_segments_that_share_what_is_drawn(panel, tmp_path):
 def test_case_is_loaded_as_slicer_would_have_it(panel):
     """Unchanged since it was read, so that Slicer asks nobody to save it; the scan's window fits what it holds."""
     loaded = panel.session.loaded
-    paths = [*panel.session.project.image_paths(PREDICTED), panel.session.project.newest(PREDICTED).uncertainty_path]
+    paths = [
+        *panel.session.project.cases.image_paths(PREDICTED),
+        panel.session.project.revisions.newest(PREDICTED).uncertainty_path,
+    ]
     for node, path in zip([*loaded.volumes, loaded.uncertainty], paths, strict=True):
         assert node.GetStorageNode().GetFileName() == str(path) and not node.GetModifiedSinceRead()
     scan, uncertainty = loaded.volumes[0].GetDisplayNode(), loaded.uncertainty.GetDisplayNode()
@@ -170,7 +173,7 @@ def test_reload_keeps_an_edit_or_says_why_not(panel, a_predicted_project, monkey
         assert fresh.session.case().state == "in_review" and fresh.session.loaded.revision.kind == "draft"
         panel = fresh.panels["Review"]
         draw(panel, "edema", slice(2, 4), slice(0, 2), slice(0, 2))
-        monkeypatch.setattr(fresh.session.project._database, "read_only", True)
+        monkeypatch.setattr(fresh.session.project.database, "read_only", True)
         node = panel.correction.segmentation
         said = []
         fresh.session.statusChanged.connect(lambda text, error: said.append(text) if error else None)
@@ -194,8 +197,8 @@ def test_tiny_scans_of_two_channels_in_a_folder_of_any_name(panel, tmp_path, siz
     label[0, 0, 0] = 1
     with Project.create(tmp_path / "Müller 肝", "Übung", labels, channels) as project:
         scan = np.arange(label.size, dtype=np.int16).reshape(grid.shape)
-        project.add_case("Fall ä", [grid.image(scan), grid.image(scan + 1)])
-        project.store_revision(
+        project.cases.add("Fall ä", [grid.image(scan), grid.image(scan + 1)])
+        project.revisions.store(
             "Fall ä", grid.image(label), "prediction", author="Модель", uncertainty=grid.image(label.astype(np.float32))
         )
     panel.session.openProject(tmp_path / "Müller 肝")
@@ -207,5 +210,5 @@ def test_tiny_scans_of_two_channels_in_a_folder_of_any_name(panel, tmp_path, siz
     panel.onAccept()
     settle(panel)
     assert status(panel).startswith("Fall ä is accepted.")
-    path = panel.session.project.newest(PREDICTED).path
+    path = panel.session.project.revisions.newest(PREDICTED).path
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), label)

@@ -94,7 +94,7 @@ def a_model(folder: Path, content: bytes = b"weights") -> Path:
 @pytest.fixture
 def a_project(tmp_path) -> Path:
     with Project.create(tmp_path / "Doe_Jane", "study", [Label(1, "x")], [Channel("CT")]) as project:
-        project.add_model(a_model(tmp_path / "model"), {}, name="first")
+        project.models.add(a_model(tmp_path / "model"), {}, name="first")
     return tmp_path / "Doe_Jane"
 
 
@@ -394,7 +394,7 @@ def test_damaged_model_is_restored_from_a_sound_copy_only(a_panel, a_project, tm
 
     a_panel.session.openProject(a_project)
     wait(a_panel)
-    (model,) = a_panel.session.project.models()
+    (model,) = a_panel.session.project.models.all()
     (model.folder / "weights.safetensors").write_bytes(b"rot")
     press(a_panel.ui.checkButton)
     wait(a_panel)

@@ -37,7 +37,7 @@ def make_project(folder: Path, outlined: int = 2, held_out: int = 2, untouched: 
             image, label = ball(number)
             held = outlined <= number < outlined + held_out
             known = label if number < outlined + held_out else None
-            project.add_case(f"case {number}", [image], label=known, held_out=held)
+            project.cases.add(f"case {number}", [image], label=known, held_out=held)
     return folder
 
 
@@ -135,16 +135,16 @@ def test_why_no_training_can_start_and_what_held_out_cases_allow(host, tmp_path)
 
     assert "Open a project" in Training.reasonAgainstStart(None, [], [])
     with Project.open(make_project(tmp_path / "p", outlined=1, held_out=0)) as project:
-        assert Training.reasonAgainstStart(project, project.cases(), project.runs()) == ""
-        assert "will not be measured" in Training.heldOutText(project.cases())
-        project.set_held_out("case 0", True)
-        assert "at least one case" in Training.reasonAgainstStart(project, project.cases(), project.runs())
-        assert "too few" in Training.heldOutText(project.cases())
-        run = project.new_run({"run": {"cases": []}})
-        project.update_run(run.id, "running")
-        assert run.id in Training.reasonAgainstStart(project, project.cases(), project.runs())
+        assert Training.reasonAgainstStart(project, project.cases.all(), project.runs.all()) == ""
+        assert "will not be measured" in Training.heldOutText(project.cases.all())
+        project.cases.set_held_out("case 0", True)
+        assert "at least one case" in Training.reasonAgainstStart(project, project.cases.all(), project.runs.all())
+        assert "too few" in Training.heldOutText(project.cases.all())
+        run = project.runs.new({"run": {"cases": []}})
+        project.runs.update(run.id, "running")
+        assert run.id in Training.reasonAgainstStart(project, project.cases.all(), project.runs.all())
     with Project.open(tmp_path / "p", read_only=True) as project:
-        assert "reading only" in Training.reasonAgainstStart(project, project.cases(), [])
+        assert "reading only" in Training.reasonAgainstStart(project, project.cases.all(), [])
 
 
 def test_acceptances_are_counted_since_the_last_run(host, tmp_path):
@@ -153,13 +153,13 @@ def test_acceptances_are_counted_since_the_last_run(host, tmp_path):
     with Project.open(make_project(tmp_path / "p")) as project:
         assert Training.acceptedSince(project) == 2  # nobody has learned from any
         cases = [
-            {"id": case.id, "revision": case.newest_revision, "held_out": case.held_out} for case in project.cases()
+            {"id": case.id, "revision": case.newest_revision, "held_out": case.held_out} for case in project.cases.all()
         ]
-        project.new_run({"run": {"cases": cases}})
+        project.runs.new({"run": {"cases": cases}})
         assert Training.acceptedSince(project) == 0
-        project.store_revision("case_0001", ball(0)[1], "accepted", author="reader")  # corrected once more
-        project.store_revision("case_0005", ball(4)[1], "accepted", author="reader")
-        project.store_revision("case_0003", ball(2)[1], "accepted", author="reader")  # held out
+        project.revisions.store("case_0001", ball(0)[1], "accepted", author="reader")  # corrected once more
+        project.revisions.store("case_0005", ball(4)[1], "accepted", author="reader")
+        project.revisions.store("case_0003", ball(2)[1], "accepted", author="reader")  # held out
         assert Training.acceptedSince(project) == 2
 
 
@@ -172,15 +172,15 @@ def test_a_model_waits_for_a_decision_until_there_is_one(host, tmp_path):
         (model / name).write_text("{}")
     with Project.open(make_project(tmp_path / "p")) as project:
         assert Training.undecidedModel(project) is None
-        for decide in (Training.keepCurrent, lambda project, model: project.promote(model.id)):
-            run = project.new_run({"run": {"cases": []}})
-            row = project.add_model(model, {})
-            project.update_run(run.id, "running")
-            project.update_run(run.id, "finished", model_id=row.id)
+        for decide in (Training.keepCurrent, lambda project, model: project.models.promote(model.id)):
+            run = project.runs.new({"run": {"cases": []}})
+            row = project.models.add(model, {})
+            project.runs.update(run.id, "running")
+            project.runs.update(run.id, "finished", model_id=row.id)
             assert Training.undecidedModel(project).id == row.id
             decide(project, row)
             assert Training.undecidedModel(project) is None
-        assert [e.facts["model"] for e in project.history() if e.action == "model kept out"] == ["model_0001"]
+        assert [e.facts["model"] for e in project.journal.entries() if e.action == "model kept out"] == ["model_0001"]
 
 
 def side(name: str, *scores: float) -> dict:
@@ -234,7 +234,7 @@ def module(a_module):
     module = a_module
     yield module
     project = module.session.project
-    for run in project.runs() if project is not None else []:
+    for run in project.runs.all() if project is not None else []:
         if run.state == "running" and psutil.pid_exists(run.pid or 0):  # the test has failed
             end_process_tree(run.pid)
     module.session.closeProject()
@@ -304,12 +304,12 @@ def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, p
     ui.planButton.click()
     assert not ui.startButton.enabled and ui.cancelButton.enabled
     wait(host, lambda: ui.planLabel.text)
-    assert ui.planLabel.text.startswith("Method: BARL, 12 iterations\n") and session.project.runs() == []
+    assert ui.planLabel.text.startswith("Method: BARL, 12 iterations\n") and session.project.runs.all() == []
 
     # The first training: its model becomes the current one, there is nothing to decide.
     assert ui.startButton.enabled, ui.startButton.toolTip
     ui.startButton.click()
-    wait(host, lambda: session.project.current_model() is not None and not panel.run.alive)
+    wait(host, lambda: session.project.models.current() is not None and not panel.run.alive)
     assert panel.run.state == "finished" and rows(panel._curves.dice) >= 2
     assert ui.lossPlotWidget.mrmlPlotViewNode().GetPlotChartNode().GetNumberOfPlotSeriesNodes() >= 3
     assert ui.dicePlotWidget.visible and not ui.comparisonGroupBox.visible
@@ -335,7 +335,7 @@ def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, p
     session.openProject(tmp_path / "project")
     wait(host, lambda: panel.run is not None and panel.run.alive and rows(panel._curves.loss) > seen)
 
-    os.kill(session.project.run("run_0002").pid, signal.SIGKILL)
+    os.kill(session.project.runs.get("run_0002").pid, signal.SIGKILL)
     wait(host, lambda: panel.run.state == "interrupted")
     assert status[-1][1] and "Resume" in status[-1][0] and "interrupted" in ui.runComboBox.currentText
     ui.pauseButton.click()
@@ -352,7 +352,7 @@ def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, p
     assert table.horizontalHeaderItem(1).text() == "model_0001"
     assert ui.comparisonPlotWidget.visible and ui.promoteButton.enabled
     ui.promoteButton.click()
-    assert session.project.current_model().id == "model_0002"
+    assert session.project.models.current().id == "model_0002"
     assert status[-1] == ("model_0002 is the current model now.", False) and not ui.keepButton.enabled
 
 
@@ -363,8 +363,8 @@ def test_accepted_cases_start_a_training_by_themselves_and_cancel_ends_it(host, 
     ui.trainAfterSpinBox.value = 3
     assert panel.parameterNode.trainAfter == 3
     session.notifyCases()
-    assert session.project.runs() == [] and ui.startButton.enabled  # only two are accepted
-    session.project.store_revision("case_0003", ball(2)[1], "accepted", author="reader")
+    assert session.project.runs.all() == [] and ui.startButton.enabled  # only two are accepted
+    session.project.revisions.store("case_0003", ball(2)[1], "accepted", author="reader")
     session.notifyCases()
     wait(host, lambda: panel.run is not None and rows(panel._curves.loss) >= 1)
     assert not ui.dicePlotWidget.visible and "will not be measured" in ui.heldOutLabel.text
@@ -372,7 +372,7 @@ def test_accepted_cases_start_a_training_by_themselves_and_cancel_ends_it(host, 
     wait(host, lambda: panel.run.state == "stopped")
     session.notifyCases()
     host.processEvents(0.2)
-    assert len(session.project.runs()) == 1  # the same cases do not start it again
+    assert len(session.project.runs.all()) == 1  # the same cases do not start it again
 
 
 def test_what_goes_wrong_is_one_sentence_in_the_status_line(host, module, panel, status, tmp_path):
@@ -382,11 +382,11 @@ def test_what_goes_wrong_is_one_sentence_in_the_status_line(host, module, panel,
     ui.startButton.click()
     wait(host, lambda: status and status[-1][1])
     assert "patch" in status[-1][0] and "\n" not in status[-1][0]
-    assert session.project.runs() == [] and ui.startButton.enabled
+    assert session.project.runs.all() == [] and ui.startButton.enabled
 
-    run = session.project.new_run({"method": "barl", "run": {"cases": []}})
-    session.project.update_run(run.id, "running")
-    session.project.update_run(run.id, "failed", message="The disk is full: project. Free some space.")
+    run = session.project.runs.new({"method": "barl", "run": {"cases": []}})
+    session.project.runs.update(run.id, "running")
+    session.project.runs.update(run.id, "failed", message="The disk is full: project. Free some space.")
     panel.enter()
     wait(host, lambda: ui.runLabel.visible)
     assert ui.runLabel.text == "run_0001 failed. The disk is full: project. Free some space."

@@ -24,66 +24,66 @@ def a_map(ones: slice, threes: slice = slice(0)) -> sitk.Image:
 @pytest.fixture
 def a_project(tmp_path):
     with Project.create(tmp_path / "project", "study", LABELS, [Channel("CT")]) as project:
-        project.add_case("case 1", [sitk.GetImageFromArray(np.zeros((4, 5, 20), np.float32))])
+        project.cases.add("case 1", [sitk.GetImageFromArray(np.zeros((4, 5, 20), np.float32))])
         yield project
 
 
 def test_dice_is_the_mean_over_the_labels_that_are_there(a_project):
-    case = a_project.cases()[0].id
-    a_project.store_revision(case, a_map(slice(0, 6), slice(0, 4)), "prediction", author="model")
-    assert a_project.agreements() == {}, "nothing to compare with yet"
-    accepted = a_project.store_revision(case, a_map(slice(2, 8)), "accepted", author="reader")
-    before = a_project.agreements()[case]
+    case = a_project.cases.all()[0].id
+    a_project.revisions.store(case, a_map(slice(0, 6), slice(0, 4)), "prediction", author="model")
+    assert a_project.agreements.all() == {}, "nothing to compare with yet"
+    accepted = a_project.revisions.store(case, a_map(slice(2, 8)), "accepted", author="reader")
+    before = a_project.agreements.all()[case]
     assert (before.measured, before.dice) == (False, None)
-    assert a_project.measure_agreement() == 1
+    assert a_project.agreements.measure() == 1
     # liver: 2 * 4 / (6 + 6); tumor: predicted, but there is none
-    after = a_project.agreements()[case]
+    after = a_project.agreements.all()[case]
     assert after.correction == accepted.id and after.dice == pytest.approx((2 / 3 + 0) / 2, abs=1e-4)
-    facts = a_project.history(case)[-1].facts
+    facts = a_project.journal.entries(case)[-1].facts
     assert facts["labels"] == {"1": pytest.approx(0.6667), "3": 0.0}
-    assert a_project.measure_agreement() == 0, "measured once"
+    assert a_project.agreements.measure() == 0, "measured once"
 
 
 def test_newer_outline_is_compared_with_the_prediction_before_it(a_project):
-    case = a_project.cases()[0].id
-    first = a_project.store_revision(case, a_map(slice(0, 6)), "prediction", author="model")
-    a_project.store_revision(case, a_map(slice(0, 6)), "accepted", author="reader")
-    a_project.store_revision(case, a_map(slice(9, 12)), "prediction", author="later model")
-    a_project.measure_agreement()
-    assert a_project.agreements()[case].prediction == first.id
-    assert a_project.agreements()[case].dice == 1
-    a_project.store_revision(case, a_map(slice(9, 12)), "accepted", author="reader")
-    assert a_project.agreements()[case].measured is False
-    a_project.measure_agreement()
-    assert a_project.agreements()[case].dice == 1
+    case = a_project.cases.all()[0].id
+    first = a_project.revisions.store(case, a_map(slice(0, 6)), "prediction", author="model")
+    a_project.revisions.store(case, a_map(slice(0, 6)), "accepted", author="reader")
+    a_project.revisions.store(case, a_map(slice(9, 12)), "prediction", author="later model")
+    a_project.agreements.measure()
+    assert a_project.agreements.all()[case].prediction == first.id
+    assert a_project.agreements.all()[case].dice == 1
+    a_project.revisions.store(case, a_map(slice(9, 12)), "accepted", author="reader")
+    assert a_project.agreements.all()[case].measured is False
+    a_project.agreements.measure()
+    assert a_project.agreements.all()[case].dice == 1
 
 
 def test_two_empty_maps_have_no_dice_and_are_not_measured_again(a_project):
-    case = a_project.cases()[0].id
+    case = a_project.cases.all()[0].id
     for kind in ("prediction", "accepted"):
-        a_project.store_revision(case, a_map(slice(0)), kind, author="somebody")
-    assert a_project.measure_agreement() == 1
-    assert (a_project.agreements()[case].measured, a_project.agreements()[case].dice) == (True, None)
-    assert a_project.measure_agreement() == 0
+        a_project.revisions.store(case, a_map(slice(0)), kind, author="somebody")
+    assert a_project.agreements.measure() == 1
+    assert (a_project.agreements.all()[case].measured, a_project.agreements.all()[case].dice) == (True, None)
+    assert a_project.agreements.measure() == 0
 
 
 def test_missing_label_map_is_one_sentence(a_project):
-    case = a_project.cases()[0].id
-    prediction = a_project.store_revision(case, a_map(slice(1)), "prediction", author="model")
-    a_project.store_revision(case, a_map(slice(1)), "accepted", author="reader")
+    case = a_project.cases.all()[0].id
+    prediction = a_project.revisions.store(case, a_map(slice(1)), "prediction", author="model")
+    a_project.revisions.store(case, a_map(slice(1)), "accepted", author="reader")
     prediction.path.unlink()
     with pytest.raises(ProjectError, match="cannot be read"):
-        a_project.measure_agreement()
+        a_project.agreements.measure()
 
 
 def test_excluded_case_comes_back_as_its_label_maps_tell(a_project):
-    case = a_project.cases()[0].id
+    case = a_project.cases.all()[0].id
     for kind, state in ((None, "new"), ("prediction", "predicted"), ("draft", "in_review"), ("accepted", "accepted")):
         if kind:
-            a_project.store_revision(case, a_map(slice(2)), kind, author="somebody")
-        a_project.set_state(case, "excluded")
-        assert a_project.include(case).state == state
-    assert a_project.include(case).state == "accepted", "one that was not excluded stays as it is"
+            a_project.revisions.store(case, a_map(slice(2)), kind, author="somebody")
+        a_project.cases.set_state(case, "excluded")
+        assert a_project.cases.include(case).state == state
+    assert a_project.cases.include(case).state == "accepted", "one that was not excluded stays as it is"
 
 
 def test_folder_is_sorted_into_cases_by_the_channels_patterns(tmp_path):

@@ -57,13 +57,13 @@ def project(tmp_path: Path):
 def test_a_case_that_cannot_be_used_is_refused_and_leaves_nothing(
     project: Project, arguments: dict, words: str
 ) -> None:
-    project.add_case("First", [make_scan()])
+    project.cases.add("First", [make_scan()])
     before = sorted(project.folder.rglob("*"))
     with pytest.raises(InputError, match=words) as caught:
-        project.add_case(**{"name": "second", "channels": [make_scan()]} | arguments)
+        project.cases.add(**{"name": "second", "channels": [make_scan()]} | arguments)
     assert caught.value.remedy
     assert sorted(project.folder.rglob("*")) == before
-    assert [case.name for case in project.cases()] == ["First"]
+    assert [case.name for case in project.cases.all()] == ["First"]
 
 
 @pytest.mark.parametrize(
@@ -88,24 +88,24 @@ def test_a_label_map_that_cannot_be_used_is_refused_and_leaves_nothing(
     project: Project, arguments: dict, error: type[BarlError], words: str
 ) -> None:
     scan = make_scan()
-    case = project.add_case("a", [scan])
+    case = project.cases.add("a", [scan])
     before = sorted(project.folder.rglob("*"))
     good = {"case_id": case.id, "label": make_label(scan), "kind": "accepted", "author": "reader"}
     with pytest.raises(error, match=words) as caught:
-        project.store_revision(**good | arguments)
+        project.revisions.store(**good | arguments)
     assert caught.value.remedy
     assert sorted(project.folder.rglob("*")) == before
-    assert project.case("a") == case
+    assert project.cases.get("a") == case
 
 
 def test_states_are_checked(project: Project) -> None:
-    project.add_case("a", [make_scan()])
+    project.cases.add("a", [make_scan()])
     with pytest.raises(InputError, match="no state"):
-        project.set_state("a", "done")
+        project.cases.set_state("a", "done")
     with pytest.raises(InputError, match="no state"):
-        project.cases("done")
+        project.cases.all("done")
     with pytest.raises(ProjectError, match="no accepted outline"):
-        project.set_state("a", "accepted")
+        project.cases.set_state("a", "accepted")
 
 
 def truncate(folder: Path) -> None:
@@ -165,8 +165,8 @@ def test_what_cannot_be_opened_says_why_and_keeps_the_outlines(
     project: Project, spoil, words: str, read_only: bool
 ) -> None:
     scan = make_scan()
-    project.add_case("a", [scan], label=make_label(scan))
-    outline = project.accepted_label("a")
+    project.cases.add("a", [scan], label=make_label(scan))
+    outline = project.revisions.accepted_label("a")
     content = outline.read_bytes()
     project.close()
     spoil(project.folder)
@@ -179,7 +179,7 @@ def test_what_cannot_be_opened_says_why_and_keeps_the_outlines(
 
 def test_a_damaged_database_is_replaced_by_the_copy_that_its_remedy_names(project: Project) -> None:
     scan = make_scan()
-    project.add_case("a", [scan], label=make_label(scan))
+    project.cases.add("a", [scan], label=make_label(scan))
     project.close()
     Project.open(project.folder).close()
     garble(project.folder)
@@ -188,7 +188,7 @@ def test_a_damaged_database_is_replaced_by_the_copy_that_its_remedy_names(projec
     assert database.BACKUP_NAME in caught.value.remedy
     shutil.copy(project.folder / database.BACKUP_NAME, project.folder / database.FILE_NAME)
     with Project.open(project.folder) as restored:
-        assert restored.case("a").state == "accepted"
+        assert restored.cases.get("a").state == "accepted"
         assert restored.verify(everything=True) == []
 
 
@@ -211,19 +211,19 @@ def test_a_creation_that_was_killed_can_be_repeated(tmp_path: Path) -> None:
     (tmp_path / "project.db").touch()
     (tmp_path / "cases").mkdir()
     with Project.create(tmp_path, "x", [Label(1, "a")], [Channel("CT")]) as project:
-        assert project.cases() == []
+        assert project.cases.all() == []
 
 
 def test_a_name_with_an_accent_is_one_name_however_it_is_coded(project: Project) -> None:
-    project.add_case("Jose\u0301", [make_scan()])
-    assert project.case("Jos\u00e9").name == "Jos\u00e9"
+    project.cases.add("Jose\u0301", [make_scan()])
+    assert project.cases.get("Jos\u00e9").name == "Jos\u00e9"
     with pytest.raises(InputError, match="already"):
-        project.add_case("JOS\u00c9", [make_scan()])
+        project.cases.add("JOS\u00c9", [make_scan()])
 
 
 def test_a_database_damaged_inside_does_not_replace_the_sound_copy(project: Project) -> None:
     for number in range(40):
-        project.log("x" * 500, number=number)
+        project.journal.log("x" * 500, number=number)
     project.close()
     Project.open(project.folder).close()
     backup, path = project.folder / database.BACKUP_NAME, project.folder / database.FILE_NAME
@@ -247,15 +247,15 @@ def test_wrong_labels_make_no_project(tmp_path: Path) -> None:
 
 
 def test_a_project_opened_for_reading_refuses_changes(project: Project) -> None:
-    project.add_case("a", [make_scan()])
+    project.cases.add("a", [make_scan()])
     with Project.open(project.folder, read_only=True) as reader:
-        assert reader.read_only and len(reader.cases()) == 1
+        assert reader.read_only and len(reader.cases.all()) == 1
         for change in (
-            lambda: reader.set_state("a", "excluded"),
-            lambda: reader.add_case("b", [make_scan()]),
-            lambda: reader.store_revision("a", make_label(make_scan()), "draft", author="x"),
-            lambda: reader.log("x"),
-            lambda: reader.new_run({}),
+            lambda: reader.cases.set_state("a", "excluded"),
+            lambda: reader.cases.add("b", [make_scan()]),
+            lambda: reader.revisions.store("a", make_label(make_scan()), "draft", author="x"),
+            lambda: reader.journal.log("x"),
+            lambda: reader.runs.new({}),
         ):
             with pytest.raises(ProjectError, match="reading only"):
                 change()
@@ -264,20 +264,20 @@ def test_a_project_opened_for_reading_refuses_changes(project: Project) -> None:
 def test_a_closed_project_says_so(project: Project) -> None:
     project.close()
     with pytest.raises(ProjectError) as caught:
-        project.cases()
+        project.cases.all()
     assert caught.value.remedy
 
 
 def test_a_full_database_is_a_storage_error_and_changes_nothing(project: Project) -> None:
     """SQLite's own limit on pages gives the very error that a full disk gives."""
     scan = make_scan()
-    project.add_case("a", [scan])
-    pages = project._database.row("PRAGMA page_count")[0]
-    project._database.row(f"PRAGMA max_page_count = {pages}")
+    project.cases.add("a", [scan])
+    pages = project.database.row("PRAGMA page_count")[0]
+    project.database.row(f"PRAGMA max_page_count = {pages}")
     before = sorted(project.folder.rglob("*"))
     with pytest.raises(StorageError, match="full") as caught:
         for _ in range(200):
-            project.store_revision("a", make_label(scan), "draft", author="x", details={"text": "x" * 4000})
+            project.revisions.store("a", make_label(scan), "draft", author="x", details={"text": "x" * 4000})
             before = sorted(project.folder.rglob("*"))
     assert "Free some space" in caught.value.remedy
     assert sorted(project.folder.rglob("*")) == before

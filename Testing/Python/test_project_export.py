@@ -38,7 +38,7 @@ def project(tmp_path: Path):
             label = sitk.GetImageFromArray(table[pixels_of(volume(np.int16, seed))])
             label.CopyInformation(volume(np.int16))
             scans = [volume(np.float32, seed), volume(np.float32, seed + 10)]
-            project.add_case(name, scans, label=label if outlined else None, held_out=held_out, group=f"Dr {name}")
+            project.cases.add(name, scans, label=label if outlined else None, held_out=held_out, group=f"Dr {name}")
         yield project
 
 
@@ -65,18 +65,20 @@ def test_nnunet_finds_its_layout_and_consecutive_labels(project: Project, tmp_pa
         "numTraining": 1,
         "file_ending": ".nii.gz",
     }
-    stored = pixels(project.accepted_label("Ann"))
+    stored = pixels(project.revisions.accepted_label("Ann"))
     expected = np.select([stored == 4, stored == 7, stored == 300], [1, 2, 3])
     label = sitk.ReadImage(str(done.folder / "labelsTr/case_0001.nii.gz"))
     assert np.array_equal(pixels_of(label), expected)
-    assert label.GetSpacing() == project.case_grid("Ann").spacing
+    assert label.GetSpacing() == project.cases.grid("Ann").spacing
     second_channel = pixels(done.folder / "imagesTr/case_0001_0001.nii.gz")
-    assert np.array_equal(second_channel, pixels(project.image_paths("Ann")[1]))
+    assert np.array_equal(second_channel, pixels(project.cases.image_paths("Ann")[1]))
 
 
 def test_the_plain_layout_keeps_the_values_and_tells_no_names(project: Project, tmp_path: Path) -> None:
     done = export_dataset(project, tmp_path / "out", "plain")
-    assert np.array_equal(pixels(done.folder / "case_0002/label.nii.gz"), pixels(project.accepted_label("Bob")))
+    assert np.array_equal(
+        pixels(done.folder / "case_0002/label.nii.gz"), pixels(project.revisions.accepted_label("Bob"))
+    )
     assert (done.folder / "case_0001/image_FLAIR.nii.gz").is_file()
     table = json.loads((done.folder / "labels.json").read_text())
     assert [Label.from_json(row) for row in table] == project.labels
@@ -96,11 +98,11 @@ def test_what_cannot_be_exported_is_refused(project: Project, tmp_path: Path) ->
         export_dataset(project, tmp_path / "full")
     with pytest.raises(InputError, match="no layout"):
         export_dataset(project, tmp_path / "out", "coco")
-    project.accepted_label("Bob").write_bytes(b"damaged")
+    project.revisions.accepted_label("Bob").write_bytes(b"damaged")
     with pytest.raises(ProjectError, match="'Bob' is missing or not as it was stored"):
         export_dataset(project, tmp_path / "out")
-    for case in project.cases():
-        project.set_state(case.id, "excluded")
+    for case in project.cases.all():
+        project.cases.set_state(case.id, "excluded")
     with pytest.raises(InputError, match="No case"):
         export_dataset(project, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "project"]

@@ -26,7 +26,7 @@ def a_map(**voxels: slice) -> sitk.Image:
 @pytest.fixture
 def a_project(tmp_path):
     with Project.create(tmp_path / "project", "study", LABELS, [Channel("CT")]) as project:
-        project.add_case("case 1", [GRID.image(np.zeros(GRID.shape, np.float32))])
+        project.cases.add("case 1", [GRID.image(np.zeros(GRID.shape, np.float32))])
         yield project
 
 
@@ -43,8 +43,8 @@ def test_changes_are_counted_per_label_in_voxels_and_milliliters():
 
 
 def test_correction_says_who_changed_what_and_how_long_it_took(a_project):
-    case = a_project.cases()[0].id
-    prediction = a_project.store_revision(case, a_map(liver=slice(0, 4)), "prediction", author="model")
+    case = a_project.cases.all()[0].id
+    prediction = a_project.revisions.store(case, a_map(liver=slice(0, 4)), "prediction", author="model")
     corrected = a_map(liver=slice(0, 5))
     draft = store_correction(
         a_project, case, corrected, "draft", author="reader 1", prediction=prediction, editing_seconds=30
@@ -55,7 +55,7 @@ def test_correction_says_who_changed_what_and_how_long_it_took(a_project):
     )
     stored = sitk.ReadImage(str(revision.path))
     assert np.array_equal(sitk.GetArrayFromImage(stored), sitk.GetArrayFromImage(corrected))
-    entry = a_project.history(case)[-1]
+    entry = a_project.journal.entries(case)[-1]
     assert entry.action == "revision stored"
     assert {name: entry.facts[name] for name in ("revision", "kind", "author", "prediction")} == {
         "revision": revision.id,
@@ -74,13 +74,13 @@ def test_correction_says_who_changed_what_and_how_long_it_took(a_project):
 
 
 def test_outline_from_nothing_and_a_damaged_prediction_do_not_keep_a_correction_from_being_stored(a_project):
-    case = a_project.cases()[0].id
+    case = a_project.cases.all()[0].id
     first = store_correction(
         a_project, case, a_map(liver=slice(0, 2)), "accepted", author="reader", prediction=None, editing_seconds=5
     )
     assert first.details["correction"]["prediction"] is None
     assert first.details["correction"]["labels"][0]["added_voxels"] == 2
-    prediction = a_project.store_revision(case, a_map(), "prediction", author="model")
+    prediction = a_project.revisions.store(case, a_map(), "prediction", author="model")
     prediction.path.write_bytes(b"damaged")
     second = store_correction(
         a_project, case, a_map(liver=slice(0, 3)), "accepted", author="reader", prediction=prediction, editing_seconds=5
@@ -99,12 +99,12 @@ def test_outline_from_nothing_and_a_damaged_prediction_do_not_keep_a_correction_
 
 
 def test_ticks_survive_and_belong_to_one_prediction(a_project):
-    case = a_project.cases()[0].id
-    first = a_project.store_revision(case, a_map(), "prediction", author="model")
+    case = a_project.cases.all()[0].id
+    first = a_project.revisions.store(case, a_map(), "prediction", author="model")
     assert seen_hotspots(a_project, first) == set()
     mark_hotspots(a_project, first, {3, 1})
     mark_hotspots(a_project, first, {1})
-    second = a_project.store_revision(case, a_map(), "prediction", author="model")
+    second = a_project.revisions.store(case, a_map(), "prediction", author="model")
     mark_hotspots(a_project, second, {2})
     with Project.open(a_project.folder, read_only=True) as again:
         assert seen_hotspots(again, first) == {1} and seen_hotspots(again, second) == {2}

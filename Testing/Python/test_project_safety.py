@@ -46,18 +46,18 @@ with Project.open(folder, wait_seconds=60) as project:
         label = sitk.GetImageFromArray(rng.integers(0, 3, (20, 24, 28)).astype(np.uint8))
         match rng.choice(["revision", "revision", "revision", "case", "model", "run"]) if seed else "revision":
             case "revision":
-                case = project.cases()[rng.integers(len(project.cases()))]
+                case = project.cases.all()[rng.integers(len(project.cases.all()))]
                 kind = rng.choice(["accepted", "accepted", "draft", "prediction"]) if seed else "accepted"
-                revision = project.store_revision(case.id, label, str(kind), author="test", uncertainty=doubt)
+                revision = project.revisions.store(case.id, label, str(kind), author="test", uncertainty=doubt)
                 print("revision", revision.id, revision.path.name, revision.sha256, flush=True)
             case "case":
-                case = project.add_case(f"{seed}-{turn}", [scan], label=label)
-                revision = project.newest(case.id)
+                case = project.cases.add(f"{seed}-{turn}", [scan], label=label)
+                revision = project.revisions.newest(case.id)
                 print("revision", revision.id, revision.path.name, revision.sha256, flush=True)
             case "model":
-                print("model", project.promote(project.add_model(model, {"seed": seed}).id).id, flush=True)
+                print("model", project.models.promote(project.models.add(model, {"seed": seed}).id).id, flush=True)
             case "run":
-                print("run", project.update_run(project.new_run({"seed": seed}).id, "running").id, flush=True)
+                print("run", project.runs.update(project.runs.new({"seed": seed}).id, "running").id, flush=True)
 print("done", flush=True)
 """
 
@@ -69,7 +69,7 @@ def make_project(folder: Path) -> Path:
     (model / "weights.safetensors").write_bytes(os.urandom(100_000))
     labels = [Label(1, "a"), Label(2, "b")]
     with Project.create(folder / "project", "Test", labels, [Channel("CT")]) as project:
-        project.add_case("first", [volume(np.float32)], label=volume(np.uint8))
+        project.cases.add("first", [volume(np.float32)], label=volume(np.uint8))
     return folder / "project"
 
 
@@ -91,22 +91,22 @@ def stored_lines(output: str) -> list[list[str]]:
 def everything_is_there(folder: Path, said: list[list[str]]) -> None:
     with Project.open(folder) as project:
         assert project.verify(everything=True) == []
-        revisions = {r.id: r for case in project.cases() for r in project.revisions(case.id)}
-        models, runs = {m.id for m in project.models()}, {r.id for r in project.runs()}
+        revisions = {r.id: r for case in project.cases.all() for r in project.revisions.of(case.id)}
+        models, runs = {m.id for m in project.models.all()}, {r.id for r in project.runs.all()}
         for what, identity, *rest in said:
             if what == "revision":
                 assert [revisions[identity].path.name, revisions[identity].sha256] == rest
                 assert files.sha256(revisions[identity].path) == rest[1]
             else:
                 assert identity in {"model": models, "run": runs}[what]
-        for case in project.cases():
-            assert case.state != "accepted" or project.accepted_label(case.id).is_file()
-        for model in project.models():
+        for case in project.cases.all():
+            assert case.state != "accepted" or project.revisions.accepted_label(case.id).is_file()
+        for model in project.models.all():
             assert (model.folder / "weights.safetensors").stat().st_size == 100_000
-        assert all(run.state == "interrupted" for run in project.runs() if run.started)
+        assert all(run.state == "interrupted" for run in project.runs.all() if run.started)
         assert not list(folder.rglob(".tmp-*"))
         # And the project can be used: the next revision is stored.
-        project.store_revision("first", volume(np.uint8), "accepted", author="after the kill")
+        project.revisions.store("first", volume(np.uint8), "accepted", author="after the kill")
 
 
 @posix
@@ -136,7 +136,7 @@ def test_several_programs_store_at_once_and_all_of_it_is_there(tmp_path: Path) -
     said = []
     with Project.open(folder, read_only=True) as reader:
         while any(process.poll() is None for process in processes):
-            assert reader.case("first").state == "accepted"
+            assert reader.cases.get("first").state == "accepted"
             time.sleep(0.05)
     for process in processes:
         output, _ = process.communicate()
@@ -149,7 +149,7 @@ def test_several_programs_store_at_once_and_all_of_it_is_there(tmp_path: Path) -
 HOLDER = """
 import sys
 from barl.project.store import Project
-with Project.open(sys.argv[1]) as project, project._database.write() as transaction:
+with Project.open(sys.argv[1]) as project, project.database.write() as transaction:
     transaction.execute("UPDATE project SET name = 'half done'")
     print("holding", flush=True)
     input()
@@ -172,23 +172,23 @@ def test_while_another_program_writes_reading_works_and_writing_says_who_it_is(t
     folder = make_project(tmp_path)
     with another_program_is_writing(folder) as process, Project.open(folder, wait_seconds=0.3) as project:
         assert project.name == "Test"
-        assert [case.name for case in project.cases()] == ["first"]
+        assert [case.name for case in project.cases.all()] == ["first"]
         before = sorted(folder.rglob("*"))
         with pytest.raises(ProjectError, match=f"being changed by python.*, process {process.pid} on ") as caught:
-            project.store_revision("first", volume(np.uint8), "accepted", author="reader")
+            project.revisions.store("first", volume(np.uint8), "accepted", author="reader")
         assert "Try again" in caught.value.remedy
         assert sorted(folder.rglob("*")) == before
     with Project.open(folder) as project:
         assert project.name == "half done"
-        project.store_revision("first", volume(np.uint8), "accepted", author="reader")
+        project.revisions.store("first", volume(np.uint8), "accepted", author="reader")
 
 
 def test_a_writer_waits_for_the_other_to_finish(tmp_path: Path) -> None:
     folder = make_project(tmp_path)
     with another_program_is_writing(folder) as process, Project.open(folder, wait_seconds=30) as project:
         threading.Timer(0.5, lambda: (process.stdin.write("\n"), process.stdin.flush())).start()
-        project.set_state("first", "in_review")
-        assert project.case("first").state == "in_review"
+        project.cases.set_state("first", "in_review")
+        assert project.cases.get("first").state == "in_review"
 
 
 @posix
@@ -199,7 +199,7 @@ def test_a_program_killed_while_it_holds_the_project_does_not_block_the_next(tmp
         process.wait()
         with Project.open(folder, wait_seconds=0.3) as project:
             assert project.name == "Test"
-            project.set_state("first", "in_review")
+            project.cases.set_state("first", "in_review")
 
 
 def copy_in_the_middle_of_a_commit(folder: Path, place: Path) -> Path:
@@ -225,7 +225,7 @@ def test_a_half_written_database_is_put_back_when_it_is_opened(tmp_path: Path, r
     broken = copy_in_the_middle_of_a_commit(make_project(tmp_path), tmp_path / "broken")
     with Project.open(broken, read_only=read_only) as project:
         assert project.name == "Test"
-        assert "x" not in {entry.action for entry in project.history()}
+        assert "x" not in {entry.action for entry in project.journal.entries()}
         assert project.verify(everything=True) == []
 
 
@@ -235,7 +235,7 @@ def test_two_threads_of_one_program_may_share_a_project(tmp_path: Path) -> None:
     def work(project: Project) -> None:
         try:
             for _ in range(5):
-                project.store_revision("first", volume(np.uint8), "draft", author="thread")
+                project.revisions.store("first", volume(np.uint8), "draft", author="thread")
         except Exception as error:
             failures.append(error)
 
@@ -246,7 +246,7 @@ def test_two_threads_of_one_program_may_share_a_project(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert failures == []
-        assert len(project.revisions("first")) == 16
+        assert len(project.revisions.of("first")) == 16
         assert project.verify(everything=True) == []
 
 
@@ -260,7 +260,7 @@ from barl.project.labels import Channel, Label
 from barl.project.store import Project
 os.setgid(65534); os.setuid(65534)  # last: Python itself may lie where only root can read
 with Project.open(sys.argv[1], read_only=True) as project:
-    print([case.name for case in project.cases()], project.verify(everything=True))
+    print([case.name for case in project.cases.all()], project.verify(everything=True))
 for attempt in (
     lambda: Project.open(sys.argv[1]),
     lambda: Project.create(sys.argv[1] + "/cases/new", "x", [Label(1, "a")], [Channel("CT")]),
@@ -331,17 +331,17 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path) -> None:
             with pytest.raises(StorageError, match="full") as caught:
                 for seed in range(10_000):
                     noise = np.random.default_rng(seed).integers(0, 3, (20, 24, 28)).astype(np.uint8)
-                    revision = project.store_revision("first", sitk.GetImageFromArray(noise), "accepted", author="x")
+                    revision = project.revisions.store("first", sitk.GetImageFromArray(noise), "accepted", author="x")
                     said.append(["revision", revision.id, revision.path.name, revision.sha256])
             assert "Free some space" in caught.value.remedy
             assert len(said) > 10
             with pytest.raises(StorageError, match="full"):
                 scan = np.random.default_rng(0).normal(size=(64, 64, 64)).astype(np.float32)
-                project.add_case("big", [sitk.GetImageFromArray(scan)])
+                project.cases.add("big", [sitk.GetImageFromArray(scan)])
             assert project.verify(everything=True) == []
-            assert len(project.cases()) == 1
+            assert len(project.cases.all()) == 1
         with Project.open(folder, read_only=True) as project:
-            assert len(project.revisions("first")) == len(said) + 1
+            assert len(project.revisions.of("first")) == len(said) + 1
         (disk / "model" / "weights.safetensors").unlink()  # some space is freed
         everything_is_there(folder, said)
     finally:

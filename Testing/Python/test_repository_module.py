@@ -50,8 +50,8 @@ def a_project(tmp_path, a_label_array):
     channels = [Channel("T1"), Channel("FLAIR")]
     with Project.create(tmp_path / "project", "study", LABELS, channels) as project:
         images = [an_image(rng.normal(100, 20, a_label_array.shape).astype(np.float32)) for _ in channels]
-        project.add_case("outlined", images, label=an_image(a_label_array))
-        project.add_case("untouched", images)
+        project.cases.add("outlined", images, label=an_image(a_label_array))
+        project.cases.add("untouched", images)
     return tmp_path / "project"
 
 
@@ -77,7 +77,7 @@ def test_looking_locks_nobody_out(a_scene, a_project):
     session = Session()
     session.openProject(a_project)
     with Project.open(a_project) as other:
-        other.set_state(other.case("untouched").id, "excluded")
+        other.cases.set_state(other.cases.get("untouched").id, "excluded")
     assert [case.state for case in session.cases()] == ["accepted", "excluded"]
     session.closeProject()
 
@@ -87,8 +87,8 @@ def test_case_comes_with_its_geometry_names_colors_and_voxels(a_loader, a_projec
     import slicer
 
     with Project.open(a_project, read_only=True) as project:
-        loaded = a_loader.load(project, project.case("outlined").id)
-        path = project.image_paths(project.case("outlined").id)[0]
+        loaded = a_loader.load(project, project.cases.get("outlined").id)
+        path = project.cases.image_paths(project.cases.get("outlined").id)[0]
     assert [node.GetName() for node in loaded.volumes] == ["outlined T1", "outlined FLAIR"]
 
     stored = sitk.ReadImage(str(path))
@@ -115,7 +115,7 @@ def test_case_comes_with_its_geometry_names_colors_and_voxels(a_loader, a_projec
 @pytest.mark.host
 def test_loading_again_keeps_the_edit_and_adds_nothing(a_loader, a_project):
     with Project.open(a_project, read_only=True) as project:
-        case = project.case("outlined").id
+        case = project.cases.get("outlined").id
         first = a_loader.load(project, case)
         first.segmentation.GetSegmentation().AddEmptySegment("", "drawn by the user")
         nodes = a_loader.scene.GetNumberOfNodes()
@@ -128,10 +128,10 @@ def test_loading_again_keeps_the_edit_and_adds_nothing(a_loader, a_project):
 @pytest.mark.host
 def test_newer_revision_is_loaded_beside_the_older(a_loader, a_project, a_label_array):
     with Project.open(a_project) as project:
-        case = project.case("outlined").id
+        case = project.cases.get("outlined").id
         first = a_loader.load(project, case)
         smaller = np.where(a_label_array == 7, 0, a_label_array).astype(np.uint8)
-        project.store_revision(case, an_image(smaller), "accepted", author="reader")
+        project.revisions.store(case, an_image(smaller), "accepted", author="reader")
         second = a_loader.load(project, case)
     assert second.segmentation is not first.segmentation
     assert second.volumes == first.volumes
@@ -140,10 +140,10 @@ def test_newer_revision_is_loaded_beside_the_older(a_loader, a_project, a_label_
 @pytest.mark.host
 def test_prediction_does_not_hide_the_accepted_outline(a_loader, a_project, a_label_array):
     with Project.open(a_project) as project:
-        accepted, untouched = project.case("outlined").id, project.case("untouched").id
+        accepted, untouched = project.cases.get("outlined").id, project.cases.get("untouched").id
         first = a_loader.load(project, accepted)
         for case in (accepted, untouched):
-            project.store_revision(case, an_image(np.zeros_like(a_label_array)), "prediction", author="model")
+            project.revisions.store(case, an_image(np.zeros_like(a_label_array)), "prediction", author="model")
         assert a_loader.load(project, accepted).segmentation is first.segmentation
         assert a_loader.load(project, untouched).segmentation is not None
 
@@ -151,14 +151,14 @@ def test_prediction_does_not_hide_the_accepted_outline(a_loader, a_project, a_la
 @pytest.mark.host
 def test_case_without_outline_has_no_segmentation(a_loader, a_project):
     with Project.open(a_project, read_only=True) as project:
-        assert a_loader.load(project, project.case("untouched").id).segmentation is None
+        assert a_loader.load(project, project.cases.get("untouched").id).segmentation is None
 
 
 @pytest.mark.host
 def test_damaged_image_is_one_sentence(a_loader, a_project):
     with Project.open(a_project, read_only=True) as project:
-        case = project.case("untouched").id
-        project.image_paths(case)[0].write_bytes(b"not an image")
+        case = project.cases.get("untouched").id
+        project.cases.image_paths(case)[0].write_bytes(b"not an image")
         with pytest.raises(ProjectError, match="cannot be read"):
             a_loader.load(project, case)
 
@@ -187,7 +187,7 @@ def test_panel_uses_only_widgets_of_its_ui_file(script):
 
 
 def test_panel_names_a_text_for_every_case_state():
-    from barl.project.records import CASE_STATES
+    from barl.project.states import CaseState
 
     text = (LIBRARY / "Panel.py").read_text(encoding="utf-8")
-    assert all(f'"{state}": _(' in text for state in CASE_STATES)
+    assert all(f'"{state}": _(' in text for state in CaseState)

@@ -44,7 +44,7 @@ def trained(tmp_path_factory) -> Path:
     with Project.create(folder, "balls", [Label(1, "ball")], [Channel("image")]) as project:
         for number in range(4):
             scan, label = ball(number)
-            project.add_case(f"case {number}", [scan], label=label if number < 3 else None, held_out=number == 2)
+            project.cases.add(f"case {number}", [scan], label=label if number < 3 else None, held_out=number == 2)
         run = prepare_run(project, TrainingOptions(iterations=3, device="cpu", overrides=dict(OVERRIDES)))
     run_training(folder, run.id)
     return folder
@@ -93,7 +93,7 @@ def test_errors_arrive_as_their_class(worker, project, tmp_path):
 
 def test_cancel_stops_a_prediction_between_windows(worker, project):
     with Project.open(project) as opened:
-        opened.add_case("large", [ball(9, (160, 160, 160))[0]])
+        opened.cases.add("large", [ball(9, (160, 160, 160))[0]])
     moving, events = [], []
 
     def listen(event):
@@ -111,7 +111,7 @@ def test_cancel_stops_a_prediction_between_windows(worker, project):
         request.wait(10)
     assert time.monotonic() - began < 2
     with Project.open(project, read_only=True) as opened:
-        assert opened.case("large").state == "new" and opened.revisions("large") == []
+        assert opened.cases.get("large").state == "new" and opened.revisions.of("large") == []
     assert worker.call("runs", timeout=10, project=str(project))["runs"]  # the worker lives on
 
 
@@ -256,15 +256,15 @@ def test_a_python_without_a_torch_that_works_is_told_where_to_get_one(tmp_path, 
 
 def test_a_run_of_a_machine_that_is_gone_can_be_given_up(tmp_path, monkeypatch):
     with Project.create(tmp_path / "project", "study", [Label(1, "ball")], [Channel("CT")]) as project:
-        run = project.new_run({"run": {"cases": []}})
+        run = project.runs.new({"run": {"cases": []}})
         with monkeypatch.context() as there:
             there.setattr(processes, "host_name", lambda: "lab-3")
-            project.update_run(run.id, "running")
+            project.runs.update(run.id, "running")
         events = run.folder / "events.jsonl"
         events.write_text("{}\n")
         with pytest.raises(ProjectError, match=r"on lab-3, which cannot be reached.*half an hour after its last word"):
             detached.cancel(project, run.id)
-        assert project.run(run.id).state == "running"
+        assert project.runs.get(run.id).state == "running"
         os.utime(events, (time.time() - 1900,) * 2)
         ended = detached.cancel(project, run.id)
         assert ended.state == "stopped" and "lab-3 has told nothing" in ended.message

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import SimpleITK as sitk
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.Correction import LABEL_TAG, segmentTag, takeSnapshot
 from BARLSegmentationLib.logic.Prediction import objection, writeNrrd
 
 if TYPE_CHECKING:
-    from barl.images.geometry import Grid
     from barl.project.labels import Channel, Label
 
 
@@ -57,9 +55,10 @@ def writeSegmentation(segmentation, volume, scan: Path, labels: Sequence[Label])
         barl.errors.StorageError: The disk is full.
     """
     from barl.errors import InputError
+    from barl.images.geometry import Grid
     from barl.images.reading import write_image
 
-    grid = _gridOfFile(scan)
+    grid = Grid.of_file(scan)
     segments = [segmentation.GetSegmentation().GetSegment(id) for id in segmentation.GetSegmentation().GetSegmentIDs()]
     tags = [segmentTag(segment, LABEL_TAG) for segment in segments]
     try:
@@ -102,15 +101,6 @@ def writeLabelMap(labelMap, folder: Path) -> Path:
     for _share in writeNrrd(labelMap, path):
         pass
     return path
-
-
-def _gridOfFile(path: Path) -> Grid:
-    from barl.images.geometry import Grid
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
 
 def listSeries(database) -> list[tuple[str, str]]:

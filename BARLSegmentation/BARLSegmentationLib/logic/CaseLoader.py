@@ -71,24 +71,26 @@ class CaseLoader:
         Raises:
             barl.errors.BarlError: The case does not exist, or one of its files cannot be read.
         """
-        case = project.case(caseId)
+        from barl.project.states import RevisionKind
+
+        case = project.cases.get(caseId)
         known = {PROJECT_ATTRIBUTE: str(project.folder), CASE_ATTRIBUTE: case.id}
         volumes = []
-        for path, channel in zip(project.image_paths(case.id), project.channels, strict=True):
+        for path, channel in zip(project.cases.image_paths(case.id), project.channels, strict=True):
             name = case.name if len(project.channels) == 1 else f"{case.name} {channel.name}"
             attributes = known | {ROLE_ATTRIBUTE: "image", CHANNEL_ATTRIBUTE: channel.name}
             volumes.append(
                 self._present("vtkMRMLScalarVolumeNode", attributes) or self.readVolume(path, name, attributes)
             )
         # A later model's prediction of an accepted case is a measurement, not a better outline.
-        byPerson = {"kinds": ("draft", "accepted")} if case.state == "accepted" else {}
-        revision, segmentation = project.newest(case.id, **byPerson), None
+        byPerson = {"kinds": (RevisionKind.DRAFT, RevisionKind.ACCEPTED)} if case.is_accepted else {}
+        revision, segmentation = project.revisions.newest(case.id, **byPerson), None
         if revision is not None:
             attributes = known | {ROLE_ATTRIBUTE: "label", REVISION_ATTRIBUTE: revision.id}
             segmentation = self._present("vtkMRMLSegmentationNode", attributes) or self.readSegmentation(
                 revision.path, case.name, project.labels, volumes[0], attributes
             )
-        predicted, uncertainty = project.newest(case.id, ("prediction",)), None
+        predicted, uncertainty = project.revisions.newest(case.id, (RevisionKind.PREDICTION,)), None
         if predicted is not None and predicted.uncertainty_path is not None:
             attributes = known | {ROLE_ATTRIBUTE: "uncertainty", REVISION_ATTRIBUTE: predicted.id}
             uncertainty = self._present("vtkMRMLScalarVolumeNode", attributes) or self.readUncertainty(

@@ -54,10 +54,10 @@ class CaseTable:
         stateText: Callable[[str], str],
         heldOutText: str = "held out",
     ) -> None:
-        from barl.project.records import CASE_STATES
+        from barl.project.states import CaseState
 
-        self._place = {state: number for number, state in enumerate(CASE_STATES)}
-        states = {state: stateText(state) for state in CASE_STATES}
+        self._place = {state: number for number, state in enumerate(CaseState)}
+        states = {state: stateText(state) for state in CaseState}
         self.rows = []
         self._searched = []
         for case in cases:

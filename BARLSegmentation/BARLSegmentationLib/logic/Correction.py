@@ -171,20 +171,17 @@ class Correction:
         """Whether exactly this outline is an accepted one already."""
         revision = self.session.loaded.revision if self.session.loaded else None
         return (
-            revision is not None
-            and revision.kind == "accepted"
-            and not self.isChanged()
-            and self.session.case().state == "accepted"
+            revision is not None and revision.is_accepted and not self.isChanged() and self.session.case().is_accepted
         )
 
     def prediction(self) -> Revision | None:
         """What the outline on screen was corrected from; the newest prediction if that is not known."""
         project, loaded = self.session.project, self.session.loaded
-        predictions = [item for item in project.revisions(loaded.caseId) if item.kind == "prediction"]
+        predictions = [item for item in project.revisions.of(loaded.caseId) if item.is_prediction]
         shown = loaded.revision
         origin = None
         if shown is not None:
-            origin = shown.id if shown.kind == "prediction" else shown.details.get("correction", {}).get("prediction")
+            origin = shown.id if shown.is_prediction else shown.details.get("correction", {}).get("prediction")
         known = [item for item in predictions if item.id == origin]
         return (known or predictions or [None])[-1]
 
@@ -197,7 +194,7 @@ class Correction:
         """
         self._requireOutline()
         project, loaded = self.session.project, self.session.loaded
-        grid = project.case_grid(loaded.caseId)
+        grid = project.cases.grid(loaded.caseId)
         return takeSnapshot(self.segmentation, loaded.volumes[0], grid, project.labels)
 
     def preparedToStore(self, kind: str, author: str) -> Callable[[], Stored]:
@@ -242,7 +239,7 @@ class Correction:
         node = loaded.segmentation
         node.SetAttribute(REVISION_ATTRIBUTE, stored.revision.id)
         node.RemoveAttribute(UNSAVED_ATTRIBUTE)
-        if stored.revision.kind == "accepted":
+        if stored.revision.is_accepted:
             logic, segments = slicer.vtkSlicerSegmentationsModuleLogic, node.GetSegmentation()
             for segmentId in segments.GetSegmentIDs():
                 logic.SetSegmentStatus(segments.GetSegment(segmentId), logic.Completed)
@@ -278,10 +275,11 @@ class Correction:
                 scene.
         """
         from barl.errors import InputError
+        from barl.project.states import RevisionKind
 
         self._requireOutline()
         project, loaded = self.session.project, self.session.loaded
-        prediction = project.newest(loaded.caseId, ("prediction",))
+        prediction = project.revisions.newest(loaded.caseId, (RevisionKind.PREDICTION,))
         if prediction is None:
             raise InputError("The case has no prediction to go back to.", "Predict the case first.")
         loader, name = CaseLoader(), loaded.segmentation.GetName()

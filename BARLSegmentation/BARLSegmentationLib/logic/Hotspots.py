@@ -50,8 +50,9 @@ class HotSpotList:
         if project is None or caseId is None:
             return
         from barl.project.review import seen_hotspots
+        from barl.project.states import RevisionKind
 
-        self.prediction = project.newest(caseId, ("prediction",))
+        self.prediction = project.revisions.newest(caseId, (RevisionKind.PREDICTION,))
         if self.prediction is not None:
             names = {label.value: label.name for label in project.labels}
             self.spots = [_fromJson(spot, names) for spot in self.prediction.details.get("hotspots", [])]

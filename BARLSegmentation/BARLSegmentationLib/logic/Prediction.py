@@ -116,7 +116,7 @@ def projectModels(project) -> list[Model]:
     from barl.errors import ModelError
 
     found = []
-    for row in project.models()[::-1]:
+    for row in project.models.all()[::-1]:
         try:
             model = readModel(row.folder)
         except ModelError:  # its folder is gone: it cannot be chosen

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def stateSentence(project: Project) -> str:
     """Cases by status, the current model and what it scored on the held-out cases."""
-    cases = project.cases()
-    return f"{_casesInWords(cases)} {_modelInWords(project.current_model())}"
+    cases = project.cases.all()
+    return f"{_casesInWords(cases)} {_modelInWords(project.models.current())}"
 
 
 def heldOutDice(model: ModelRow) -> float | None:

@@ -122,7 +122,7 @@ def makeProject(
         with Project.create(folder, "Hippocampus sample", labels, [Channel("T1")]) as project:
             try:
                 for number, (name, files) in enumerate(pairs.items()):
-                    project.add_case(
+                    project.cases.add(
                         name,
                         [files["images"]],
                         label=files["labels"] if number < outlined + heldOut else None,

@@ -114,7 +114,7 @@ class Session:
 
     def cases(self) -> list[Case]:
         """The cases in the order in which they were added; none if no project is open."""
-        return self.project.cases() if self.project is not None else []
+        return self.project.cases.all() if self.project is not None else []
 
     def notifyCases(self) -> None:
         self.casesChanged.emit()
@@ -136,7 +136,7 @@ class Session:
 
     def case(self) -> Case | None:
         """The case on screen, fresh from the database."""
-        return self.project.case(self.caseId) if self.project is not None and self.caseId else None
+        return self.project.cases.get(self.caseId) if self.project is not None and self.caseId else None
 
     def openCase(self, caseId: str) -> LoadedCase:
         """Load a case and show it; the nodes of the one before go.

@@ -28,7 +28,7 @@ class WatchedRun:
 
     Attributes:
         id: The run.
-        state: One of ``barl.project.records.RUN_STATES``.
+        state: One of ``barl.project.states.RunState``.
         offset: Where the next ``attach`` begins.
         stage, fraction: What it is at, and how much of it is done (0 to 1).
         etaSeconds: Time left of the training proper; None if not known.
@@ -111,7 +111,7 @@ def stageText(stage: str) -> str:
 
 
 def runStateText(state: str) -> str:
-    """A state of ``barl.project.records.RUN_STATES`` in a word."""
+    """A state of ``barl.project.states.RunState`` in a word."""
     return {
         "queued": _("waits"),
         "running": _("running"),
@@ -143,17 +143,17 @@ def reasonAgainstStart(project: Project | None, cases: Sequence[Case], runs: Seq
         return _("Open a project first.")
     if project.read_only:
         return _("The project is open for reading only.")
-    busy = next((run for run in runs if run.state == "running"), None)
+    busy = next((run for run in runs if run.is_running), None)
     if busy is not None:
         return _("{run} is training already: pause, stop or cancel it first.").format(run=busy.id)
-    if not any(case.state == "accepted" and not case.held_out for case in cases):
+    if not any(case.teaches for case in cases):
         return _("Outline and accept at least one case that is not held out.")
     return ""
 
 
 def heldOutText(cases: Sequence[Case]) -> str:
     """What the number of held-out cases allows to say about a model; empty if it is enough for a test."""
-    count = sum(case.state == "accepted" and case.held_out for case in cases)
+    count = sum(case.evaluates for case in cases)
     if not count:
         return _("No outlined case is held out: the quality of the new model will not be measured.")
     if count < 6:
@@ -164,25 +164,29 @@ def heldOutText(cases: Sequence[Case]) -> str:
 
 def acceptedSince(project: Project) -> int:
     """How many cases have an accepted outline, not held out, that the newest run does not learn from."""
-    runs = project.runs()
+    from barl.project.states import RevisionKind
+
+    runs = project.runs.all()
     known = {case["id"]: case["revision"] for case in runs[-1].plan["run"]["cases"]} if runs else {}
-    outlined = [case for case in project.cases("accepted") if not case.held_out]
-    return sum(known.get(case.id) != project.newest(case.id, ("accepted",)).id for case in outlined)
+    outlined = [case for case in project.cases.all() if case.teaches]
+    return sum(
+        known.get(case.id) != project.revisions.newest(case.id, (RevisionKind.ACCEPTED,)).id for case in outlined
+    )
 
 
 def undecidedModel(project: Project) -> ModelRow | None:
     """The model of the newest finished run, if nobody has decided yet whether it becomes the current one."""
-    finished = [run for run in project.runs() if run.state == "finished" and run.model_id]
+    finished = [run for run in project.runs.all() if run.is_finished and run.model_id]
     if not finished:
         return None
-    model = project.model(finished[-1].model_id)
+    model = project.models.get(finished[-1].model_id)
     if model.is_current:
         return None
-    decisions = [entry for entry in project.history() if entry.action in ("model promoted", "model kept out")]
+    decisions = [entry for entry in project.journal.entries() if entry.action in ("model promoted", "model kept out")]
     return None if any(entry.facts.get("model") == model.id for entry in decisions) else model
 
 
 def keepCurrent(project: Project, model: ModelRow) -> None:
     """Enter in the journal that ``model`` was looked at and does not become the current one."""
-    current = project.current_model()
-    project.log("model kept out", model=model.id, current=current.id if current else None)
+    current = project.models.current()
+    project.journal.log("model kept out", model=model.id, current=current.id if current else None)

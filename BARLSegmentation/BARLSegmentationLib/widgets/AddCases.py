@@ -193,7 +193,7 @@ class AddCases:
         name = self.ui.nameLineEdit.text.strip()
         if not name:
             raise InputError(_("The case has no name."), _("Type one; use no patient name."))
-        if name.casefold() in {case.name.casefold() for case in project.cases()}:
+        if name.casefold() in {case.name.casefold() for case in project.cases.all()}:
             raise InputError(
                 _("The project has a case named {name!r} already.").format(name=name), _("Give the case another name.")
             )

@@ -61,11 +61,11 @@ class CasesPanel(Panel):
 
     def _widths(self) -> dict[int, int]:
         """Pixels that the columns beside the name need, so that the name gets the rest."""
-        from barl.project.records import CASE_STATES
+        from barl.project.states import CaseState
 
         table = self.ui.casesTable
         metrics = table.fontMetrics()
-        texts = {STATUS: [stateText(state) for state in CASE_STATES], CHANGED: ["2026-12", "00:00"]}
+        texts = {STATUS: [stateText(state) for state in CaseState], CHANGED: ["2026-12", "00:00"]}
         widths = {}
         for column in range(NAME + 1, table.columnCount):
             shown = [*texts.get(column, ["0.00"]), table.horizontalHeaderItem(column).text()]
@@ -90,7 +90,7 @@ class CasesPanel(Panel):
         """Read the cases anew."""
         project = self.session.project
         self._cases = self.session.ask(self.session.cases, otherwise=[])
-        agreements = self.session.ask(project.agreements, otherwise={}) if project is not None else {}
+        agreements = self.session.ask(project.agreements.all, otherwise={}) if project is not None else {}
         self._table = CaseTable(self._cases, agreements, stateText, _("held out"))
         self.show()
         self.propose()
@@ -210,7 +210,7 @@ class CasesPanel(Panel):
         reason = _("Select cases first") if not cases else ""
         if project is not None and project.read_only:
             reason = _("The project was opened for reading only")
-        excluded = bool(cases) and all(case.state == "excluded" for case in cases)
+        excluded = bool(cases) and all(case.is_excluded for case in cases)
         ui.excludeButton.text = _("Include") if excluded else _("Exclude")
         tip = (
             _("Use the selected cases again")
@@ -245,7 +245,7 @@ class CasesPanel(Panel):
 
     def onExclude(self) -> None:
         cases = self._selected()
-        included = all(case.state == "excluded" for case in cases)  # then the button says "Include"
+        included = all(case.is_excluded for case in cases)  # then the button says "Include"
         with self.session.reporting() as outcome:
             (self._include if included else self._exclude)(cases)
         self.session.notifyCases()
@@ -254,13 +254,15 @@ class CasesPanel(Panel):
             self.session.status(text.format(names=_names(cases)))
 
     def _exclude(self, cases: list) -> None:
+        from barl.project.states import CaseState
+
         for case in cases:
-            if case.state != "excluded":
-                self.session.project.set_state(case.id, "excluded")
+            if not case.is_excluded:
+                self.session.project.cases.set_state(case.id, CaseState.EXCLUDED)
 
     def _include(self, cases: list) -> None:
         for case in cases:
-            self.session.project.include(case.id)
+            self.session.project.cases.include(case.id)
 
     def onHoldOut(self) -> None:
         cases = self._selected()
@@ -274,7 +276,7 @@ class CasesPanel(Panel):
             self.session.status(text.format(names=_names(cases)) + more)
 
     def _setHeldOut(self, cases: list, wanted: bool) -> list:
-        return [moved for case in cases for moved in self.session.project.set_held_out(case.id, wanted)]
+        return [moved for case in cases for moved in self.session.project.cases.set_held_out(case.id, wanted)]
 
     # The next case
 

@@ -54,7 +54,7 @@ class ModelDecision:
 
     def reasonAgainstComparison(self) -> str:
         cases = self.session.ask(self.session.cases, otherwise=[])
-        if any(case.held_out and case.state == "accepted" for case in cases):
+        if any(case.evaluates for case in cases):
             return ""
         return _("No outlined case is held out: there is nothing to compare the models on.")
 
@@ -76,7 +76,7 @@ class ModelDecision:
         self._decide(Training.keepCurrent, _("{model} is kept aside; the current model stays."))
 
     def onPromote(self) -> None:
-        self._decide(lambda project, model: project.promote(model.id), _("{model} is the current model now."))
+        self._decide(lambda project, model: project.models.promote(model.id), _("{model} is the current model now."))
 
     def _decide(self, action, words: str) -> None:
         model = self.model()

@@ -89,7 +89,7 @@ def showPlot(ui, name: str, plot) -> None:
 
 
 def stateText(state: str) -> str:
-    """A case's state (``barl.project.records.CASE_STATES``) in words."""
+    """A case's state (``barl.project.states.CaseState``) in words."""
     return {
         "new": _("New"),
         "predicted": _("Predicted"),

@@ -19,7 +19,6 @@ from BARLSegmentationLib.widgets.Panel import Panel
 
 # What is predicted, in the order of the list.
 CASE_ON_SCREEN, SELECTED_CASES, OPEN_CASES, VOLUMES = range(4)
-OPEN_STATES = ("new", "predicted", "in_review")
 # Where each stage of a single prediction begins on the bar, and how much of it it takes.
 SHARES = {"writing": (0, 5), "loading": (5, 5), "preparing": (10, 5), "predicting": (15, 75), "restoring": (90, 10)}
 FOLDER = "folder"  # the choice of a model that is neither the project's nor comes along
@@ -93,7 +92,7 @@ class PredictPanel(Panel):
     def update(self):
         cases = self.session.ask(self.session.cases, otherwise=[])
         shown = next((case for case in cases if case.id == self.session.caseId), None)
-        openCases = [case for case in cases if case.state in OPEN_STATES]
+        openCases = [case for case in cases if case.awaits_outline]
         combo = self.ui.inputComboBox
         combo.setItemText(
             CASE_ON_SCREEN, _("Case on screen: {name}").format(name=shown.name) if shown else _("Case on screen")

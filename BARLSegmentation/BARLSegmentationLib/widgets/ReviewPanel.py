@@ -397,8 +397,8 @@ class ReviewPanel(Panel):
         self.update()
 
     def _storedText(self, stored) -> str:
-        name = self.session.project.case(stored.revision.case_id).name
-        accepted = stored.revision.kind == "accepted"
+        name = self.session.project.cases.get(stored.revision.case_id).name
+        accepted = stored.revision.is_accepted
         sentences = [(_("{name} is accepted.") if accepted else _("A draft of {name} is stored.")).format(name=name)]
         if stored.overlaps:
             text = _("{count} voxels lay in several labels and went to the one that is later in the label table.")

@@ -68,7 +68,9 @@ class SetupPanel(Panel):
         project = self.session.project
         if project is not None:
             folder = str(project.folder)
-            self._names = {str(model.folder): model.name for model in self.session.ask(project.models, otherwise=[])}
+            self._names = {
+                str(model.folder): model.name for model in self.session.ask(project.models.all, otherwise=[])
+            }
         process = qt.QProcess()
         process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
         process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)

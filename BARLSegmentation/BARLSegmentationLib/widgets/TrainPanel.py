@@ -116,7 +116,7 @@ class TrainPanel(Panel):
 
     def _runs(self) -> list[RunRow]:
         project = self.session.project
-        return self.session.ask(project.runs, otherwise=[]) if project is not None else []
+        return self.session.ask(project.runs.all, otherwise=[]) if project is not None else []
 
     def _cases(self) -> list[Case]:
         return self.session.ask(self.session.cases, otherwise=[])
@@ -124,7 +124,7 @@ class TrainPanel(Panel):
     def _chooseRun(self) -> None:
         """Follow the run that trains, or else the newest; a run that the user has chosen stays while none trains."""
         runs = self._runs()
-        running = next((run for run in reversed(runs) if run.state == "running"), None)
+        running = next((run for run in reversed(runs) if run.is_running), None)
         if running is not None and (self.run is None or self.run.id != running.id):
             self._follow(running)
         elif self.run is None and runs:
@@ -235,7 +235,7 @@ class TrainPanel(Panel):
     def _onStarted(self, result: dict) -> None:
         self.session.status(_("{run} has started. It goes on when Slicer is closed.").format(run=result["run"]))
         self.forgetPlan()
-        self._follow(self.session.project.run(result["run"]))
+        self._follow(self.session.project.runs.get(result["run"]))
         self.session.notifyModels()
 
     def onPause(self) -> None:
@@ -253,7 +253,7 @@ class TrainPanel(Panel):
     def _onFinishing(self, result: dict) -> None:
         if self.run is not None and self.run.id == result["run"] and not self.run.alive:
             wish = self._wish
-            self._follow(self.session.project.run(result["run"]))
+            self._follow(self.session.project.runs.get(result["run"]))
             self._wish = wish
             self.update()
 

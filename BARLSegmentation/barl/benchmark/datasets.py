@@ -185,11 +185,11 @@ def _project(name: str, folder: Path, source: Mapping[str, Any]) -> Dataset:
     """A project's cases. The held-out ones are the test, or as many subjects as the plan says (``"test"``)."""
     with Project.open(folder, read_only=True) as project:
         cases, held_out = [], set()
-        for case in project.cases():
-            outline = project.accepted_label(case.id)
+        for case in project.cases.all():
+            outline = project.revisions.accepted_label(case.id)
             group = case.group or case.id
-            if case.state != "excluded" and (outline or not case.held_out):
-                images = project.image_paths(case.id)
+            if not case.is_excluded and (outline or not case.held_out):
+                images = project.cases.image_paths(case.id)
                 cases.append(OutlinedCase(case.id, images, outline, group))
                 held_out |= {group} if case.held_out else set()
         labels, channels = list(project.labels), [channel.name for channel in project.channels]

@@ -14,8 +14,9 @@ from barl.cli.terminal import Terminal, table
 from barl.errors import InputError, ProjectError
 from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
-from barl.project.records import CASE_STATES, Case
+from barl.project.records import Case
 from barl.project.scans import add_cases, find_cases, stem
+from barl.project.states import CaseState, RevisionKind
 from barl.project.store import Project
 
 
@@ -56,7 +57,7 @@ def show_labels(options: Namespace, terminal: Terminal) -> None:
 
 def list_cases(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
-        cases = project.cases(options.state)
+        cases = project.cases.all(options.state)
     rows = [[case.id, case.name, case.state, case.held_out, case.group or None, case.uncertainty] for case in cases]
     text = table(rows, ["id", "name", "state", "held out", "group", "uncertainty"]) if rows else "No case."
     terminal.answer({"cases": [_case(case) for case in cases]}, text)
@@ -64,14 +65,14 @@ def list_cases(options: Namespace, terminal: Terminal) -> None:
 
 def accept(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project) as project:
-        case = project.case(options.case)
+        case = project.cases.get(options.case)
         label = options.label
         if label is None:
-            newest = project.newest(case.id, ("prediction", "draft"))
+            newest = project.revisions.newest(case.id, (RevisionKind.PREDICTION, RevisionKind.DRAFT))
             if newest is None:
                 raise InputError(f"The case {case.name!r} has no prediction to accept.", "Predict it, or name a file.")
             label = newest.path
-        revision = project.store_revision(case.id, label, "accepted", author="command line")
+        revision = project.revisions.store(case.id, label, RevisionKind.ACCEPTED, author="command line")
         document = {"case": case.id, "revision": revision.id, "label": revision.path}
         terminal.answer(document, f"Stored {revision.id} as the accepted outline of {case.name}.")
 
@@ -82,22 +83,22 @@ def mark(options: Namespace, terminal: Terminal) -> None:
             "Nothing was said about the cases.", "Use --held-out yes, --held-out no, --exclude or --include."
         )
     with Project.open(options.project) as project:
-        cases = [project.case(name) for name in options.cases]  # all names are right before the first is changed
+        cases = [project.cases.get(name) for name in options.cases]  # all names are right before the first is changed
         for case in cases:
             if options.held_out:
-                project.set_held_out(case.id, options.held_out == "yes")
+                project.cases.set_held_out(case.id, options.held_out == "yes")
             if options.exclude:
-                project.set_state(case.id, "excluded")
-            if options.include and case.state == "excluded":
-                project.include(case.id)
-        cases = [project.case(case.id) for case in cases]
+                project.cases.set_state(case.id, CaseState.EXCLUDED)
+            if options.include and case.is_excluded:
+                project.cases.include(case.id)
+        cases = [project.cases.get(case.id) for case in cases]
     text = "\n".join(f"{c.name}: {c.state.replace('_', ' ')}{', held out' if c.held_out else ''}" for c in cases)
     terminal.answer({"cases": [_case(case) for case in cases]}, text)
 
 
 def history(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
-        entries = project.history(project.case(options.case).id if options.case else None)
+        entries = project.journal.entries(project.cases.get(options.case).id if options.case else None)
     rows = [[e.at, e.action, e.case_id, ", ".join(f"{k} {v}" for k, v in e.facts.items())] for e in entries]
     document = {"history": [{"at": e.at, "action": e.action, "case": e.case_id, "facts": e.facts} for e in entries]}
     terminal.answer(document, table(rows, ["at", "action", "case", "facts"]))
@@ -122,7 +123,9 @@ def add(options: Namespace, terminal: Terminal) -> int:
         if options.images:
             return _add_folder(project, options, terminal)
         name = options.name or stem(options.scan[0])
-        case = project.add_case(name, options.scan, label=options.label, held_out=options.held_out, group=options.group)
+        case = project.cases.add(
+            name, options.scan, label=options.label, held_out=options.held_out, group=options.group
+        )
         terminal.answer({"cases": [_case(case)], "failed": []}, f"Added {case.name} ({case.state}).")
         return 0
 
@@ -140,7 +143,7 @@ def _add_folder(project: Project, options: Namespace, terminal: Terminal) -> int
     added, failed = add_cases(project, found, terminal.progress)
     if not added:
         raise failed[0][1]
-    text = [f"Added {len(added)} cases, {sum(case.state == 'accepted' for case in added)} of them with an outline."]
+    text = [f"Added {len(added)} cases, {sum(case.is_accepted for case in added)} of them with an outline."]
     text += [f"Left out {name}: {error}" for name, error in failed]
     document = {
         "cases": [_case(case) for case in added],
@@ -171,19 +174,19 @@ def _read_table(path: Path) -> list[Label]:
 
 
 def _facts(project: Project) -> dict:
-    cases = project.cases()
+    cases = project.cases.all()
     states = Counter(case.state for case in cases)
-    current = project.current_model()
+    current = project.models.current()
     return {
         "name": project.name,
         "folder": project.folder,
         "labels": [label.to_json() for label in project.labels],
         "channels": [channel.name for channel in project.channels],
-        "cases": {state: states[state] for state in CASE_STATES},
+        "cases": {state: states[state] for state in CaseState},
         "held_out": sum(case.held_out for case in cases),
-        "models": len(project.models()),
+        "models": len(project.models.all()),
         "current_model": current.id if current else None,
-        "runs": [{"id": run.id, "state": run.state, "model": run.model_id} for run in project.runs()],
+        "runs": [{"id": run.id, "state": run.state, "model": run.model_id} for run in project.runs.all()],
     }
 
 

@@ -67,7 +67,7 @@ def next_cases(options: Namespace, terminal: Terminal) -> None:
     if options.count < 1:
         raise InputError("The number of cases to name is below 1.", "Use --count 1 or more.")
     with Project.open(options.project, read_only=True) as project:
-        cases = project.cases()
+        cases = project.cases.all()
     ranked = rank_cases(cases)[: options.count]
     if not ranked:
         raise InputError("No case waits for an outline.", "Add scans to the project.")
@@ -81,7 +81,7 @@ def next_cases(options: Namespace, terminal: Terminal) -> None:
 
 def list_models(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
-        models = project.models()
+        models = project.models.all()
     rows = [[m.id, m.is_current, m.name, m.created, m.parent, _dice(m.summary)] for m in models]
     text = table(rows, ["id", "current", "name", "created", "parent", "Dice held out"]) if rows else "No model yet."
     document = [
@@ -128,7 +128,7 @@ def show_model(options: Namespace, terminal: Terminal) -> None:
 
 def promote(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project) as project:
-        model = project.promote(options.model)
+        model = project.models.promote(options.model)
     terminal.answer({"current_model": model.id}, f"{model.id} is the current model now.")
 
 

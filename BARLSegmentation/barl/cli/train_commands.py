@@ -13,9 +13,18 @@ from typing import Any
 
 from barl.cli.terminal import Terminal, table
 from barl.errors import Cancelled, InputError
+from barl.project.states import RunState
 from barl.project.store import Project
 
 _LOOK_S = 0.5
+_EXIT_CODES = {
+    RunState.FINISHED: 0,
+    RunState.RUNNING: 0,
+    RunState.QUEUED: 0,
+    RunState.STOPPED: Cancelled.exit_code,
+    RunState.FAILED: 1,
+    RunState.INTERRUPTED: 1,
+}
 
 
 def train(options: Namespace, terminal: Terminal) -> int:
@@ -54,17 +63,17 @@ def _go(project: Project, run_id: str, options: Namespace, terminal: Terminal) -
     from barl.jobs.runs import RunFolder
     from barl.jobs.train import run_training
 
-    with _interrupt_stops(RunFolder(project.run(run_id).folder), terminal):
+    with _interrupt_stops(RunFolder(project.runs.get(run_id).folder), terminal):
         run = run_training(project.folder, run_id, on_event=lambda event: _show(event, terminal))
     return _finish(project, run.id, terminal)
 
 
 def _finish(project: Project, run_id: str, terminal: Terminal) -> int:
-    run = project.run(run_id)
+    run = project.runs.get(run_id)
     document: dict[str, Any] = {"run": run.id, "state": run.state, "model": run.model_id, "message": run.message}
     text = f"{run.id} is {run.state}. {run.message}".strip()
     if run.model_id:
-        model = project.model(run.model_id)
+        model = project.models.get(run.model_id)
         document["summary"] = model.summary
         document["current"] = model.is_current
         text = f"{run.id} is finished: {model.id}" + (", now the current model." if model.is_current else ".")
@@ -72,10 +81,10 @@ def _finish(project: Project, run_id: str, terminal: Terminal) -> int:
         text += f"\nMean Dice on the held-out cases: {dice:.3f}" if dice is not None else ""
         if not model.is_current:
             text += f'\nMake it the current model with "barl models promote {project.folder.name} {model.id}".'
-    elif run.state in ("stopped", "interrupted", "failed"):
+    elif run.state.has_ended:
         text += f'\nGo on with "barl train {project.folder.name} --resume {run.id}".'
     terminal.answer(document, text)
-    return {"finished": 0, "running": 0, "queued": 0, "stopped": Cancelled.exit_code}.get(run.state, 1)
+    return _EXIT_CODES[run.state]
 
 
 @contextlib.contextmanager
@@ -108,7 +117,7 @@ def _watch(project: Project, run_id: str | None, terminal: Terminal) -> int:
         run_id, offset = seen["run"], seen["offset"]
         for event in seen["events"]:
             _show(event, terminal)
-        if not seen["events"] and seen["state"] not in ("running", "queued"):
+        if not seen["events"] and RunState(seen["state"]).has_ended:
             return _finish(project, run_id, terminal)
         if not seen["events"]:
             time.sleep(_LOOK_S)
@@ -137,7 +146,7 @@ def _resume(options: Namespace, terminal: Terminal) -> int:
 
 def _list_runs(options: Namespace, terminal: Terminal) -> int:
     with Project.open(options.project, read_only=True) as project:
-        runs = project.runs()
+        runs = project.runs.all()
     rows = [[run.id, run.state, run.started, run.ended, run.model_id, run.message] for run in runs]
     heads = ["id", "state", "started", "ended", "model", "message"]
     document = [dict(zip(heads, row, strict=True)) for row in rows]

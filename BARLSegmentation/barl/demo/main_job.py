@@ -23,6 +23,7 @@ from barl.models.disk import load_card
 from barl.project.labels import Channel
 from barl.project.next_case import Ranked, rank_cases
 from barl.project.records import Revision
+from barl.project.states import RevisionKind
 from barl.project.store import Project
 from barl.training.plan import Plan
 
@@ -117,17 +118,17 @@ def carry_out(data: DemoData, folder: Path, steps: Steps, iterations: int | None
         with steps.step("Predict every case with its uncertainty"):
             predict_cases(project, progress=steps.progress)
         with steps.step(f"Rank the untouched cases by uncertainty, correct the first {CORRECTIONS}"):
-            ranking = rank_cases(project.cases(), diversity=0.0)
-            doubted = project.newest(ranking[0].case.id, ("prediction",))
+            ranking = rank_cases(project.cases.all(), diversity=0.0)
+            doubted = project.revisions.newest(ranking[0].case.id, (RevisionKind.PREDICTION,))
             known = {case.name: case for case in data.untouched}
             corrected = [known[ranked.case.name] for ranked in ranking[:CORRECTIONS]]
             for case in corrected:
-                project.store_revision(
-                    project.case(case.name).id,
+                project.revisions.store(
+                    project.cases.get(case.name).id,
                     case.label,
-                    "accepted",
+                    RevisionKind.ACCEPTED,
                     author="expert (label of the data set)",
-                    model_id=project.current_model().id,
+                    model_id=project.models.current().id,
                 )
         title = f"Train on, now with {n.outlined + len(corrected)} outlined cases"
         with steps.step(title):
@@ -137,7 +138,7 @@ def carry_out(data: DemoData, folder: Path, steps: Steps, iterations: int | None
             after, predictions_after = _evaluate(project, steps)
         with steps.step("Predict the rest again"):
             predict_cases(project, progress=steps.progress)
-        versions = load_card(project.current_model().folder).versions
+        versions = load_card(project.models.current().folder).versions
     by_name = {case.name: case for case in data.held_out}
     judged = [
         Judged(by_name[row["name"]], *pair)
@@ -186,7 +187,7 @@ def _make_project(data: DemoData, folder: Path, steps: Steps) -> None:
         parts = [(case, part) for part in ("outlined", "untouched", "held_out") for case in getattr(data, part)]
         for number, (case, part) in enumerate(sorted(parts, key=lambda entry: entry[0].name), start=1):
             label = None if part == "untouched" else case.label
-            project.add_case(case.name, [case.image], label=label, held_out=part == "held_out")
+            project.cases.add(case.name, [case.image], label=label, held_out=part == "held_out")
             steps.progress("importing", number / len(parts), case.name)
 
 
@@ -200,7 +201,7 @@ def _train(project: Project, options: TrainingOptions, title: str, steps: Steps)
 
     done = run_training(project.folder, run.id, on_event=told)
     plan = Plan.from_json({key: value for key, value in run.plan.items() if key != "run"})
-    return Training(title, plan, events, project.model(done.model_id).summary)
+    return Training(title, plan, events, project.models.get(done.model_id).summary)
 
 
 class _Remembered(WarmPredictors):

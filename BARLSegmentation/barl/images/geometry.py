@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import permutations, product
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -45,6 +46,14 @@ class Grid:
     @classmethod
     def of(cls, image: sitk.Image) -> Grid:
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+    @classmethod
+    def of_file(cls, path: Path | str) -> Grid:
+        """The grid of an image file, read from its header: files round the geometry a little."""
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        return cls(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
     @classmethod
     def from_json(cls, data: dict) -> Grid:

@@ -22,11 +22,11 @@ def choose_model(project: Project, wanted: str | Path | None = None) -> tuple[Pa
         ModelError: There is no current model, or neither an id nor a folder is called so.
     """
     if wanted is None:
-        current = project.current_model()
+        current = project.models.current()
         if current is None:
             raise ModelError("The project has no model yet.", "Train one, or name a model's folder.")
         return current.folder, current.id
-    known = {model.id: model.folder for model in project.models()}
+    known = {model.id: model.folder for model in project.models.all()}
     if str(wanted) in known:
         return known[str(wanted)], str(wanted)
     if Path(wanted).is_dir():
@@ -47,10 +47,10 @@ def choose_cases(project: Project, wanted: Sequence[str] | None = None, model_id
         InputError: None was named and there is none to predict.
     """
     if wanted:
-        return [project.case(name) for name in wanted]
-    cases = project.cases()
-    open_cases = [case for case in cases if case.state in ("new", "predicted", "in_review")]
+        return [project.cases.get(name) for name in wanted]
+    cases = project.cases.all()
+    open_cases = [case for case in cases if case.awaits_outline]
     if not open_cases:
         raise InputError("There is no case without an accepted outline.", "Add scans, or name the cases to predict.")
-    outlined = [case for case in cases if case.state == "accepted" and not case.held_out]
+    outlined = [case for case in cases if case.teaches]
     return open_cases + [case for case in outlined if model_id is None or case.model_id != model_id]

@@ -119,12 +119,12 @@ def _dice(row: dict[str, Any], values: list[str]) -> list[float]:
 
 def _learned_from(project: Project, model_id: str | None) -> set[str]:
     """The cases whose outlines a model of the project, or one that it was trained on from, has learned."""
-    known = {model.id: model for model in project.models()}
+    known = {model.id: model for model in project.models.all()}
     found: set[str] = set()
     while model_id in known:
         model = known.pop(model_id)  # popped: a circle in a damaged database must not hold us
         try:
-            cases = project.run(model.summary["run"]).plan["run"]["cases"]
+            cases = project.runs.get(model.summary["run"]).plan["run"]["cases"]
         except (KeyError, ProjectError):  # not trained here: nobody knows
             cases = []
         found |= {case["id"] for case in cases if case["revision"] is not None and not case["held_out"]}

@@ -37,7 +37,7 @@ def held_out_cases(project: Project) -> list[Case]:
     Raises:
         InputError: There is none.
     """
-    cases = [case for case in project.cases("accepted") if case.held_out]
+    cases = [case for case in project.cases.all() if case.evaluates]
     if not cases:
         raise InputError(
             "No held-out case has an accepted outline.",
@@ -88,10 +88,10 @@ def evaluate_model(
             done = {"predicting": fraction, "restoring": 1.0}.get(stage, 0.0)
             progress("evaluating", (number + done) / len(cases), name)
 
-        channels = read_channels(project.image_paths(case.id))
+        channels = read_channels(project.cases.image_paths(case.id))
         grid = Grid.of(channels[0])
         # A copy: a view into an image that nobody holds shows whatever its memory is used for next.
-        truth = sitk.GetArrayFromImage(read_label(project.accepted_label(case.id), grid, project.values))
+        truth = sitk.GetArrayFromImage(read_label(project.revisions.accepted_label(case.id), grid, project.values))
         prediction = predictor.predict(channels, want_probabilities=True, progress=told)
         predicted = sitk.GetArrayViewFromImage(prediction.label)
         score = segmentation_metrics(predicted, truth, grid.spacing[::-1], project.values)

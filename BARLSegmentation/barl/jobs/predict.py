@@ -14,6 +14,7 @@ from barl.inference.predictor import Predictor
 from barl.jobs.choice import choose_cases, choose_model
 from barl.models.disk import check_channels, load_card
 from barl.progress import Progress, silent
+from barl.project.states import RevisionKind
 from barl.project.store import Project
 
 #: Where a stage of one prediction begins and how much of it it is, so that one bar runs through all cases.
@@ -95,11 +96,11 @@ def predict_cases(
             progress("predicting", (number + start + share * fraction) / len(cases), name)
 
         try:
-            prediction = predictor.predict(read_channels(project.image_paths(case.id)), roi=roi, progress=told)
-            revision = project.store_revision(
+            prediction = predictor.predict(read_channels(project.cases.image_paths(case.id)), roi=roi, progress=told)
+            revision = project.revisions.store(
                 case.id,
                 prediction.label,
-                "prediction",
+                RevisionKind.PREDICTION,
                 author=f"BARL {model_id or folder.name}",
                 model_id=model_id,
                 uncertainty=prediction.uncertainty,
@@ -116,7 +117,7 @@ def predict_cases(
             {
                 "case": case.id,
                 "name": case.name,
-                "state": project.case(case.id).state,
+                "state": project.cases.get(case.id).state,
                 "revision": revision.id,
                 "label": revision.path,
                 "uncertainty": revision.uncertainty_path,

@@ -20,6 +20,7 @@ from typing import Any
 
 from barl.errors import InputError, ProjectError, storage_error
 from barl.project.records import RunRow
+from barl.project.states import RunState
 from barl.project.store import Project
 
 #: One look answers with at most this much, so that a long log never becomes one huge message.
@@ -34,19 +35,19 @@ def claim(project: Project, run_id: str) -> None:
     """
     from filelock import FileLock, Timeout  # not in Slicer's own Python; the worker does what it can without
 
-    folder = project.run(run_id).folder
+    folder = project.runs.get(run_id).folder
     try:
         with FileLock(folder / "claim.lock", timeout=10):  # for the look and the entry, not for the training
-            run = project.run(run_id)
-            if run.state == "running":
+            run = project.runs.get(run_id)
+            if run.is_running:
                 raise ProjectError(
                     f"{run_id} is being trained already, by process {run.pid} on {run.host}.",
                     "Attach to it, or stop it first.",
                 )
-            if run.state == "finished":
+            if run.is_finished:
                 raise ProjectError(f"{run_id} is finished.", "Start a new training; it begins with the current model.")
             RunFolder(folder).clear_stop()  # not "finish": a paused run is finished by training it on with that wish
-            project.update_run(run_id, "running")
+            project.runs.update(run_id, RunState.RUNNING)
     except Timeout:
         raise ProjectError(f"Another program is just starting {run_id}.", "Attach to it.") from None
     except OSError as error:
@@ -61,8 +62,8 @@ def choose_run(project: Project, run_id: str | None = None) -> RunRow:
         ProjectError: There is none of that name.
     """
     if run_id:
-        return project.run(run_id)
-    runs = project.runs()
+        return project.runs.get(run_id)
+    runs = project.runs.all()
     if not runs:
         raise InputError("The project has no training run.", "Start one with a training.")
     return runs[-1]

@@ -22,6 +22,7 @@ from barl.models.disk import load_card
 from barl.networks.branches import NetworkSpec
 from barl.progress import Progress, silent
 from barl.project.records import Case, ModelRow, RunRow
+from barl.project.states import RevisionKind, RunState
 from barl.project.store import Project
 from barl.training.checkpoint import NAME as CHECKPOINT
 from barl.training.plan import Plan, make_plan
@@ -128,7 +129,7 @@ def prepare(project: Project, options: TrainingOptions, progress: Progress = sil
     Raises:
         InputError: No outlined case, all outlines empty, or a scan that cannot be read.
     """
-    outlined, untouched, held_out = _sort(project.cases())
+    outlined, untouched, held_out = _sort(project.cases.all())
     notes = []
     if not outlined:
         raise InputError(
@@ -156,7 +157,7 @@ def prepare(project: Project, options: TrainingOptions, progress: Progress = sil
             notes.append(f"No case has an outline of {label.name}: the model cannot learn it.")
     device = choose_device(options.device)
     own = options.plan_overrides()
-    parent = project.current_model() if options.warm_start else None
+    parent = project.models.current() if options.warm_start else None
     inherited = _from_parent(parent, own, notes) if parent else None
     channels = [channel.name for channel in project.channels]
     plan = make_plan(
@@ -170,7 +171,7 @@ def prepare(project: Project, options: TrainingOptions, progress: Progress = sil
         {"id": case.id, "revision": revision, "held_out": case.held_out}
         for group, labelled in ((outlined, True), (untouched, False), (held_out, True))
         for case in group
-        for revision in [project.newest(case.id, ("accepted",)).id if labelled else None]
+        for revision in [project.revisions.newest(case.id, (RevisionKind.ACCEPTED,)).id if labelled else None]
     ]
     return Prepared(plan, cases, parent.id if parent else None, notes)
 
@@ -184,7 +185,7 @@ def prepare_run(project: Project, options: TrainingOptions, progress: Progress =
     """
     prepared = prepare(project, options, progress)
     facts = {"cases": prepared.cases, "parent": prepared.parent, "notes": prepared.notes}
-    return project.new_run({**prepared.plan.to_json(), "run": {**facts, "options": dataclasses.asdict(options)}})
+    return project.runs.new({**prepared.plan.to_json(), "run": {**facts, "options": dataclasses.asdict(options)}})
 
 
 def run_training(project_folder: Path, run_id: str, *, on_event: OnEvent = lambda event: None) -> RunRow:
@@ -200,7 +201,7 @@ def run_training(project_folder: Path, run_id: str, *, on_event: OnEvent = lambd
         BarlError: Why it failed; the run then is ``failed`` with this message.
     """
     with Project.open(project_folder) as project:
-        run = project.run(run_id)
+        run = project.runs.get(run_id)
         folder = RunFolder(run.folder)
 
         def tell(event: dict[str, Any]) -> None:
@@ -211,14 +212,14 @@ def run_training(project_folder: Path, run_id: str, *, on_event: OnEvent = lambd
         try:
             result = _train(project, run, folder, tell)
             model_id = _keep(project, run, result) if result.model_folder and not result.stopped else None
-            state = "stopped" if result.stopped else "finished"
+            state = RunState.STOPPED if result.stopped else RunState.FINISHED
             if not result.stopped:
                 shutil.rmtree(run.folder / "cache", ignore_errors=True)  # prepared scans, only of use to this run
-            done = project.update_run(run_id, state, model_id=model_id)
+            done = project.runs.update(run_id, state, model_id=model_id)
         except BaseException as error:
             cause = explain(error, project.folder)
-            state = "stopped" if isinstance(cause, Cancelled) else "failed"
-            project.update_run(run_id, state, message=str(cause))
+            state = RunState.STOPPED if isinstance(cause, Cancelled) else RunState.FAILED
+            project.runs.update(run_id, state, message=str(cause))
             tell({"event": "error", "class": cause.kind, "message": cause.message, "remedy": cause.remedy})
             raise cause from error
         tell({"event": "result", "value": {"state": state, "model": model_id, "metrics": plain(result.metrics)}})
@@ -235,7 +236,7 @@ def _train(project: Project, run: RunRow, folder: RunFolder, tell: OnEvent) -> T
         [_case_files(project, case) for case in facts["cases"]],
         run.folder,
         device=facts["options"]["device"],
-        warm_start=project.model(facts["parent"]).folder if facts["parent"] else None,
+        warm_start=project.models.get(facts["parent"]).folder if facts["parent"] else None,
         resume=(run.folder / CHECKPOINT).exists(),  # killed before the first one: from the start, which is as exact
         on_event=tell,
         should_stop=folder.stop_asked,
@@ -247,13 +248,13 @@ def _case_files(project: Project, case: Mapping[str, Any]) -> CaseFiles:
     """The files of a case as it was when the run was prepared: revisions never change, so a resumed run is the same."""
     label = None
     if case["revision"] is not None:
-        label = next(r.path for r in project.revisions(case["id"]) if r.id == case["revision"])
-    return CaseFiles(case["id"], project.image_paths(case["id"]), label, case["held_out"])
+        label = next(r.path for r in project.revisions.of(case["id"]) if r.id == case["revision"])
+    return CaseFiles(case["id"], project.cases.image_paths(case["id"]), label, case["held_out"])
 
 
 def _keep(project: Project, run: RunRow, result: TrainResult) -> str:
     """Put the trained model into the project, once, however often the end of this run is reached."""
-    for model in project.models():
+    for model in project.models.all():
         if model.summary.get("run") == run.id:
             return model.id
     card = load_card(result.model_folder)
@@ -266,17 +267,17 @@ def _keep(project: Project, run: RunRow, result: TrainResult) -> str:
         "iterations": result.iterations,
         "seconds": round(result.seconds, 1),
     }
-    model = project.add_model(result.model_folder, summary, name=card.name, parent=run.plan["run"]["parent"])
-    if project.current_model() is None or options["promote"]:
-        project.promote(model.id)
+    model = project.models.add(result.model_folder, summary, name=card.name, parent=run.plan["run"]["parent"])
+    if project.models.current() is None or options["promote"]:
+        project.models.promote(model.id)
     return model.id
 
 
 def _sort(cases: list[Case]) -> tuple[list[Case], list[Case], list[Case]]:
     """Outlined, untouched and outlined held-out cases."""
-    outlined = [case for case in cases if case.state == "accepted" and not case.held_out]
-    untouched = [case for case in cases if case.state in ("new", "predicted", "in_review") and not case.held_out]
-    return outlined, untouched, [case for case in cases if case.state == "accepted" and case.held_out]
+    outlined = [case for case in cases if case.teaches]
+    untouched = [case for case in cases if case.awaits_outline and not case.held_out]
+    return outlined, untouched, [case for case in cases if case.evaluates]
 
 
 def _fingerprints(
@@ -287,10 +288,10 @@ def _fingerprints(
     found = []
     for number, case in enumerate(chosen):
         progress("planning", number / len(chosen), case.name)
-        channels = read_channels(project.image_paths(case.id))
+        channels = read_channels(project.cases.image_paths(case.id))
         label = None
-        if case.state == "accepted":
-            label = read_label(project.accepted_label(case.id), Grid.of(channels[0]), project.values)
+        if case.is_accepted:
+            label = read_label(project.revisions.accepted_label(case.id), Grid.of(channels[0]), project.values)
         found.append(fingerprint_case(channels, label, project.values))
     progress("planning", 1.0, "")
     return found

@@ -14,11 +14,14 @@ from barl.errors import ProjectError
 from barl.images.quiet import quiet
 from barl.progress import Progress, silent
 from barl.project.database import Database
+from barl.project.definition import Definition
+from barl.project.journal import Journal
 
 _ACTION = "agreement measured"
 # The newest accepted outline of each case and the last prediction before it. A later prediction had no part in it.
 _PAIRS = """
-SELECT a.case_id, p.id, p.file, a.id, a.file FROM revisions a JOIN revisions p ON p.number = (
+SELECT a.case_id, p.id AS prediction, p.file AS prediction_file, a.id AS correction, a.file AS correction_file
+FROM revisions a JOIN revisions p ON p.number = (
     SELECT MAX(number) FROM revisions WHERE case_id = a.case_id AND kind = 'prediction' AND number < a.number)
 WHERE a.number IN (SELECT MAX(number) FROM revisions WHERE kind = 'accepted' GROUP BY case_id)
 """
@@ -44,51 +47,47 @@ class Agreement:
 
 
 class Agreements:
-    """The part of a project that compares predictions with their corrections."""
+    """The predictions of a project, compared with their corrections."""
 
-    folder: Path
-    values: list[int]
-    _database: Database
+    def __init__(self, database: Database, definition: Definition, journal: Journal) -> None:
+        self._database = database
+        self._definition = definition
+        self._journal = journal
 
-    def agreements(self) -> dict[str, Agreement]:
+    def all(self) -> dict[str, Agreement]:
         """Case id -> its newest pair of prediction and accepted outline, of the cases that have one."""
-        known = self._measured()
-        return {
-            case: Agreement(
-                case, prediction, correction, (prediction, correction) in known, known.get((prediction, correction))
-            )
-            for case, prediction, _, correction, _ in self._database.rows(_PAIRS)
-        }
+        measured = self._measured()
+        pairs = {row["case_id"]: (row["prediction"], row["correction"]) for row in self._database.rows(_PAIRS)}
+        return {case: Agreement(case, *pair, pair in measured, measured.get(pair)) for case, pair in pairs.items()}
 
-    def measure_agreement(self, progress: Progress = silent) -> int:
+    def measure(self, progress: Progress = silent) -> int:
         """Compare the pairs that nobody has compared yet and enter the result in the journal; returns how many.
 
         Raises:
             ProjectError: A label map is damaged or missing, or another program is changing the project.
         """
         self._database.must_be_writable()
-        known = self._measured()
-        pairs = [pair for pair in self._database.rows(_PAIRS) if (pair[1], pair[3]) not in known]
-        for number, (case, prediction, prediction_file, correction, correction_file) in enumerate(pairs):
+        measured = self._measured()
+        pairs = [row for row in self._database.rows(_PAIRS) if (row["prediction"], row["correction"]) not in measured]
+        for number, row in enumerate(pairs):
             progress("measuring agreement", number / len(pairs), "")
-            home = self.folder / "cases" / case / "revisions"
-            by_label = _dice(_read(home / prediction_file), _read(home / correction_file), self.values)
+            home = self._database.folder / "cases" / row["case_id"] / "revisions"
+            prediction, correction = _read(home / row["prediction_file"]), _read(home / row["correction_file"])
+            by_label = _dice(prediction, correction, self._definition.values)
             mean = round(float(np.mean(list(by_label.values()))), 4) if by_label else None
-            self.log(
+            self._journal.log(
                 _ACTION,
-                case,
-                prediction=prediction,
-                correction=correction,
+                row["case_id"],
+                prediction=row["prediction"],
+                correction=row["correction"],
                 dice=mean,
                 labels={str(value): round(share, 4) for value, share in by_label.items()},
             )
         return len(pairs)
 
     def _measured(self) -> dict[tuple[str, str], float | None]:
-        facts = [
-            json.loads(text)
-            for (text,) in self._database.rows("SELECT facts FROM journal WHERE action = ?", (_ACTION,))
-        ]
+        rows = self._database.rows("SELECT facts FROM journal WHERE action = ?", (_ACTION,))
+        facts = [json.loads(row["facts"]) for row in rows]
         return {(fact["prediction"], fact["correction"]): fact["dice"] for fact in facts}
 
 

@@ -19,12 +19,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from barl.errors import BarlError, ProjectError, StorageError, storage_error
 from barl.project.files import settle, temporary_path
 from barl.project.processes import ProcessId
+from barl.project.states import CaseState, RevisionKind, RunState
 
 FILE_NAME = "project.db"
 BACKUP_NAME = "project.backup.db"
@@ -34,7 +36,12 @@ _BACKUP_SECONDS = 600
 WAIT_SECONDS = 5.0
 APPLICATION_ID = 0x4241524C  # "BARL": tells a project from any other SQLite file
 
-SCHEMA = """
+
+def _one_of(column: str, values: type[StrEnum]) -> str:
+    return f"CHECK ({column} IN ({', '.join(repr(value.value) for value in values)}))"
+
+
+SCHEMA = f"""
 CREATE TABLE project (
     id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL, created TEXT NOT NULL,
     current_model TEXT REFERENCES models(id)
@@ -48,7 +55,7 @@ CREATE TABLE cases (
     id TEXT NOT NULL UNIQUE,
     name TEXT NOT NULL UNIQUE,
     name_key TEXT NOT NULL UNIQUE,
-    state TEXT NOT NULL CHECK (state IN ('new', 'predicted', 'in_review', 'accepted', 'excluded')),
+    state TEXT NOT NULL {_one_of("state", CaseState)},
     held_out INTEGER NOT NULL DEFAULT 0 CHECK (held_out IN (0, 1)),
     subject TEXT NOT NULL DEFAULT '',
     grid TEXT NOT NULL,
@@ -68,7 +75,7 @@ CREATE TABLE revisions (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
     case_id TEXT NOT NULL REFERENCES cases(id),
-    kind TEXT NOT NULL CHECK (kind IN ('prediction', 'draft', 'accepted')),
+    kind TEXT NOT NULL {_one_of("kind", RevisionKind)},
     created TEXT NOT NULL,
     author TEXT NOT NULL,
     model_id TEXT REFERENCES models(id),
@@ -85,7 +92,7 @@ CREATE TABLE models (
 );
 CREATE TABLE runs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, created TEXT NOT NULL, plan TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'stopped', 'finished', 'failed', 'interrupted')),
+    state TEXT NOT NULL {_one_of("state", RunState)},
     pid INTEGER, host TEXT, process_start TEXT, started TEXT, ended TEXT,
     model_id TEXT REFERENCES models(id), message TEXT NOT NULL DEFAULT ''
 );
@@ -120,14 +127,31 @@ def is_writable(folder: Path) -> bool:
 class Transaction:
     """What may be done inside ``Database.write``."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
+        self._folder = folder
         self._settled: list[tuple[Path, str, str]] = []
         self.execute = connection.execute
         self.executemany = connection.executemany
 
-    def row(self, query: str, parameters: Sequence[Any] = ()) -> tuple | None:
+    def row(self, query: str, parameters: Sequence[Any] = ()) -> sqlite3.Row | None:
         return self._connection.execute(query, parameters).fetchone()
+
+    def must_exist(self, table: str, row_id: str) -> None:
+        """Refuse an id that no row of ``table`` has.
+
+        Raises:
+            ProjectError: With the id.
+        """
+        if not self.row(f"SELECT 1 FROM {table} WHERE id = ?", (row_id,)):
+            raise unknown(table, row_id)
+
+    def free_id(self, table: str, prefix: str) -> str:
+        """The next id of which there is neither a row nor a folder."""
+        (number,) = self.row(f"SELECT COALESCE(MAX(number), 0) + 1 FROM {table}")
+        while (self._folder / table / f"{prefix}_{number:04d}").exists():
+            number += 1
+        return f"{prefix}_{number:04d}"
 
     def settle(self, staged: Path, place: Path, table: str, row_id: str) -> None:
         """Move a staged, flushed file or folder to its place; it belongs to the row of ``table`` with this id."""
@@ -171,6 +195,7 @@ class Database:
             self._connection = sqlite3.connect(
                 self.path, timeout=wait_seconds, isolation_level=None, check_same_thread=False
             )
+        self._connection.row_factory = sqlite3.Row
         try:
             with self._plain_errors():
                 self._configure()
@@ -228,15 +253,15 @@ class Database:
                 "Update the BARL extension; the project was not changed.",
             )
 
-    def _pragma(self, name: str) -> int:
+    def _pragma(self, name: str) -> Any:
         return self._connection.execute(f"PRAGMA {name}").fetchone()[0]
 
-    def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple]:
+    def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """All rows of a query. Nothing stays locked afterwards."""
         with self._turn, self._plain_errors():
             return self._connection.execute(query, parameters).fetchall()
 
-    def row(self, query: str, parameters: Sequence[Any] = ()) -> tuple | None:
+    def row(self, query: str, parameters: Sequence[Any] = ()) -> sqlite3.Row | None:
         """The first row of a query, if any."""
         found = self.rows(query, parameters)
         return found[0] if found else None
@@ -252,7 +277,7 @@ class Database:
         self.must_be_writable()
         with self._turn, self._plain_errors():
             self._connection.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(self._connection)
+            transaction = Transaction(self._connection, self.folder)
             try:
                 self._sign()
                 yield transaction
@@ -285,7 +310,7 @@ class Database:
             if made >= self.path.stat().st_mtime or time.time() - made < _BACKUP_SECONDS:
                 return
         # Before the copy replaces a sound one. 0.1 s for ten thousand cases, hence not at every opening.
-        if self.rows("PRAGMA quick_check(1)") != [("ok",)]:
+        if self._pragma("quick_check(1)") != "ok":
             raise self._damaged()
         temporary = temporary_path(self.folder, BACKUP_NAME)
         try:
@@ -364,6 +389,10 @@ class Database:
             remedy = f"Put {BACKUP_NAME} (of {made:%Y-%m-%d %H:%M}) in its place"
         remedy += "; the images and outlines in its folder are not touched by this."
         return ProjectError(f"The project's database is damaged: {self.path}.", remedy)
+
+
+def unknown(table: str, row_id: str) -> ProjectError:
+    return ProjectError(f"The project has no {table.removesuffix('s')} '{row_id}'.", f"Choose one of its {table}.")
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -24,6 +24,7 @@ from barl.images.reading import write_image
 from barl.progress import Progress, silent
 from barl.project import files
 from barl.project.records import Case
+from barl.project.states import CaseState, RevisionKind
 from barl.project.store import Project
 
 
@@ -70,7 +71,7 @@ def export_dataset(
     folder = Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not an empty folder.", "Choose a new or empty folder.")
-    cases = project.cases("accepted")
+    cases = project.cases.all(CaseState.ACCEPTED)
     if not cases:
         raise InputError("No case of the project is accepted.", "Accept the outline of at least one case first.")
     try:
@@ -97,7 +98,7 @@ def export_dataset(
 
 
 def _sound_label(project: Project, case: Case) -> Path:
-    revision = project.newest(case.id, ("accepted",))
+    revision = project.revisions.newest(case.id, (RevisionKind.ACCEPTED,))
     if not revision.path.is_file() or files.sha256(revision.path) != revision.sha256:
         raise ProjectError(
             f"The accepted outline of {case.name!r} is missing or not as it was stored.",
@@ -111,7 +112,7 @@ def _write_nnunet_case(project: Project, case: Case, label: Path, folder: Path) 
     images, labels = folder / f"images{part}", folder / f"labels{part}"
     images.mkdir(exist_ok=True)
     labels.mkdir(exist_ok=True)
-    for channel, image in enumerate(project.image_paths(case.id)):
+    for channel, image in enumerate(project.cases.image_paths(case.id)):
         shutil.copyfile(image, images / f"{case.id}_{channel:04d}.nii.gz")
     place = labels / f"{case.id}.nii.gz"
     if project.values == list(range(1, len(project.values) + 1)):
@@ -127,7 +128,7 @@ def _write_nnunet_case(project: Project, case: Case, label: Path, folder: Path) 
 def _write_plain_case(project: Project, case: Case, label: Path, folder: Path) -> None:
     home = folder / case.id
     home.mkdir()
-    for image in project.image_paths(case.id):
+    for image in project.cases.image_paths(case.id):
         shutil.copyfile(image, home / image.name)
     shutil.copyfile(label, home / "label.nii.gz")
 

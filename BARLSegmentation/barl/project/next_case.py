@@ -85,8 +85,8 @@ def rank_cases(cases: Sequence[Case], diversity: float = 0.5, spread: int = 10) 
     Returns:
         The candidates in descending order of usefulness; equal ones in the order given.
     """
-    candidates = [case for case in cases if case.state not in ("accepted", "excluded") and not case.held_out]
-    outlined = [case for case in cases if case.state == "accepted" and not case.held_out]
+    candidates = [case for case in cases if case.awaits_outline and not case.held_out]
+    outlined = [case for case in cases if case.teaches]
     if not candidates:
         return []
     uncertainty = np.array([np.nan if c.uncertainty is None else c.uncertainty for c in candidates], dtype=np.float64)

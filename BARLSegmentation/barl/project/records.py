@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-CASE_STATES = ("new", "predicted", "in_review", "accepted", "excluded")
-REVISION_KINDS = ("prediction", "draft", "accepted")
-RUN_STATES = ("queued", "running", "stopped", "finished", "failed", "interrupted")
+from barl.project.states import CaseState, RevisionKind, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +19,7 @@ class Case:
     Attributes:
         id: Neutral name, also of its folder: ``case_0001``.
         name: What the user typed.
-        state: One of ``CASE_STATES``. ``accepted`` means that an accepted revision exists.
+        state: What has been done with it.
         held_out: Belongs to the fixed group that is only ever used for evaluation.
         group: Whom the case belongs to, if several cases are of one subject (empty: not told).
         uncertainty: Of the newest prediction, 0 to 1.
@@ -33,7 +31,7 @@ class Case:
 
     id: str
     name: str
-    state: str
+    state: CaseState
     held_out: bool
     group: str = ""
     uncertainty: float | None = None
@@ -41,6 +39,29 @@ class Case:
     embedding: np.ndarray | None = field(default=None, compare=False, repr=False)
     model_id: str | None = None
     updated: str = ""
+
+    @property
+    def teaches(self) -> bool:
+        """A training learns from its accepted outline."""
+        return self.state is CaseState.ACCEPTED and not self.held_out
+
+    @property
+    def evaluates(self) -> bool:
+        """Models are measured against its accepted outline."""
+        return self.state is CaseState.ACCEPTED and self.held_out
+
+    @property
+    def awaits_outline(self) -> bool:
+        """Neither outlined nor excluded."""
+        return self.state.awaits_outline
+
+    @property
+    def is_accepted(self) -> bool:
+        return self.state is CaseState.ACCEPTED
+
+    @property
+    def is_excluded(self) -> bool:
+        return self.state is CaseState.EXCLUDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +76,7 @@ class Revision:
 
     id: str
     case_id: str
-    kind: str
+    kind: RevisionKind
     created: str
     author: str
     path: Path
@@ -64,6 +85,18 @@ class Revision:
     uncertainty_path: Path | None = None
     uncertainty_sha256: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_accepted(self) -> bool:
+        return self.kind is RevisionKind.ACCEPTED
+
+    @property
+    def is_draft(self) -> bool:
+        return self.kind is RevisionKind.DRAFT
+
+    @property
+    def is_prediction(self) -> bool:
+        return self.kind is RevisionKind.PREDICTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +117,7 @@ class RunRow:
     """A training run; its plan, events and checkpoints lie in ``folder``."""
 
     id: str
-    state: str
+    state: RunState
     created: str
     folder: Path
     plan: dict[str, Any] = field(default_factory=dict)
@@ -94,6 +127,14 @@ class RunRow:
     ended: str | None = None
     model_id: str | None = None
     message: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        return self.state is RunState.RUNNING
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state is RunState.FINISHED
 
 
 @dataclass(frozen=True, slots=True)

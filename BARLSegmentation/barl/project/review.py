@@ -93,7 +93,7 @@ def store_correction(
     Raises:
         BarlError: As for ``Project.store_revision``.
     """
-    grid, before, note = project.case_grid(case_id), None, {}
+    grid, before, note = project.cases.grid(case_id), None, {}
     if prediction is not None and label.GetSize() == grid.size:  # else store_revision says what is wrong
         try:
             before = sitk.GetArrayFromImage(read_label(prediction.path, grid, project.values))
@@ -107,7 +107,7 @@ def store_correction(
         "labels": [asdict(change) for change in changes],
         **note,
     }
-    return project.store_revision(
+    return project.revisions.store(
         case_id,
         label,
         kind,
@@ -121,8 +121,8 @@ def store_correction(
 def _spent_on_drafts(project: Project, case_id: str) -> float:
     """Editing time of the drafts since the last outline that was accepted, or since the last prediction."""
     seconds = 0.0
-    for revision in reversed(project.revisions(case_id)):
-        if revision.kind != "draft":
+    for revision in reversed(project.revisions.of(case_id)):
+        if not revision.is_draft:
             break
         seconds += revision.details.get("correction", {}).get("editing_seconds", 0.0)
     return seconds
@@ -134,12 +134,12 @@ def mark_hotspots(project: Project, revision: Revision, ranks: Iterable[int]) ->
     Raises:
         ProjectError: Another program is changing the project, or it is open for reading only.
     """
-    project.log(_SEEN, revision.case_id, revision=revision.id, ranks=sorted(ranks))
+    project.journal.log(_SEEN, revision.case_id, revision=revision.id, ranks=sorted(ranks))
 
 
 def seen_hotspots(project: Project, revision: Revision) -> set[int]:
     """Ranks of the prediction's hot-spots that somebody has looked at."""
-    for entry in reversed(project.history(revision.case_id)):
+    for entry in reversed(project.journal.entries(revision.case_id)):
         if entry.action == _SEEN and entry.facts.get("revision") == revision.id:
             return set(entry.facts["ranks"])
     return set()

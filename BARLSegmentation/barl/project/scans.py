@@ -112,7 +112,7 @@ def add_cases(
                 for item in case.channels
             ]
             added.append(
-                project.add_case(case.name, images, label=case.label, held_out=case.held_out, group=case.group)
+                project.cases.add(case.name, images, label=case.label, held_out=case.held_out, group=case.group)
             )
         except InputError as error:
             failed.append((case.name, error))

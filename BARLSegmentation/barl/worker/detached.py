@@ -14,6 +14,7 @@ from barl.errors import ProjectError
 from barl.jobs.runs import RunFolder, choose_run, plain
 from barl.project.processes import ProcessId
 from barl.project.records import RunRow
+from barl.project.states import RunState
 from barl.project.store import Project
 from barl.worker.client import worker_environment
 from barl.worker.process_tree import end_process_tree
@@ -40,8 +41,8 @@ def start(project: Project, run_id: str) -> RunRow:
     Raises:
         ProjectError: It is being trained already, or its process ended at once.
     """
-    run = project.run(run_id)
-    if run.state in ("running", "finished"):
+    run = project.runs.get(run_id)
+    if run.is_running or run.is_finished:
         raise ProjectError(f"{run_id} is {run.state} already.", "Attach to it, or start a new training.")
     options: dict[str, Any] = {"start_new_session": True}
     if os.name == "nt":  # a console of its own, unseen: without one, each process that loads cases would open a window
@@ -61,9 +62,9 @@ def start(project: Project, run_id: str) -> RunRow:
     process = ProcessId.of(int(launched.stdout))
     end = time.monotonic() + _START_S
     while time.monotonic() < end:
-        now = project.run(run_id)
+        now = project.runs.get(run_id)
         if now.state != run.state or now.pid != run.pid:
-            if now.state == "failed":
+            if now.state is RunState.FAILED:
                 raise ProjectError(now.message)
             return now
         if not process.is_alive():
@@ -107,10 +108,10 @@ def finish(project: Project, run_id: str | None = None) -> RunRow:
         ProjectError: It is finished, or its process ended at once.
     """
     run = choose_run(project, run_id)
-    if run.state == "finished":
+    if run.is_finished:
         raise ProjectError(f"{run.id} is finished already.", "Start a new training; it begins with the current model.")
     RunFolder(run.folder).ask_to_finish()
-    return run if run.state == "running" else start(project, run.id)
+    return run if run.is_running else start(project, run.id)
 
 
 def cancel(project: Project, run_id: str | None = None) -> RunRow:
@@ -123,21 +124,22 @@ def cancel(project: Project, run_id: str | None = None) -> RunRow:
     process = ProcessId.of(run.pid)
     if run.host != process.host:
         if RunFolder(run.folder).silence_s() > _GONE_S:
-            return project.update_run(run.id, "stopped", message=f"Given up: {run.host} has told nothing any more.")
+            message = f"Marked as stopped: no update from {run.host} for half an hour."
+            return project.runs.update(run.id, RunState.STOPPED, message=message)
         raise ProjectError(
             f"{run.id} is being trained on {run.host}, which cannot be reached from here.",
             "Cancel it on that machine, or have it stop by itself, which works from here as well. If that machine is "
             "gone, cancel half an hour after its last word.",
         )
     end_process_tree(run.pid)
-    if project.run(run.id).state in ("running", "interrupted"):
-        project.update_run(run.id, "stopped", message="Cancelled.")
-    return project.run(run.id)
+    if project.runs.get(run.id).state in (RunState.RUNNING, RunState.INTERRUPTED):
+        project.runs.update(run.id, RunState.STOPPED, message="Cancelled.")
+    return project.runs.get(run.id)
 
 
 def _running(project: Project, run_id: str | None) -> RunRow:
     run = choose_run(project, run_id)
-    if run.state != "running":
+    if not run.is_running:
         raise ProjectError(f"{run.id} is not being trained: it is {run.state}.", "Nothing needs to be stopped.")
     return run
 
@@ -149,10 +151,10 @@ def resume(project: Project, run_id: str | None = None) -> RunRow:
         ProjectError: There is none, or it runs or is finished.
     """
     if run_id is None:
-        waiting = [run for run in project.runs() if run.state in ("stopped", "interrupted", "failed", "queued")]
+        waiting = [run for run in project.runs.all() if run.state.can_go_on]
         run = waiting[-1] if waiting else choose_run(project)
     else:
-        run = project.run(run_id)
-    if run.state in ("running", "finished"):
+        run = project.runs.get(run_id)
+    if run.is_running or run.is_finished:
         raise ProjectError(f"{run.id} is {run.state}: there is nothing to resume.", "Start a new training.")
     return run

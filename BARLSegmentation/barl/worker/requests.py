@@ -185,7 +185,7 @@ class Worker:
     def measure_agreement(self, context: Context, *, project: str) -> dict:
         """Compare the accepted outlines with the predictions they were corrected from, where nobody has done so yet."""
         with Project.open(project) as opened:
-            return {"measured": opened.measure_agreement(context.progress)}
+            return {"measured": opened.agreements.measure(context.progress)}
 
     def plan(self, context: Context, *, project: str, options: dict | None = None) -> dict:
         """What a training would do, without starting it."""
@@ -217,7 +217,7 @@ class Worker:
     def runs(self, context: Context, *, project: str) -> dict:
         """All runs of a project, the oldest first."""
         with Project.open(project, read_only=True) as opened:
-            return {"runs": [_run_json(run) for run in opened.runs()]}
+            return {"runs": [_run_json(run) for run in opened.runs.all()]}
 
     def attach(self, context: Context, *, project: str, run: str | None = None, offset: int = 0) -> dict:
         """What happened in a run since an offset."""

@@ -53,7 +53,7 @@ def simulatedProject(folder: Path) -> Path:
     ):
         for number, (image, label) in enumerate(simulate_cases(Path(scans), SIMULATED, seed=1)):
             outline = read_image(label) if number < SIMULATED // 2 else None
-            project.add_case(f"simulated {number + 1}", [read_image(image)], label=outline)
+            project.cases.add(f"simulated {number + 1}", [read_image(image)], label=outline)
     return folder
 
 

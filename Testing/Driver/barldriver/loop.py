@@ -119,10 +119,10 @@ class Loop:
         """Train and press Finish after some iterations; returns the run once nothing is left to do about it."""
         panel, ui = self.panels["Train"], self.section("Train")
         type_(ui.minutesSpinBox, str(minutes))
-        before = len(self.session.project.runs())
+        before = len(self.session.project.runs.all())
         press(ui.startButton)
-        waitUntil(lambda: len(self.session.project.runs()) > before, self.patience)
-        name = self.session.project.runs()[-1].id
+        waitUntil(lambda: len(self.session.project.runs.all()) > before, self.patience)
+        name = self.session.project.runs.all()[-1].id
         waitUntil(lambda: panel.run is not None and panel.run.id == name, self.patience)
         waitUntil(lambda: panel.run.iteration >= iterations or not panel.run.alive, self.patience)
         self.show(ui.startButton)

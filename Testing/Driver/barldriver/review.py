@@ -82,7 +82,7 @@ def goRound(project: Path) -> tuple[dict[str, bytes], str]:
             name = spot.label or loop.session.project.labels[0].name
             loop.paint(name, (x, y, z), (x + 2, y, z), diameter=4.0)
         loop.accept(READER)
-        correction = loop.session.project.newest(case.id, ("accepted",)).details["correction"]
+        correction = loop.session.project.revisions.newest(case.id, ("accepted",)).details["correction"]
         changed = sum(label["added_ml"] + label["removed_ml"] for label in correction["labels"])
         loop.session.closeProject()
         return pictures, f"{reason} Corrected by a stroke of the script: {changed:.3f} ml changed."

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The models of a project, and which of them is the current one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from barl.errors import ModelError, storage_error
+from barl.project.database import Database, now, unknown
+from barl.project.files import flush_tree, staging_folder
+from barl.project.records import ModelRow
+
+_MODEL_FILES = ("model.json", "weights.safetensors")
+_QUERY = "SELECT m.*, m.id = p.current_model AS is_current FROM models m, project p"
+
+
+class Models:
+    """The models of the project that ``database`` holds; each is a folder in ``models``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._folder = database.folder / "models"
+
+    def add(self, folder: Path, summary: dict[str, Any], *, name: str = "", parent: str | None = None) -> ModelRow:
+        """Copy a model into the project. It becomes the current one only by ``promote``.
+
+        Args:
+            folder: Holds ``model.json`` and ``weights.safetensors``.
+            summary: What the list of models shows: held-out Dice per label, method, counts.
+            name: What the user calls it (empty: its id).
+            parent: The model from which it was trained on.
+
+        Raises:
+            ModelError: The folder holds no model.
+            ProjectError: The parent is unknown, or another program is changing the project.
+            StorageError: The disk is full or read-only.
+        """
+        self._database.must_be_writable()
+        folder = Path(folder)
+        missing = [file for file in _MODEL_FILES if not (folder / file).is_file()]
+        if missing:
+            raise ModelError(f"{folder} holds no model: {missing[0]} is missing.", "Choose a model's folder.")
+        with staging_folder(self._folder) as staging:
+            try:
+                shutil.copytree(folder, staging, dirs_exist_ok=True)
+            except (OSError, shutil.Error) as error:
+                cause = error if isinstance(error, OSError) and error.errno else OSError(str(error))
+                raise storage_error(cause, self._folder) from error
+            flush_tree(staging)
+            with self._database.write() as transaction:
+                if parent is not None:
+                    transaction.must_exist("models", parent)
+                model_id = transaction.free_id("models", "model")
+                transaction.settle(staging, self._folder / model_id, "models", model_id)
+                transaction.execute(
+                    "INSERT INTO models (id, name, created, parent, summary) VALUES (?, ?, ?, ?, ?)",
+                    (model_id, name.strip() or model_id, now(), parent, json.dumps(summary)),
+                )
+                transaction.log("model added", facts={"model": model_id, "parent": parent})
+        return self.get(model_id)
+
+    def all(self) -> list[ModelRow]:
+        """All models, oldest first."""
+        return [self._as_model(row) for row in self._database.rows(f"{_QUERY} ORDER BY m.number")]
+
+    def get(self, model_id: str) -> ModelRow:
+        """One model.
+
+        Raises:
+            ProjectError: There is none with this id.
+        """
+        row = self._database.row(f"{_QUERY} WHERE m.id = ?", (model_id,))
+        if not row:
+            raise unknown("models", model_id)
+        return self._as_model(row)
+
+    def current(self) -> ModelRow | None:
+        """The model used unless another is named; None before the first ``promote``."""
+        row = self._database.row(f"{_QUERY} WHERE m.id = p.current_model")
+        return self._as_model(row) if row else None
+
+    def promote(self, model_id: str) -> ModelRow:
+        """Make a model the current one.
+
+        Raises:
+            ProjectError: There is none with this id, or another program is changing the project.
+        """
+        with self._database.write() as transaction:
+            transaction.must_exist("models", model_id)
+            (before,) = transaction.row("SELECT current_model FROM project")
+            transaction.execute("UPDATE project SET current_model = ?", (model_id,))
+            transaction.log("model promoted", facts={"model": model_id, "before": before})
+        return self.get(model_id)
+
+    def _as_model(self, row: sqlite3.Row) -> ModelRow:
+        return ModelRow(
+            row["id"],
+            row["name"],
+            row["created"],
+            self._folder / row["id"],
+            row["parent"],
+            json.loads(row["summary"]),
+            bool(row["is_current"]),
+        )

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the files of a project are as they were stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from barl.project.database import Database
+from barl.project.files import sha256
+from barl.project.records import Damage
+from barl.project.states import RevisionKind
+
+
+def verify(database: Database, everything: bool = False) -> list[Damage]:
+    """Compare the files of a project with their digests.
+
+    Args:
+        database: The project's.
+        everything: Check images, predictions and drafts as well, not only the accepted label maps.
+
+    Returns:
+        What is damaged, with the name of the case (empty: nothing).
+    """
+    damage = [Damage("", database.path, f"is damaged ({text})") for text in database.problems()]
+    cases = database.folder / "cases"
+    revisions = database.rows(
+        "SELECT c.name, r.* FROM revisions r JOIN cases c ON c.id = r.case_id WHERE ? OR r.kind = ? ORDER BY r.number",
+        (everything, RevisionKind.ACCEPTED),
+    )
+    expected = [(row["name"], cases / row["case_id"] / "revisions" / row["file"], row["sha256"]) for row in revisions]
+    if everything:
+        expected += [
+            (row["name"], cases / row["case_id"] / "revisions" / row["uncertainty_file"], row["uncertainty_sha256"])
+            for row in revisions
+            if row["uncertainty_file"]
+        ]
+        images = database.rows("SELECT c.name, i.* FROM images i JOIN cases c ON c.id = i.case_id")
+        expected += [(row["name"], cases / row["case_id"] / row["file"], row["sha256"]) for row in images]
+    for name, path, digest in expected:
+        if problem := _problem(path, digest):
+            damage.append(Damage(name, path, problem))
+    return damage
+
+
+def _problem(path: Path, digest: str) -> str:
+    try:
+        return "" if sha256(path) == digest else "is not as it was stored"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
