@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the worker's Python has: a script of the standard library alone, run in that Python; prints one JSON object.
 
-Nothing is imported that could be broken or slow: torch's version and build are read from its files. Arguments: the file
-of requirements, the project's folder (may be empty), folders of models.
+Nothing is imported that could be broken or slow: torch's version and build are read from its files. Arguments: names of
+packages (separated by commas), the project's folder (may be empty), folders of models.
 """
 
 from __future__ import annotations
@@ -17,17 +17,14 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
-NAME = re.compile(r"[A-Za-z0-9._-]+")
 
-
-def look(requirements: str, project: str, models: list[str]) -> dict:
+def look(packages: list[str], project: str, models: list[str]) -> dict:
     """Everything ``Setup`` judges by."""
-    names = [NAME.match(line).group() for line in _lines(requirements)]
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "torch": torchBuild(),
-        "packages": {name: installed(name) for name in names},
+        "packages": {name: installed(name) for name in packages},
         "others": {name: installed(name) for name in ("numpy", "scipy", "SimpleITK")},
         "cards": graphicsCards(),
         "disk": freeBytes(project),
@@ -105,14 +102,9 @@ def modelState(folder: Path) -> str:
         return "unreadable"
 
 
-def _lines(path: str) -> list[str]:
-    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if NAME.match(line)]
-
-
 def _run(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
 
 
 if __name__ == "__main__":
-    json.dump(look(sys.argv[1], sys.argv[2], sys.argv[3:]), sys.stdout)
+    json.dump(look(sys.argv[1].split(","), sys.argv[2], sys.argv[3:]), sys.stdout)

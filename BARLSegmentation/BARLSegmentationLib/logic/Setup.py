@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
 from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
@@ -39,12 +41,12 @@ class Condition:
     repair: str = ""
 
 
-def judge(found: Mapping, requirements: Mapping[str, str], names: Mapping[str, str]) -> dict[str, Condition]:
+def judge(found: Mapping, requirements: Mapping[str, SpecifierSet], names: Mapping[str, str]) -> dict[str, Condition]:
     """All conditions.
 
     Args:
         found: What ``Environment.look`` found.
-        requirements: Package -> lowest version needed.
+        requirements: Package -> versions that will do.
         names: Folder of a model -> what the user calls it.
     """
     return {
@@ -64,18 +66,18 @@ def _torch(found: Mapping) -> Condition:
     name = f"{torch['version']} {build}"
     if not torch["complete"]:
         return Condition(False, _("{name}: its installation is incomplete.").format(name=name), _("Reinstall"))
-    if _older(torch["version"], TORCH_REQUIREMENT.removeprefix(">=")):
+    if not _fits(torch["version"], SpecifierSet(TORCH_REQUIREMENT)):
         text = _("{name} is too old; {needed} or newer is needed.")
         return Condition(False, text.format(name=name, needed=TORCH_REQUIREMENT.removeprefix(">=")), _("Update"))
-    if torch["cuda"] and cards["cuda"] and _major(torch["cuda"]) > _major(cards["cuda"]):
+    if torch["cuda"] and cards["cuda"] and Version(torch["cuda"]).major > Version(cards["cuda"]).major:
         text = _("{name} is newer than what the graphics driver can run (CUDA {driver}).")
         return Condition(False, text.format(name=name, driver=cards["cuda"]), _("Reinstall"))
     return Condition(True, _("{name}.").format(name=name))
 
 
-def _packages(found: Mapping[str, str | None], requirements: Mapping[str, str]) -> Condition:
+def _packages(found: Mapping[str, str | None], requirements: Mapping[str, SpecifierSet]) -> Condition:
     missing = [name for name in requirements if not found.get(name)]
-    old = [name for name, needed in requirements.items() if found.get(name) and _older(found[name], needed)]
+    old = [name for name, needed in requirements.items() if found.get(name) and not _fits(found[name], needed)]
     if missing:
         return Condition(False, _("Missing: {names}.").format(names=", ".join(missing)), _("Install"))
     if old:
@@ -165,11 +167,11 @@ def _text(path: Path) -> str:
         return ""
 
 
-def readRequirements(path: str | Path) -> dict[str, str]:
-    """Package -> lowest version, from a file of requirements."""
-    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    pairs = [re.fullmatch(r"([A-Za-z0-9._-]+)\s*(?:>=\s*([\d.]+))?", line) for line in lines if line and line[0] != "#"]
-    return {pair.group(1): pair.group(2) or "0" for pair in pairs if pair}
+def readRequirements(path: str | Path) -> dict[str, SpecifierSet]:
+    """Package -> versions that will do, from a file of requirements."""
+    from slicer import packaging
+
+    return {requirement.name: requirement.specifier for requirement in packaging.load_requirements(str(path))}
 
 
 def report(found: Mapping, conditions: Mapping[str, Condition], slicerVersion: str, barlVersion: str) -> str:
@@ -191,17 +193,8 @@ def report(found: Mapping, conditions: Mapping[str, Condition], slicerVersion: s
     return "\n".join(lines)
 
 
-def _older(version: str, needed: str) -> bool:
-    return _numbers(version) < _numbers(needed)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """The release numbers of a version; what follows them (rc1, +cu128) does not count."""
-    numbers = [int(part) for part in re.match(r"[\d.]*", version).group().split(".") if part]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
-
-
-def _major(version: str) -> int:
-    return int(version.partition(".")[0])
+def _fits(version: str, needed: SpecifierSet) -> bool:
+    try:
+        return needed.contains(version, prereleases=True)
+    except InvalidVersion:
+        return False

@@ -77,7 +77,7 @@ class SetupPanel(Panel):
         self._process = process
         self.ui.checkButton.enabled = False
         self.ui.checkButton.toolTip = _("The conditions are being looked up")
-        arguments = [Environment.__file__, self._requirementsPath(), folder, *self._names]
+        arguments = [Environment.__file__, ",".join(self._requirements), folder, *self._names]
         process.start(self.worker.python, arguments)
 
     def _onFinished(self, exitCode: int, _exitStatus) -> None:
