@@ -123,9 +123,9 @@ def test_case_that_cannot_be_used_keeps_no_other_waiting(a_project, tmp_path):
         NewCase("series", ((missing,),)),
         NewCase.from_json({"name": "fine", "channels": [str(good)], "held_out": True, "group": "s1"}),
     ]
-    added, failed = add_cases(a_project, asked)
-    assert [(case.name, case.held_out, case.group) for case in added] == [("fine", True, "s1")]
-    assert [name for name, _ in failed] == ["lost", "series"]
-    assert "drive" in str(failed[1][1])
+    intake = add_cases(a_project, asked)
+    assert [(item.case.name, item.case.held_out, item.case.group) for item in intake.added] == [("fine", True, "s1")]
+    assert [item.name for item in intake.left_out] == ["lost", "series"]
+    assert "drive" in str(intake.left_out[1].reason)
     with pytest.raises(InputError, match="cannot be read"):
         NewCase.from_json({"name": "no channels"})

@@ -29,7 +29,7 @@ RANKS = {
 }
 # Slicer's own process imports these, and worker.client with what it needs.
 SLICER_SIDE_ROOMS = ("errors", "progress", "images", "project")
-SLICER_SIDE_LIBRARIES = {"numpy", "scipy", "SimpleITK", "barl"} | sys.stdlib_module_names
+SLICER_SIDE_LIBRARIES = {"numpy", "scipy", "SimpleITK", "pydicom", "barl"} | sys.stdlib_module_names
 APPLICATION = {"slicer", "qt", "ctk", "vtk", "PythonQt", "PySide6"}
 HEAVY = {"torch", "monai"}
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import colorsys
 import json
 from argparse import Namespace
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from barl.errors import InputError, ProjectError
 from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
 from barl.project.records import Case
-from barl.project.scans import add_cases, find_cases, stem
+from barl.project.scans import Intake, NewCase, add_cases, find_cases, stem
 from barl.project.states import CaseState, RevisionKind
 from barl.project.store import Project
 
@@ -115,19 +115,60 @@ def verify(options: Namespace, terminal: Terminal) -> int:
 def add(options: Namespace, terminal: Terminal) -> int:
     if bool(options.scan) == bool(options.images):
         raise InputError("Give either the scan of one case or --images with a folder.", 'See "barl add --help".')
-    if options.images and (options.name or options.label):
-        raise InputError("--name and --label are for one case, not for a folder.", "Use --labels with a folder.")
+    if options.images and (options.name or options.label or options.series or options.list_series):
+        raise InputError(
+            "--name, --label and --series are for one case, not for a folder.", "Use --labels with a folder."
+        )
     if options.labels and not options.images:
         raise InputError("--labels is for a whole folder of scans.", "Use --label, or --images with a folder.")
+    if options.list_series:
+        return _list_series(options.scan, terminal)
     with Project.open(options.project) as project:
         if options.images:
             return _add_folder(project, options, terminal)
         name = options.name or stem(options.scan[0])
-        case = project.cases.add(
-            name, options.scan, label=options.label, held_out=options.held_out, group=options.group
+        scans, series = _with_series(options.scan, options.series)
+        new = NewCase(name, tuple(scans), options.label, options.held_out, options.group, tuple(series))
+        intake = add_cases(project, [new], terminal.progress)
+    if intake.left_out:
+        raise intake.left_out[0].reason
+    _tell(intake, f"Added {intake.added[0].case.name} ({intake.added[0].case.state}).", terminal)
+    return 0
+
+
+def _with_series(scans: list[Path], series: list[str]) -> tuple[list[Path], list[str | None]]:
+    """One series for each channel; several series of one folder are several channels."""
+    if len(scans) == 1 and len(series) > 1:
+        scans = scans * len(series)
+    if len(series) not in (0, len(scans)):
+        raise InputError(
+            f"There are {len(scans)} scans but {len(series)} --series.", "Give one for each scan, or none."
         )
-        terminal.answer({"cases": [_case(case)], "failed": []}, f"Added {case.name} ({case.state}).")
-        return 0
+    return scans, list(series)
+
+
+def _list_series(folders: list[Path], terminal: Terminal) -> int:
+    from barl.images.dicom.series import list_series
+
+    found = [(folder, item) for folder in folders for item in list_series(folder)]
+    facts = [
+        {
+            "folder": folder,
+            "series": item.number,
+            "modality": item.modality,
+            "size": list(item.size),
+            "files": item.n_files,
+            "description": item.description,
+        }
+        for folder, item in found
+    ]
+    rows = [
+        [item.number, item.modality, " x ".join(map(str, item.size)), item.n_files, item.description]
+        for _, item in found
+    ]
+    heads = ["series", "modality", "voxels", "files", "description"]
+    terminal.answer({"series": facts}, table(rows, heads) if rows else "No DICOM series.")
+    return 0
 
 
 def export(options: Namespace, terminal: Terminal) -> None:
@@ -140,17 +181,35 @@ def export(options: Namespace, terminal: Terminal) -> None:
 def _add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
     """Add every scan of a folder; those that cannot be used are told at the end and keep no other waiting."""
     found = find_cases(options.images, project.channels, options.labels, held_out=options.held_out, group=options.group)
-    added, failed = add_cases(project, found, terminal.progress)
-    if not added:
-        raise failed[0][1]
-    text = [f"Added {len(added)} cases, {sum(case.is_accepted for case in added)} of them with an outline."]
-    text += [f"Left out {name}: {error}" for name, error in failed]
+    intake = add_cases(project, found, terminal.progress)
+    if not intake.added:
+        raise intake.left_out[0].reason
+    n_outlined = sum(item.case.is_accepted for item in intake.added)
+    _tell(intake, f"Added {len(intake.added)} cases, {n_outlined} of them with an outline.", terminal)
+    return InputError.exit_code if intake.left_out else 0
+
+
+def _tell(intake: Intake, first: str, terminal: Terminal) -> None:
+    """What was added, what a user should know of it, and what was left out."""
+    about = defaultdict(list)
+    for item in intake.added:
+        for note in item.notes:
+            about[note].append(item.case.name)
+    text = [first]
+    text += [f"Note: {note} ({_names(names)})" for note, names in about.items()]
+    text += [f"Left out {item.name}: {item.reason}" for item in intake.left_out]
     document = {
-        "cases": [_case(case) for case in added],
-        "failed": [{"name": name, "message": error.message, "remedy": error.remedy} for name, error in failed],
+        "cases": [{**_case(item.case), "notes": list(item.notes)} for item in intake.added],
+        "failed": [
+            {"name": item.name, "message": item.reason.message, "remedy": item.reason.remedy}
+            for item in intake.left_out
+        ],
     }
     terminal.answer(document, "\n".join(text))
-    return InputError.exit_code if failed else 0
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} more cases"
 
 
 def _label(text: str, position: int, lateral: list[int]) -> Label:

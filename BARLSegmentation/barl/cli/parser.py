@@ -185,7 +185,9 @@ def _add(commands) -> None:
         "add scans (NIfTI, NRRD, MHA or a DICOM folder) to a project",
         "  barl add study scan7.nii.gz --label outline7.nii.gz\n"
         "  barl add study p1_T1.nii.gz p1_FLAIR.nii.gz --name p1      one case of two channels\n"
-        "  barl add study --images scans/ --labels outlines/          a whole folder, outlines by equal file name",
+        "  barl add study --images scans/ --labels outlines/          a whole folder, outlines by equal file name\n"
+        "  barl add study disc/ --list-series                         which series a DICOM folder holds\n"
+        "  barl add study disc/ --series 3 --name p2                  one of them",
     )
     _project_folder(add)
     add.add_argument(
@@ -193,6 +195,14 @@ def _add(commands) -> None:
     )
     add.add_argument("--name", help="name of the case; the file's name by default")
     add.add_argument("--label", type=Path, help="its outline, stored as accepted")
+    add.add_argument(
+        "--series",
+        action="append",
+        default=[],
+        metavar="SERIES",
+        help="which series of a DICOM folder: its number or a part of its description; once for each channel",
+    )
+    add.add_argument("--list-series", action="store_true", help="list the series of DICOM folders and add nothing")
     add.add_argument("--images", type=Path, metavar="FOLDER", help="add every scan in this folder")
     add.add_argument("--labels", type=Path, metavar="FOLDER", help="their outlines, as far as there are any")
     add.add_argument("--held-out", action="store_true", help="never train on them, evaluate on them")

@@ -10,17 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import SimpleITK as sitk
 
 from barl.errors import InputError, storage_error
-from barl.images import dicom
 from barl.images.geometry import Grid
 from barl.images.nifti_check import check_nifti
 from barl.images.quiet import quiet
 
-_FORMATS = ("NiftiImageIO", "NrrdImageIO", "MetaImageIO", "GDCMImageIO")
+_FORMATS = ("NiftiImageIO", "NrrdImageIO", "MetaImageIO")
 _USE = "Use a NIfTI-1, NRRD or MHA file, or a folder with one DICOM series."
 
 # Outside of this a spacing is a mistake of units (meters, micrometers) or a damaged header, not a scan of a patient.
@@ -30,14 +30,15 @@ _SPACING_MM = (0.005, 50.0)
 _REPAIRED_SHARE = 1e-3
 
 
-def read_image(path: Path | str, notes: list[str] | None = None) -> sitk.Image:
+def read_image(path: Path | str, notes: list[str] | None = None, series: str | None = None) -> sitk.Image:
     """Read a scan.
 
     Few voxels without a finite value (up to 0.1 %, as divisions leave in computed maps) become the scan's minimum.
 
     Args:
-        path: NIfTI, NRRD or MetaImage file, one multi-frame DICOM file, or a folder with one DICOM series.
-        notes: Gets a sentence for each repair.
+        path: NIfTI, NRRD or MetaImage file, one multi-frame DICOM file, or a folder with a DICOM series.
+        notes: Gets a sentence for everything that was changed, left out or is doubtful; none names a file.
+        series: Number, UID or a part of the description of the wanted series, where a DICOM folder holds several.
 
     Returns:
         A 3D scalar image of at least two slices; its pixel type is the file's (64-bit floats become 32-bit), so that a
@@ -47,7 +48,7 @@ def read_image(path: Path | str, notes: list[str] | None = None) -> sitk.Image:
         InputError: The scan cannot be used.
     """
     path = Path(path)
-    image = _read(path)
+    image = _read(path, notes, series)
     if image.GetPixelID() in (sitk.sitkFloat32, sitk.sitkFloat64):
         image = _finite(image, path.name, notes)
     if image.GetPixelID() in (sitk.sitkFloat64, sitk.sitkInt64, sitk.sitkUInt64):
@@ -55,15 +56,22 @@ def read_image(path: Path | str, notes: list[str] | None = None) -> sitk.Image:
     return image
 
 
-def read_channels(paths: Sequence[Path | str], notes: list[str] | None = None) -> list[sitk.Image]:
-    """Read the channels of one case, as ``read_image`` does.
+def read_channels(
+    paths: Sequence[Path | str], notes: list[str] | None = None, series: Sequence[str | None] = ()
+) -> list[sitk.Image]:
+    """Read the channels of one case, as ``read_image`` does; ``series`` has one entry for each or none at all.
 
     Raises:
         InputError: One cannot be used, or they lie on different grids (the message names both).
     """
     if not paths:
         raise InputError("The case has no image.", "Choose at least one scan.")
-    images = [read_image(path, notes) for path in paths]
+    images = []
+    for number, (path, wanted) in enumerate(zip(paths, series or [None] * len(paths), strict=True), 1):
+        told: list[str] = []
+        images.append(read_image(path, told, wanted))
+        if notes is not None:
+            notes += [f"Channel {number}: {note}" for note in told] if len(paths) > 1 else told
     first = Grid.of(images[0])
     for path, image in zip(paths[1:], images[1:], strict=True):
         grid = Grid.of(image)
@@ -92,7 +100,7 @@ def read_label(path: Path | str, grid: Grid, values: Collection[int]) -> sitk.Im
         InputError: The file cannot be used, lies on another grid, or has other values.
     """
     path = Path(path)
-    image = _read(path)
+    image = _read(path, None, None)
     own = Grid.of(image)
     if not grid.matches(own):
         raise InputError(
@@ -164,14 +172,16 @@ def _ask_for_room(path: Path) -> None:
         file.write(bytes(2**20))
 
 
-def _read(path: Path) -> sitk.Image:
+def _read(path: Path, notes: list[str] | None, series: str | None) -> sitk.Image:
     """A 3D scalar image with sane geometry and without metadata; values are not looked at."""
     if not path.exists():
         raise InputError(f"'{path.name}' does not exist.", "Check the path; the file may have been moved or renamed.")
     if path.is_dir():
-        image = dicom.read_series(path)
+        image = _dicom().read_series(path, series, notes)
     elif path.stat().st_size == 0:
         raise InputError(f"'{path.name}' is empty.", "Copy or export the scan again.")
+    elif _is_dicom(path):
+        image = _dicom().read_files([path], path.name, series, notes)
     else:
         image = _read_file(path)
     _check_spacing(image.GetSpacing(), path.name)
@@ -186,6 +196,26 @@ def _read(path: Path) -> sitk.Image:
     for key in image.GetMetaDataKeys():
         image.EraseMetaData(key)
     return image
+
+
+def _dicom() -> ModuleType:
+    # pydicom takes half a second to import, which nobody without DICOM should wait.
+    from barl.images.dicom import series
+
+    return series
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(132)
+    known = start[:2] == b"\x1f\x8b" or start[:4] in (b"NRRD", b"\x5c\x01\0\0", b"\0\0\x01\x5c")
+    if start[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".ima"):
+        return True
+    if known or path.suffix:
+        return False
+    from barl.images.dicom.headers import looks_like_dicom
+
+    return looks_like_dicom(path)
 
 
 def _read_file(path: Path) -> sitk.Image:

@@ -42,6 +42,8 @@ class Cases:
         held_out: bool = False,
         group: str = "",
         author: str = "import",
+        series: Sequence[str | None] = (),
+        notes: list[str] | None = None,
     ) -> Case:
         """Copy a case into the project, without any metadata of its files.
 
@@ -52,6 +54,8 @@ class Cases:
             held_out: Put it into the fixed group that is only ever used for evaluation.
             group: Whom it belongs to, if several cases are of one subject; a subject is held out as a whole.
             author: Who made the outline.
+            series: For each channel which series of its DICOM folder is meant, or nothing at all.
+            notes: Gets a sentence for everything that was changed, left out or is doubtful; the journal keeps them too.
 
         Raises:
             InputError: The name is empty or taken, an image or the outline cannot be used, or the group is split.
@@ -66,7 +70,9 @@ class Cases:
         self._check_number_of_images(name, len(channels))
         with files.staging_folder(self.folder) as staging, files.staging_folder(self.folder) as other:
             (staging / "revisions").mkdir()
-            images = read_channels([_as_file(item, other / f"{k}.nrrd") for k, item in enumerate(channels)])
+            told: list[str] = []
+            paths = [_as_file(item, other / f"{k}.nrrd") for k, item in enumerate(channels)]
+            images = read_channels(paths, told, series)
             names = _image_names(self._definition.channels)
             for image, file in zip(images, names, strict=True):
                 write_image(image, staging / file)
@@ -85,10 +91,12 @@ class Cases:
                 )
                 rows = [(case_id, k, *item) for k, item in enumerate(zip(names, digests, strict=True))]
                 transaction.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
-                transaction.log("case added", case_id, {"held_out": held_out})
+                transaction.log("case added", case_id, {"held_out": held_out, **({"notes": told} if told else {})})
                 if staged:
                     folder = self.revision_folder(case_id)
                     enter_revision(transaction, folder, case_id, staged, RevisionKind.ACCEPTED, author)
+        if notes is not None:
+            notes += told
         return self.get(case_id)
 
     def _check_number_of_images(self, name: str, number: int) -> None:

@@ -8,14 +8,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import SimpleITK as sitk
+
 from barl.errors import BarlError, InputError, storage_error
-from barl.images.dicom import read_files
 from barl.progress import Progress, silent
 from barl.project.labels import Channel
 from barl.project.records import Case
 from barl.project.store import Project
 
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+@dataclass(frozen=True)
+class Added:
+    """A case that was added, and what a user should know of it."""
+
+    case: Case
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A case, or a file or folder, that was not added, and why."""
+
+    name: str
+    reason: BarlError
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What became of the cases that were to be added."""
+
+    added: tuple[Added, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -28,6 +53,7 @@ class NewCase:
         label: Its outline, if there is one.
         held_out: Only ever used for evaluation.
         group: Whom it belongs to, if several cases are of one subject.
+        series: For each channel which series of its DICOM folder is meant; empty where there is only one.
     """
 
     name: str
@@ -35,6 +61,7 @@ class NewCase:
     label: Path | None = None
     held_out: bool = False
     group: str = ""
+    series: tuple[str | None, ...] = ()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> NewCase:
@@ -54,6 +81,7 @@ class NewCase:
                 Path(label) if label else None,
                 bool(data.get("held_out", False)),
                 str(data.get("group", "")),
+                tuple(None if item is None else str(item) for item in data.get("series") or ()),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
@@ -90,33 +118,43 @@ def find_cases(
     return [NewCase(name, tuple(files), outlines.get(name), held_out, group) for name, files in groups.items()]
 
 
-def add_cases(
-    project: Project, cases: Sequence[NewCase], progress: Progress = silent
-) -> tuple[list[Case], list[tuple[str, BarlError]]]:
+def add_cases(project: Project, cases: Sequence[NewCase], progress: Progress = silent) -> Intake:
     """Add cases; those that cannot be used keep no other waiting.
-
-    Returns:
-        The cases added, and for each left out its name and the reason.
 
     Raises:
         ProjectError: Another program is changing the project.
         StorageError: The disk is full or read-only.
     """
-    added: list[Case] = []
-    failed: list[tuple[str, BarlError]] = []
+    added: list[Added] = []
+    left_out: list[LeftOut] = []
     for number, case in enumerate(cases):
         progress("adding", number / len(cases), case.name)
+        notes: list[str] = []
         try:
             images = [
-                read_files(item, case.name) if isinstance(item, tuple) else item  # the files of one DICOM series
-                for item in case.channels
+                _read_files(item, case.name, notes) if isinstance(item, tuple) else item for item in case.channels
             ]
-            added.append(
-                project.cases.add(case.name, images, label=case.label, held_out=case.held_out, group=case.group)
+            stored = project.cases.add(
+                case.name,
+                images,
+                label=case.label,
+                held_out=case.held_out,
+                group=case.group,
+                series=case.series,
+                notes=notes,
             )
+            added.append(Added(stored, tuple(notes)))
         except InputError as error:
-            failed.append((case.name, error))
-    return added, failed
+            left_out.append(LeftOut(case.name, error))
+    return Intake(tuple(added), tuple(left_out))
+
+
+def _read_files(files: tuple[Path, ...], name: str, notes: list[str]) -> sitk.Image:
+    """The files of one DICOM series."""
+    # pydicom takes half a second to import, which nobody without DICOM should wait.
+    from barl.images.dicom.series import read_files
+
+    return read_files(files, name, notes=notes)
 
 
 def stem(path: Path) -> str:

@@ -176,10 +176,16 @@ class Worker:
     def add_cases(self, context: Context, *, project: str, cases: list) -> dict:
         """Copy scans into a project; those that cannot be used are told and keep no other waiting."""
         with Project.open(project) as opened:
-            added, failed = add_cases(opened, [NewCase.from_json(case) for case in cases], context.progress)
+            intake = add_cases(opened, [NewCase.from_json(case) for case in cases], context.progress)
         return {
-            "cases": [{"case": case.id, "name": case.name, "state": case.state} for case in added],
-            "failed": [{"name": name, "message": error.message, "remedy": error.remedy} for name, error in failed],
+            "cases": [
+                {"case": item.case.id, "name": item.case.name, "state": item.case.state, "notes": list(item.notes)}
+                for item in intake.added
+            ],
+            "failed": [
+                {"name": item.name, "message": item.reason.message, "remedy": item.reason.remedy}
+                for item in intake.left_out
+            ],
         }
 
     def measure_agreement(self, context: Context, *, project: str) -> dict:

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stored values of DICOM frames, and the intensities that follow from each frame's own slope and intercept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRBigEndian, RLELossless
+
+from barl.errors import InputError
+from barl.images.dicom.frames import Frame
+from barl.images.dicom.headers import DAMAGE, Header, silent
+
+_KEPT = """
+Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation SamplesPerPixel PhotometricInterpretation
+NumberOfFrames PixelData
+"""
+_MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.7.3"
+# Decoders are C++ libraries that files from elsewhere can crash: they run in a process of their own.
+_DECODE = """
+import sys
+import numpy, SimpleITK
+SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+for name in sys.argv[1:]:
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(name)
+    numpy.save(name + ".npy", SimpleITK.GetArrayFromImage(reader.Execute()))
+"""
+_DECODE_SECONDS = 600
+
+
+def intensities(frames: Sequence[Frame]) -> np.ndarray:
+    """The frames' intensities ``[k, j, i]``: whole numbers where slopes and intercepts are whole, otherwise float32.
+
+    Raises:
+        InputError: A file is damaged or cut off, or compressed in a way that cannot be read; it is named.
+    """
+    stored = _stored(frames)
+    scales = {(frame.slope, frame.intercept) for frame in frames}
+    if all(slope.is_integer() and intercept.is_integer() for slope, intercept in scales):
+        ends = [
+            int(slope) * int(end) + int(intercept)
+            for plane, (slope, intercept) in zip(stored, ((f.slope, f.intercept) for f in frames), strict=True)
+            for end in (plane.min(), plane.max())
+        ]
+        kind = next((t for t in (np.int16, np.uint16, np.int32) if _fits(ends, t)), np.float32)
+        if scales == {(1.0, 0.0)} and all(plane.dtype == stored[0].dtype for plane in stored):
+            kind = stored[0].dtype.type if stored[0].dtype.itemsize < 4 else kind
+    else:
+        kind = np.float32
+    result = np.empty((len(frames), *stored[0].shape), dtype=kind)
+    for frame, target in zip(frames, result, strict=True):
+        plane = stored.pop(0)
+        if (frame.slope, frame.intercept) == (1.0, 0.0):
+            target[...] = plane
+        elif kind is np.float32:
+            target[...] = plane.astype(np.float64) * frame.slope + frame.intercept
+        else:
+            target[...] = plane.astype(np.int64) * int(frame.slope) + int(frame.intercept)
+    if kind is np.float32 and not np.isfinite(result).all():
+        raise InputError("A rescale slope of the DICOM series is too large.", "Export the series again.")
+    return result
+
+
+def same_pixels(one: Frame, other: Frame) -> bool:
+    """Whether two frames have the same intensities."""
+    if (one.slope, one.intercept, one.size) != (other.slope, other.intercept, other.size):
+        return False
+    return bool(np.array_equal(*_stored([one, other])))
+
+
+def _fits(ends: Sequence[int], kind: type[np.integer]) -> bool:
+    return min(ends) >= np.iinfo(kind).min and max(ends) <= np.iinfo(kind).max
+
+
+def _stored(frames: Sequence[Frame]) -> list[np.ndarray]:
+    """The stored values of each frame; every file is opened once."""
+    headers = list({id(frame.header): frame.header for frame in frames}.values())
+    decoded = _decoded([header for header in headers if header.is_native is False and _encapsulated(header)])
+    files: dict[int, np.ndarray] = {}
+    planes = []
+    for frame in frames:
+        header = frame.header
+        if frame.n_in_file == 1 and id(header) not in decoded:
+            planes.append(_native(header)[0])
+            continue
+        if id(header) not in files:
+            files[id(header)] = decoded[id(header)] if id(header) in decoded else _native(header)
+        planes.append(files[id(header)][frame.index])
+    return planes
+
+
+def _encapsulated(header: Header) -> bool:
+    return header.syntax.is_transfer_syntax and header.syntax.is_encapsulated
+
+
+def _native(header: Header) -> np.ndarray:
+    """The frames of a file whose pixels are not compressed, ``[frame, row, column]``."""
+    shape, kind = _layout(header)
+    expected = int(np.prod(shape)) * kind.itemsize
+    try:
+        if header.pixels:
+            offset, length = header.pixels
+            with header.path.open("rb") as file:
+                file.seek(offset)
+                content = file.read(min(length, expected))
+        else:  # big endian or deflated
+            with silent():
+                content = pydicom.dcmread(header.path, force=True).PixelData
+            if header.syntax == ExplicitVRBigEndian:
+                kind = kind.newbyteorder(">")
+    except OSError as error:
+        raise InputError(f"'{header.path.name}' cannot be read ({error.strerror}).", "Check the drive.") from error
+    except DAMAGE:
+        raise _damaged(header) from None
+    if len(content) < expected:
+        raise _damaged(header)
+    array = np.frombuffer(content[:expected], dtype=kind).reshape(shape)
+    return _without_unused_bits(array.astype(kind.newbyteorder("="), copy=False), header)
+
+
+def _layout(header: Header) -> tuple[tuple[int, int, int], np.dtype]:
+    numbers = [header.number(key) for key in ("Rows", "Columns", "BitsAllocated", "PixelRepresentation")]
+    rows, columns, bits, signed = (n or 0 for n in numbers)
+    if rows < 1 or columns < 1 or bits not in (8, 16, 32) or signed not in (0, 1):
+        raise _damaged(header)
+    return (header.number("NumberOfFrames") or 1, rows, columns), np.dtype(f"<{'ui'[signed]}{bits // 8}")
+
+
+def _without_unused_bits(array: np.ndarray, header: Header) -> np.ndarray:
+    """Old scanners keep overlays in the bits that the pixels leave free (PS3.5, 8.1.1)."""
+    allocated = array.dtype.itemsize * 8
+    stored = header.number("BitsStored") or allocated
+    high = header.number("HighBit")
+    if not 1 <= stored <= allocated:
+        raise _damaged(header)
+    below = max(0, (stored - 1 if high is None else high) + 1 - stored)
+    if stored == allocated or below + stored > allocated:
+        return array
+    # Up to the left edge and down again: the sign is spread, what lay beside is gone.
+    return (array << (allocated - stored - below)) >> (allocated - stored)
+
+
+def _decoded(headers: Iterable[Header]) -> dict[int, np.ndarray]:
+    """Id of header -> frames of a file with compressed pixels, from a copy that holds the pixels and nothing else."""
+    headers = list(headers)
+    if not headers:
+        return {}
+    found: dict[int, np.ndarray] = {}
+    with tempfile.TemporaryDirectory(prefix="barl-") as folder:
+        files = [_bare_copy(header, Path(folder) / f"{n}.dcm") for n, header in enumerate(headers)]
+        command = [sys.executable, "-P", "-c", _DECODE, *map(str, files)]
+        with suppress(OSError, subprocess.TimeoutExpired):  # What is missing then is told below.
+            subprocess.run(command, capture_output=True, timeout=_DECODE_SECONDS, check=False)
+        for header, file in zip(headers, files, strict=True):
+            result = file.with_name(file.name + ".npy")
+            array = np.load(result, allow_pickle=False) if result.exists() else _decoded_by_pydicom(header)
+            array = array.reshape(-1, *array.shape[-2:])
+            if array.shape != _layout(header)[0]:
+                raise _damaged(header)
+            found[id(header)] = array
+    return found
+
+
+def _decoded_by_pydicom(header: Header) -> np.ndarray:
+    """RLE, of which GDCM refuses some; pydicom decodes it in Python alone."""
+    try:
+        if header.syntax == RLELossless:
+            with silent():
+                return pydicom.dcmread(header.path, force=True).pixel_array
+    except (*DAMAGE, OSError):
+        pass  # told below, with the file's name
+    raise InputError(
+        f"The pixels of '{header.path.name}' cannot be decoded ({header.syntax.name}): the file is damaged or cut off, "
+        "or its compression is not supported.",
+        "Copy or export the series again, without compression.",
+    )
+
+
+def _bare_copy(header: Header, path: Path) -> Path:
+    try:
+        with silent():
+            whole = pydicom.dcmread(header.path, force=True, specific_tags=_KEPT.split())
+            bare = Dataset()
+            for keyword in _KEPT.split():
+                if keyword in whole:
+                    bare[keyword] = whole[keyword]
+            bare.SOPClassUID = _MULTI_FRAME
+            bare.SOPInstanceUID = "2.25.1"
+            bare.file_meta = FileMetaDataset()
+            bare.file_meta.TransferSyntaxUID = header.syntax
+            bare.file_meta.MediaStorageSOPClassUID = _MULTI_FRAME
+            bare.file_meta.MediaStorageSOPInstanceUID = "2.25.1"
+            bare.save_as(path, enforce_file_format=True)
+    except (*DAMAGE, OSError):
+        raise _damaged(header) from None
+    return path
+
+
+def _damaged(header: Header) -> InputError:
+    return InputError(f"'{header.path.name}' is damaged or cut off.", "Copy or export the series again.")
