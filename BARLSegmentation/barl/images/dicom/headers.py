@@ -139,11 +139,12 @@ def read_header(path: Path, *, everything: bool = False) -> Header | None:
     with silent():
         try:
             with path.open("rb") as file:
+                tags: Any = None if everything else [*_TAGS.split(), *_PRIVATE]
                 data: Any = pydicom.dcmread(
                     file,
                     stop_before_pixels=True,
                     force=True,
-                    specific_tags=None if everything else [*_TAGS.split(), *_PRIVATE],
+                    specific_tags=tags,
                 )
                 syntax = UID(str(data.file_meta.get("TransferSyntaxUID", "")))
                 pixels = _pixels(file, data) if syntax in _NATIVE else None

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRBigEndian, RLELossless
+from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
 
 from barl.errors import InputError
 from barl.images.dicom.frames import Frame
@@ -75,7 +75,8 @@ def same_pixels(one: Frame, other: Frame) -> bool:
     """Whether two frames have the same intensities."""
     if (one.slope, one.intercept, one.size) != (other.slope, other.intercept, other.size):
         return False
-    return bool(np.array_equal(*_stored([one, other])))
+    first, second = _stored([one, other])
+    return bool(np.array_equal(first, second))
 
 
 def _fits(ends: Sequence[int], kind: type[np.integer]) -> bool:
@@ -194,12 +195,12 @@ def _bare_copy(header: Header, path: Path) -> Path:
             for keyword in _KEPT.split():
                 if keyword in whole:
                     bare[keyword] = whole[keyword]
-            bare.SOPClassUID = _MULTI_FRAME
-            bare.SOPInstanceUID = "2.25.1"
+            bare.SOPClassUID = UID(_MULTI_FRAME)
+            bare.SOPInstanceUID = UID("2.25.1")
             bare.file_meta = FileMetaDataset()
             bare.file_meta.TransferSyntaxUID = header.syntax
-            bare.file_meta.MediaStorageSOPClassUID = _MULTI_FRAME
-            bare.file_meta.MediaStorageSOPInstanceUID = "2.25.1"
+            bare.file_meta.MediaStorageSOPClassUID = bare.SOPClassUID
+            bare.file_meta.MediaStorageSOPInstanceUID = bare.SOPInstanceUID
             bare.save_as(path, enforce_file_format=True)
     except (*DAMAGE, OSError):
         raise _damaged(header) from None

@@ -224,10 +224,9 @@ def _by_number(frames: list[Frame], words: str) -> list[tuple[str, list[Frame], 
     """Volumes whose instance numbers follow each other; empty unless each has one frame at every place."""
     places = dict(zip(map(id, frames), _places(frames), strict=True))
     n_places = max(places.values()) + 1
-    numbers = [frame.header.number("InstanceNumber") for frame in frames]
-    if any(frame.n_in_file > 1 for frame in frames):
-        numbers = [frame.index for frame in frames]
-    if None in numbers or len(set(numbers)) < len(frames) or len(frames) % n_places:
+    in_one_file = frames[0].n_in_file > 1
+    numbers = [frame.index if in_one_file else frame.header.number("InstanceNumber") or 0 for frame in frames]
+    if len(set(numbers)) < len(frames) or len(frames) % n_places:
         return []
     ordered = [frames[n] for n in np.argsort(numbers, kind="stable")]
     volumes = [ordered[n : n + n_places] for n in range(0, len(ordered), n_places)]
