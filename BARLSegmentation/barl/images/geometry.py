@@ -7,15 +7,20 @@ arrays are ``[k, j, i]``, that is (z, y, x).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import permutations, product
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
 
 from barl.errors import InputError
+
+T = TypeVar("T")
+Triple = tuple[T, T, T]
+"""One value per axis."""
 
 _DIRECTION_OF_LETTER = {
     "L": (1, 0, 0),
@@ -25,6 +30,12 @@ _DIRECTION_OF_LETTER = {
     "S": (0, 0, 1),
     "I": (0, 0, -1),
 }
+
+
+def triple(values: Iterable[T]) -> Triple[T]:
+    """Exactly three values as a tuple."""
+    first, second, third = values
+    return first, second, third
 
 
 @dataclass(frozen=True)
@@ -38,9 +49,9 @@ class Grid:
         direction: 3 x 3 cosines, row by row; column a is the LPS direction of index axis a.
     """
 
-    size: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    origin: tuple[float, float, float]
+    size: Triple[int]
+    spacing: Triple[float]
+    origin: Triple[float]
     direction: tuple[float, ...]
 
     @classmethod
@@ -56,13 +67,15 @@ class Grid:
         return cls(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
     @classmethod
-    def from_json(cls, data: dict) -> Grid:
+    def from_json(cls, data: dict[str, Any]) -> Grid:
         return cls(
-            tuple(int(n) for n in data["size"]),
-            *(tuple(float(v) for v in data[key]) for key in ("spacing", "origin", "direction")),
+            triple(int(n) for n in data["size"]),
+            triple(float(v) for v in data["spacing"]),
+            triple(float(v) for v in data["origin"]),
+            tuple(float(v) for v in data["direction"]),
         )
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         return {key: list(value) for key, value in asdict(self).items()}
 
     @property
@@ -71,7 +84,7 @@ class Grid:
         return np.asarray(self.direction, dtype=np.float64).reshape(3, 3)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Triple[int]:
         """Shape ``(k, j, i)`` of an array on this grid."""
         return self.size[::-1]
 
@@ -119,10 +132,10 @@ class Grid:
             raise ValueError(f"array of shape {array.shape} on a grid of shape {self.shape}")
         return self.place(sitk.GetImageFromArray(array))
 
-    def crop(self, start: Sequence[int], stop: Sequence[int]) -> Grid:
+    def crop(self, start: Sequence[float] | np.ndarray, stop: Sequence[float] | np.ndarray) -> Grid:
         """The part from voxel ``start`` up to but without ``stop``, both (x, y, z)."""
-        size = tuple(int(b) - int(a) for a, b in zip(start, stop, strict=True))
-        return Grid(size, self.spacing, tuple(self.index_to_mm(start).tolist()), self.direction)
+        size = triple(int(b) - int(a) for a, b in zip(start, stop, strict=True))
+        return Grid(size, self.spacing, triple(self.index_to_mm(start).tolist()), self.direction)
 
     def oriented(self, axes: AxisMap) -> Grid:
         """The same voxels in another order of the axes."""
@@ -131,9 +144,9 @@ class Grid:
             first[source] = self.size[source] - 1 if flip else 0
         signs = np.where(axes.flip, -1.0, 1.0)
         return Grid(
-            tuple(self.size[a] for a in axes.source),
-            tuple(self.spacing[a] for a in axes.source),
-            tuple(self.index_to_mm(first).tolist()),
+            triple(self.size[a] for a in axes.source),
+            triple(self.spacing[a] for a in axes.source),
+            triple(self.index_to_mm(first).tolist()),
             tuple((self.axes[:, list(axes.source)] * signs).ravel().tolist()),
         )
 
@@ -145,8 +158,8 @@ class AxisMap:
     Both are in (x, y, z) order.
     """
 
-    source: tuple[int, int, int]
-    flip: tuple[bool, bool, bool]
+    source: Triple[int]
+    flip: Triple[bool]
 
     def view(self, array: np.ndarray) -> np.ndarray:
         """The re-ordered array, a view: the last three axes of ``array`` are (k, j, i), those before stay."""
@@ -178,13 +191,13 @@ def axes_towards(grid: Grid, orientation: str = "LPS") -> AxisMap:
         ) from None
     cosines = target @ grid.axes  # [target axis, grid axis]
 
-    def preference(source: tuple[int, ...]) -> tuple:
+    def preference(source: Sequence[int]) -> tuple[float, ...]:
         chosen = cosines[range(3), source]
         lines = grid.axes[:, list(source)] * np.where(chosen < 0, -1.0, 1.0)
-        return (round(float(np.abs(chosen).sum()), 5), tuple(np.round(lines, 5).ravel() + 0.0))
+        return (round(float(np.abs(chosen).sum()), 5), *(np.round(lines, 5).ravel() + 0.0).tolist())
 
-    source = max(permutations(range(3)), key=preference)
-    return AxisMap(source, tuple(bool(cosines[a, source[a]] < 0) for a in range(3)))
+    source = max((triple(order) for order in permutations(range(3))), key=preference)
+    return AxisMap(source, triple(bool(cosines[a, source[a]] < 0) for a in range(3)))
 
 
 def axes_between(grid: Grid, other: Grid) -> AxisMap:
@@ -194,14 +207,14 @@ def axes_between(grid: Grid, other: Grid) -> AxisMap:
         InputError: The axes are not parallel: the grids do not belong to the same scan.
     """
     cosines = other.axes.T @ grid.axes
-    source = tuple(int(a) for a in np.abs(cosines).argmax(axis=1))
+    source = triple(int(a) for a in np.abs(cosines).argmax(axis=1))
     chosen = cosines[range(3), source]
     if len(set(source)) < 3 or np.abs(chosen).min() < 1 - 1e-4:
         raise InputError(
             "The result and the scan have different axes, so the one cannot be brought onto the other.",
             "Use the scan from which the result was made.",
         )
-    return AxisMap(source, tuple(bool(c < 0) for c in chosen))
+    return AxisMap(source, triple(bool(c < 0) for c in chosen))
 
 
 def orientation_code(grid: Grid) -> str:
@@ -223,8 +236,8 @@ class Roi:
         direction: Its axes, 3 x 3 row by row, column a the direction of edge a (LPS); None: along the scan's own axes.
     """
 
-    center_mm: tuple[float, float, float]
-    half_size_mm: tuple[float, float, float]
+    center_mm: Triple[float]
+    half_size_mm: Triple[float]
     direction: tuple[float, ...] | None = None
 
     @classmethod
@@ -232,14 +245,14 @@ class Roi:
         """The box along the patient's axes from bounds ``(x0, x1, y0, y1, z0, z1)`` in LPS mm."""
         low, high = np.asarray(bounds[0::2], dtype=np.float64), np.asarray(bounds[1::2], dtype=np.float64)
         return cls(
-            tuple(((low + high) / 2).tolist()), tuple(((high - low) / 2).tolist()), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
+            triple(((low + high) / 2).tolist()), triple(((high - low) / 2).tolist()), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
         )
 
     def along(self, grid: Grid) -> Roi:
         """The same box with its axes written out: those of ``grid`` if it had none of its own."""
         return replace(self, direction=self.direction or grid.direction)
 
-    def box(self, grid: Grid) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    def box(self, grid: Grid) -> tuple[Triple[int], Triple[int]]:
         """The smallest index box (start, stop; x, y, z) whose voxels cover the ROI, cut to the grid.
 
         Raises:
@@ -256,4 +269,4 @@ class Roi:
         stop = np.minimum(np.ceil(index.max(axis=0) + 0.5 - 1e-6), grid.size).astype(int)
         if (stop <= start).any():
             raise InputError("The region of interest lies outside the scan.", "Move the box onto the scan.")
-        return tuple(start.tolist()), tuple(stop.tolist())
+        return triple(start.tolist()), triple(stop.tolist())

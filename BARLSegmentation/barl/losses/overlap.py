@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from barl.images.geometry import triple
+
 
 def one_hot(classes: Tensor, n_classes: int) -> Tensor:
     """Class indices ``[B, k, j, i]`` as a distribution ``[B, C, k, j, i]`` in float32."""
@@ -27,7 +29,7 @@ def at_scale(target: Tensor, like: Tensor) -> Tensor:
     """Bring a target or weight map to the resolution of ``like`` by averaging, so that small lesions do not vanish."""
     if target.shape[2:] == like.shape[2:]:
         return target
-    return F.adaptive_avg_pool3d(target, like.shape[2:])
+    return F.adaptive_avg_pool3d(target, triple(like.shape[2:]))
 
 
 def cross_entropy(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -64,7 +64,7 @@ def bias_correction(
             mean_finer = log_p_s[finer][n_truth:].exp() + log_p_t[finer][n_truth:].exp()
             goal = one_hot(hard_label(mean_finer), n_classes)
             goal = at_scale(goal, s)
-            if n_truth:
+            if truth is not None and n_truth:
                 goal = torch.cat([at_scale(truth, s), goal])
             best_s, best_t, best_goal = hard_label(s), hard_label(t), hard_label(goal)
             differ = (best_s != best_t).unsqueeze(1).float()

@@ -32,7 +32,8 @@ from scipy import ndimage
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-Triple = tuple[float, float, float]
+from barl.images.geometry import Triple, triple
+
 _AXES = (-3, -2, -1)
 _EPS = 1e-6
 """Limit of ``q``: the logarithm stays finite, in float32 on both sides."""
@@ -74,7 +75,7 @@ def segmentation_to_distance(
         if sharpening != 1.0:
             inside, outside = p ** (1.0 / sharpening), (1.0 - p) ** (1.0 / sharpening)
             p = inside / (inside + outside)
-        q = _smooth(p, h, radius, tuple(spacing)).clamp(_EPS, 1.0 - _EPS)
+        q = _smooth(p, h, radius, triple(spacing)).clamp(_EPS, 1.0 - _EPS)
         distances = (h / reach * torch.logit(q)).clamp(-1.0, 1.0)
         return torch.cat([-distances, distances], dim=1) if distances.shape[1] == 1 else distances
 
@@ -123,7 +124,7 @@ def _exact(mask: np.ndarray, reach: float, spacing: Sequence[float]) -> np.ndarr
     return result
 
 
-def _smooth(x: Tensor, h: float, radius: int, spacing: Triple) -> Tensor:
+def _smooth(x: Tensor, h: float, radius: int, spacing: Triple[float]) -> Tensor:
     """Convolve with the normalised kernel, the edge values repeated outside.
 
     By Fourier transforms, as the kernel is not separable: 15^3 taps over six maps of 32 x 48 x 32 voxels, backward pass
@@ -140,7 +141,7 @@ def _smooth(x: Tensor, h: float, radius: int, spacing: Triple) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _transfer(
-    size: tuple[int, int, int], h: float, radius: int, spacing: Triple, device: torch.device, dtype: torch.dtype
+    size: tuple[int, ...], h: float, radius: int, spacing: Triple[float], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """Fourier transform of the kernel around voxel 0: real, as the kernel is even."""
     ticks = torch.arange(-radius, radius + 1, dtype=torch.float64)

@@ -21,10 +21,10 @@ from barl.losses.instance import instance_alignment
 from barl.losses.overlap import hard_label, one_hot
 from barl.losses.pcbc import bias_correction, scale_gates
 from barl.losses.region import region_alignment
-
-from .base import Batch, Method, ramp_up
-from .mixing import random_box
-from .supervised import multi_scale_supervision, scale_weights
+from barl.methods.base import Batch, Ramped, ramp_up
+from barl.methods.mixing import random_box
+from barl.methods.supervised import multi_scale_supervision, scale_weights
+from barl.networks.branches import Network
 
 PARTS = ("cps", "dpr", "pcbc", "region", "instance")
 
@@ -51,68 +51,70 @@ def paste_outlines(batch: Batch, iteration: int) -> tuple[Batch, Tensor]:
     return Batch(weak, strong, batch.label), known
 
 
-class Barl(Method):
+@dataclass(frozen=True)
+class Settings:
+    """Every choice that the paper does not state.
+
+    Attributes:
+        parts: Terms in use: ``cps`` (cross pseudo-labels at the finest scale only) or ``dpr`` (at every scale),
+            ``pcbc``, ``region``, ``instance``.
+        lambda_max: Weight of the label-space terms after the ramp.
+        mu_max: Weight of the representation-space terms after the ramp.
+        ramp: Length of both ramps as a share of all iterations.
+        warm: ``T_warm`` of PCBC's gates as a share of all iterations.
+        scale_decay: Weight of each coarser scale relative to the next finer one (supervision and DPR).
+        confidence: Pseudo-labels below this probability are ignored in DPR; 0 uses all.
+        soft: Add DPR's soft path.
+        swap: Exchange the branches' views at every other iteration.
+        pull: PCBC's weight of the squared error. SDCL and RAIL use 0.5 and 0.05; a fifth of both measured the same
+            on large structures and better on small lesions.
+        unlearn: PCBC's weight of the entropy term.
+        correct: Where PCBC works: ``labelled`` items against the ground truth, or ``all``, the unlabelled ones
+            against the branches' mean.
+        cutmix: Paste a box of half the patch's edge, with its ground truth, from labelled into unlabelled items.
+        region_min_voxels: Smaller regions are not aligned.
+        lesion_min_voxels: Smaller components are no lesions.
+        lesion_min_iou: Lesions that overlap less are not matched.
+        contrast: Instance level as InfoNCE as well.
+    """
+
+    parts: tuple[str, ...] = ("dpr", "pcbc", "region", "instance")
+    lambda_max: float = 1.0
+    mu_max: float = 0.1
+    ramp: float = 0.4
+    warm: float = 0.4
+    scale_decay: float = 0.5
+    confidence: float = 0.0
+    soft: bool = False
+    swap: bool = True
+    pull: float = 0.1
+    unlearn: float = 0.01
+    correct: str = "labelled"
+    cutmix: bool = True
+    region_min_voxels: int = 8
+    lesion_min_voxels: int = 27
+    lesion_min_iou: float = 0.1
+    contrast: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = [part for part in self.parts if part not in PARTS]
+        if unknown:
+            raise InputError(f"BARL has no part {unknown[0]!r}.", f"Its parts are: {', '.join(PARTS)}.")
+        object.__setattr__(self, "parts", tuple(self.parts))
+
+    @property
+    def weight(self) -> float:
+        return self.lambda_max
+
+
+class Barl(Ramped[Settings]):
     """Two branches, two views, four alignment terms; each can be switched off for an ablation."""
 
     name = "barl"
     title = "BARL"
+    settings_class = Settings
 
-    @dataclass(frozen=True)
-    class Settings:
-        """Every choice that the paper does not state.
-
-        Attributes:
-            parts: Terms in use: ``cps`` (cross pseudo-labels at the finest scale only) or ``dpr`` (at every scale),
-                ``pcbc``, ``region``, ``instance``.
-            lambda_max: Weight of the label-space terms after the ramp.
-            mu_max: Weight of the representation-space terms after the ramp.
-            ramp: Length of both ramps as a share of all iterations.
-            warm: ``T_warm`` of PCBC's gates as a share of all iterations.
-            scale_decay: Weight of each coarser scale relative to the next finer one (supervision and DPR).
-            confidence: Pseudo-labels below this probability are ignored in DPR; 0 uses all.
-            soft: Add DPR's soft path.
-            swap: Exchange the branches' views at every other iteration.
-            pull: PCBC's weight of the squared error. SDCL and RAIL use 0.5 and 0.05; a fifth of both measured the same
-                on large structures and better on small lesions.
-            unlearn: PCBC's weight of the entropy term.
-            correct: Where PCBC works: ``labelled`` items against the ground truth, or ``all``, the unlabelled ones
-                against the branches' mean.
-            cutmix: Paste a box of half the patch's edge, with its ground truth, from labelled into unlabelled items.
-            region_min_voxels: Smaller regions are not aligned.
-            lesion_min_voxels: Smaller components are no lesions.
-            lesion_min_iou: Lesions that overlap less are not matched.
-            contrast: Instance level as InfoNCE as well.
-        """
-
-        parts: tuple[str, ...] = ("dpr", "pcbc", "region", "instance")
-        lambda_max: float = 1.0
-        mu_max: float = 0.1
-        ramp: float = 0.4
-        warm: float = 0.4
-        scale_decay: float = 0.5
-        confidence: float = 0.0
-        soft: bool = False
-        swap: bool = True
-        pull: float = 0.1
-        unlearn: float = 0.01
-        correct: str = "labelled"
-        cutmix: bool = True
-        region_min_voxels: int = 8
-        lesion_min_voxels: int = 27
-        lesion_min_iou: float = 0.1
-        contrast: bool = False
-
-        def __post_init__(self) -> None:
-            unknown = [part for part in self.parts if part not in PARTS]
-            if unknown:
-                raise InputError(f"BARL has no part {unknown[0]!r}.", f"Its parts are: {', '.join(PARTS)}.")
-            object.__setattr__(self, "parts", tuple(self.parts))
-
-    def consistency_weight(self, iteration: int, total: int) -> float:
-        """``lambda(t)``; ``mu(t)`` follows the same ramp."""
-        return self.settings.lambda_max * ramp_up(iteration, self.settings.ramp * total)
-
-    def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
+    def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         s = self.settings
         n = batch.n_labelled
         known = None
@@ -120,7 +122,7 @@ class Barl(Method):
             batch, known = paste_outlines(batch, iteration)
         views = (batch.strong, batch.weak) if s.swap and iteration % 2 else (batch.weak, batch.strong)
         outputs = [network.scales(view, branch) for branch, view in enumerate(views)]
-        log_p = [[z.float().log_softmax(1) for z in output.logits] for output in outputs]
+        log_p = [output.log_probabilities() for output in outputs]
         n_scales, n_classes = len(log_p[0]), log_p[0][-1].shape[1]
         weights = scale_weights(n_scales, s.scale_decay)
         truth = one_hot(batch.label, n_classes)
@@ -128,31 +130,33 @@ class Barl(Method):
         losses = {"supervised": multi_scale_supervision(log_p, truth, weights)}
         label_space = self.consistency_weight(iteration, total)
         feature_space = s.mu_max * ramp_up(iteration, s.ramp * total)
-        parts = {part: label_space for part in ("cps", "dpr", "pcbc") if part in s.parts}
+        parts: dict[str, float] = {part: label_space for part in ("cps", "dpr", "pcbc") if part in s.parts}
         if n < len(batch.weak):
-            unlabelled = [[scale[n:] for scale in branch] for branch in log_p]
+            first, second = ([scale[n:] for scale in branch] for branch in log_p)
             if "dpr" in s.parts or "cps" in s.parts:
                 part = "dpr" if "dpr" in s.parts else "cps"
                 scales = weights if part == "dpr" else [0.0] * (n_scales - 1) + [1.0]
                 losses[part] = dual_path_regularization(
-                    *unlabelled, scales, known=known, confidence=s.confidence, soft=s.soft and part == "dpr"
+                    first, second, scales, known=known, confidence=s.confidence, soft=s.soft and part == "dpr"
                 )
         if "pcbc" in s.parts:
             gates = scale_gates(n_scales, iteration / max(s.warm * total, 1.0))
-            corrected = log_p if s.correct == "all" else [[scale[:n] for scale in branch] for branch in log_p]
-            if len(corrected[0][0]):
-                losses["pcbc"] = bias_correction(*corrected, gates, truth, pull=s.pull, unlearn=s.unlearn)
+            first, second = log_p if s.correct == "all" else ([scale[:n] for scale in branch] for branch in log_p)
+            if len(first[0]):
+                losses["pcbc"] = bias_correction(first, second, gates, truth, pull=s.pull, unlearn=s.unlearn)
         if "region" in s.parts or "instance" in s.parts:
-            features = [output.features.float() for output in outputs]
-            classes = [torch.cat([batch.label, hard_label(branch[-1][n:])]) for branch in log_p]
+            one, two = (output.features.float() for output in outputs)
+            classes_one, classes_two = (torch.cat([batch.label, hard_label(branch[-1][n:])]) for branch in log_p)
             if "region" in s.parts:
-                masks = [one_hot(c, n_classes) for c in classes]
-                losses["region"] = region_alignment(*features, *masks, min_voxels=s.region_min_voxels)
+                masks = one_hot(classes_one, n_classes), one_hot(classes_two, n_classes)
+                losses["region"] = region_alignment(one, two, *masks, min_voxels=s.region_min_voxels)
                 parts["region"] = feature_space
             if "instance" in s.parts:
                 losses["instance"] = instance_alignment(
-                    *features,
-                    *classes,
+                    one,
+                    two,
+                    classes_one,
+                    classes_two,
                     min_voxels=s.lesion_min_voxels,
                     min_iou=s.lesion_min_iou,
                     contrast=s.contrast,

@@ -6,17 +6,25 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import operator
 import pkgutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from barl.errors import InputError
+from barl.networks.branches import BranchPair, Network
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+S = TypeVar("S", bound="DataclassInstance")
 
 # The package of the methods to compare with; Slicer's package leaves it out.
 PEERS = f"{__package__}.peers"
@@ -44,11 +52,11 @@ class Batch:
         return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in dataclasses.fields(self)))
 
 
-class Method:
+class Method(Generic[S]):
     """Turns a batch into a loss.
 
     Args:
-        settings: Values that replace those of ``Settings``.
+        settings: Values that replace the defaults of ``settings_class``, a frozen dataclass.
 
     Raises:
         InputError: An unknown setting.
@@ -57,17 +65,14 @@ class Method:
     name: ClassVar[str]
     title: ClassVar[str]
     uses_unlabelled: ClassVar[bool] = True
-
-    @dataclass(frozen=True)
-    class Settings:
-        pass
+    settings_class: type[S]
 
     def __init__(self, settings: dict[str, Any] | None = None) -> None:
-        names = [f.name for f in dataclasses.fields(self.Settings)]
+        names = [f.name for f in dataclasses.fields(self.settings_class)]
         unknown = sorted(set(settings or {}) - set(names))
         if unknown:
             raise InputError(f"Method {self.name} has no setting {unknown[0]!r}.", f"It has: {', '.join(names)}.")
-        self.settings = self.Settings(**(settings or {}))
+        self.settings: S = self.settings_class(**(settings or {}))
         self.kept = torch.nn.ModuleDict()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
 
@@ -79,7 +84,7 @@ class Method:
         """
         return {}
 
-    def prepare(self, network: torch.nn.Module) -> None:
+    def prepare(self, network: BranchPair) -> None:
         """Called once before the first step, the network having its first weights.
 
         A method that keeps something beside the network (a teacher, a critic, a memory) puts it into ``kept`` here, as
@@ -87,19 +92,46 @@ class Method:
         themselves into ``optimizers``. Both are written to the checkpoint and put back when a run is resumed.
         """
 
-    def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
+    def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         """The parts of the loss and their weighted sum ``"total"`` at ``iteration`` of ``total``.
 
         torch's random numbers may be used: the training loop seeds them anew at every step, so a run resumes exactly.
         """
         raise NotImplementedError
 
-    def after_step(self, network: torch.nn.Module, iteration: int) -> None:
+    def after_step(self, network: BranchPair, iteration: int) -> None:
         """Called after the optimizer's step at ``iteration``: what is kept follows."""
 
     def consistency_weight(self, iteration: int, total: int) -> float | None:
         """The weight of the terms that need no outline at ``iteration`` of ``total``; None if there are none."""
         return None
+
+
+class RampedSettings(Protocol):
+    """Settings of a method with terms that need no outline.
+
+    Attributes:
+        weight: Of those terms after the ramp.
+        ramp: Its length as a share of all iterations: the published lengths stand in iterations of much longer runs.
+    """
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def ramp(self) -> float: ...
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+R = TypeVar("R", bound=RampedSettings)
+
+
+class Ramped(Method[R]):
+    """A method whose terms that need no outline gain weight along the field's sigmoid ramp."""
+
+    def consistency_weight(self, iteration: int, total: int) -> float:
+        return self.settings.weight * ramp_up(iteration, self.settings.ramp * total)
 
 
 def ramp_up(iteration: float, length: float) -> float:
@@ -109,7 +141,12 @@ def ramp_up(iteration: float, length: float) -> float:
     return math.exp(-5.0 * (1.0 - min(iteration / length, 1.0)) ** 2)
 
 
-def available(peers: bool = True) -> dict[str, type[Method]]:
+def add_up(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of one or more terms of a loss."""
+    return reduce(operator.add, terms)
+
+
+def available(peers: bool = True) -> dict[str, type[Method[Any]]]:
     """Methods by name: the ``Method`` subclasses in the files of this folder and, where it is installed, of ``peers``.
 
     Args:
@@ -126,11 +163,11 @@ def _import_all() -> None:
         importlib.import_module(module.name)
 
 
-def _subclasses(cls: type) -> set[type]:
+def _subclasses(cls: type[Method[Any]]) -> set[type[Method[Any]]]:
     return {s for direct in cls.__subclasses__() for s in ({direct} | _subclasses(direct)) if "name" in vars(s)}
 
 
-def get(name: str) -> type[Method]:
+def get(name: str) -> type[Method[Any]]:
     """The method called ``name``.
 
     Raises:

@@ -13,6 +13,7 @@ not public.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,98 +26,101 @@ from barl.losses.dual_task import bidirectional_consistency, cross_task_supervis
 from barl.losses.overlap import hard_label, one_hot
 from barl.losses.task_transforms import distance_to_segmentation, exact_distances, segmentation_to_distance
 from barl.losses.task_uncertainty import certainty, pseudo_supervision, task_uncertainty
-
-from .base import Batch, Method, ramp_up
-from .supervised import multi_scale_supervision, scale_weights
+from barl.methods.base import Batch, Ramped, add_up, ramp_up
+from barl.methods.supervised import multi_scale_supervision, scale_weights
+from barl.networks.branches import Network
 
 PARTS = ("cross", "consistency", "pseudo", "uncertainty")
 ARCHITECTURES = ("2x2", "1+1")
 
 
-class Dbisl(Method):
+@dataclass(frozen=True)
+class Settings:
+    """Every choice that the paper does not state, and the parts in use.
+
+    Attributes:
+        parts: ``cross`` (cross-task supervision), ``consistency`` (bidirectional), ``pseudo`` (pseudo-supervision)
+            and ``uncertainty`` (its weights; without it every voxel weighs the same). Supervision of both tasks
+            is always there.
+        architecture: ``"2x2"``: two decoders with both heads each; ``"1+1"``: one decoder per task.
+        lambda_max: Weight of consistency and pseudo-supervision after the ramp. With 1, ten times as much,
+            pseudo-supervision alone melts structures away (decision 0004).
+        ramp: Length of the ramp as a share of all iterations.
+        beta: Weight of the regression of distances. With 0.3, as in DTC and SASSNet, small lesions were
+            lost with some outlined cases (decision 0004).
+        gamma: Weight of cross-task supervision after the ramp: distances that have not learned yet teach nothing.
+        k: Steepness of ``T_r2s`` per reach.
+        h: Decay of the kernel of ``T_s2r``.
+        radius: Of the kernel in voxels.
+        reach: Distance that is 1 in the maps.
+        sharpening: Temperature before ``T_s2r``; 1 for none.
+        spacing: Edges of a voxel ``(k, j, i)`` in the unit of ``h`` and ``reach``; distances count voxels by
+            default, along each axis alike.
+        exchange: Consistency of each decoder's segmentation with the other decoder's distances.
+        detach: Consistency without gradient through the transforms.
+        alternate: Show the strong view at every other iteration, not the weak one alone (one encoder sees one view
+            at a time).
+        scale_decay: Weight of each coarser scale relative to the next finer one.
+    """
+
+    parts: tuple[str, ...] = PARTS
+    architecture: str = "2x2"
+    lambda_max: float = 0.1
+    ramp: float = 0.4
+    beta: float = 0.1
+    gamma: float = 0.1
+    k: float = 50.0
+    h: float = 0.5
+    radius: int = 7
+    reach: float = 6.0
+    sharpening: float = 0.5
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    exchange: bool = False
+    detach: bool = False
+    alternate: bool = False
+    scale_decay: float = 0.5
+
+    def __post_init__(self) -> None:
+        unknown = [part for part in self.parts if part not in PARTS]
+        if unknown:
+            raise InputError(f"DBiSL has no part {unknown[0]!r}.", f"Its parts are: {', '.join(PARTS)}.")
+        if self.architecture not in ARCHITECTURES:
+            known = " or ".join(ARCHITECTURES)
+            raise InputError(f"DBiSL has no architecture {self.architecture!r}.", f"Choose {known}.")
+        spacing = tuple(self.spacing)
+        if len(spacing) != 3 or min(self.k, self.h, self.radius, self.reach, *spacing) <= 0:
+            raise InputError(
+                "DBiSL's k, h, radius, reach and spacing cannot be 0 or less.",
+                "Give numbers above 0; spacing needs three.",
+            )
+        if not 0 < self.sharpening <= 1:
+            raise InputError("DBiSL's sharpening lies above 0 and up to 1.", "Give 1 for none.")
+        object.__setattr__(self, "parts", tuple(self.parts))
+        object.__setattr__(self, "spacing", spacing)
+
+    @property
+    def weight(self) -> float:
+        return self.lambda_max
+
+
+class Dbisl(Ramped[Settings]):
     """Two tasks, two transforms, four parts; each part can be switched off for an ablation."""
 
     name = "dbisl"
     title = "DBiSL"
-
-    @dataclass(frozen=True)
-    class Settings:
-        """Every choice that the paper does not state, and the parts in use.
-
-        Attributes:
-            parts: ``cross`` (cross-task supervision), ``consistency`` (bidirectional), ``pseudo`` (pseudo-supervision)
-                and ``uncertainty`` (its weights; without it every voxel weighs the same). Supervision of both tasks
-                is always there.
-            architecture: ``"2x2"``: two decoders with both heads each; ``"1+1"``: one decoder per task.
-            lambda_max: Weight of consistency and pseudo-supervision after the ramp. With 1, ten times as much,
-                pseudo-supervision alone melts structures away (decision 0004).
-            ramp: Length of the ramp as a share of all iterations.
-            beta: Weight of the regression of distances. With 0.3, as in DTC and SASSNet, small lesions were
-                lost with some outlined cases (decision 0004).
-            gamma: Weight of cross-task supervision after the ramp: distances that have not learned yet teach nothing.
-            k: Steepness of ``T_r2s`` per reach.
-            h: Decay of the kernel of ``T_s2r``.
-            radius: Of the kernel in voxels.
-            reach: Distance that is 1 in the maps.
-            sharpening: Temperature before ``T_s2r``; 1 for none.
-            spacing: Edges of a voxel ``(k, j, i)`` in the unit of ``h`` and ``reach``; distances count voxels by
-                default, along each axis alike.
-            exchange: Consistency of each decoder's segmentation with the other decoder's distances.
-            detach: Consistency without gradient through the transforms.
-            alternate: Show the strong view at every other iteration, not the weak one alone (one encoder sees one view
-                at a time).
-            scale_decay: Weight of each coarser scale relative to the next finer one.
-        """
-
-        parts: tuple[str, ...] = PARTS
-        architecture: str = "2x2"
-        lambda_max: float = 0.1
-        ramp: float = 0.4
-        beta: float = 0.1
-        gamma: float = 0.1
-        k: float = 50.0
-        h: float = 0.5
-        radius: int = 7
-        reach: float = 6.0
-        sharpening: float = 0.5
-        spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
-        exchange: bool = False
-        detach: bool = False
-        alternate: bool = False
-        scale_decay: float = 0.5
-
-        def __post_init__(self) -> None:
-            unknown = [part for part in self.parts if part not in PARTS]
-            if unknown:
-                raise InputError(f"DBiSL has no part {unknown[0]!r}.", f"Its parts are: {', '.join(PARTS)}.")
-            if self.architecture not in ARCHITECTURES:
-                known = " or ".join(ARCHITECTURES)
-                raise InputError(f"DBiSL has no architecture {self.architecture!r}.", f"Choose {known}.")
-            spacing = tuple(self.spacing)
-            if len(spacing) != 3 or min(self.k, self.h, self.radius, self.reach, *spacing) <= 0:
-                raise InputError(
-                    "DBiSL's k, h, radius, reach and spacing cannot be 0 or less.",
-                    "Give numbers above 0; spacing needs three.",
-                )
-            if not 0 < self.sharpening <= 1:
-                raise InputError("DBiSL's sharpening lies above 0 and up to 1.", "Give 1 for none.")
-            object.__setattr__(self, "parts", tuple(self.parts))
-            object.__setattr__(self, "spacing", spacing)
+    settings_class = Settings
 
     def network_options(self) -> dict[str, Any]:
         tasks = ("both",) if self.settings.architecture == "2x2" else ("segmentation", "distance")
         return {"shared_encoder": True, "residual": (False,), "tasks": tasks, "steepness": self.settings.k}
 
-    def consistency_weight(self, iteration: int, total: int) -> float:
-        return self.settings.lambda_max * ramp_up(iteration, self.settings.ramp * total)
-
-    def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
+    def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         s, n = self.settings, batch.n_labelled
         outputs = network.views(batch.strong if s.alternate and iteration % 2 else batch.weak)
         segmenting, measuring = (outputs, outputs) if s.architecture == "2x2" else (outputs[:1], outputs[1:])
-        log_p = [[z.float().log_softmax(1) for z in output.logits] for output in segmenting]
+        log_p = [output.log_probabilities() for output in segmenting]
         p = [scales[-1].exp() for scales in log_p]
-        r = [output.distances.float() for output in measuring]
+        r = [output.signed_distances() for output in measuring]
         log_p_of_r = [distance_to_segmentation(one, s.k) for one in r]
         p_of_r = [one.exp() for one in log_p_of_r]
         r_of_p = [self._distances(one) for one in p] if {"cross", "consistency"} & set(s.parts) else []
@@ -137,25 +141,25 @@ class Dbisl(Method):
         ramped = self.consistency_weight(iteration, total)
         if "consistency" in s.parts:
             turn = -1 if s.exchange else 1
-            pairs = zip(p, r_of_p, r[::turn], p_of_r[::turn], strict=True)
-            losses["consistency"] = _mean(bidirectional_consistency(y, d, q, t, s.detach) for y, t, d, q in pairs)
+            both = zip(p, r_of_p, r[::turn], p_of_r[::turn], strict=True)
+            losses["consistency"] = _mean(bidirectional_consistency(y, d, q, t, s.detach) for y, t, d, q in both)
             factors["consistency"] = ramped
         if "pseudo" in s.parts and n < len(p[0]):
             mean, uncertainty = task_uncertainty([member[n:] for member in (*p, *p_of_r)])
             pseudo = one_hot(hard_label(mean), n_classes)
             weight = certainty(uncertainty) if "uncertainty" in s.parts else None
             distances = self._distances(pseudo)
-            pairs = zip(log_p, r, strict=True)
             losses["pseudo"] = _mean(
-                pseudo_supervision(y[-1][n:], d[n:], pseudo, distances, weight, s.beta) for y, d in pairs
+                pseudo_supervision(y[-1][n:], d[n:], pseudo, distances, weight, s.beta)
+                for y, d in zip(log_p, r, strict=True)
             )
             factors["pseudo"] = ramped
-        return {"total": sum(factors[part] * value for part, value in losses.items()), **losses}
+        return {"total": add_up(factors[part] * value for part, value in losses.items()), **losses}
 
     def _distances(self, p: Tensor) -> Tensor:
         s = self.settings
         return segmentation_to_distance(p, s.h, s.reach, s.radius, s.sharpening, s.spacing)
 
 
-def _mean(values) -> Tensor:
+def _mean(values: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(values)).mean()

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from barl.images.components import components
+from barl.images.geometry import Triple, triple
 
 
-def random_box(size: Sequence[int], share: float, rng: np.random.Generator | None = None) -> tuple[slice, ...]:
+def random_box(size: Sequence[int], share: float, rng: np.random.Generator | None = None) -> Triple[slice]:
     """A box of ``share`` of each edge of ``size``, anywhere inside; drawn with torch's random numbers by default."""
     rng = rng or np.random.default_rng(int(torch.randint(2**31, ())))
     edges = [max(int(edge * share), 1) for edge in size]
     starts = [int(rng.integers(edge - box + 1)) for edge, box in zip(size, edges, strict=True)]
-    return tuple(slice(start, start + box) for start, box in zip(starts, edges, strict=True))
+    return triple(slice(start, start + box) for start, box in zip(starts, edges, strict=True))
 
 
-def exchange(values: Tensor, n: int, box: tuple[slice, ...]) -> Tensor:
+def exchange(values: Tensor, n: int, box: Triple[slice]) -> Tensor:
     """Bidirectional copy-paste (Bai et al., CVPR 2023) between the first ``n`` items and the others.
 
     Each outlined item gets the box of an untouched one and the other way round, at the same place. Nothing changes if
@@ -41,7 +42,7 @@ def exchange(values: Tensor, n: int, box: tuple[slice, ...]) -> Tensor:
     return mixed
 
 
-def paste_in_turn(values: Tensor, box: tuple[slice, ...]) -> Tensor:
+def paste_in_turn(values: Tensor, box: Triple[slice]) -> Tensor:
     """Each item gets the box of the item before it."""
     mixed = values.clone()
     inside = (..., *box)

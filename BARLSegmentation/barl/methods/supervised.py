@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from barl.losses.overlap import at_scale, one_hot, overlap_loss
-
-from .base import Batch, Method
+from barl.methods.base import Batch, Method, add_up
+from barl.networks.branches import Network
 
 
 def multi_scale_supervision(
@@ -27,7 +27,7 @@ def multi_scale_supervision(
     """
     n = len(target)
     if n == 0:
-        return sum(branch[-1].sum() for branch in log_p) * 0.0
+        return add_up(branch[-1].sum() for branch in log_p) * 0.0
     terms = [
         weight * overlap_loss(scale[:n], at_scale(target, scale), None if voxels is None else at_scale(voxels, scale))
         for branch in log_p
@@ -42,23 +42,25 @@ def scale_weights(n_scales: int, decay: float) -> list[float]:
     return [value / sum(raw) for value in raw]
 
 
-class Supervised(Method):
+@dataclass(frozen=True)
+class Settings:
+    """Attributes: scale_decay: weight of each coarser scale relative to the next finer one."""
+
+    scale_decay: float = 0.5
+
+
+class Supervised(Method[Settings]):
     """Multi-scale supervision of both branches on outlined cases."""
 
     name = "supervised"
     title = "Supervised only"
     uses_unlabelled = False
+    settings_class = Settings
 
-    @dataclass(frozen=True)
-    class Settings:
-        """Attributes: scale_decay: weight of each coarser scale relative to the next finer one."""
-
-        scale_decay: float = 0.5
-
-    def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
+    def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         n = batch.n_labelled
         outputs = [network.scales(view[:n], branch) for branch, view in enumerate((batch.weak, batch.strong))]
-        log_p = [[z.float().log_softmax(1) for z in output.logits] for output in outputs]
+        log_p = [output.log_probabilities() for output in outputs]
         weights = scale_weights(len(log_p[0]), self.settings.scale_decay)
         supervised = multi_scale_supervision(log_p, one_hot(batch.label, log_p[0][-1].shape[1]), weights)
         return {"total": supervised, "supervised": supervised}

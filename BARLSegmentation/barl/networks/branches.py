@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
+from typing import Any, cast
 
 import torch
 from monai.networks.blocks import UpSample
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
 from torch import Tensor, nn
 
-Triple = tuple[int, int, int]
+from barl.images.geometry import Triple, triple
 
 TASKS = ("segmentation", "distance", "both")
 _ADDED = ("shared_encoder", "tasks", "dropout", "steepness")
@@ -56,8 +57,8 @@ class NetworkSpec:
     in_channels: int
     n_classes: int
     widths: tuple[int, ...] = (16, 32, 64, 128)
-    strides: tuple[Triple, ...] = field(default=())
-    kernels: tuple[Triple, ...] = field(default=())
+    strides: tuple[Triple[int], ...] = field(default=())
+    kernels: tuple[Triple[int], ...] = field(default=())
     n_scales: int = 3
     n_branches: int = 2
     upsampling: tuple[str, ...] = ("deconv", "linear")
@@ -86,16 +87,16 @@ class NetworkSpec:
         object.__setattr__(self, "n_scales", min(self.n_scales, depth - 1))
 
     @property
-    def divisor(self) -> Triple:
+    def divisor(self) -> Triple[int]:
         """Factor ``(k, j, i)`` that each patch edge must be a multiple of."""
-        return tuple(prod(stride[axis] for stride in self.strides) for axis in range(3))
+        return triple(prod(stride[axis] for stride in self.strides) for axis in range(3))
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         unused = [name for name in _ADDED if getattr(self, name) == getattr(type(self), name)]
         return {name: value for name, value in asdict(self).items() if name not in unused}
 
     @classmethod
-    def from_json(cls, values: dict) -> NetworkSpec:
+    def from_json(cls, values: dict[str, Any]) -> NetworkSpec:
         return cls(**values)
 
 
@@ -114,6 +115,20 @@ class BranchOutput:
     logits: list[Tensor]
     features: Tensor
     distances: Tensor | None = None
+
+    def log_probabilities(self) -> list[Tensor]:
+        """Log-softmax over the classes per scale, coarse to fine, each float32 ``[B, L+1, k, j, i]``."""
+        return [z.float().log_softmax(1) for z in self.logits]
+
+    def signed_distances(self) -> Tensor:
+        """``distances`` in float32, of a method that asks for the distance task.
+
+        Raises:
+            ValueError: The branch does segmentation only.
+        """
+        if self.distances is None:
+            raise ValueError("this branch has no distance head")
+        return self.distances.float()
 
 
 class Branch(nn.Module):
@@ -163,7 +178,7 @@ class Branch(nn.Module):
             nn.Conv3d(spec.projector, spec.projector, 1),
         )
         self.dropout = nn.Dropout3d(spec.dropout)
-        self.regression = None
+        self.regression: nn.Conv3d | None = None
         if task != "segmentation":
             # Two classes share one border: inside of the one is outside of the other.
             self.regression = nn.Conv3d(spec.widths[0], 1 if spec.n_classes == 2 else spec.n_classes, 1)
@@ -197,9 +212,12 @@ class Branch(nn.Module):
         levels = [self.dropout(levels[0]), *levels[1:]]
         distances = None if self.regression is None else self._distances(levels[0])
         logits = [head(level) for head, level in zip(self.heads, levels, strict=False)][::-1]
-        return BranchOutput(logits or [self._as_logits(distances)], features, distances)
+        if not logits and distances is not None:
+            logits = [self._as_logits(distances)]
+        return BranchOutput(logits, features, distances)
 
     def _distances(self, level: Tensor) -> Tensor:
+        assert self.regression is not None  # a branch has heads, distances or both
         distances = self.regression(level).tanh()
         return torch.cat([-distances, distances], dim=1) if self.n_classes == 2 else distances
 
@@ -207,7 +225,23 @@ class Branch(nn.Module):
         return 0.5 * self.steepness * distances
 
 
-class BranchPair(nn.Module):
+class Network(nn.Module):
+    """What a method computes its losses with: ``n_branches`` branches that can be asked one by one or together."""
+
+    @property
+    def n_branches(self) -> int:
+        raise NotImplementedError
+
+    def views(self, x: Tensor, branches: Sequence[int] | None = None) -> list[BranchOutput]:
+        """``scales`` of several branches (all by default) on the same patch ``[B, C, k, j, i]``."""
+        raise NotImplementedError
+
+    def scales(self, x: Tensor, branch: int = 0) -> BranchOutput:
+        """All heads of one branch on ``x [B, C, k, j, i]``."""
+        return self.views(x, [branch])[0]
+
+
+class BranchPair(Network):
     """The branches of one model, one specification: networks with weights of their own, or decoders on one encoder.
 
     Args:
@@ -223,6 +257,9 @@ class BranchPair(nn.Module):
     def n_branches(self) -> int:
         return len(self.branches)
 
+    def branch(self, index: int) -> Branch:
+        return cast(Branch, self.branches[index])
+
     def forward(self, x: Tensor, branch: int = 0) -> Tensor:
         """Logits ``[B, L+1, k, j, i]`` of the finest scale for ``x [B, C, k, j, i]``."""
         return self.logits(x, [branch])[0]
@@ -230,28 +267,24 @@ class BranchPair(nn.Module):
     def logits(self, x: Tensor, branches: Sequence[int]) -> list[Tensor]:
         """``forward`` of several branches on the same patch; a shared encoder runs once."""
         encode = self._encoder(x)
-        return [self.branches[branch](encode(branch)) for branch in branches]
-
-    def scales(self, x: Tensor, branch: int = 0) -> BranchOutput:
-        """Everything one branch says about ``x``."""
-        return self.views(x, [branch])[0]
+        return [self.branch(branch)(encode(branch)) for branch in branches]
 
     def views(self, x: Tensor, branches: Sequence[int] | None = None) -> list[BranchOutput]:
         """``scales`` of several branches (all by default) on the same patch; a shared encoder runs once."""
         encode = self._encoder(x)
         chosen = range(self.n_branches) if branches is None else branches
-        return [self.branches[branch].scales(encode(branch)) for branch in chosen]
+        return [self.branch(branch).scales(encode(branch)) for branch in chosen]
 
     def _encoder(self, x: Tensor) -> Callable[[int], list[Tensor]]:
         """Gives the encoder's outputs for a branch; of separate encoders none is run before it is asked for."""
         if not self.spec.shared_encoder:
-            return lambda branch: self.branches[branch].encode(x)
-        skips = self.branches[0].encode(x)
+            return lambda branch: self.branch(branch).encode(x)
+        skips = self.branch(0).encode(x)
         return lambda branch: skips
 
     def describe(self, x: Tensor) -> Tensor:
         """Bottleneck of the first branch averaged over space, ``[B, F]``: tells how alike two scans are."""
-        return self.branches[0].encode(x)[-1].mean(dim=(2, 3, 4))
+        return self.branch(0).encode(x)[-1].mean(dim=(2, 3, 4))
 
 
 def build_network(spec: NetworkSpec, seed: int | None = None) -> BranchPair:

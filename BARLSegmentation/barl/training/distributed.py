@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from barl.methods import Batch
-from barl.networks.branches import BranchOutput
+from barl.networks.branches import BranchOutput, BranchPair, Network
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def gather(tensor: Tensor, n_labelled: int) -> Tensor:
     return torch.cat([_Gather.apply(part) for part in (tensor[:n_labelled], tensor[n_labelled:]) if len(part)])
 
 
-class JoinedNetwork(nn.Module):
+class JoinedNetwork(Network):
     """Stands for the network in a method's loss: takes the joined batch, runs the own share, returns all outputs.
 
     Args:
@@ -79,19 +79,19 @@ class JoinedNetwork(nn.Module):
         rank: Of this process.
     """
 
-    def __init__(self, network: nn.Module, own: Batch) -> None:
+    def __init__(self, network: BranchPair, own: Batch) -> None:
         super().__init__()
         self.network = network
         self.own = own
-        self.n_branches = network.n_branches
+
+    @property
+    def n_branches(self) -> int:
+        return self.network.n_branches
 
     def joined(self) -> Batch:
         own = self.own
         n = own.n_labelled
         return Batch(gather(own.weak, n), gather(own.strong, n), gather(own.label, len(own.label)))
-
-    def scales(self, x: Tensor, branch: int = 0) -> BranchOutput:
-        return self.views(x, [branch])[0]
 
     def views(self, x: Tensor, branches: Sequence[int] | None = None) -> list[BranchOutput]:
         size, n = dist.get_world_size(), self.own.n_labelled

@@ -22,23 +22,25 @@ from barl.methods.mixing import exchange, largest_pieces, paste_in_turn, random_
 from barl.methods.peers.each_branch import EachBranch, Step, Term, WithTeacher
 
 
-class BidirectionalCopyPaste(WithTeacher, EachBranch):
+@dataclass(frozen=True)
+class Settings:
+    """Attributes: weight: of pseudo-labelled voxels; ramp: none by default; decay: of the teacher; box: share of
+    each edge; pretraining: share of the iterations; largest: keep only the largest piece of a pseudo-label."""
+
+    weight: float = 0.5
+    ramp: float = 0.0
+    decay: float = 0.99
+    box: float = 2 / 3
+    pretraining: float = 2 / 17
+    largest: bool = True
+
+
+class BidirectionalCopyPaste(WithTeacher[Settings], EachBranch[Settings]):
     """Outlined and untouched patches exchange a box."""
 
     name = "bcp"
     title = "BCP"
-
-    @dataclass(frozen=True)
-    class Settings:
-        """Attributes: weight: of pseudo-labelled voxels; ramp: none by default; decay: of the teacher; box: share of
-        each edge; pretraining: share of the iterations; largest: keep only the largest piece of a pseudo-label."""
-
-        weight: float = 0.5
-        ramp: float = 0.0
-        decay: float = 0.99
-        box: float = 2 / 3
-        pretraining: float = 2 / 17
-        largest: bool = True
+    settings_class = Settings
 
     def terms(self, step: Step) -> Iterator[Term]:
         s, n, x = self.settings, step.n, step.x

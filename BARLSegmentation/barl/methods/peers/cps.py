@@ -11,35 +11,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from barl.losses.overlap import cross_entropy, hard_label, one_hot
-from barl.methods.base import Batch, Method, ramp_up
+from barl.methods.base import Batch, Ramped, add_up
 from barl.methods.peers.each_branch import SCALE_DECAY
 from barl.methods.supervised import multi_scale_supervision, scale_weights
+from barl.networks.branches import Network
 
 
-class CrossPseudoSupervision(Method):
+@dataclass(frozen=True)
+class Settings:
+    """Attributes: weight: of the cross term; ramp: its length as a share of all iterations."""
+
+    weight: float = 0.1
+    ramp: float = 1.0
+
+
+class CrossPseudoSupervision(Ramped[Settings]):
     """Two networks teach each other by their hard labels."""
 
     name = "cps"
     title = "CPS"
+    settings_class = Settings
 
-    @dataclass(frozen=True)
-    class Settings:
-        """Attributes: weight: of the cross term; ramp: its length as a share of all iterations."""
-
-        weight: float = 0.1
-        ramp: float = 1.0
-
-    def consistency_weight(self, iteration: int, total: int) -> float:
-        return self.settings.weight * ramp_up(iteration, self.settings.ramp * total)
-
-    def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
+    def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         n = batch.n_labelled
         outputs = [network.scales(view, branch) for branch, view in enumerate((batch.weak, batch.strong))]
-        log_p = [[z.float().log_softmax(1) for z in output.logits] for output in outputs]
+        log_p = [output.log_probabilities() for output in outputs]
         n_scales, n_classes = len(log_p[0]), log_p[0][-1].shape[1]
         supervised = multi_scale_supervision(
             log_p, one_hot(batch.label, n_classes), scale_weights(n_scales, SCALE_DECAY)
@@ -48,7 +47,7 @@ class CrossPseudoSupervision(Method):
         if n < len(batch.weak):
             one, two = (branch[-1][n:] for branch in log_p)
             pairs = ((one, two), (two, one))
-            cross = sum(0.5 * cross_entropy(a, one_hot(hard_label(b), n_classes)) for a, b in pairs)
+            cross = add_up(0.5 * cross_entropy(a, one_hot(hard_label(b), n_classes)) for a, b in pairs)
             losses["total"] = supervised + self.consistency_weight(iteration, total) * cross
             losses["cross"] = cross
         return losses

@@ -28,7 +28,7 @@ def scaled_distances(classes: Tensor, n_classes: int) -> Tensor:
 
 def _scaled(mask: np.ndarray) -> np.ndarray:
     if mask.all() or not mask.any():
-        return np.float32(1.0 if mask.any() else -1.0)
+        return np.full(mask.shape, 1.0 if mask.any() else -1.0, np.float32)
     inside, outside = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
     border = mask & ~ndimage.binary_erosion(mask, border_value=1)
     scaled = inside / inside.max() - outside / outside.max()

@@ -18,21 +18,23 @@ from barl.methods.peers.distance_map import scaled_distances
 from barl.methods.peers.each_branch import EachBranch, Step, Term
 
 
-class DualTaskConsistency(EachBranch):
+@dataclass(frozen=True)
+class Settings:
+    """Attributes: weight, ramp: see ``EachBranch``; regression: weight of the distance map's error; steepness: of
+    the step from distance to probability."""
+
+    weight: float = 1.0
+    ramp: float = 1.0
+    regression: float = 0.3
+    steepness: float = 1500.0
+
+
+class DualTaskConsistency(EachBranch[Settings]):
     """Segmentation and distance map agree."""
 
     name = "dtc"
     title = "DTC"
-
-    @dataclass(frozen=True)
-    class Settings:
-        """Attributes: weight, ramp: see ``EachBranch``; regression: weight of the distance map's error; steepness: of
-        the step from distance to probability."""
-
-        weight: float = 1.0
-        ramp: float = 1.0
-        regression: float = 0.3
-        steepness: float = 1500.0
+    settings_class = Settings
 
     def network_options(self) -> dict[str, Any]:
         return {"tasks": ("both",)}
@@ -41,7 +43,7 @@ class DualTaskConsistency(EachBranch):
         s, n = self.settings, step.n
         output, log_p = step.predict(step.x)
         yield step.supervised(log_p)
-        distances = output.distances[:, 1:].float()
+        distances = output.signed_distances()[:, 1:]
         truth = scaled_distances(step.label, log_p[-1].shape[1])
         yield "distance", s.regression, squared_difference(distances[:n], truth)
         agreement = squared_difference((s.steepness * distances).sigmoid(), log_p[-1][:, 1:].exp())

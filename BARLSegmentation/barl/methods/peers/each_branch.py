@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from barl.losses.overlap import one_hot
-from barl.methods.base import Batch, Method, ramp_up
+from barl.methods.base import Batch, Method, R, Ramped
 from barl.methods.peers.teacher import Teacher
 from barl.methods.supervised import multi_scale_supervision, scale_weights
-from barl.networks.branches import BranchOutput
+from barl.networks.branches import BranchOutput, BranchPair, Network
 
 SCALE_DECAY = 0.5
 """Weight of each coarser scale relative to the next finer one, as of ``supervised``."""
@@ -39,7 +40,7 @@ class Step:
         progress: ``t / T`` in [0, 1).
     """
 
-    network: torch.nn.Module
+    network: Network
     branch: int
     x: Tensor
     label: Tensor
@@ -50,7 +51,7 @@ class Step:
     def predict(self, x: Tensor) -> tuple[BranchOutput, list[Tensor]]:
         """Everything the branch says about ``x``, and its log-probabilities per scale, coarse to fine."""
         output = self.network.scales(x, self.branch)
-        return output, [z.float().log_softmax(1) for z in output.logits]
+        return output, output.log_probabilities()
 
     def supervised(self, log_p: list[Tensor], label: Tensor | None = None, voxels: Tensor | None = None) -> Term:
         """The supervised term that all methods have: ``1/2 (CE + Dice)`` at every scale.
@@ -65,21 +66,14 @@ class Step:
         return "supervised", 1.0, multi_scale_supervision([log_p], target, weights, voxels)
 
 
-class EachBranch(Method):
-    """A method of one network: ``terms`` is all that a subclass writes.
-
-    ``Settings`` has ``weight``, of the terms that need no outline, and ``ramp``, the length of its sigmoid ramp as a
-    share of all iterations: the published lengths stand in iterations of much longer runs.
-    """
+class EachBranch(Ramped[R]):
+    """A method of one network: ``terms`` is all that a subclass writes."""
 
     def terms(self, step: Step) -> Iterator[Term]:
         """Name, weight and value of each part of one branch's loss, the first being ``step.supervised``."""
         raise NotImplementedError
 
-    def consistency_weight(self, iteration: int, total: int) -> float:
-        return self.settings.weight * ramp_up(iteration, self.settings.ramp * total)
-
-    def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
+    def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         weight = self.consistency_weight(iteration, total)
         losses: dict[str, Tensor] = {}
         sums = torch.zeros((), device=batch.weak.device)
@@ -88,20 +82,37 @@ class EachBranch(Method):
             x = batch.strong if branch % 2 else batch.weak
             step = Step(network, branch, x, batch.label, batch.n_labelled, weight, iteration / max(total, 1))
             for name, factor, value in self.terms(step):
-                losses[name] = losses.get(name, 0.0) + share * value
+                part = share * value
+                losses[name] = losses[name] + part if name in losses else part
                 sums = sums + share * factor * value
         return {"total": sums, **losses}
 
 
-class WithTeacher(Method):
-    """A method that keeps a moving average of its network; ``Settings`` has its ``decay``."""
+class TeacherSettings(Protocol):
+    """Settings of a method with a teacher.
 
-    def prepare(self, network: torch.nn.Module) -> None:
+    Attributes:
+        decay: Of the teacher's moving average.
+    """
+
+    @property
+    def decay(self) -> float: ...
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+T = TypeVar("T", bound=TeacherSettings)
+
+
+class WithTeacher(Method[T]):
+    """A method that keeps a moving average of its network."""
+
+    def prepare(self, network: BranchPair) -> None:
         self.kept["teacher"] = Teacher(network, self.settings.decay)
 
-    def after_step(self, network: torch.nn.Module, iteration: int) -> None:
+    def after_step(self, network: BranchPair, iteration: int) -> None:
         self.teacher.follow(network, iteration)
 
     @property
     def teacher(self) -> Teacher:
-        return self.kept["teacher"]
+        return cast(Teacher, self.kept["teacher"])

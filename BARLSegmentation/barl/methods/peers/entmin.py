@@ -15,18 +15,20 @@ from barl.losses.consistency import entropy
 from barl.methods.peers.each_branch import EachBranch, Step, Term
 
 
-class EntropyMinimization(EachBranch):
+@dataclass(frozen=True)
+class Settings:
+    """Attributes: weight, ramp: see ``EachBranch``."""
+
+    weight: float = 0.1
+    ramp: float = 1.0
+
+
+class EntropyMinimization(EachBranch[Settings]):
     """The network is to be sure of itself everywhere."""
 
     name = "entmin"
     title = "EntMin"
-
-    @dataclass(frozen=True)
-    class Settings:
-        """Attributes: weight, ramp: see ``EachBranch``."""
-
-        weight: float = 0.1
-        ramp: float = 1.0
+    settings_class = Settings
 
     def terms(self, step: Step) -> Iterator[Term]:
         _, log_p = step.predict(step.x)

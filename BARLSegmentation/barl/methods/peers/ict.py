@@ -20,20 +20,22 @@ from barl.losses.consistency import squared_difference
 from barl.methods.peers.each_branch import EachBranch, Step, Term, WithTeacher
 
 
-class InterpolationConsistency(WithTeacher, EachBranch):
+@dataclass(frozen=True)
+class Settings:
+    """Attributes: weight, ramp: see ``EachBranch``; decay: of the teacher; beta: parameter of the mixing factor."""
+
+    weight: float = 0.1
+    ramp: float = 1.0
+    decay: float = 0.99
+    beta: float = 0.2
+
+
+class InterpolationConsistency(WithTeacher[Settings], EachBranch[Settings]):
     """Between two scans the prediction lies between their predictions."""
 
     name = "ict"
     title = "ICT"
-
-    @dataclass(frozen=True)
-    class Settings:
-        """Attributes: weight, ramp: see ``EachBranch``; decay: of the teacher; beta: parameter of the mixing factor."""
-
-        weight: float = 0.1
-        ramp: float = 1.0
-        decay: float = 0.99
-        beta: float = 0.2
+    settings_class = Settings
 
     def terms(self, step: Step) -> Iterator[Term]:
         first = step.x[step.n :]
@@ -43,5 +45,5 @@ class InterpolationConsistency(WithTeacher, EachBranch):
         _, log_p = step.predict(torch.cat([step.x[: step.n], torch.lerp(first, second, a)]) if len(first) else step.x)
         yield step.supervised(log_p)
         if len(first):
-            teach = [self.teacher.probabilities(x, step.branch) for x in (first, second)]
-            yield "consistency", step.weight, squared_difference(log_p[-1][step.n :].exp(), torch.lerp(*teach, a))
+            one, two = (self.teacher.probabilities(x, step.branch) for x in (first, second))
+            yield "consistency", step.weight, squared_difference(log_p[-1][step.n :].exp(), torch.lerp(one, two, a))

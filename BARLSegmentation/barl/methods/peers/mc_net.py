@@ -14,47 +14,46 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from barl.losses.consistency import sharpen, squared_difference
 from barl.losses.overlap import one_hot
-from barl.methods.base import Batch, Method, ramp_up
+from barl.methods.base import Batch, Ramped, add_up
 from barl.methods.peers.each_branch import SCALE_DECAY
 from barl.methods.supervised import multi_scale_supervision, scale_weights
+from barl.networks.branches import Network
 
 
-class MutualConsistency(Method):
+@dataclass(frozen=True)
+class Settings:
+    """Attributes: weight: of the consistency; ramp: its length as a share of all iterations; temperature: of the
+    sharpening; supervision: weight of each decoder's supervised term."""
+
+    weight: float = 1.0
+    ramp: float = 0.4
+    temperature: float = 0.1
+    supervision: float = 0.5
+
+
+class MutualConsistency(Ramped[Settings]):
     """Three decoders agree with each other's sharpened predictions."""
 
     name = "mc_net_plus"
     title = "MC-Net+"
-
-    @dataclass(frozen=True)
-    class Settings:
-        """Attributes: weight: of the consistency; ramp: its length as a share of all iterations; temperature: of the
-        sharpening; supervision: weight of each decoder's supervised term."""
-
-        weight: float = 1.0
-        ramp: float = 0.4
-        temperature: float = 0.1
-        supervision: float = 0.5
+    settings_class = Settings
 
     def network_options(self) -> dict[str, Any]:
         upsampling = ("deconv", "linear", "nearest")
         return {"n_branches": 3, "shared_encoder": True, "upsampling": upsampling, "residual": (False,)}
 
-    def consistency_weight(self, iteration: int, total: int) -> float:
-        return self.settings.weight * ramp_up(iteration, self.settings.ramp * total)
-
-    def loss(self, network: torch.nn.Module, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
+    def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         s = self.settings
         outputs = network.views(batch.strong if iteration % 2 else batch.weak)
-        log_p = [[z.float().log_softmax(1) for z in output.logits] for output in outputs]
+        log_p = [output.log_probabilities() for output in outputs]
         target = one_hot(batch.label, log_p[0][-1].shape[1])
         supervised = multi_scale_supervision(log_p, target, scale_weights(len(log_p[0]), SCALE_DECAY))
         p = [branch[-1].exp() for branch in log_p]
         sharp = [sharpen(one, s.temperature) for one in p]
-        mutual = sum(squared_difference(p[i], sharp[j]) for i, j in permutations(range(len(p)), 2))
+        mutual = add_up(squared_difference(p[i], sharp[j]) for i, j in permutations(range(len(p)), 2))
         total_loss = len(p) * s.supervision * supervised + self.consistency_weight(iteration, total) * mutual
         return {"total": total_loss, "supervised": supervised, "mutual": mutual}

@@ -16,20 +16,22 @@ from barl.losses.consistency import squared_difference, view_noise
 from barl.methods.peers.each_branch import EachBranch, Step, Term, WithTeacher
 
 
-class MeanTeacher(WithTeacher, EachBranch):
+@dataclass(frozen=True)
+class Settings:
+    """Attributes: weight, ramp: see ``EachBranch``; decay: of the teacher; noise: sd of its view's noise."""
+
+    weight: float = 0.1
+    ramp: float = 1.0
+    decay: float = 0.99
+    noise: float = 0.1
+
+
+class MeanTeacher(WithTeacher[Settings], EachBranch[Settings]):
     """The student agrees with the average of its past on untouched patches."""
 
     name = "mean_teacher"
     title = "Mean Teacher"
-
-    @dataclass(frozen=True)
-    class Settings:
-        """Attributes: weight, ramp: see ``EachBranch``; decay: of the teacher; noise: sd of its view's noise."""
-
-        weight: float = 0.1
-        ramp: float = 1.0
-        decay: float = 0.99
-        noise: float = 0.1
+    settings_class = Settings
 
     def terms(self, step: Step) -> Iterator[Term]:
         _, log_p = step.predict(step.x)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from barl.losses.consistency import squared_difference
 from barl.methods.peers.distance_map import scaled_distances
 from barl.methods.peers.each_branch import EachBranch, Step, Term
+from barl.networks.branches import BranchPair
 
 
 class Critic(nn.Sequential):
@@ -34,26 +35,28 @@ class Critic(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(widths[-1], 1))
 
 
-class ShapeAware(EachBranch):
+@dataclass(frozen=True)
+class Settings:
+    """Attributes: weight, ramp: see ``EachBranch``; regression: weight of the distance map's error; critic_rate:
+    learning rate of the critic."""
+
+    weight: float = 0.01
+    ramp: float = 1.0
+    regression: float = 0.3
+    critic_rate: float = 1e-4
+
+
+class ShapeAware(EachBranch[Settings]):
     """Distance maps of untouched patches look like those of outlined ones."""
 
     name = "sassnet"
     title = "SASSNet"
-
-    @dataclass(frozen=True)
-    class Settings:
-        """Attributes: weight, ramp: see ``EachBranch``; regression: weight of the distance map's error; critic_rate:
-        learning rate of the critic."""
-
-        weight: float = 0.01
-        ramp: float = 1.0
-        regression: float = 0.3
-        critic_rate: float = 1e-4
+    settings_class = Settings
 
     def network_options(self) -> dict[str, Any]:
         return {"tasks": ("both",)}
 
-    def prepare(self, network: nn.Module) -> None:
+    def prepare(self, network: BranchPair) -> None:
         spec, device = network.spec, next(network.parameters()).device
         channels = spec.in_channels + spec.n_classes - 1
         self.kept["critics"] = nn.ModuleList(Critic(channels) for _ in range(network.n_branches)).to(device)
@@ -62,10 +65,10 @@ class ShapeAware(EachBranch):
         self.seen: dict[int, tuple[Tensor, int]] = {}
 
     def terms(self, step: Step) -> Iterator[Term]:
-        n, critic = step.n, self.kept["critics"][step.branch]
+        n, critic = step.n, self._critic(step.branch)
         output, log_p = step.predict(step.x)
         yield step.supervised(log_p)
-        distances = output.distances[:, 1:].float()
+        distances = output.signed_distances()[:, 1:]
         truth = scaled_distances(step.label, log_p[-1].shape[1])
         yield "distance", self.settings.regression, squared_difference(distances[:n], truth)
         shown = torch.cat([distances, step.x], dim=1)
@@ -74,11 +77,14 @@ class ShapeAware(EachBranch):
             verdict = critic.requires_grad_(False)(shown[n:]).float()
             yield "adversarial", step.weight, F.binary_cross_entropy_with_logits(verdict, torch.ones_like(verdict))
 
-    def after_step(self, network: nn.Module, iteration: int) -> None:
+    def _critic(self, branch: int) -> Critic:
+        return cast(Critic, cast(nn.ModuleList, self.kept["critics"])[branch])
+
+    def after_step(self, network: BranchPair, iteration: int) -> None:
         """One step of the critics on what they saw."""
         losses = []
         for branch, (shown, n) in self.seen.items():
-            verdict = self.kept["critics"][branch].requires_grad_(True)(shown)
+            verdict = self._critic(branch).requires_grad_(True)(shown)
             outlined = (torch.arange(len(shown), device=shown.device) < n).float()[:, None]
             losses.append(F.binary_cross_entropy_with_logits(verdict, outlined))
         self.optimizers["critics"].zero_grad(set_to_none=True)

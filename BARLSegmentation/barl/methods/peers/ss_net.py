@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from barl.losses.overlap import dice_loss, hard_label
 from barl.methods.peers.each_branch import EachBranch, Step, Term
+from barl.networks.branches import BranchPair
 
 REFERENCE_VOXELS = 112 * 112 * 80
 """Of the patch for which the length of the disturbance is given."""
@@ -31,6 +33,7 @@ class ClassMemory(nn.Module):
 
     def __init__(self, branches: int, classes: int, size: int, width: int) -> None:
         super().__init__()
+        self.features: Tensor
         self.register_buffer("features", torch.zeros(branches, classes, size, width))
 
     @torch.no_grad()
@@ -52,30 +55,36 @@ class ClassMemory(nn.Module):
         return total / self.features.shape[1]
 
 
-class SmoothSeparated(EachBranch):
+@dataclass(frozen=True)
+class Settings:
+    """Attributes: weight, ramp: see ``EachBranch``; length: of the disturbance; contrast: weight of the separation;
+    memory: features kept per class."""
+
+    weight: float = 1.0
+    ramp: float = 0.4
+    length: float = 10.0
+    contrast: float = 0.1
+    memory: int = 256
+
+
+class SmoothSeparated(EachBranch[Settings]):
     """Smooth around each scan, separated between classes."""
 
     name = "ss_net"
     title = "SS-Net"
+    settings_class = Settings
 
-    @dataclass(frozen=True)
-    class Settings:
-        """Attributes: weight, ramp: see ``EachBranch``; length: of the disturbance; contrast: weight of the separation;
-        memory: features kept per class."""
-
-        weight: float = 1.0
-        ramp: float = 0.4
-        length: float = 10.0
-        contrast: float = 0.1
-        memory: int = 256
-
-    def prepare(self, network: nn.Module) -> None:
+    def prepare(self, network: BranchPair) -> None:
         spec, device = network.spec, next(network.parameters()).device
         memory = ClassMemory(spec.n_branches, spec.n_classes, self.settings.memory, spec.projector)
         self.kept["memory"] = memory.to(device)
 
+    @property
+    def memory(self) -> ClassMemory:
+        return cast(ClassMemory, self.kept["memory"])
+
     def terms(self, step: Step) -> Iterator[Term]:
-        s, n, memory = self.settings, step.n, self.kept["memory"]
+        s, n, memory = self.settings, step.n, self.memory
         output, log_p = step.predict(step.x)
         yield step.supervised(log_p)
         p, best = log_p[-1].detach().exp(), hard_label(log_p[-1])
@@ -98,7 +107,7 @@ class SmoothSeparated(EachBranch):
         for value in step.label[right].unique().tolist():
             here = right & (step.label == value)
             surest = p[: step.n, value][here].topk(min(self.settings.memory, int(here.sum())))[1]
-            self.kept["memory"].add(step.branch, value, features[: step.n].movedim(1, -1)[here][surest])
+            self.memory.add(step.branch, value, features[: step.n].movedim(1, -1)[here][surest])
 
 
 def _unit(direction: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from barl.networks.branches import BranchOutput
+from barl.networks.branches import BranchOutput, BranchPair
 
 
 class Teacher(nn.Module):
@@ -19,13 +19,13 @@ class Teacher(nn.Module):
         decay: Largest share of the old average kept at a step (0.99 in the field's 3D code).
     """
 
-    def __init__(self, network: nn.Module, decay: float = 0.99) -> None:
+    def __init__(self, network: BranchPair, decay: float = 0.99) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()
-    def follow(self, network: nn.Module, iteration: int) -> None:
+    def follow(self, network: BranchPair, iteration: int) -> None:
         """``w <- a w + (1 - a) w_student`` with ``a = min(1 - 1/(t+1), decay)``: early averages forget quickly."""
         keep = min(1.0 - 1.0 / (iteration + 1), self.decay)
         for own, new in zip(self.network.parameters(), network.parameters(), strict=True):

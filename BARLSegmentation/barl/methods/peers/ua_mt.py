@@ -23,23 +23,25 @@ from barl.methods.base import ramp_up
 from barl.methods.peers.each_branch import EachBranch, Step, Term, WithTeacher
 
 
-class UncertaintyAwareMeanTeacher(WithTeacher, EachBranch):
+@dataclass(frozen=True)
+class Settings:
+    """Attributes: weight, ramp: see ``EachBranch``; decay, noise: as of Mean Teacher; passes: forward passes that
+    the uncertainty is estimated from; dropout: of the network."""
+
+    weight: float = 0.1
+    ramp: float = 1.0
+    decay: float = 0.99
+    noise: float = 0.1
+    passes: int = 8
+    dropout: float = 0.3
+
+
+class UncertaintyAwareMeanTeacher(WithTeacher[Settings], EachBranch[Settings]):
     """Mean Teacher where the teacher is sure."""
 
     name = "ua_mt"
     title = "UA-MT"
-
-    @dataclass(frozen=True)
-    class Settings:
-        """Attributes: weight, ramp: see ``EachBranch``; decay, noise: as of Mean Teacher; passes: forward passes that
-        the uncertainty is estimated from; dropout: of the network."""
-
-        weight: float = 0.1
-        ramp: float = 1.0
-        decay: float = 0.99
-        noise: float = 0.1
-        passes: int = 8
-        dropout: float = 0.3
+    settings_class = Settings
 
     def network_options(self) -> dict[str, Any]:
         return {"dropout": self.settings.dropout}

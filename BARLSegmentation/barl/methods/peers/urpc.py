@@ -21,18 +21,20 @@ import torch.nn.functional as F
 from barl.methods.peers.each_branch import EachBranch, Step, Term
 
 
-class PyramidConsistency(EachBranch):
+@dataclass(frozen=True)
+class Settings:
+    """Attributes: weight, ramp: see ``EachBranch``."""
+
+    weight: float = 0.1
+    ramp: float = 2.0
+
+
+class PyramidConsistency(EachBranch[Settings]):
     """The decoder's scales agree."""
 
     name = "urpc"
     title = "URPC"
-
-    @dataclass(frozen=True)
-    class Settings:
-        """Attributes: weight, ramp: see ``EachBranch``."""
-
-        weight: float = 0.1
-        ramp: float = 2.0
+    settings_class = Settings
 
     def terms(self, step: Step) -> Iterator[Term]:
         output, log_p = step.predict(step.x)
