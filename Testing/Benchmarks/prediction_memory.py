@@ -51,9 +51,9 @@ def predict(path: Path, spacing: list[float], patch: list[int], labels: int, eve
     from barl.images.reading import read_image
     from barl.inference.device import choose_device
     from barl.inference.predictor import Predictor
-    from barl.models.card import ModelCard
     from barl.networks.branches import NetworkSpec, build_network
     from barl.project.labels import Label
+    from barl.project.model_card import ModelCard
 
     class NowAndThen(torch.nn.Module):
         """The real network for every n-th window, a pointwise convolution for the others."""

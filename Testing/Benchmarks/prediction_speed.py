@@ -29,9 +29,9 @@ from barl.images.intensity import Normalisation
 from barl.inference.device import autocast, autocast_dtype, choose_device
 from barl.inference.predictor import Predictor
 from barl.inference.sliding_window import count_windows, predict_array
-from barl.models.card import ModelCard
 from barl.networks.branches import NetworkSpec, build_network
 from barl.project.labels import Label
+from barl.project.model_card import ModelCard
 from monai.inferers import sliding_window_inference
 
 CPU = choose_device("cpu")

@@ -29,10 +29,10 @@ import numpy as np
 import SimpleITK as sitk
 from barl.images.intensity import Normalisation
 from barl.jobs.predict import WarmPredictors, predict_cases
-from barl.models.card import ModelCard
 from barl.models.disk import save_model
 from barl.networks.branches import NetworkSpec, build_network
 from barl.project.labels import Channel, Label
+from barl.project.model_card import ModelCard
 from barl.project.store import Project
 from barl.worker.client import WorkerProcess
 

@@ -13,7 +13,7 @@ from barl.evaluation.metrics import dice
 from barl.images.geometry import Grid
 from barl.images.reading import read_image, read_label
 from barl.inference.predictor import Predictor
-from barl.models.disk import load_card
+from barl.project.model_card import read_card
 
 MODEL = Path(__file__).resolve().parents[2] / "BARLSegmentation" / "Resources" / "Models" / "hippocampus"
 MiB = 2**20
@@ -21,7 +21,7 @@ MiB = 2**20
 
 def test_it_is_small_and_its_card_names_license_and_data():
     assert sum(path.stat().st_size for path in MODEL.iterdir()) <= 4 * MiB
-    card = load_card(MODEL)
+    card = read_card(MODEL)
     assert card.licence == "CC BY-SA 4.0"
     for work in ("arXiv:1902.09063", "Nature Communications 13:4128", "Medical Segmentation Decathlon"):
         assert work in card.notes

@@ -20,10 +20,10 @@ from barl.images.intensity import Normalisation
 from barl.inference.device import autocast_dtype, choose_device
 from barl.inference.predictor import Predictor
 from barl.inference.sliding_window import predict_array
-from barl.models.card import ModelCard
 from barl.models.disk import save_model
 from barl.networks.branches import NetworkSpec, build_network
 from barl.project.labels import Label
+from barl.project.model_card import ModelCard
 from scipy import ndimage
 from torch import nn
 

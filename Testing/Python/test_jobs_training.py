@@ -21,11 +21,11 @@ from barl.jobs.evaluate import evaluate_model
 from barl.jobs.predict import WarmPredictors, predict_cases
 from barl.jobs.runs import RunFolder
 from barl.jobs.train import TrainingOptions, prepare, prepare_run, run_training
-from barl.models.card import ModelCard
 from barl.models.disk import save_model
 from barl.networks.branches import build_network
 from barl.project.files import sha256
 from barl.project.labels import Channel, Label
+from barl.project.model_card import ModelCard
 from barl.project.processes import start_mark
 from barl.project.store import Project
 

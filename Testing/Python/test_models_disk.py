@@ -13,10 +13,10 @@ import torch
 from barl.errors import ModelError, StorageError
 from barl.images.intensity import Normalisation
 from barl.models import disk
-from barl.models.card import ModelCard
 from barl.networks.branches import NetworkSpec, build_network
 from barl.project.files import sha256
 from barl.project.labels import Code, Label, Terminology
+from barl.project.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card
 from safetensors.torch import load_file, save, save_file
 
 SPEC = NetworkSpec(in_channels=2, n_classes=3, widths=(4, 8, 12), n_scales=2, projector=8)
@@ -58,14 +58,14 @@ def folder(tmp_path, card, network):
 
 
 def edit(folder, **changes):
-    path = folder / disk.CARD_FILE
+    path = folder / CARD_FILE
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
 
 
 def store_weights(folder, weights):
     """Other weights with the right checksum: what a wrong card, not damage, looks like."""
-    save_file(weights, folder / disk.WEIGHTS_FILE)
-    edit(folder, weights_sha256=sha256(folder / disk.WEIGHTS_FILE))
+    save_file(weights, folder / WEIGHTS_FILE)
+    edit(folder, weights_sha256=sha256(folder / WEIGHTS_FILE))
 
 
 def refusal(call, *arguments) -> str:
@@ -81,7 +81,7 @@ def test_saved_model_comes_back_equal(folder, card, network):
     loaded, again = disk.load_model(folder)
     assert loaded == replace(
         card,
-        weights_sha256=sha256(folder / disk.WEIGHTS_FILE),
+        weights_sha256=sha256(folder / WEIGHTS_FILE),
         metrics={"dice": {"2": 0.75, "7": None}},
         network=loaded.network,
     )
@@ -111,7 +111,7 @@ def test_a_card_of_the_first_release_is_read(folder, network):
     fields = ("in_channels", "n_classes", "widths", "strides", "kernels", "n_scales", "n_branches")
     fields += ("upsampling", "residual", "feature_level", "projector")
     first = {name: json.loads(json.dumps(getattr(SPEC, name))) for name in fields}
-    assert json.loads((folder / disk.CARD_FILE).read_text("utf-8"))["network"] == first
+    assert json.loads((folder / CARD_FILE).read_text("utf-8"))["network"] == first
     edit(folder, network=first)
     _, again = disk.load_model(folder)
     assert again.spec == SPEC
@@ -123,7 +123,7 @@ def test_a_card_of_the_first_release_is_read(folder, network):
 
 def test_half_precision_weights_take_half_the_room_and_load_as_float32(tmp_path, folder, card, network):
     disk.save_model(tmp_path / "half", card, network.state_dict(), dtype=torch.float16)
-    full, half = ((place / disk.WEIGHTS_FILE).stat().st_size for place in (folder, tmp_path / "half"))
+    full, half = ((place / WEIGHTS_FILE).stat().st_size for place in (folder, tmp_path / "half"))
     assert half < 0.6 * full
     _, loaded = disk.load_model(tmp_path / "half")
     assert all(parameter.dtype == torch.float32 for parameter in loaded.parameters())
@@ -132,15 +132,15 @@ def test_half_precision_weights_take_half_the_room_and_load_as_float32(tmp_path,
 
 
 def test_card_is_read_without_torch():
-    program = "import sys, barl.models.card; sys.exit('torch' in sys.modules or 'jsonschema' in sys.modules)"
+    program = "import sys, barl.project.model_card; sys.exit('torch' in sys.modules or 'jsonschema' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_saving_replaces_and_leaves_nothing_else(folder, card, network):
     disk.save_model(folder, replace(card, name="second"), network.state_dict())
-    assert disk.load_card(folder).name == "second"
+    assert read_card(folder).name == "second"
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
-    assert sorted(path.name for path in folder.iterdir()) == [disk.CARD_FILE, disk.WEIGHTS_FILE]
+    assert sorted(path.name for path in folder.iterdir()) == [CARD_FILE, WEIGHTS_FILE]
 
 
 def test_failed_saving_keeps_the_old_model(folder, card, network, monkeypatch):
@@ -150,7 +150,7 @@ def test_failed_saving_keeps_the_old_model(folder, card, network, monkeypatch):
     monkeypatch.setattr(disk, "flush_tree", full_disk)
     with pytest.raises(StorageError, match="disk is full"):
         disk.save_model(folder, replace(card, name="second"), network.state_dict())
-    assert disk.load_card(folder).name == card.name
+    assert read_card(folder).name == card.name
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
@@ -161,17 +161,17 @@ def test_a_file_in_the_way_is_a_storage_error(tmp_path, card, network):
 
 
 def test_missing_files_are_refused(tmp_path, folder):
-    assert "no model folder" in refusal(disk.load_card, tmp_path / "nowhere")
-    (folder / disk.WEIGHTS_FILE).unlink()
+    assert "no model folder" in refusal(read_card, tmp_path / "nowhere")
+    (folder / WEIGHTS_FILE).unlink()
     assert "no weights" in refusal(disk.load_model, folder)
-    (folder / disk.CARD_FILE).unlink()
-    assert f"holds no {disk.CARD_FILE}" in refusal(disk.load_card, folder)
+    (folder / CARD_FILE).unlink()
+    assert f"holds no {CARD_FILE}" in refusal(read_card, folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000])
 def test_a_card_that_is_not_json_is_refused(folder, content):
-    (folder / disk.CARD_FILE).write_bytes(content)
-    assert refusal(disk.load_card, folder)
+    (folder / CARD_FILE).write_bytes(content)
+    assert refusal(read_card, folder)
 
 
 @pytest.mark.parametrize(
@@ -200,32 +200,32 @@ def test_a_card_that_is_not_json_is_refused(folder, content):
 )
 def test_a_card_that_breaks_the_schema_is_refused_by_field(folder, changes, named):
     edit(folder, **changes)
-    assert named in refusal(disk.load_card, folder)
+    assert named in refusal(read_card, folder)
 
 
 def test_a_missing_field_is_named(folder):
-    card = json.loads((folder / disk.CARD_FILE).read_text("utf-8"))
+    card = json.loads((folder / CARD_FILE).read_text("utf-8"))
     for name in card:
         kept = {key: value for key, value in card.items() if key != name}
-        (folder / disk.CARD_FILE).write_text(json.dumps(kept), "utf-8")
-        assert name in refusal(disk.load_card, folder)
+        (folder / CARD_FILE).write_text(json.dumps(kept), "utf-8")
+        assert name in refusal(read_card, folder)
 
 
 @pytest.mark.parametrize("card_text", ["[]", "1", '"card"', "null"])
 def test_json_that_is_no_object_is_refused(folder, card_text):
-    (folder / disk.CARD_FILE).write_text(card_text)
-    assert refusal(disk.load_card, folder)
+    (folder / CARD_FILE).write_text(card_text)
+    assert refusal(read_card, folder)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 200, -1])
 def test_truncated_weights_are_refused(folder, kept):
-    path = folder / disk.WEIGHTS_FILE
+    path = folder / WEIGHTS_FILE
     path.write_bytes(path.read_bytes()[:kept])
     assert "truncated" in refusal(disk.load_model, folder)
 
 
 def test_one_flipped_bit_in_the_weights_is_refused(folder):
-    path = folder / disk.WEIGHTS_FILE
+    path = folder / WEIGHTS_FILE
     content = bytearray(path.read_bytes())
     content[-7] ^= 1
     path.write_bytes(content)
@@ -239,7 +239,7 @@ def test_a_pickle_is_refused_unread(folder, tmp_path):
         def __reduce__(self):
             return (open, (str(mark), "w"))
 
-    path = folder / disk.WEIGHTS_FILE
+    path = folder / WEIGHTS_FILE
     torch.save({"bomb": Bomb()}, path)
     edit(folder, weights_sha256=sha256(path))
     assert "damaged" in refusal(disk.load_model, folder)
@@ -247,7 +247,7 @@ def test_a_pickle_is_refused_unread(folder, tmp_path):
 
 
 def test_weights_of_another_network_are_refused(folder, network):
-    weights = load_file(folder / disk.WEIGHTS_FILE)
+    weights = load_file(folder / WEIGHTS_FILE)
     first = next(iter(network.state_dict()))
     store_weights(folder, {name: tensor for name, tensor in weights.items() if name != first})
     assert f"{first} is missing" in refusal(disk.load_model, folder)
@@ -284,4 +284,4 @@ def test_an_invalid_card_is_not_saved(tmp_path, card, network):
 
 
 def test_weights_are_plain_safetensors(folder, network):
-    assert (folder / disk.WEIGHTS_FILE).read_bytes() == save(dict(network.state_dict()))
+    assert (folder / WEIGHTS_FILE).read_bytes() == save(dict(network.state_dict()))

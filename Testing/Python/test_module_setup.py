@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 from barl.project.database import FILE_NAME
 from barl.project.labels import Channel, Label
+from barl.project.model_card import CARD_FILE, WEIGHTS_FILE
 from barl.project.store import Project
 from packaging.specifiers import SpecifierSet
 from slicerhost.clicks import press, waitUntil
@@ -135,7 +136,7 @@ def test_banner_of_the_interpreter_is_forgiven(a_panel, tmp_path):
 
 def test_environment_script_needs_the_standard_library_only(tmp_path):
     script = REPOSITORY / "BARLSegmentation" / "BARLSegmentationLib" / "logic" / "Environment.py"
-    command = [sys.executable, "-I", "-S", str(script), "monai,psutil", "", str(tmp_path)]
+    command = [sys.executable, "-I", "-S", str(script), "monai,psutil", "", CARD_FILE, WEIGHTS_FILE, str(tmp_path)]
     answer = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
     assert answer["torch"] is None and answer["packages"] == {"monai": None, "psutil": None}, (
         "-S hides what is installed"
@@ -183,13 +184,13 @@ def test_model_whose_bytes_changed_is_found(tmp_path):
     from BARLSegmentationLib.logic.Environment import modelState
 
     folder = a_model(tmp_path / "m")
-    assert modelState(folder) == "sound"
+    assert modelState(folder, CARD_FILE, WEIGHTS_FILE) == "sound"
     (folder / "weights.safetensors").write_bytes(b"weightz")
-    assert modelState(folder) == "altered"
+    assert modelState(folder, CARD_FILE, WEIGHTS_FILE) == "altered"
     (folder / "model.json").write_text("{")
-    assert modelState(folder) == "unreadable"
+    assert modelState(folder, CARD_FILE, WEIGHTS_FILE) == "unreadable"
     (folder / "weights.safetensors").unlink()
-    assert modelState(tmp_path / "none") == "missing"
+    assert modelState(tmp_path / "none", CARD_FILE, WEIGHTS_FILE) == "missing"
 
 
 def test_python_that_cannot_be_started_is_one_sentence(a_panel, tmp_path):

@@ -15,7 +15,7 @@ MODULE = REPOSITORY / "BARLSegmentation"
 ENGINE = MODULE / "barl"
 
 RANKS = {
-    **dict.fromkeys(("errors", "progress"), 0),
+    **dict.fromkeys(("errors", "json_text", "progress"), 0),
     "images": 1,
     **dict.fromkeys(("project", "networks", "losses"), 2),
     **dict.fromkeys(("methods", "models"), 3),
@@ -28,7 +28,7 @@ RANKS = {
     "cli": 10,
 }
 # Slicer's own process imports these, and worker.client with what it needs.
-SLICER_SIDE_ROOMS = ("errors", "progress", "images", "project")
+SLICER_SIDE_ROOMS = ("errors", "json_text", "progress", "images", "project")
 SLICER_SIDE_LIBRARIES = {"numpy", "scipy", "SimpleITK", "pydicom", "barl"} | sys.stdlib_module_names
 APPLICATION = {"slicer", "qt", "ctk", "vtk", "PythonQt", "PySide6"}
 HEAVY = {"torch", "monai"}
@@ -148,7 +148,7 @@ def test_worker_client_needs_only_the_standard_library():
         outside = set(map(top, found)) - sys.stdlib_module_names - {"barl"}
         assert not outside, f"{name}, which worker.client needs, imports {sorted(outside)}"
         waiting += filter(None, map(engine_module, found))
-    assert {room(name) for name in reached} <= {"", "errors", "worker"}, sorted(reached)
+    assert {room(name) for name in reached} <= {"", "errors", "json_text", "worker"}, sorted(reached)
 
 
 def test_slicer_part_reads_the_engine_late_and_never_torch():

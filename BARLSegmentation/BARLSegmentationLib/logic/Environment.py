@@ -2,7 +2,8 @@
 """What the worker's Python has: a script of the standard library alone, run in that Python; prints one JSON object.
 
 Nothing is imported that could be broken or slow: torch's version and build are read from its files. Arguments: names of
-packages (separated by commas), the project's folder (may be empty), folders of models.
+packages (separated by commas), the project's folder (may be empty), names of the card and of the weights in a model's
+folder, folders of models.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 
-def look(packages: list[str], project: str, models: list[str]) -> dict:
+def look(packages: list[str], project: str, card: str, weights: str, models: list[str]) -> dict:
     """Everything ``Setup`` judges by."""
     return {
         "python": platform.python_version(),
@@ -28,7 +29,7 @@ def look(packages: list[str], project: str, models: list[str]) -> dict:
         "others": {name: installed(name) for name in ("numpy", "scipy", "SimpleITK")},
         "cards": graphicsCards(),
         "disk": freeBytes(project),
-        "models": {folder: modelState(Path(folder)) for folder in models},
+        "models": {folder: modelState(Path(folder), card, weights) for folder in models},
     }
 
 
@@ -89,13 +90,13 @@ def freeBytes(project: str) -> int | None:
         return None
 
 
-def modelState(folder: Path) -> str:
+def modelState(folder: Path, card: str, weights: str) -> str:
     """``sound``, ``missing``, ``altered`` or ``unreadable``: the weights against the checksum in the model's card."""
     try:
-        card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        with (folder / "weights.safetensors").open("rb") as file:
+        expected = json.loads((folder / card).read_text(encoding="utf-8"))["weights_sha256"]
+        with (folder / weights).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return "sound" if digest == card["weights_sha256"] else "altered"
+        return "sound" if digest == expected else "altered"
     except FileNotFoundError:
         return "missing"
     except (OSError, ValueError, KeyError, TypeError):
@@ -107,4 +108,4 @@ def _run(*command: str) -> str:
 
 
 if __name__ == "__main__":
-    json.dump(look(sys.argv[1].split(","), sys.argv[2], sys.argv[3:]), sys.stdout)
+    json.dump(look(sys.argv[1].split(","), *sys.argv[2:5], sys.argv[5:]), sys.stdout)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
@@ -60,7 +59,7 @@ class Model:
     """What the panel must know of a model before anything is loaded.
 
     Attributes:
-        folder: Holds ``model.json``.
+        folder: Holds the model card and the weights.
         id: Its id in the project; empty for others.
         isCurrent: The project predicts with it unless another one is named.
     """
@@ -74,36 +73,24 @@ class Model:
 
 
 def readModel(folder: str | Path) -> Model:
-    """Read a model's card, no more of it than is shown; the worker checks all of it.
+    """Read what is shown of a model from its card.
 
     Raises:
-        barl.errors.ModelError: There is no card, or it lacks name, channels or labels.
+        barl.errors.ModelError: There is no card, or it cannot be used.
     """
-    from barl.errors import InputError, ModelError
-    from barl.project.labels import Label
+    from barl.project.model_card import read_card
 
-    folder = Path(folder)
-    try:
-        card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        labels = [Label.from_json(label) for label in card["labels"]]
-        return Model(folder, str(card["name"]), [str(name) for name in card["channels"]], labels)
-    except OSError as error:
-        raise ModelError(
-            f"The folder {folder} holds no model.json that can be read.",
-            "Choose a folder that holds a model saved by BARL.",
-        ) from error
-    except (ValueError, KeyError, TypeError, InputError) as error:
-        raise ModelError(
-            f"The model card in {folder} is damaged.", "Get a fresh copy of the model or train it again."
-        ) from error
+    card = read_card(Path(folder))
+    return Model(Path(folder), card.name, card.channels, card.labels)
 
 
 def modelsIn(folder: str | Path) -> list[Model]:
     """The models in the subfolders of a folder; what is no model is passed over."""
     from barl.errors import ModelError
+    from barl.project.model_card import CARD_FILE
 
     found = []
-    for card in sorted(Path(folder).glob("*/model.json")):
+    for card in sorted(Path(folder).glob(f"*/{CARD_FILE}")):
         try:
             found.append(readModel(card.parent))
         except ModelError:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -24,9 +23,12 @@ def heldOutDice(model: ModelRow) -> float | None:
     """Mean Dice on the held-out cases, from the list of models or else the model's card; None: never measured."""
     dice = model.summary.get("metrics", {}).get("mean_dice")
     if dice is None:
+        from barl.errors import ModelError
+        from barl.project.model_card import read_card
+
         try:
-            dice = json.loads((model.folder / "model.json").read_text(encoding="utf-8"))["metrics"].get("mean_dice")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            dice = read_card(model.folder).metrics.get("mean_dice")
+        except ModelError:
             dice = None  # damage is the setup section's business
     return dice if isinstance(dice, int | float) else None
 

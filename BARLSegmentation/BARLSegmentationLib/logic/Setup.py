@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ TORCH_REQUIREMENT = ">=2.4"  # as in pyproject.toml
 #: Slicer's own, and torch, which only the PyTorch extension may choose: pip must not touch them on the way.
 PROTECTED = ["SimpleITK", "numpy", "scipy", "requests", "torch", "torchvision"]
 REQUESTER = "BARL Segmentation"
-_WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -137,34 +135,22 @@ def restoreModel(copy: Path, folder: Path) -> None:
     """
     from barl.errors import ModelError, storage_error
     from barl.project.files import write_atomically
+    from barl.project.model_card import CARD_FILE, WEIGHTS_FILE, weights_checksum
 
     from BARLSegmentationLib.logic.Environment import modelState
 
     remedy = _("Choose the folder of the same model in a backup.")
-    if modelState(copy) != "sound":
+    if modelState(copy, CARD_FILE, WEIGHTS_FILE) != "sound":
         raise ModelError(_("The folder {name} holds no sound model.").format(name=copy.name), remedy)
-    known = _checksum(folder)
-    if known and known != _checksum(copy):
+    known = weights_checksum(folder)
+    if known and known != weights_checksum(copy):
         raise ModelError(_("The folder {name} holds another model.").format(name=copy.name), remedy)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise storage_error(error, folder) from error
-    for name in (_WEIGHTS, "model.json"):
+    for name in (WEIGHTS_FILE, CARD_FILE):
         write_atomically(folder / name, lambda path, name=name: shutil.copyfile(copy / name, path))
-
-
-def _checksum(folder: Path) -> str:
-    """As the model's card tells it; empty if the card cannot be read."""
-    found = re.search(r'"weights_sha256":\s*"([0-9a-f]{64})"', _text(folder / "model.json"))
-    return found.group(1) if found else ""
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def readRequirements(path: str | Path) -> dict[str, SpecifierSet]:

@@ -63,6 +63,8 @@ class SetupPanel(Panel):
 
     def check(self, *_arguments) -> None:
         """Start to look all conditions up."""
+        from barl.project.model_card import CARD_FILE, WEIGHTS_FILE
+
         self._drop()
         folder, self._names = "", {}
         project = self.session.project
@@ -77,7 +79,8 @@ class SetupPanel(Panel):
         self._process = process
         self.ui.checkButton.enabled = False
         self.ui.checkButton.toolTip = _("The conditions are being looked up")
-        arguments = [Environment.__file__, ",".join(self._requirements), folder, *self._names]
+        arguments = [Environment.__file__, ",".join(self._requirements), folder, CARD_FILE, WEIGHTS_FILE]
+        arguments += self._names
         process.start(self.worker.python, arguments)
 
     def _onFinished(self, exitCode: int, _exitStatus) -> None:

@@ -101,13 +101,13 @@ def list_models(options: Namespace, terminal: Terminal) -> None:
 
 def show_model(options: Namespace, terminal: Terminal) -> None:
     from barl.jobs.choice import choose_model
-    from barl.models.disk import load_card
+    from barl.project.model_card import CARD_FILE, read_card
 
     folder = options.where
-    if not (folder / "model.json").is_file():
+    if not (folder / CARD_FILE).is_file():
         with Project.open(folder, read_only=True) as project:
             folder, _ = choose_model(project, options.model)
-    card = load_card(folder)
+    card = read_card(folder)
     rows = {
         "name": card.name,
         "id": card.id,

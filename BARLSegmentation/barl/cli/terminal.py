@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from barl.errors import BarlError
-from barl.worker.protocol import error_event, to_json
+from barl.json_text import dumps
+from barl.worker.protocol import error_event
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -54,7 +55,7 @@ class Terminal:
     def answer(self, document: dict, text: str) -> None:
         """The answer, as the user wants it."""
         self.end_bar()
-        print(json.dumps(to_json(document), indent=2, allow_nan=False) if self.as_json else text.rstrip())
+        print(dumps(document, indent=2) if self.as_json else text.rstrip())
 
     def failed(self, error: BarlError) -> None:
         """One line on standard error; with ``as_json`` the document says it as well."""

@@ -19,8 +19,8 @@ from barl.inference.predictor import Prediction, Predictor
 from barl.jobs.evaluate import evaluate_model
 from barl.jobs.predict import WarmPredictors, predict_cases
 from barl.jobs.train import TrainingOptions, prepare_run, run_training
-from barl.models.disk import load_card
 from barl.project.labels import Channel
+from barl.project.model_card import read_card
 from barl.project.next_case import Ranked, rank_cases
 from barl.project.records import Revision
 from barl.project.states import RevisionKind
@@ -138,7 +138,7 @@ def carry_out(data: DemoData, folder: Path, steps: Steps, iterations: int | None
             after, predictions_after = _evaluate(project, steps)
         with steps.step("Predict the rest again"):
             predict_cases(project, progress=steps.progress)
-        versions = load_card(project.models.current().folder).versions
+        versions = read_card(project.models.current().folder).versions
     by_name = {case.name: case for case in data.held_out}
     judged = [
         Judged(by_name[row["name"]], *pair)

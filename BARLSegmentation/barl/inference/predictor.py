@@ -20,10 +20,10 @@ from barl.inference.device import autocast, autocast_dtype, choose_device
 from barl.inference.hotspots import HotSpot, find_hotspots, half_a_bit
 from barl.inference.maps import ModelMaps
 from barl.inference.sliding_window import stream
-from barl.models.card import ModelCard
 from barl.models.disk import check_channels, load_model
 from barl.networks.branches import BranchPair
 from barl.progress import Progress, silent
+from barl.project.model_card import ModelCard
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from barl.images.reading import read_channels, read_label
 from barl.inference.predictor import Prediction
 from barl.jobs.choice import choose_model
 from barl.jobs.predict import WarmPredictors
-from barl.models.disk import check_channels, load_card
+from barl.models.disk import check_channels
 from barl.progress import Progress, silent
+from barl.project.model_card import read_card
 from barl.project.records import Case
 from barl.project.store import Project
 
@@ -76,7 +77,7 @@ def evaluate_model(
     """
     folder, model_id = choose_model(project, model)
     cases = held_out_cases(project) if cases is None else cases
-    card = load_card(folder)
+    card = read_card(folder)
     check_channels(card, [channel.name for channel in project.channels])
     progress("loading", 0.0, "")
     predictor = (warm or WarmPredictors()).get(folder, device)

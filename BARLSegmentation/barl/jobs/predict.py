@@ -12,8 +12,9 @@ from barl.images.geometry import Roi
 from barl.images.reading import read_channels, write_image
 from barl.inference.predictor import Predictor
 from barl.jobs.choice import choose_cases, choose_model
-from barl.models.disk import check_channels, load_card
+from barl.models.disk import check_channels
 from barl.progress import Progress, silent
+from barl.project.model_card import read_card
 from barl.project.states import RevisionKind
 from barl.project.store import Project
 
@@ -39,7 +40,7 @@ class WarmPredictors:
             ModelError: The folder holds no model that can be used.
             DeviceError: There is no such device.
         """
-        card = load_card(folder)
+        card = read_card(folder)
         key = (card.id, card.weights_sha256, device, fast)
         predictor = self._loaded.pop(key, None)
         if predictor is None:
@@ -85,7 +86,7 @@ def predict_cases(
     """
     folder, model_id = choose_model(project, model)
     cases = choose_cases(project, case_ids, model_id)
-    check_channels(load_card(folder), [channel.name for channel in project.channels])
+    check_channels(read_card(folder), [channel.name for channel in project.channels])
     progress("loading", 0.0, "")
     predictor = (warm or WarmPredictors()).get(folder, device, fast)
     done, failed = [], []
@@ -157,7 +158,7 @@ def predict_files(
     for path in filter(None, (output, uncertainty)):  # before the work, not after it
         if not Path(path).resolve().parent.is_dir():
             raise InputError(f"There is no folder {Path(path).parent} to write to.", "Make it, or choose another one.")
-    check_channels(load_card(model), len(scans))
+    check_channels(read_card(model), len(scans))
     channels = read_channels([Path(scan) for scan in scans])
     progress("loading", 0.0, "")
     predictor = (warm or WarmPredictors()).get(Path(model), device, fast)

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from barl.errors import InputError, ProjectError, storage_error
+from barl.json_text import dumps
 from barl.project.records import RunRow
 from barl.project.states import RunState
 from barl.project.store import Project
@@ -69,15 +67,6 @@ def choose_run(project: Project, run_id: str | None = None) -> RunRow:
     return runs[-1]
 
 
-def plain(value: Any) -> Any:
-    """``value`` in JSON's types: NaN and infinities, for which it has no word, become null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 class RunFolder:
     """The files through which a run is watched and steered.
 
@@ -110,7 +99,7 @@ class RunFolder:
 
     def append(self, event: dict) -> None:
         """Add one event; whole lines in one write, so that a reader never sees the start of one without its end."""
-        line = json.dumps(plain(event), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = dumps(event).encode() + b"\n"
         descriptor = os.open(
             self.events_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644
         )

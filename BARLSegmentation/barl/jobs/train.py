@@ -17,10 +17,11 @@ from barl.images.geometry import Grid
 from barl.images.reading import read_channels, read_label
 from barl.inference.device import choose_device
 from barl.jobs.failures import explain
-from barl.jobs.runs import RunFolder, claim, plain
-from barl.models.disk import load_card
+from barl.jobs.runs import RunFolder, claim
+from barl.json_text import plain
 from barl.networks.branches import NetworkSpec
 from barl.progress import Progress, silent
+from barl.project.model_card import read_card
 from barl.project.records import Case, ModelRow, RunRow
 from barl.project.states import RevisionKind, RunState
 from barl.project.store import Project
@@ -163,7 +164,7 @@ def prepare(project: Project, options: TrainingOptions, progress: Progress = sil
     plan = make_plan(
         fingerprints, project.labels, channels, device.type, _memory_bytes(device), {**(inherited or {}), **own}
     )
-    if inherited is None or NetworkSpec.from_json(load_card(parent.folder).network) != plan.network:
+    if inherited is None or NetworkSpec.from_json(read_card(parent.folder).network) != plan.network:
         if inherited is not None:
             notes.append(f"Training starts from scratch: {plan.method} needs another network than {parent.id} has.")
         parent = None
@@ -257,7 +258,7 @@ def _keep(project: Project, run: RunRow, result: TrainResult) -> str:
     for model in project.models.all():
         if model.summary.get("run") == run.id:
             return model.id
-    card = load_card(result.model_folder)
+    card = read_card(result.model_folder)
     options = run.plan["run"]["options"]
     summary = {
         "run": run.id,
@@ -303,7 +304,7 @@ def _from_parent(parent: ModelRow, own: Mapping[str, Any], notes: list[str]) -> 
     A few new cases would shift the median spacing a little, and with it the shape of the network.
     """
     try:
-        card = load_card(parent.folder)
+        card = read_card(parent.folder)
     except BarlError as error:
         notes.append(f"Training starts from scratch: {error.message}")
         return None

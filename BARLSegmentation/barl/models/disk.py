@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barl.errors import ModelError, storage_error
-from barl.models.card import ModelCard
 from barl.project.files import flush_tree, settle, sha256, staging_folder
+from barl.project.model_card import CARD_FILE, FRESH_COPY, WEIGHTS_FILE, ModelCard, read_card
 
 if TYPE_CHECKING:
     import torch
 
     from barl.networks.branches import BranchPair
-
-CARD_FILE = "model.json"
-WEIGHTS_FILE = "weights.safetensors"
-_FRESH_COPY = "Get a fresh copy of the model or train it again."
 
 
 def save_model(
@@ -68,30 +64,6 @@ def save_model(
     return card
 
 
-def load_card(folder: Path) -> ModelCard:
-    """Read and check the card of a model without touching its weights.
-
-    Raises:
-        ModelError: The folder or the card is missing, is not JSON, breaks the schema or is of a future format.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ModelError(f"There is no model folder {folder}.", "Choose a folder that holds a model.json.")
-    try:
-        text = (folder / CARD_FILE).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ModelError(
-            f"The folder {folder} holds no {CARD_FILE}.", "Choose a folder that holds a model saved by BARL."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"The model card {folder / CARD_FILE} cannot be read ({error}).", _FRESH_COPY) from error
-    try:
-        card = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ModelError(f"The model card {folder / CARD_FILE} is not JSON.", _FRESH_COPY) from None
-    return ModelCard.from_json(card)
-
-
 def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[ModelCard, BranchPair]:
     """Read a model and build its network.
 
@@ -103,14 +75,14 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[ModelC
         The card and the network in evaluation mode, float32.
 
     Raises:
-        ModelError: As ``load_card``; or the weights are missing, truncated, altered or do not fit the network.
+        ModelError: As ``read_card``; or the weights are missing, truncated, altered or do not fit the network.
     """
     import torch
 
     from barl.networks.branches import NetworkSpec, build_network
 
     folder = Path(folder)
-    card = load_card(folder)
+    card = read_card(folder)
     weights = _load_weights(folder, card)
     try:
         spec = NetworkSpec.from_json(card.network)
@@ -118,10 +90,10 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[ModelC
         with torch.device("meta"):
             network = build_network(spec)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise ModelError(f"The model card describes a network that cannot be built ({error}).", _FRESH_COPY) from error
+        raise ModelError(f"The model card describes a network that cannot be built ({error}).", FRESH_COPY) from error
     if any(edge % divisor for edge, divisor in zip(card.patch, spec.divisor, strict=True)):
         raise ModelError(
-            f"The model card's patch {card.patch} is no multiple of {spec.divisor}, as its network needs.", _FRESH_COPY
+            f"The model card's patch {card.patch} is no multiple of {spec.divisor}, as its network needs.", FRESH_COPY
         )
     _check_fit(weights, network.state_dict())
     network.load_state_dict(weights, assign=True)
@@ -164,7 +136,7 @@ def _load_weights(folder: Path, card: ModelCard) -> dict[str, Any]:
 
     path = folder / WEIGHTS_FILE
     if not path.is_file():
-        raise ModelError(f"The model {card.name} has no weights ({path} is missing).", _FRESH_COPY)
+        raise ModelError(f"The model {card.name} has no weights ({path} is missing).", FRESH_COPY)
     try:
         checksum = sha256(path)
         if checksum == card.weights_sha256:
@@ -175,11 +147,11 @@ def _load_weights(folder: Path, card: ModelCard) -> dict[str, Any]:
             }
         load_file(path)
     except SafetensorError:
-        raise ModelError(f"The weights of the model {card.name} are truncated or damaged.", _FRESH_COPY) from None
+        raise ModelError(f"The weights of the model {card.name} are truncated or damaged.", FRESH_COPY) from None
     except OSError as error:
-        raise ModelError(f"The weights of the model {card.name} cannot be read ({error}).", _FRESH_COPY) from error
+        raise ModelError(f"The weights of the model {card.name} cannot be read ({error}).", FRESH_COPY) from error
     raise ModelError(
-        f"The weights of the model {card.name} were altered: their checksum is not the one in {CARD_FILE}.", _FRESH_COPY
+        f"The weights of the model {card.name} were altered: their checksum is not the one in {CARD_FILE}.", FRESH_COPY
     )
 
 
@@ -196,4 +168,4 @@ def _check_fit(weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch
         surplus = sorted(set(weights) - set(expected))
         problem = f"{surplus[0]} is not part of it" if surplus else ""
     if problem:
-        raise ModelError(f"The weights do not fit the network of the model card: {problem}.", _FRESH_COPY)
+        raise ModelError(f"The weights do not fit the network of the model card: {problem}.", FRESH_COPY)

@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from barl.errors import ProjectError
+from barl.images.overlap import dice_by_label
 from barl.images.quiet import quiet
 from barl.progress import Progress, silent
 from barl.project.database import Database
@@ -73,7 +74,7 @@ class Agreements:
             progress("measuring agreement", number / len(pairs), "")
             home = self._database.folder / "cases" / row["case_id"] / "revisions"
             prediction, correction = _read(home / row["prediction_file"]), _read(home / row["correction_file"])
-            by_label = _dice(prediction, correction, self._definition.values)
+            by_label = dice_by_label(prediction, correction, self._definition.values)
             mean = round(float(np.mean(list(by_label.values()))), 4) if by_label else None
             self._journal.log(
                 _ACTION,
@@ -89,17 +90,6 @@ class Agreements:
         rows = self._database.rows("SELECT facts FROM journal WHERE action = ?", (_ACTION,))
         facts = [json.loads(row["facts"]) for row in rows]
         return {(fact["prediction"], fact["correction"]): fact["dice"] for fact in facts}
-
-
-def _dice(one: np.ndarray, other: np.ndarray, values: list[int]) -> dict[int, float]:
-    """Dice of each label that at least one of two label maps [k, j, i] has."""
-    size = max(values) + 1
-    both, total = np.zeros(size, np.int64), np.zeros(size, np.int64)
-    for a, b in zip(one, other, strict=True):  # slice by slice: no copies of whole scans
-        a, b = a.ravel(), b.ravel()
-        both += np.bincount(a[a == b], minlength=size)
-        total += np.bincount(a, minlength=size) + np.bincount(b, minlength=size)
-    return {value: 2 * int(both[value]) / int(total[value]) for value in values if total[value]}
 
 
 def _read(path: Path) -> np.ndarray:

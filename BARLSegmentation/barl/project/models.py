@@ -12,9 +12,9 @@ from typing import Any
 from barl.errors import ModelError, storage_error
 from barl.project.database import Database, now, unknown
 from barl.project.files import flush_tree, staging_folder
+from barl.project.model_card import CARD_FILE, WEIGHTS_FILE
 from barl.project.records import ModelRow
 
-_MODEL_FILES = ("model.json", "weights.safetensors")
 _QUERY = "SELECT m.*, m.id = p.current_model AS is_current FROM models m, project p"
 
 
@@ -41,7 +41,7 @@ class Models:
         """
         self._database.must_be_writable()
         folder = Path(folder)
-        missing = [file for file in _MODEL_FILES if not (folder / file).is_file()]
+        missing = [file for file in (CARD_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
         if missing:
             raise ModelError(f"{folder} holds no model: {missing[0]} is missing.", "Choose a model's folder.")
         with staging_folder(self._folder) as staging:

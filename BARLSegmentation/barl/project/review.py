@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from barl.errors import BarlError
+from barl.images.overlap import count_labels
 from barl.images.reading import read_label
 from barl.project.labels import Label
 from barl.project.records import Revision
@@ -49,16 +50,8 @@ def compare_label_maps(
     Args:
         before: None: there was nothing before.
     """
-    size = max(label.value for label in labels) + 1
-    counts = np.zeros((3, size), np.int64)  # before, after, same in both
-    for k, new in enumerate(after):  # slice by slice: counting makes copies of eight bytes a voxel
-        old = None if before is None else before[k]
-        if old is not None and old.any():
-            counts[0] += np.bincount(old.ravel(), minlength=size)
-        if new.any():
-            counts[1] += np.bincount(new.ravel(), minlength=size)
-            if old is not None:
-                counts[2] += np.bincount(new[new == old], minlength=size)
+    largest = max(label.value for label in labels)
+    counts = count_labels(np.zeros_like(after) if before is None else before, after, largest)
     changes = []
     for label in labels:
         old, new, same = (int(row[label.value]) for row in counts)

@@ -22,10 +22,10 @@ import torch
 from barl import __version__, methods
 from barl.errors import DeviceError, InputError, storage_error
 from barl.inference.device import autocast_dtype, choose_device
-from barl.models.card import ModelCard
 from barl.models.disk import load_model, save_model
 from barl.networks.branches import build_network
 from barl.project.files import write_atomically
+from barl.project.model_card import ModelCard
 
 from .cases import CachedCase, CaseFiles, cache_cases
 from .checkpoint import load_checkpoint, save_checkpoint

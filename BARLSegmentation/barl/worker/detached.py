@@ -11,7 +11,8 @@ import time
 from typing import Any
 
 from barl.errors import ProjectError
-from barl.jobs.runs import RunFolder, choose_run, plain
+from barl.jobs.runs import RunFolder, choose_run
+from barl.json_text import plain
 from barl.project.processes import ProcessId
 from barl.project.records import RunRow
 from barl.project.states import RunState

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping
-from os import PathLike, fspath
+from collections.abc import Mapping
 
 from barl import errors
+from barl.json_text import dumps
 
 VERSION = 1
 #: A line longer than this is refused: nobody sends volumes through the pipe, and a runaway line would fill the memory.
@@ -21,26 +20,9 @@ class ProtocolError(errors.BarlError):
     """A line that is not a message of the protocol."""
 
 
-def to_json(value: object) -> object:
-    """Bring ``value`` to what JSON can say: paths become text, NaN and infinities null, numpy scalars numbers."""
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, float):  # before the numpy case: numpy.float64 is a float
-        return float(value) if math.isfinite(value) else None
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, PathLike):
-        return fspath(value)
-    if hasattr(value, "tolist"):  # numpy scalars and arrays, torch tensors, without importing either
-        return to_json(value.tolist())
-    if isinstance(value, Iterable):
-        return [to_json(item) for item in value]
-    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
-
-
 def encode(message: Mapping) -> bytes:
     """One message as one UTF-8 line, newline included."""
-    return json.dumps(to_json(message), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    return dumps(message).encode() + b"\n"
 
 
 def decode(line: bytes) -> dict:

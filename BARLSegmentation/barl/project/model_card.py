@@ -7,17 +7,22 @@ Free of torch, so that a list of models can be shown without loading it.
 from __future__ import annotations
 
 import json
-import math
+import re
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from barl.errors import ModelError
+from barl.errors import InputError, ModelError
 from barl.images.intensity import Normalisation
+from barl.json_text import plain
 from barl.project.labels import Label
 
 FORMAT = 1
+CARD_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+FRESH_COPY = "Get a fresh copy of the model or train it again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +83,11 @@ class ModelCard:
         return sorted(label.value for label in self.labels)
 
     def to_json(self) -> dict[str, Any]:
-        """The card as plain JSON types; numbers that JSON has no word for (nan, infinite) become null."""
+        """The card as plain JSON types; NaN and infinities become null."""
         card = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         card["labels"] = [label.to_json() for label in self.labels]
         card["normalisations"] = [normalisation.to_json() for normalisation in self.normalisations]
-        return _plain(card)
+        return plain(card)
 
     @classmethod
     def from_json(cls, card: Any) -> ModelCard:
@@ -92,11 +97,48 @@ class ModelCard:
             ModelError: It is of a future format, or a field is missing, wrong or contradicts another one.
         """
         check(card)
-        known = dict(card)
-        known["labels"] = [Label.from_json(label) for label in card["labels"]]
-        known["normalisations"] = [Normalisation.from_json(values) for values in card["normalisations"]]
-        known["spacing"], known["patch"] = tuple(card["spacing"]), tuple(card["patch"])
-        return cls(**known)
+        try:
+            values = dict(card)
+            values["labels"] = [Label.from_json(label) for label in card["labels"]]
+            values["normalisations"] = [Normalisation.from_json(item) for item in card["normalisations"]]
+            values["spacing"], values["patch"] = tuple(card["spacing"]), tuple(card["patch"])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
+            raise ModelError(f"The model card is not valid ({error}).", FRESH_COPY) from error
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read and check the card of a model without touching its weights.
+
+    Raises:
+        ModelError: The folder or the card is missing, is not JSON, breaks the schema or is of a future format.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelError(f"There is no model folder {folder}.", "Choose a folder that holds a model.json.")
+    try:
+        text = (folder / CARD_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ModelError(
+            f"The folder {folder} holds no {CARD_FILE}.", "Choose a folder that holds a model saved by BARL."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"The model card {folder / CARD_FILE} cannot be read ({error}).", FRESH_COPY) from error
+    try:
+        card = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ModelError(f"The model card {folder / CARD_FILE} is not JSON.", FRESH_COPY) from None
+    return ModelCard.from_json(card)
+
+
+def weights_checksum(folder: Path) -> str:
+    """SHA-256 of a model's weights as its card names it, even if the rest of the card is damaged; else empty."""
+    try:
+        text = (folder / CARD_FILE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    match = re.search(r'"weights_sha256":\s*"([0-9a-f]{64})"', text)
+    return match[1] if match else ""
 
 
 def check(card: Any) -> None:
@@ -107,14 +149,19 @@ def check(card: Any) -> None:
             f"The model was saved in format {version}, this version of BARL reads up to {FORMAT}.",
             "Update BARL, or export the model from the newer version.",
         )
-    problem = _schema_problem(card) or _contradiction(card)
+    try:
+        problem = _schema_problem(card) or _contradiction(card)
+    except (KeyError, TypeError) as error:  # only where there is no library for the schema
+        problem = f"field {error}"
     if problem:
-        raise ModelError(f"The model card is not valid: {problem}.", "Get a fresh copy of the model or train it again.")
+        raise ModelError(f"The model card is not valid: {problem}.", FRESH_COPY)
 
 
 def _schema_problem(card: Any) -> str:
-    from jsonschema.exceptions import best_match  # not in Slicer's own Python
-
+    try:
+        from jsonschema.exceptions import best_match
+    except ImportError:  # in Slicer's own process: the worker checks the card before it uses the model
+        return ""
     error = best_match(_validator().iter_errors(card))
     if error is None:
         return ""
@@ -126,8 +173,10 @@ def _schema_problem(card: Any) -> str:
 
 @cache
 def _validator() -> Any:
-    from jsonschema import Draft202012Validator
-
+    try:
+        from jsonschema import Draft202012Validator
+    except ImportError as error:
+        raise ModelError("The library jsonschema is missing.", "Install it in the section Setup.") from error
     return Draft202012Validator(json.loads(files(__package__).joinpath("model.schema.json").read_text("utf-8")))
 
 
@@ -143,13 +192,3 @@ def _contradiction(card: dict[str, Any]) -> str:
     if network["n_classes"] != n_labels + 1:
         return f"field network.n_classes: {network['n_classes']} for {n_labels} labels and the background"
     return ""
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
