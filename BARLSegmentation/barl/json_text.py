@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,8 @@ from typing import Any
 def plain(value: Any) -> Any:
     """Turn ``value`` into the types of JSON.
 
-    Paths become text, NaN and infinities become null, numpy scalars and arrays become numbers and lists.
+    Dataclasses become objects, paths become text, NaN and infinities become null, numpy scalars and arrays become
+    numbers and lists.
 
     Raises:
         TypeError: JSON has no type for ``value``.
@@ -24,6 +26,8 @@ def plain(value: Any) -> Any:
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, (str, bool, int)):
         return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, PathLike):
         return fspath(value)
     if hasattr(value, "tolist"):  # numpy scalars and arrays, torch tensors, without importing either

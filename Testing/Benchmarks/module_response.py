@@ -189,7 +189,7 @@ def train(host, module, stall: Stall) -> dict[str, list[float]]:
     host.processEvents(0.5)
     stall.begin()
     press(ui.startButton)
-    waitUntil(lambda: panel.run is not None and not panel.run.alive and panel._request is None, 900)
+    waitUntil(lambda: panel.run is not None and panel.isIdle, 900)
     figures = {"train": stall.end()}
     if panel.run.state != "finished":
         raise RuntimeError(panel.run.inWords())

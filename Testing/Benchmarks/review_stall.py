@@ -107,8 +107,7 @@ class Stalls:
         panel, quiet = self._panel, monotonic() + 1.0
         while monotonic() < quiet:
             slicer.app.processEvents(qt.QEventLoop.AllEvents, 10)
-            timers = (panel._editTimer, panel._thresholdTimer, panel._ticksTimer)
-            if panel.background.isBusy() or any(timer.isActive() for timer in timers):
+            if not panel.isIdle:
                 quiet = monotonic() + 0.5
 
 

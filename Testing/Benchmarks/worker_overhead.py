@@ -35,6 +35,7 @@ from barl.project.labels import Channel, Label
 from barl.project.model_card import ModelCard
 from barl.project.store import Project
 from barl.worker.client import WorkerProcess
+from barl.worker.messages import Predict
 
 LIMIT_MS = 150.0
 SIZES = {"small": (36, 50, 35), "medium": (64, 96, 96)}
@@ -69,8 +70,8 @@ def measure(worker: WorkerProcess, folder: Path, rounds: int) -> dict[str, objec
 
     def through_the_worker() -> tuple[float, float]:
         began = perf_counter()
-        result = worker.call("predict", project=str(folder), cases=["scan"], device="cpu")
-        return perf_counter() - began, sum(result["cases"][0]["seconds"].values())
+        result = worker.call(Predict(str(folder), ["scan"], device="cpu"))
+        return perf_counter() - began, sum(result.cases[0].seconds.values())
 
     def in_this_process() -> float:
         began = perf_counter()

@@ -128,8 +128,7 @@ def a_review_panel(a_module, a_predicted_project):
     module.session.openProject(a_predicted_project)
     module.session.openCase("case_0001")
     panel = module.panels["Review"]
-    for timer in (panel._editTimer, panel._thresholdTimer, panel._ticksTimer):
-        timer.setInterval(10)
+    panel.setPauses(10)
     panel.ui.onlyWhereUnsureCheckBox.checked = False
     panel.ui.overlayVisibleCheckBox.checked = True
     panel.ui.overlayThresholdSlider.value = 0.3

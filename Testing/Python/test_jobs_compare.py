@@ -21,6 +21,7 @@ from barl.project.labels import Channel, Label
 from barl.project.store import Project
 from barl.worker import detached
 from barl.worker.client import WorkerProcess
+from barl.worker.messages import CompareModels, FinishTraining, SayHello, StartTraining
 
 TINY = {"widths": [4, 8], "patch": [16, 16, 16], "loader_workers": 0, "validations": 0}
 
@@ -126,14 +127,14 @@ def test_the_words_promise_no_more_than_the_cases_allow(first, second, expected)
 
 def test_worker_compares_names_its_methods_and_finishes_a_run_early(copy):
     with WorkerProcess(stderr=subprocess.DEVNULL) as worker:
-        methods = {method["name"]: method for method in worker.call("hello", timeout=60)["methods"]}
+        methods = {method.name: method for method in worker.call(SayHello(), timeout=60).methods}
         assert set(methods) == {"barl", "dbisl", "supervised"}, "those to compare with are not offered"
-        assert methods["barl"]["uses_unlabelled"] and not methods["supervised"]["uses_unlabelled"]
-        result = worker.call("compare", timeout=60, project=str(copy), model="model_0002", device="cpu")
-        assert result["test"]["n"] == 2 and result["words"]
+        assert methods["barl"].uses_unlabelled and not methods["supervised"].uses_unlabelled
+        result = worker.call(CompareModels(str(copy), "model_0002", device="cpu"), timeout=60)
+        assert result.test["n"] == 2 and result.words
 
         options = {"minutes": 10, "device": "cpu", "overrides": TINY}  # should the test die, it ends all the same
-        run = worker.call("start_training", timeout=120, project=str(copy), options=options)["run"]
+        run = worker.call(StartTraining(str(copy), options), timeout=120).run
         events = RunFolder(copy / "runs" / run)
 
         def steps() -> list[dict]:
@@ -142,7 +143,7 @@ def test_worker_compares_names_its_methods_and_finishes_a_run_early(copy):
 
         wait(lambda: steps())
         assert 0 <= steps()[0]["consistency_weight"] <= 1
-        assert worker.call("finish_training", timeout=10, project=str(copy))["run"] == run
+        assert worker.call(FinishTraining(str(copy)), timeout=10).run == run
         with Project.open(copy, read_only=True) as project:
             wait(lambda: project.runs.get(run).state == "finished")
             model = project.models.get(project.runs.get(run).model_id)

@@ -40,9 +40,9 @@ def a_map(count: int) -> sitk.Image:
 
 @pytest.fixture(scope="module")
 def a_worker(host):
-    from BARLSegmentationLib.widgets.Worker import Worker
+    from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
-    worker = Worker(sys.executable)
+    worker = WorkerLink(sys.executable)
     yield worker
     worker.close()
 
@@ -98,7 +98,7 @@ def add(panel, source, name="new case"):
 
 def press_add(panel):
     press(panel.ui.addButton)
-    waitUntil(lambda: panel.adding._request is None and panel._measuring is None)
+    waitUntil(lambda: panel.isIdle)
 
 
 def a_volume(image, name="volume"):
@@ -147,8 +147,8 @@ def test_volumes_of_the_scene_with_their_segmentation(a_panel, a_project):
     tumor[3, 3:5, 5:8] = 1
     outline = a_segmentation(volume, {"tumor": tumor, "Liver": liver})
     add(a_panel, SCENE)
-    a_panel.adding._selectors[0].setCurrentNode(volume)
-    a_panel.adding._labelSelector.setCurrentNode(outline)
+    a_panel.adding.selectors[0].setCurrentNode(volume)
+    a_panel.adding.labelSelector.setCurrentNode(outline)
     a_panel.ui.subjectLineEdit.text = "s1"
     a_panel.ui.addHeldOutCheckBox.checked = True
     press_add(a_panel)
@@ -181,7 +181,7 @@ def test_scene_that_cannot_be_a_case_is_one_sentence(a_panel, a_project):
     assert "volume for each channel" in a_panel.said[-1][1]
 
     volume = a_volume(an_oblique_image())
-    a_panel.adding._selectors[0].setCurrentNode(volume)
+    a_panel.adding.selectors[0].setCurrentNode(volume)
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
     volume.SetAndObserveTransformNodeID(transform.GetID())
     press(a_panel.ui.addButton)
@@ -189,10 +189,10 @@ def test_scene_that_cannot_be_a_case_is_one_sentence(a_panel, a_project):
     volume.SetAndObserveTransformNodeID(None)
 
     drawn = np.ones((7, 8, 9), np.uint8)
-    a_panel.adding._labelSelector.setCurrentNode(a_segmentation(volume, {"spleen": drawn}))
+    a_panel.adding.labelSelector.setCurrentNode(a_segmentation(volume, {"spleen": drawn}))
     press(a_panel.ui.addButton)
     assert "no label for the segment spleen" in a_panel.said[-1][1] and "liver, tumor" in a_panel.said[-1][1]
-    a_panel.adding._labelSelector.setCurrentNode(a_segmentation(volume, {"liver": drawn * 0}))
+    a_panel.adding.labelSelector.setCurrentNode(a_segmentation(volume, {"liver": drawn * 0}))
     press(a_panel.ui.addButton)
     assert "is empty" in a_panel.said[-1][1]
     assert all(error for error, _ in a_panel.said)
@@ -205,11 +205,11 @@ def test_label_map_of_the_scene_is_an_outline(a_panel, a_project):
     open_project(a_panel, a_project)
     volume = a_volume(an_oblique_image())
     add(a_panel, SCENE)
-    a_panel.adding._selectors[0].setCurrentNode(volume)
+    a_panel.adding.selectors[0].setCurrentNode(volume)
     drawn = np.zeros((7, 8, 9), np.int16)
     drawn[3, 2:4, 5] = 3
     node = slicer.util.addVolumeFromArray(drawn, name="map", nodeClassName="vtkMRMLLabelMapVolumeNode")
-    a_panel.adding._labelSelector.setCurrentNode(node)
+    a_panel.adding.labelSelector.setCurrentNode(node)
     press_add(a_panel)
     assert a_panel.said[-1][0] and "does not lie on its scan's grid" in a_panel.said[-1][1]
     node.CopyOrientation(volume)
@@ -232,8 +232,8 @@ def test_segments_are_matched_by_the_name_that_is_seen(a_panel, a_project, tmp_p
         open_project(a_panel, folder)
         segment.SetName(name)
         add(a_panel, SCENE, f"drawn {value}")
-        a_panel.adding._selectors[0].setCurrentNode(volume)
-        a_panel.adding._labelSelector.setCurrentNode(outline)
+        a_panel.adding.selectors[0].setCurrentNode(volume)
+        a_panel.adding.labelSelector.setCurrentNode(outline)
         press_add(a_panel)
         assert not a_panel.said[-1][0], a_panel.said
         project = a_panel.session.project
@@ -257,7 +257,7 @@ def test_files_with_a_label_map_and_what_the_worker_refuses(a_panel, tmp_path):
     ):
         sitk.WriteImage(image, str(tmp_path / name))
     add(a_panel, FILES)
-    first, second = a_panel.adding._selectors
+    first, second = a_panel.adding.selectors
     first.currentPath = str(tmp_path / "a.nii.gz")
     press(a_panel.ui.addButton)
     assert a_panel.said[-1] == (True, "There is no file for the channel T2. Choose one.")
@@ -266,7 +266,7 @@ def test_files_with_a_label_map_and_what_the_worker_refuses(a_panel, tmp_path):
     assert a_panel.said[-1][0] and "channels of one case but they lie" in a_panel.said[-1][1]
     assert a_panel.ui.nameLineEdit.text == "new case", "to try again"
     second.currentPath = str(tmp_path / "b.nii.gz")
-    a_panel.adding._labelSelector.currentPath = str(tmp_path / "l.nii.gz")
+    a_panel.adding.labelSelector.currentPath = str(tmp_path / "l.nii.gz")
     press_add(a_panel)
     assert not a_panel.said[-1][0] and cells(a_panel, STATUS) == ["Accepted"]
 
@@ -279,7 +279,7 @@ def test_folder_adds_what_it_can_and_tells_the_rest(a_panel, a_project, tmp_path
     assert a_panel.said[-1] == (True, "No folder is chosen. Choose the folder with the scans.")
     scans = tmp_path / "scans"
     scans.mkdir()
-    a_panel.adding._selectors[0].currentPath = str(scans)
+    a_panel.adding.selectors[0].currentPath = str(scans)
     press(a_panel.ui.addButton)
     assert a_panel.said[-1][0] and "holds no NIfTI" in a_panel.said[-1][1]
     for name in ("p1", "p2"):
@@ -363,7 +363,7 @@ def test_dicom_series_takes_pixels_and_the_typed_name_only(a_panel, a_project, t
     monkeypatch.setattr(slicer, "dicomDatabase", Database({"1.2.3": files, "1.2.4": [tmp_path / "gone.dcm"]}))
     add(a_panel, SCENE)
     add(a_panel, DICOM, "scan 7")
-    selector = a_panel.adding._selectors[0]
+    selector = a_panel.adding.selectors[0]
     assert selector.itemText(0) == "Doe, Jane / Abdomen / axial 1.2.3 (5 files)"
     selector.setCurrentIndex(1)
     press_add(a_panel)
@@ -384,11 +384,11 @@ def test_worker_that_dies_while_adding_is_one_sentence(a_panel, a_project, tmp_p
     open_project(a_panel, a_project)
     sitk.WriteImage(an_image(), str(tmp_path / "a.nii.gz"))
     add(a_panel, FILES)
-    a_panel.adding._selectors[0].currentPath = str(tmp_path / "a.nii.gz")
+    a_panel.adding.selectors[0].currentPath = str(tmp_path / "a.nii.gz")
     press(a_panel.ui.addButton)
     assert not a_panel.ui.addButton.enabled and a_panel.ui.cancelAddButton.enabled
     a_panel.worker._process.kill()
-    waitUntil(lambda: a_panel.adding._request is None)
+    waitUntil(lambda: a_panel.adding.isIdle)
     assert a_panel.said[-1][0] and "ended before it had finished" in a_panel.said[-1][1]
     assert a_panel.ui.addButton.enabled
 
@@ -400,10 +400,10 @@ def test_adding_can_be_cancelled(a_panel, a_project, tmp_path):
     for number in range(40):
         sitk.WriteImage(an_image(), str(scans / f"p{number}.nii.gz"))
     add(a_panel, FOLDER)
-    a_panel.adding._selectors[0].currentPath = str(scans)
+    a_panel.adding.selectors[0].currentPath = str(scans)
     press(a_panel.ui.addButton)
     press(a_panel.ui.cancelAddButton)
-    waitUntil(lambda: a_panel.adding._request is None)
+    waitUntil(lambda: a_panel.adding.isIdle)
     assert a_panel.said[-1] == (True, "Cancelled.")
     assert len(a_panel.session.cases()) < 43
     assert len(cells(a_panel, NAME)) == len(a_panel.session.cases())
@@ -412,6 +412,7 @@ def test_adding_can_be_cancelled(a_panel, a_project, tmp_path):
 def test_worker_adds_cases_with_what_slicers_python_has(a_project, tmp_path, monkeypatch):
     """Neither PyTorch nor a package of the engine: only prediction and training may need them."""
     from barl.worker.client import WorkerProcess
+    from barl.worker.messages import AddCases, CaseFiles, ListRuns, MeasureAgreement, SayHello
 
     hidden = ("torch", "monai", "safetensors", "jsonschema", "filelock", "tqdm", "psutil", "matplotlib")
     (tmp_path / "site").mkdir()
@@ -425,11 +426,11 @@ def test_worker_adds_cases_with_what_slicers_python_has(a_project, tmp_path, mon
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ["PYTHONPATH"]]))
     sitk.WriteImage(an_image(), str(tmp_path / "a.nii.gz"))
-    case = {"name": "new case", "channels": [str(tmp_path / "a.nii.gz")]}
+    project, case = str(a_project), CaseFiles("new case", [str(tmp_path / "a.nii.gz")])
     with WorkerProcess() as worker:
         with pytest.raises(DeviceError, match=r"torch, which .* is not installed.*Setup"):
-            worker.call("hello", timeout=120)
-        answer = worker.call("add_cases", timeout=120, project=str(a_project), cases=[case])
-        assert [added["name"] for added in answer["cases"]] == ["new case"]
-        assert worker.call("measure_agreement", timeout=120, project=str(a_project)) == {"measured": 1}
-        assert worker.call("runs", timeout=120, project=str(a_project)) == {"runs": []}
+            worker.call(SayHello(), timeout=120)
+        answer = worker.call(AddCases(project, [case]), timeout=120)
+        assert [added.name for added in answer.cases] == ["new case"]
+        assert worker.call(MeasureAgreement(project), timeout=120).measured == 1
+        assert worker.call(ListRuns(project), timeout=120).runs == []

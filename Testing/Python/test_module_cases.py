@@ -41,9 +41,9 @@ def a_map(count: int) -> sitk.Image:
 
 @pytest.fixture(scope="module")
 def a_worker(host):
-    from BARLSegmentationLib.widgets.Worker import Worker
+    from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
-    worker = Worker(sys.executable)
+    worker = WorkerLink(sys.executable)
     yield worker
     worker.close()
 

@@ -268,10 +268,11 @@ def test_reload_keeps_project_and_case_and_brings_fresh_code(modules_as_before, 
 @host_only
 def test_quitting_during_a_request_ends_the_worker_quietly(module, a_project, caplog):
     import slicer
+    from barl.worker.messages import SayHello
 
     session, errors = module.session, []
     session.openProject(a_project)
-    module.worker.request("hello", onError=errors.append)
+    module.worker.request(SayHello(), onError=errors.append)
     end = time.monotonic() + 60
     while not module.worker.running and time.monotonic() < end:
         slicer.app.processEvents()
@@ -406,7 +407,8 @@ def test_self_test_passes(module, name):
     result = test.defaultTestResult()
     test.run(result)
     assert result.wasSuccessful(), result.errors + result.failures
-    slicer.mrmlScene.Clear(0)
+    for kind in ("vtkMRMLVolumeNode", "vtkMRMLSegmentationNode"):
+        assert slicer.util.getNodesByClass(kind) == [], "the test removes what it has made"
 
 
 @host_only

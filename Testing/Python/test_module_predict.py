@@ -476,6 +476,6 @@ def test_failing_case_and_killed_worker_are_told(panel, module, a_project):
 def test_console_predicts_without_the_panel(module, a_project):
     logic = module.logic
     logic.openProject(str(a_project))
-    result = logic.predict(["case 0"], model=MODEL, device="cpu", fast=True)
-    assert [case["name"] for case in result["cases"]] == ["case 0"]
+    predicted = logic.predict(["case 0"], model=MODEL, device="cpu", fast=True)
+    assert [case.name for case in predicted.cases] == ["case 0"]
     assert logic.loadCase("case_0001").revision.kind == "prediction"

@@ -40,7 +40,7 @@ NEEDED = {"monai": SpecifierSet(">=1.4"), "safetensors": SpecifierSet(">=0.4")}
 
 
 def wait(panel):
-    waitUntil(lambda: panel._process is None, 60)
+    waitUntil(lambda: panel.isIdle, 60)
 
 
 def found(**changes) -> dict:

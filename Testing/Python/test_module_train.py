@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
+from barl.worker.messages import ComparedCase, Evaluation, Event, ModelComparison, RunEvents, Scores, Summary
 from barl.worker.process_tree import end_process_tree
 
 pytestmark = pytest.mark.host
@@ -44,13 +45,13 @@ def make_project(folder: Path, outlined: int = 2, held_out: int = 2, untouched: 
 # Logic
 
 
-def losses(iteration: int, **more) -> dict:
+def losses(iteration: int, **more) -> Event:
     values = {"iteration": iteration, "total": 2.0 / (iteration + 1), "supervised": 1.0, **more}
-    return {"event": "progress", "stage": "training", "fraction": 0.5, "eta_s": 90.0, "values": values}
+    return Event("progress", "training", 0.5, 90.0, values=values)
 
 
-def dice(iteration: int, **scores) -> dict:
-    return {"event": "progress", "stage": "training", "fraction": 0.5, "values": {"iteration": iteration, **scores}}
+def dice(iteration: int, **scores) -> Event:
+    return Event("progress", "training", 0.5, values={"iteration": iteration, **scores})
 
 
 def column(table, name: str) -> np.ndarray:
@@ -65,11 +66,11 @@ def test_curves_become_tables_series_and_charts_that_are_not_saved_with_the_scen
 
     curves = Curves()
     curves.clear([Label(1, "edema"), Label(3, "core")])
-    curves.append([{"event": "log", "message": "x"}, {"event": "progress", "stage": "preparing", "fraction": 1.0}])
+    curves.append([Event("log", message="x"), Event("progress", "preparing", 1.0)])
     assert curves.loss.view is None and not slicer.util.getNodesByClass("vtkMRMLTableNode")
     curves.append([losses(1, consistency_weight=0.1), losses(2, dpr=0.4, consistency_weight=0.2)])
     curves.append([dice(2, **{"dice 1": 0.5, "dice 3": None})])
-    curves.append([{"event": "progress", "stage": "validating", "values": {"mean_dice": 0.7, "dice": {"1": 0.7}}}])
+    curves.append([Event("progress", "validating", values={"mean_dice": 0.7, "dice": {"1": 0.7}})])
 
     chart = curves.loss.view.GetPlotChartNode()
     series = [chart.GetNthPlotSeriesNode(n) for n in range(chart.GetNumberOfPlotSeriesNodes())]
@@ -120,13 +121,12 @@ def test_a_run_says_what_it_is_at(host, tmp_path):
 
     run = WatchedRun(RunRow("run_0001", "running", "", tmp_path))
     assert run.inWords() == "Starting"
-    answer = {"state": "running", "message": "", "model": None, "offset": 10, "events": [losses(7)]}
-    assert not run.take(answer)
+    assert not run.take(RunEvents("run_0001", "running", "", None, [losses(7)], 10))
     assert run.inWords() == "Training, iteration 7, about 2 min left" and run.offset == 10
     failed = "The memory of the graphics card is not sufficient. Close other programs."
-    assert run.take({"state": "failed", "message": failed, "model": None, "offset": 10, "events": []})
+    assert run.take(RunEvents("run_0001", "failed", failed, None, [], 10))
     assert run.inWords() == f"run_0001 failed. {failed}"
-    run.take({"state": "interrupted", "message": "", "model": None, "offset": 10, "events": []})
+    run.take(RunEvents("run_0001", "interrupted", "", None, [], 10))
     assert "restarted" in run.inWords() and "Resume" in run.inWords()
 
 
@@ -183,30 +183,23 @@ def test_a_model_waits_for_a_decision_until_there_is_one(host, tmp_path):
         assert [e.facts["model"] for e in project.journal.entries() if e.action == "model kept out"] == ["model_0001"]
 
 
-def side(name: str, *scores: float) -> dict:
-    summary = {"mean": float(np.mean(scores)), "sd": float(np.std(scores, ddof=1)), "n": len(scores)}
-    mean = dict.fromkeys(("dice", "surface_dice", "hd95_mm"), summary)
-    return {"model": name, "mean": mean, "labels": {"1": {"name": "ball", **mean}}}
+def side(name: str, *scores: float) -> Evaluation:
+    summary = Summary(float(np.mean(scores)), float(np.std(scores, ddof=1)), len(scores))
+    mean, ball = (Scores(title, *[summary] * 8) for title in ("mean", "ball"))
+    return Evaluation(name, {"1": ball}, mean, None, None, [], [])
 
 
 def test_a_comparison_becomes_rows_and_a_paired_plot(host):
     from BARLSegmentationLib.logic.Comparison import Comparison
 
     comparison = Comparison()
-    comparison.show(
-        {
-            "model": side("model_0002", 0.9, 0.8),
-            "reference": side("model_0001", 0.7, 0.75),
-            "cases": [
-                {"case": "case_0003", "name": "three", "model": 0.9, "reference": 0.7},
-                {"case": "case_0004", "name": "four", "model": 0.8, "reference": 0.75},
-                {"case": "case_0005", "name": "empty", "model": None, "reference": None},
-            ],
-            "labels": {"1": {}},
-            "words": "",
-            "notes": [],
-        }
-    )
+    cases = [
+        ComparedCase("case_0003", "three", 0.9, 0.7),
+        ComparedCase("case_0004", "four", 0.8, 0.75),
+        ComparedCase("case_0005", "empty", None, None),
+    ]
+    new, current = side("model_0002", 0.9, 0.8), side("model_0001", 0.7, 0.75)
+    comparison.show(ModelComparison(new, current, cases, {}, {}, "", []))
     assert comparison.metricRows()[0] == ("Dice", "0.725 ± 0.035", "0.850 ± 0.071")
     assert comparison.caseRows() == [
         ("1  three", "0.700", "0.900"),

@@ -7,10 +7,21 @@ import os
 import stat
 import sys
 import time
+from dataclasses import dataclass
 
 import pytest
+from barl.worker.messages import Attach, Evaluate, ListRuns, Predict, Request, SayHello
 
 pytestmark = pytest.mark.host
+
+
+@dataclass(frozen=True)
+class Nonsense(Request):
+    """A request that no worker has: a long one, answered at once."""
+
+    name = "nonsense"
+
+
 ANSWER_S = 120.0  # a loaded machine may need long to start a Python
 
 
@@ -49,12 +60,12 @@ def let_events_pass(seconds=0.1):
 
 @pytest.fixture
 def a_worker(host):
-    from BARLSegmentationLib.widgets.Worker import Worker
+    from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
     workers = []
 
     def make(python=sys.executable):
-        workers.append(Worker(python))
+        workers.append(WorkerLink(python))
         return workers[-1]
 
     yield make
@@ -83,8 +94,8 @@ def test_answers_come_one_each_and_busy_is_told(a_worker, tmp_path):
     worker.busyChanged.connect(busy.append)
     assert not worker.running
     first, second = Answers(), Answers()
-    worker.request("runs", project=str(tmp_path), **first.listeners())  # quick, and no project
-    worker.request("nonsense", **second.listeners())
+    worker.request(ListRuns(str(tmp_path)), **first.listeners())  # quick, and no project
+    worker.request(Nonsense(), **second.listeners())
     assert first.count == second.count == 0, "never before request has returned"
     assert worker.busy == "nonsense"
     wait_until(lambda: first.count and second.count)
@@ -98,21 +109,21 @@ def test_answers_come_one_each_and_busy_is_told(a_worker, tmp_path):
 
 def test_killed_worker_answers_and_is_started_again(a_worker):
     worker, answers = a_worker(), Answers()
-    worker.request("hello", **answers.listeners())
+    worker.request(SayHello(), **answers.listeners())
     wait_until(lambda: worker.running and answers.events)  # it has started on it
     worker._process.kill()
     wait_until(lambda: answers.count)
     assert answers.errors[0].kind == "WorkerError" and "ended" in answers.errors[0].message
     assert worker.busy == ""
     again = Answers()
-    worker.request("runs", project="nowhere", **again.listeners())
+    worker.request(ListRuns("nowhere"), **again.listeners())
     wait_until(lambda: again.count)
     assert again.errors[0].kind == "ProjectError", "a fresh worker answers"
 
 
 def test_missing_python_is_one_sentence(a_worker, tmp_path):
     worker, answers = a_worker(str(tmp_path / "no-python")), Answers()
-    request = worker.request("hello", **answers.listeners())
+    request = worker.request(SayHello(), **answers.listeners())
     assert request is not None and answers.count == 0
     wait_until(lambda: answers.count)
     let_events_pass()
@@ -133,11 +144,11 @@ def test_missing_python_is_one_sentence(a_worker, tmp_path):
     ids=["ends", "stays", "floods", "fails"],
 )
 def test_nonsense_ends_in_one_error(a_worker, tmp_path, monkeypatch, text):
-    from BARLSegmentationLib.widgets import Worker as module
+    from BARLSegmentationLib.widgets import WorkerLink as module
 
     monkeypatch.setattr(module, "PATIENCE_MS", 300)
     worker, answers = a_worker(a_program(tmp_path, text)), Answers()
-    worker.request("hello", **answers.listeners())
+    worker.request(SayHello(), **answers.listeners())
     wait_until(lambda: answers.count)
     let_events_pass()
     assert answers.count == 1 and answers.errors[0].kind == "WorkerError" and answers.errors[0].remedy
@@ -146,7 +157,7 @@ def test_nonsense_ends_in_one_error(a_worker, tmp_path, monkeypatch, text):
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in programs are scripts with a first line that names Python")
 def test_cancel_ends_a_worker_that_does_not_heed_it(a_worker, tmp_path, monkeypatch):
-    from BARLSegmentationLib.widgets import Worker as module
+    from BARLSegmentationLib.widgets import WorkerLink as module
 
     monkeypatch.setattr(module, "CANCEL_MS", 300)
     text = (
@@ -156,9 +167,9 @@ def test_cancel_ends_a_worker_that_does_not_heed_it(a_worker, tmp_path, monkeypa
         "    if line['request'] != 'evaluate': print(json.dumps({'id': line['id'], 'event': 'started'}), flush=True)"
     )
     worker, cancelled, other = a_worker(a_program(tmp_path, text)), Answers(), Answers()
-    request = worker.request("predict", **cancelled.listeners())
-    waiting = worker.request("evaluate")
-    worker.request("attach", **other.listeners())
+    request = worker.request(Predict("nowhere"), **cancelled.listeners())
+    waiting = worker.request(Evaluate("nowhere"))
+    worker.request(Attach("nowhere"), **other.listeners())
     wait_until(lambda: cancelled.events and other.events)
     worker.cancel(waiting)
     let_events_pass(0.6)
@@ -200,7 +211,7 @@ def test_close_ends_a_worker_that_does_not_listen_and_its_children(a_worker, tmp
         "time.sleep(600)"
     )
     worker, answers = a_worker(a_program(tmp_path, text)), Answers()
-    worker.request("hello", **answers.listeners())
+    worker.request(SayHello(), **answers.listeners())
     wait_until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text())
     child = int((tmp_path / "pid").read_text())
     started = time.monotonic()
@@ -213,7 +224,7 @@ def test_close_ends_a_worker_that_does_not_listen_and_its_children(a_worker, tmp
 
 def test_close_of_a_warm_worker_leaves_nothing(a_worker):
     worker, answers = a_worker(), Answers()
-    worker.request("nonsense", **answers.listeners())
+    worker.request(Nonsense(), **answers.listeners())
     wait_until(lambda: answers.count)
     pid = int(worker._process.processId())
     worker.close()
@@ -227,7 +238,7 @@ def test_a_failing_listener_keeps_the_others_going(a_worker, caplog):
     def fail(_error):
         raise RuntimeError("a listener's mistake")
 
-    worker.request("nonsense", onError=fail)
-    worker.request("nonsense", **answers.listeners())
+    worker.request(Nonsense(), onError=fail)
+    worker.request(Nonsense(), **answers.listeners())
     wait_until(lambda: answers.count)
     assert "a listener of the worker failed" in caplog.text

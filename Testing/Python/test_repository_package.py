@@ -158,7 +158,8 @@ def test_whole_engine_imports_from_the_package(staged):
 
 
 def test_slicer_side_brings_in_no_heavy_library(staged):
-    done = run_staged(staged, "-c", IMPORT_ALL, "errors", "progress", "images", "project", "barl.worker.client")
+    border = ("barl.worker.client", "barl.worker.messages")
+    done = run_staged(staged, "-c", IMPORT_ALL, "errors", "progress", "images", "project", *border)
     assert done.returncode == 0, done.stderr
     heavy = {"torch", "monai", "jsonschema", "tqdm", "matplotlib", "psutil", "safetensors", "pandas"}
     assert not heavy & set(done.stdout.split())
@@ -166,9 +167,9 @@ def test_slicer_side_brings_in_no_heavy_library(staged):
 
 def test_worker_answers_from_the_package(staged):
     talk = (
-        "import sys, barl.worker.client as client\n"
+        "import sys, barl.worker.client as client, barl.worker.messages as messages\n"
         "with client.WorkerProcess() as worker:\n"
-        "    worker.call('hello')\n"
+        "    worker.call(messages.SayHello())\n"
         "print(client.__file__, 'torch' in sys.modules)\n"
     )
     done = run_staged(staged, "-c", talk)

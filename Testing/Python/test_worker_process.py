@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -24,6 +25,20 @@ from barl.project.processes import start_mark
 from barl.project.store import Project
 from barl.worker import detached
 from barl.worker.client import WorkerError, WorkerProcess
+from barl.worker.messages import (
+    Attach,
+    CancelTraining,
+    Evaluate,
+    ListRuns,
+    PlanTraining,
+    Predict,
+    Request,
+    ResumeTraining,
+    SayHello,
+    Shutdown,
+    StartTraining,
+    WarmModel,
+)
 from barl.worker.process_tree import end_process_tree
 from barl.worker.protocol import decode
 
@@ -62,33 +77,61 @@ def worker():
 
 
 def test_hello_tells_versions_and_devices(worker):
-    answer = worker.call("hello", timeout=60)
-    assert answer["protocol"] == 1 and answer["pid"] == worker.pid
-    assert "cpu" in [device["name"] for device in answer["devices"]]
+    hello = worker.call(SayHello(), timeout=60)
+    assert hello.protocol == 1 and hello.pid == worker.pid
+    assert "cpu" in [device.name for device in hello.devices]
 
 
 def test_predict_plan_evaluate_and_their_events(worker, project):
     events = []
-    result = worker.call("predict", events.append, 60, project=str(project), cases=["case 3"], device="cpu")
-    assert Path(result["cases"][0]["label"]).is_file() and result["model"] == "model_0001"
-    assert [events[0]["event"], events[-1]["event"]] == ["started", "result"]
-    assert {event["stage"] for event in events if event["event"] == "progress"} == {"loading", "predicting"}
+    predicted = worker.call(Predict(str(project), ["case 3"], device="cpu"), events.append, 60)
+    assert Path(predicted.cases[0].label).is_file() and predicted.model == "model_0001"
+    assert events[0].event == "started"
+    assert {event.stage for event in events if event.event == "progress"} == {"loading", "predicting"}
     options = {"iterations": 7, "overrides": OVERRIDES}
-    plan = worker.call("plan", timeout=60, project=str(project), options=options)
-    assert plan["plan"]["iterations"] == 7 and plan["parent"] == "model_0001" and "BARL" in plan["words"]
-    table = worker.call("evaluate", timeout=60, project=str(project), device="cpu")
-    assert set(table["labels"]) == {"1"}
+    plan = worker.call(PlanTraining(str(project), options), timeout=60)
+    assert plan.plan["iterations"] == 7 and plan.parent == "model_0001" and "BARL" in plan.words
+    table = worker.call(Evaluate(str(project), device="cpu"), timeout=60)
+    assert set(table.labels) == {"1"}
+
+
+def test_answers_of_jobs_have_the_fields_of_their_messages(trained, tmp_path):
+    """A job that answers more than its message says would lose it on the way to the window."""
+    from barl.jobs.evaluate import evaluate_model
+    from barl.jobs.predict import predict_cases, predict_files
+    from barl.worker import messages
+
+    def fields(kind: type) -> set[str]:
+        return {field.name for field in dataclasses.fields(kind)}
+
+    copy = Path(shutil.copytree(trained, tmp_path / "project"))
+    with Project.open(copy) as project:
+        predicted = predict_cases(project, ["case 3"], device="cpu")
+        assert set(predicted) == fields(messages.PredictedCases)
+        assert set(predicted["cases"][0]) == fields(messages.PredictedCase)
+        evaluated = evaluate_model(project, device="cpu")
+        assert set(evaluated) == fields(messages.Evaluation)
+        assert set(evaluated["mean"]) == fields(messages.Scores)
+        assert set(evaluated["mean"]["dice"]) == fields(messages.Summary)
+        assert set(detached.attach(project)) == fields(messages.RunEvents)
+        model, scan = project.models.all()[0].folder, project.cases.image_paths("case_0004")[0]
+    assert set(predict_files(model, [scan], tmp_path / "out.nii.gz", device="cpu")) == fields(messages.Prediction)
+
+
+@dataclasses.dataclass(frozen=True)
+class FormatDisk(Request):
+    name = "format_disk"
 
 
 def test_errors_arrive_as_their_class(worker, project, tmp_path):
     with pytest.raises(ProjectError):
-        worker.call("runs", timeout=60, project=str(tmp_path / "nowhere"))
+        worker.call(ListRuns(str(tmp_path / "nowhere")), timeout=60)
     with pytest.raises(ModelError):
-        worker.call("warm", timeout=60, model=str(tmp_path))
+        worker.call(WarmModel(model=str(tmp_path)), timeout=60)
     with pytest.raises(InputError, match="six numbers"):
-        worker.call("predict", timeout=60, project=str(project), roi=[1, 2])
+        worker.call(Predict(str(project), roi=[1, 2]), timeout=60)
     with pytest.raises(InputError, match="no request"):
-        worker.call("format_disk", timeout=60)
+        worker.call(FormatDisk(), timeout=60)
 
 
 def test_cancel_stops_a_prediction_between_windows(worker, project):
@@ -98,10 +141,10 @@ def test_cancel_stops_a_prediction_between_windows(worker, project):
 
     def listen(event):
         events.append(event)
-        if event["event"] == "progress" and event["stage"] == "predicting" and 0.05 < event["fraction"] < 0.8:
+        if event.event == "progress" and event.stage == "predicting" and 0.05 < event.fraction < 0.8:
             moving.append(time.monotonic())
 
-    request = worker.request("predict", listen, project=str(project), cases=["large"], device="cpu")
+    request = worker.request(Predict(str(project), ["large"], device="cpu"), listen)
     end = time.monotonic() + 60
     while not moving and time.monotonic() < end:
         time.sleep(0.01)
@@ -112,7 +155,7 @@ def test_cancel_stops_a_prediction_between_windows(worker, project):
     assert time.monotonic() - began < 2
     with Project.open(project, read_only=True) as opened:
         assert opened.cases.get("large").state == "new" and opened.revisions.of("large") == []
-    assert worker.call("runs", timeout=10, project=str(project))["runs"]  # the worker lives on
+    assert worker.call(ListRuns(str(project)), timeout=10).runs  # the worker lives on
 
 
 def test_stdout_carries_nothing_but_messages_and_its_end_ends_the_worker():
@@ -120,11 +163,14 @@ def test_stdout_carries_nothing_but_messages_and_its_end_ends_the_worker():
     chatter = (
         "import os, sys; sys.argv = ['worker']\n"
         "import barl.worker.requests as r, barl.worker.__main__ as m\n"
-        "from barl.worker.server import Handler\n"
-        "def noise(context):\n"
+        "from dataclasses import dataclass\n"
+        "from barl.worker.messages import Request\n"
+        "@dataclass(frozen=True)\n"
+        "class Noise(Request): name = 'noise'\n"
+        "def noise(context, request):\n"
         "    print('from Python'); os.write(1, b'from C\\n'); os.system('echo from a child')\n"
         "    return {'stdin': sys.stdin.read() if False else os.read(0, 1).decode()}\n"
-        "r.handlers = lambda: {'noise': Handler(noise)}\n"
+        "r.handlers = lambda: {Noise: noise}\n"
         "sys.exit(m.main())\n"
     )
     worker = subprocess.Popen(
@@ -146,13 +192,13 @@ def test_stdout_carries_nothing_but_messages_and_its_end_ends_the_worker():
 
 def test_shutdown_and_a_killed_worker():
     with WorkerProcess(stderr=subprocess.DEVNULL) as worker:
-        assert worker.call("shutdown", timeout=30) == {}
+        worker.call(Shutdown(), timeout=30)
         assert worker.close(10) == 0
         with pytest.raises(WorkerError):
-            worker.call("hello", timeout=10)
+            worker.call(SayHello(), timeout=10)
     worker = WorkerProcess(stderr=subprocess.DEVNULL)
     began = time.monotonic()
-    request = worker.request("hello")
+    request = worker.request(SayHello())
     worker.kill()
     with pytest.raises(WorkerError):
         request.wait(10)
@@ -171,10 +217,10 @@ def test_an_interpreter_that_is_not_there_is_one_sentence(tmp_path):
 def running(worker, project):
     """A project and a run that trains, detached, for longer than any test; ended afterwards."""
     options = {"iterations": 100_000, "device": "cpu", "overrides": {**OVERRIDES, "loader_workers": 1}}
-    started = worker.call("start_training", timeout=120, project=str(project), options=options)
+    started = worker.call(StartTraining(str(project), options), timeout=120)
     yield project, started
     with contextlib.suppress(psutil.NoSuchProcess):
-        end_process_tree(started["pid"])
+        end_process_tree(started.pid)
 
 
 def wait_for_steps(project: Path, run: str) -> None:
@@ -189,48 +235,48 @@ def wait_for_steps(project: Path, run: str) -> None:
 def test_a_training_outlives_its_worker_is_found_again_and_stops_in_peace(project):
     options = {"iterations": 100_000, "device": "cpu", "overrides": OVERRIDES}
     with WorkerProcess(stderr=subprocess.DEVNULL) as first:
-        started = first.call("start_training", timeout=120, project=str(project), options=options)
+        started = first.call(StartTraining(str(project), options), timeout=120)
         first.kill()
-    process = psutil.Process(started["pid"])
+    process = psutil.Process(started.pid)
     assert process.is_running() and os.getpgid(process.pid) != os.getpgid(0)
-    wait_for_steps(project, started["run"])
+    wait_for_steps(project, started.run)
     # "The next day", another program:
     with Project.open(project) as opened:
         seen = detached.attach(opened)
-        assert (seen["run"], seen["state"]) == (started["run"], "running") and seen["events"]
+        assert (seen["run"], seen["state"]) == (started.run, "running") and seen["events"]
         assert detached.attach(opened, offset=seen["offset"])["offset"] >= seen["offset"]
         with pytest.raises(ProjectError, match="running already"):
-            detached.start(opened, started["run"])
+            detached.start(opened, started.run)
         detached.stop(opened)
         end = time.monotonic() + 60
         while detached.attach(opened)["state"] == "running" and time.monotonic() < end:
             time.sleep(0.1)
         assert detached.attach(opened)["state"] == "stopped"
-        assert (project / "runs" / started["run"] / "checkpoint.safetensors").is_file()
+        assert (project / "runs" / started.run / "checkpoint.safetensors").is_file()
         with pytest.raises(ProjectError, match="stopped"):
             detached.cancel(opened)
 
 
 def test_cancel_ends_the_whole_tree_within_two_seconds(worker, running):
     project, started = running
-    wait_for_steps(project, started["run"])
-    process = psutil.Process(started["pid"])
+    wait_for_steps(project, started.run)
+    process = psutil.Process(started.pid)
     family = [process, *process.children(recursive=True)]
     assert len(family) > 1, "the loader's process is part of the tree"
     began = time.monotonic()
-    answer = worker.call("cancel_training", timeout=10, project=str(project))
+    cancelled = worker.call(CancelTraining(str(project)), timeout=10)
     assert time.monotonic() - began < 2
-    assert answer["state"] == "stopped"
+    assert cancelled.state == "stopped"
     assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_killed_training_is_interrupted_and_can_be_resumed(worker, running):
     project, started = running
-    end_process_tree(started["pid"], grace_s=0)
-    assert worker.call("attach", timeout=10, project=str(project))["state"] == "interrupted"
-    again = worker.call("resume_training", timeout=120, project=str(project))
-    assert again["state"] == "running" and again["pid"] != started["pid"]
-    assert worker.call("cancel_training", timeout=10, project=str(project))["state"] == "stopped"
+    end_process_tree(started.pid, grace_s=0)
+    assert worker.call(Attach(str(project)), timeout=10).state == "interrupted"
+    again = worker.call(ResumeTraining(str(project)), timeout=120)
+    assert again.state == "running" and again.pid != started.pid
+    assert worker.call(CancelTraining(str(project)), timeout=10).state == "stopped"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +296,7 @@ def test_a_python_without_a_torch_that_works_is_told_where_to_get_one(tmp_path, 
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # for the log
     with WorkerProcess(stderr=subprocess.DEVNULL) as worker, pytest.raises(DeviceError) as told:
-        worker.call("hello", timeout=60)
+        worker.call(SayHello(), timeout=60)
     assert words in told.value.message and "section Setup" in told.value.remedy
 
 
@@ -267,7 +313,7 @@ def test_a_run_of_a_machine_that_is_gone_can_be_given_up(tmp_path, monkeypatch):
         assert project.runs.get(run.id).state == "running"
         os.utime(events, (time.time() - 1900,) * 2)
         ended = detached.cancel(project, run.id)
-        assert ended.state == "stopped" and "lab-3 has told nothing" in ended.message
+        assert ended.state == "stopped" and "no update from lab-3" in ended.message
         assert detached.resume(project, run.id).id == run.id
 
 

@@ -6,16 +6,21 @@ from __future__ import annotations
 import io
 import os
 import queue
+import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from barl.errors import Cancelled, InputError, StorageError
-from barl.worker.client import Session, WorkerError
+from barl.worker import messages
+from barl.worker.client import Conversation, WorkerError
+from barl.worker.messages import Predict, SayHello
 from barl.worker.protocol import LineBuffer, ProtocolError, decode, encode, error_event, error_from_event
 from barl.worker.server import Context, Handler, Server
+from barl.worker.typed_json import MismatchError, hints, read
 
 
 def test_lines_come_out_whole_however_the_stream_is_cut():
@@ -52,29 +57,61 @@ def test_errors_keep_their_class_over_the_wire():
     assert error_from_event({"class": "storage_error", "message": "m"}).message == "m"
 
 
-def test_a_session_sorts_events_to_their_requests():
-    stray, seen = [], []
-    session = Session(stray.append)
-    first, line = session.request("predict", {"cases": ["a"]}, seen.append)
-    second, _ = session.request("hello")
-    assert decode(line) == {"id": first.id, "request": "predict", "params": {"cases": ["a"]}}
-    session.feed(encode({"id": second.id, "event": "result", "value": {"version": "1"}}))
-    session.feed(b"a library's chatter\n" + encode({"id": "99", "event": "log"}))
-    session.feed(encode({"id": first.id, "event": "progress", "fraction": 0.5}))
-    assert second.wait(0) == {"version": "1"}
-    assert not first.ended
-    session.feed(encode({"id": first.id, **error_event(InputError("No.", "Yes."))}))
+def test_a_conversation_sorts_events_to_their_requests():
+    stray, seen, ended = [], [], []
+    conversation = Conversation(stray.append)
+    first, line = conversation.request(Predict("/data", ["a"]), seen.append, ended.append)
+    second, _ = conversation.request(messages.ListRuns("/data"))
+    assert decode(line) == {"id": first.id, "request": "predict", "params": {"project": "/data", "cases": ["a"]}}
+    conversation.feed(encode({"id": second.id, "event": "result", "value": {"runs": [], "of a newer worker": 1}}))
+    conversation.feed(b"a library's chatter\n" + encode({"id": "99", "event": "log"}))
+    conversation.feed(encode({"id": first.id, "event": "progress", "stage": "predicting", "fraction": 0.5}))
+    assert second.wait(0) == messages.RunList([])
+    assert not first.ended and not ended
+    conversation.feed(encode({"id": first.id, **error_event(InputError("No.", "Yes."))}))
     with pytest.raises(InputError, match="No"):
         first.wait(0)
-    assert [event["event"] for event in seen] == ["progress", "error"]
+    assert ended == [first]
+    assert [(event.event, event.stage, event.fraction) for event in seen] == [("progress", "predicting", 0.5)]
     assert [event["event"] for event in stray] == ["log", "log"]
-    assert session.open_requests == []
+    assert conversation.open_requests == []
+
+
+def test_an_answer_that_lacks_a_field_is_an_error_of_the_request():
+    conversation = Conversation()
+    request, _ = conversation.request(SayHello())
+    conversation.feed(encode({"id": request.id, "event": "result", "value": {"protocol": 1}}))
+    with pytest.raises(ProtocolError, match=r"answer to 'hello' cannot be read \(version is missing"):
+        request.wait(0)
+
+
+def test_fields_are_checked_against_their_annotations():
+    case = {"name": "a", "channels": ["a.nii", ["1.dcm", "2.dcm"]]}
+    added = read(messages.AddCases, {"project": "p", "cases": [case]})
+    assert added.cases == [messages.CaseFiles("a", ["a.nii", ["1.dcm", "2.dcm"]])]
+    assert read(Predict, {"project": "p", "roi": [1, 2.5]}).roi == [1, 2.5]
+    for wrong in ({"project": 5}, {"project": "p", "roi": ["x"]}, {"project": "p", "cases": "a"}, {"project": None}):
+        with pytest.raises(MismatchError):
+            read(Predict, wrong)
+
+
+def test_every_request_has_its_name_and_an_answer_and_is_in_the_document(repository):
+    sys.path.insert(0, str(repository / "Testing"))
+    try:
+        import protocol_tables
+    finally:
+        sys.path.pop(0)
+    assert len({kind.name for kind in messages.REQUESTS}) == len(messages.REQUESTS)
+    assert all(hints(kind.answer) is not None for kind in messages.REQUESTS)
+    text = protocol_tables.DOCUMENT.read_text(encoding="utf-8")
+    for name, table in protocol_tables.tables().items():
+        assert protocol_tables.in_document(text, name) == table, "run python3 Testing/protocol_tables.py --write"
 
 
 def test_a_dead_worker_answers_what_is_open():
-    session = Session()
-    request, _ = session.request("predict")
-    session.worker_ended(-9)
+    conversation = Conversation()
+    request, _ = conversation.request(Predict("/data"))
+    conversation.worker_ended(-9)
     with pytest.raises(WorkerError, match="exit code -9"):
         request.wait(0)
 
@@ -82,7 +119,7 @@ def test_a_dead_worker_answers_what_is_open():
 class Peer:
     """A server in this process, its two pipes, and the events it has written."""
 
-    def __init__(self, **handlers: Handler) -> None:
+    def __init__(self, handlers: dict[type[messages.Request], Handler]) -> None:
         to_server, self._requests = os.pipe()
         self._events, from_server = os.pipe()
         self._server = Server(handlers, os.fdopen(to_server, "rb", buffering=0), os.fdopen(from_server, "wb"))
@@ -110,24 +147,47 @@ class Peer:
         return event
 
 
-def _echo(context: Context, *, text: str, times: int = 1) -> dict:
-    return {"text": text * times}
+@dataclass(frozen=True)
+class Echo(messages.Request):
+    name = "echo"
+    text: str
+    times: int = 1
 
 
-def _work(context: Context, *, steps: int = 10_000) -> dict:
-    for step in range(steps):
-        context.progress("working", step / steps, "")
+@dataclass(frozen=True)
+class QuickEcho(Echo):
+    name, quick = "quick", True
+
+
+@dataclass(frozen=True)
+class Work(messages.Request):
+    name = "work"
+    steps: int = 10_000
+
+
+@dataclass(frozen=True)
+class Fail(messages.Request):
+    name = "fail"
+
+
+def _echo(context: Context, request: Echo) -> dict:
+    return {"text": request.text * request.times}
+
+
+def _work(context: Context, request: Work) -> dict:
+    for step in range(request.steps):
+        context.progress("working", step / request.steps, "")
         time.sleep(0.001)
     return {}
 
 
-def _fail(context: Context) -> dict:
+def _fail(context: Context, request: Fail) -> dict:
     raise RuntimeError("a tensor of /home/somebody/Mueller_Hans/scan.nii.gz went wrong")
 
 
 @pytest.fixture
 def peer():
-    return Peer(echo=Handler(_echo), work=Handler(_work), fail=Handler(_fail), quick=Handler(_echo, quick=True))
+    return Peer({Echo: _echo, QuickEcho: _echo, Work: _work, Fail: _fail})
 
 
 def test_a_request_is_started_and_answered(peer):
@@ -143,7 +203,7 @@ def test_a_request_is_started_and_answered(peer):
         (b'{"request": "echo"}\n', "lacks its id"),
         (b'{"id": "1", "request": "dance"}\n', "no request 'dance'"),
         (b'{"id": "1", "request": "echo"}\n', "lacks its parameter 'text'"),
-        (b'{"id": "1", "request": "echo", "params": {"text": 5}}\n', "wrong type"),
+        (b'{"id": "1", "request": "echo", "params": {"text": 5}}\n', "parameter 'text' of the wrong type"),
         (b'{"id": "1", "request": "echo", "params": {"text": "a", "shell": "b"}}\n', "no parameter 'shell'"),
         (b'{"id": "1", "request": "echo", "params": 3}\n', "lacks its id, its name or its params"),
     ],

@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import slicer
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic import Plots
+
+if TYPE_CHECKING:
+    from barl.worker.messages import Event
 
 #: A panel is a few hundred pixels wide: longer runs keep every second row, then every fourth ...
 MAX_ROWS = 1000
@@ -144,12 +148,12 @@ class Curves:
         self.loss.remove()
         self.dice.remove()
 
-    def append(self, events: Sequence[Mapping]) -> None:
-        """Take events of a run (``docs/worker-protocol.md``) in their order; those that tell no values are skipped."""
+    def append(self, events: Sequence[Event]) -> None:
+        """Take events of a run in their order; those without values are skipped."""
         changed = set()
         for event in events:
-            values = dict(event.get("values") or {})
-            if event.get("stage") == "validating" and isinstance(values.get("dice"), Mapping):  # the last one of a run
+            values = dict(event.values or {})
+            if event.stage == "validating" and isinstance(values.get("dice"), Mapping):  # the last one of a run
                 values = {f"dice {label}": score for label, score in values["dice"].items()}
                 values[_ITERATION] = self._iteration
             if values.get(_ITERATION) is None:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import slicer
@@ -20,6 +20,9 @@ from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader
 
 if TYPE_CHECKING:
     from barl.project.labels import Label
+    from barl.worker.messages import Event, PredictFiles, Request
+
+Answer = TypeVar("Answer")
 
 _PIECE_BYTES = 8 << 20  # what is written at a time: a few milliseconds, so that Slicer's window stays alive
 _NRRD_TYPES = {
@@ -42,7 +45,7 @@ def slicerPython() -> str:
     return shutil.which("PythonSlicer") or sys.executable
 
 
-def callWorker(name: str, onEvent: Callable[[dict], None] | None = None, **params) -> dict:
+def callWorker(request: Request[Answer], onEvent: Callable[[Event], None] | None = None) -> Answer:
     """Start a worker, ask it for one thing, wait for the answer and end it.
 
     Raises:
@@ -51,7 +54,7 @@ def callWorker(name: str, onEvent: Callable[[dict], None] | None = None, **param
     from barl.worker.client import WorkerProcess
 
     with WorkerProcess(slicerPython()) as worker:
-        return worker.call(name, on_event=onEvent, **params)
+        return worker.call(request, on_event=onEvent)
 
 
 @dataclass(frozen=True)
@@ -172,9 +175,6 @@ class VolumePrediction:
         model: What predicts.
         volumes: One for each of its channels.
         folder: Where temporary files may lie; they go with ``close``.
-
-    Attributes:
-        params: Of the worker's request ``predict_files``.
     """
 
     def __init__(self, model: Model, volumes: Sequence, folder: str | Path | None = None) -> None:
@@ -185,12 +185,20 @@ class VolumePrediction:
         home = Path(self._folder.name)
         self._scans = [home / f"channel{number}.nrrd" for number in range(len(self.volumes))]
         self._label, self._uncertainty = home / "label.nii.gz", home / "uncertainty.nii.gz"
-        self.params = {
-            "model": str(model.folder),
-            "scans": [str(path) for path in self._scans],
-            "output": str(self._label),
-            "uncertainty": str(self._uncertainty),
-        }
+
+    def request(self, device: str, fast: bool, roi: list[float] | None) -> PredictFiles:
+        """What to ask the worker for once the volumes are written; ``roi``: as ``roiBounds`` gives it."""
+        from barl.worker.messages import PredictFiles
+
+        return PredictFiles(
+            model=str(self.model.folder),
+            scans=[str(path) for path in self._scans],
+            output=str(self._label),
+            uncertainty=str(self._uncertainty),
+            device=device,
+            fast=fast,
+            roi=roi,
+        )
 
     def write(self) -> Iterator[float]:
         """Write the volumes piece by piece; gives the share done, so that the window can be served in between.

@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 if TYPE_CHECKING:
     from barl.project.records import Case, ModelRow, RunRow
     from barl.project.store import Project
+    from barl.worker.messages import RunEvents
 
 #: States in which a run may still have something to tell.
 ALIVE = ("running",)
@@ -24,13 +25,13 @@ _PLAN_COLUMN = 15
 
 
 class WatchedRun:
-    """One run, followed by the answers of the worker's request ``attach``.
+    """One run, followed by the worker's answers to ``barl.worker.messages.Attach``.
 
     Attributes:
         id: The run.
         state: One of ``barl.project.states.RunState``.
         offset: Where the next ``attach`` begins.
-        stage, fraction: What it is at, and how much of it is done (0 to 1).
+        stage, fraction: Current stage, and how much of it is done (0 to 1).
         etaSeconds: Time left of the training proper; None if not known.
         iteration: The last one it told.
         message: Why it ended as it did.
@@ -53,19 +54,18 @@ class WatchedRun:
     def alive(self) -> bool:
         return self.state in ALIVE
 
-    def take(self, answer: dict) -> bool:
-        """Take an answer of ``attach``; true if its state has changed."""
-        changed = answer["state"] != self.state
-        self.state, self.message, self.modelId = answer["state"], answer["message"], answer["model"]
-        self.offset = answer["offset"]
-        for event in answer["events"]:
+    def take(self, answer: RunEvents) -> bool:
+        """Take an answer to ``Attach``; true if the run's state has changed."""
+        changed = answer.state != self.state
+        self.state, self.message, self.modelId = answer.state, answer.message, answer.model
+        self.offset = answer.offset
+        for event in answer.events:
             self._heardAt = time.monotonic()
-            if event.get("event") == "progress":
-                self.stage, self.fraction = event.get("stage", ""), event.get("fraction") or 0.0
-                self.etaSeconds = event.get("eta_s")
-                self.iteration = (event.get("values") or {}).get("iteration", self.iteration)
-            elif event.get("event") == "log":
-                self.notes.append(str(event.get("message", "")))
+            if event.event == "progress":
+                self.stage, self.fraction, self.etaSeconds = event.stage, event.fraction or 0.0, event.eta_s
+                self.iteration = (event.values or {}).get("iteration", self.iteration)
+            elif event.event == "log":
+                self.notes.append(event.message or "")
         return changed
 
     def inWords(self) -> str:
@@ -80,7 +80,7 @@ class WatchedRun:
                 parts.append(_("about {time} left").format(time=timeText(self.etaSeconds)))
             silence = time.monotonic() - self._heardAt
             if silence > SILENCE_S:
-                parts.append(_("no word for {time}").format(time=timeText(silence)))
+                parts.append(_("no update for {time}").format(time=timeText(silence)))
             return ", ".join(parts)
         if self.state == "finished":
             return _("{run} is finished: {model}.").format(run=self.id, model=self.modelId or _("no model"))

@@ -14,8 +14,10 @@ from slicer.i18n import tr as _
 from BARLSegmentationLib.logic.CaseIntake import listSeries, writeLabelMap, writeSegmentation, writeVolumes
 
 if TYPE_CHECKING:
+    from barl.worker.messages import AddedCases, CaseFiles, Event
+
     from BARLSegmentationLib.logic.Session import Session
-    from BARLSegmentationLib.widgets.Worker import Worker
+    from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
 SCENE, FILES, FOLDER, DICOM = range(4)
 FIRST_ROW = 1  # of the form: below the source
@@ -29,16 +31,20 @@ class AddCases:
         session: What all panels share.
         worker: The process that copies.
         ui: The widgets of the panel of cases.
+
+    Attributes:
+        selectors: What chooses the scan of each channel; they change with source and project.
+        labelSelector: What chooses the outline; None if the source has none.
     """
 
-    def __init__(self, session: Session, worker: Worker, ui) -> None:
+    def __init__(self, session: Session, worker: WorkerLink, ui) -> None:
         self.session, self.worker, self.ui = session, worker, ui
         self._request = None
         self._staging: Path | None = None
         self._note = ""
         self._rowCount = 0
-        self._selectors: list = []  # one for each channel
-        self._labelSelector = None
+        self.selectors: list = []
+        self.labelSelector = None
 
     def setup(self) -> None:
         ui = self.ui
@@ -50,6 +56,11 @@ class AddCases:
         ui.addProgressBar.visible = False
         self.onSource()
 
+    @property
+    def isIdle(self) -> bool:
+        """No cases are being added."""
+        return self._request is None
+
     def cleanup(self) -> None:
         self._removeStaging()
 
@@ -57,25 +68,25 @@ class AddCases:
         """Lay the rows of the chosen source anew: which there are depends on the project's channels."""
         for _row in range(self._rowCount):
             self.ui.addLayout.removeRow(FIRST_ROW)
-        self._rowCount, self._selectors, self._labelSelector = 0, [], None
+        self._rowCount, self.selectors, self.labelSelector = 0, [], None
         project, source = self.session.project, self.ui.sourceComboBox.currentIndex
         if project is not None and source == FOLDER:
             scans = self._pathWidget(_("Folder with the scans of many cases"), folder=True)
-            self._selectors = [self._addRow(_("Scans:"), scans)]
+            self.selectors = [self._addRow(_("Scans:"), scans)]
             outlines = self._pathWidget(_("Folder with outlines, each named as its scan"), folder=True)
-            self._labelSelector = self._addRow(_("Outlines:"), outlines)
+            self.labelSelector = self._addRow(_("Outlines:"), outlines)
         elif project is not None:
             series = self._series() if source == DICOM else []
             for channel in project.channels:
                 selector = self._selector(source, channel.name, series)
-                self._selectors.append(self._addRow(f"{channel.name}:", selector))
+                self.selectors.append(self._addRow(f"{channel.name}:", selector))
             if source == SCENE:
                 tip = _("Its outline, if there is one; segments are matched to labels by name, label maps by value")
                 outline = self._nodeWidget(tip, "vtkMRMLSegmentationNode", "vtkMRMLLabelMapVolumeNode")
-                self._labelSelector = self._addRow(_("Outline:"), outline)
+                self.labelSelector = self._addRow(_("Outline:"), outline)
             elif source == FILES:
                 outline = self._pathWidget(_("Its outline as a label map, if there is one"))
-                self._labelSelector = self._addRow(_("Outline:"), outline)
+                self.labelSelector = self._addRow(_("Outline:"), outline)
         self.ui.nameLineEdit.enabled = source != FOLDER
         self.ui.nameLineEdit.placeholderText = _("as the files") if source == FOLDER else _("no patient name")
         self.update()
@@ -146,6 +157,8 @@ class AddCases:
     # Adding
 
     def onAdd(self) -> None:
+        from barl.worker import messages
+
         self._note = ""
         with slicer.util.WaitCursor():
             cases = self.session.ask(self._cases, otherwise=[])
@@ -154,12 +167,10 @@ class AddCases:
             return
         self.ui.addProgressBar.value = 0
         self._request = self.worker.request(
-            "add_cases",
+            messages.AddCases(str(self.session.project.folder), cases),
             onEvent=self._onEvent,
             onResult=self._onResult,
             onError=self._onError,
-            project=str(self.session.project.folder),
-            cases=cases,
         )
         self.session.status(
             _("Adding 1 case...") if len(cases) == 1 else _("Adding {count} cases...").format(count=len(cases))
@@ -169,25 +180,26 @@ class AddCases:
     def onCancel(self) -> None:
         self.worker.cancel(self._request)
 
-    def _cases(self) -> list[dict]:
+    def _cases(self) -> list[CaseFiles]:
         """What to ask the worker for; raises what can be known beforehand."""
         from barl.errors import InputError
         from barl.project.scans import find_cases
+        from barl.worker.messages import CaseFiles
 
         project, source = self.session.project, self.ui.sourceComboBox.currentIndex
         common = {"held_out": self.ui.addHeldOutCheckBox.checked, "group": self.ui.subjectLineEdit.text.strip()}
         if source == FOLDER:
-            images, outlines = self._selectors[0].currentPath, self._labelSelector.currentPath
+            images, outlines = self.selectors[0].currentPath, self.labelSelector.currentPath
             if not images:
                 raise InputError(_("No folder is chosen."), _("Choose the folder with the scans."))
             found = find_cases(Path(images), project.channels, Path(outlines) if outlines else None)
             return [
-                {
-                    "name": case.name,
-                    "channels": [str(path) for path in case.channels],
-                    "label": str(case.label) if case.label else None,
+                CaseFiles(
+                    case.name,
+                    [str(path) for path in case.channels],
+                    str(case.label) if case.label else None,
                     **common,
-                }
+                )
                 for case in found
             ]
         name = self.ui.nameLineEdit.text.strip()
@@ -198,15 +210,15 @@ class AddCases:
                 _("The project has a case named {name!r} already.").format(name=name), _("Give the case another name.")
             )
         channels, label = {SCENE: self._fromScene, FILES: self._fromFiles, DICOM: self._fromDatabase}[source]()
-        return [{"name": name, "channels": channels, "label": label, **common}]
+        return [CaseFiles(name, channels, label, **common)]
 
     def _fromScene(self) -> tuple[list[str], str | None]:
         project = self.session.project
         self._removeStaging()
         self._staging = Path(tempfile.mkdtemp(prefix="barl-", dir=slicer.app.temporaryPath))
-        volumes = [selector.currentNode() for selector in self._selectors]
+        volumes = [selector.currentNode() for selector in self.selectors]
         paths = writeVolumes(volumes, project.channels, self._staging)
-        outline, label = self._labelSelector.currentNode(), None
+        outline, label = self.labelSelector.currentNode(), None
         if outline is not None and outline.IsA("vtkMRMLLabelMapVolumeNode"):
             label = writeLabelMap(outline, self._staging)
         elif outline is not None:
@@ -218,19 +230,19 @@ class AddCases:
     def _fromFiles(self) -> tuple[list[str], str | None]:
         from barl.errors import InputError
 
-        paths = [selector.currentPath for selector in self._selectors]
+        paths = [selector.currentPath for selector in self.selectors]
         for channel, path in zip(self.session.project.channels, paths, strict=True):
             if not path:
                 raise InputError(
                     _("There is no file for the channel {name}.").format(name=channel.name), _("Choose one.")
                 )
-        return paths, self._labelSelector.currentPath or None
+        return paths, self.labelSelector.currentPath or None
 
     def _fromDatabase(self) -> tuple[list[list[str]], None]:
         from barl.errors import InputError
 
         chosen = []
-        for selector in self._selectors:
+        for selector in self.selectors:
             uid = selector.itemData(selector.currentIndex) if selector.currentIndex >= 0 else None
             files = list(slicer.dicomDatabase.filesForSeries(uid)) if uid else []
             if not files:
@@ -241,17 +253,18 @@ class AddCases:
             chosen.append(files)
         return chosen, None
 
-    def _onEvent(self, event: dict) -> None:
-        if event["event"] == "progress":
-            self.ui.addProgressBar.value = int(1000 * event["fraction"])
-            self.session.status(_("Adding {name}...").format(name=event["message"]))
+    def _onEvent(self, event: Event) -> None:
+        if event.event == "progress":
+            self.ui.addProgressBar.value = int(1000 * (event.fraction or 0.0))
+            self.session.status(_("Adding {name}...").format(name=event.message))
 
-    def _onResult(self, value: dict) -> None:
-        added, failed = value["cases"], value["failed"]
-        names = added[0]["name"] if len(added) == 1 else _("{count} cases").format(count=len(added))
-        outlined = sum(case["state"] == "accepted" for case in added)
+    def _onResult(self, answer: AddedCases) -> None:
+        added, failed = answer.cases, answer.failed
+        names = added[0].name if len(added) == 1 else _("{count} cases").format(count=len(added))
+        outlined = sum(case.state == "accepted" for case in added)
         text = [_("Added {names}, {outlined} with an outline.").format(names=names, outlined=outlined)] if added else []
-        text += [f"{failure['name']}: {failure['message']} {failure['remedy']}" for failure in failed[:3]]
+        text += [f"{failure.name}: {failure.message} {failure.remedy}" for failure in failed[:3]]
+        text += dict.fromkeys(note for case in added for note in case.notes)
         if len(failed) > 3:
             text.append(_("{count} more could not be added.").format(count=len(failed) - 3))
         self._end()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -8,6 +10,9 @@ from slicer.i18n import tr as _
 from BARLSegmentationLib.logic.CaseTable import CHANGED, HELD_OUT, NAME, STATUS, CaseTable, Row, localTime
 from BARLSegmentationLib.widgets.AddCases import AddCases
 from BARLSegmentationLib.widgets.Panel import Panel, stateText
+
+if TYPE_CHECKING:
+    from barl.worker.messages import MeasuredAgreement
 
 PROPOSALS = 10
 # Rows above and below the visible ones that are filled as well, so that scrolling shows no empty row.
@@ -72,6 +77,10 @@ class CasesPanel(Panel):
             widths[column] = max(metrics.horizontalAdvance(text) for text in shown) + 14
         return widths
 
+    @property
+    def isIdle(self) -> bool:
+        return self.adding.isIdle and self._measuring is None
+
     def cleanup(self) -> None:
         self.adding.cleanup()
         super().cleanup()
@@ -108,13 +117,14 @@ class CasesPanel(Panel):
             return
         if all(agreement.measured for agreement in agreements.values()):
             return
-        self._measuring = self.worker.request(
-            "measure_agreement", onResult=self._onMeasured, onError=self._onNotMeasured, project=str(project.folder)
-        )
+        from barl.worker.messages import MeasureAgreement
 
-    def _onMeasured(self, value: dict) -> None:
+        request = MeasureAgreement(str(project.folder))
+        self._measuring = self.worker.request(request, onResult=self._onMeasured, onError=self._onNotMeasured)
+
+    def _onMeasured(self, answer: MeasuredAgreement) -> None:
         self._measuring = None
-        if value["measured"]:
+        if answer.measured:
             self.update()
 
     def _onNotMeasured(self, error) -> None:

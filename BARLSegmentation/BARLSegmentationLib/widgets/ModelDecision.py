@@ -12,6 +12,7 @@ from BARLSegmentationLib.widgets.Panel import allow, showPlot
 
 if TYPE_CHECKING:
     from barl.project.records import ModelRow
+    from barl.worker.messages import ModelComparison
 
     from BARLSegmentationLib.logic.Session import Session
 
@@ -58,15 +59,15 @@ class ModelDecision:
             return ""
         return _("No outlined case is held out: there is nothing to compare the models on.")
 
-    def show(self, result: dict) -> None:
-        """Show an answer of the worker to ``compare``."""
+    def show(self, result: ModelComparison) -> None:
+        """Show the worker's answer to ``CompareModels``."""
         showPlot(self.ui, "comparison", None)
         self.comparison.show(result)
         showPlot(self.ui, "comparison", self.comparison)
         rows = [*self.comparison.metricRows(), *self.comparison.caseRows()]
         table = self.ui.comparisonTable
         table.rowCount = len(rows)
-        table.setHorizontalHeaderLabels(["", *(result[side]["model"] for side in ("reference", "model"))])
+        table.setHorizontalHeaderLabels(["", result.reference.model, result.model.model])
         for number, row in enumerate(rows):
             for column, text in enumerate(row):
                 table.setItem(number, column, qt.QTableWidgetItem(text))
@@ -103,7 +104,7 @@ class ModelDecision:
         if comparing:
             words = _("Comparing with the current model.")
         elif result is not None:
-            words = "\n".join([result["words"], *result["notes"]])
+            words = "\n".join([result.words, *result.notes])
         else:
             words = impossible or _("It has not been compared with the current model yet.")
         ui.comparisonLabel.text = words

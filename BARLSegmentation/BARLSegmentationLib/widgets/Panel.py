@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
     from BARLSegmentationLib.logic.Session import Session
-    from BARLSegmentationLib.widgets.Worker import Worker
+    from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
 
 class Panel:
@@ -30,7 +30,7 @@ class Panel:
 
     uiName = ""
 
-    def __init__(self, session: Session, worker: Worker, moduleWidget) -> None:
+    def __init__(self, session: Session, worker: WorkerLink, moduleWidget) -> None:
         self.session = session
         self.worker = worker
         self.moduleWidget = moduleWidget
@@ -42,6 +42,11 @@ class Panel:
 
     def setup(self) -> None:
         """Connect signals of widgets, session and worker."""
+
+    @property
+    def isIdle(self) -> bool:
+        """Nothing that the panel has started is under way: no request, no pause before an update, no thread."""
+        return True
 
     def setParameterNode(self, node) -> None:
         """Bind the widgets that carry the property SlicerParameterName to ``node`` (None: to nothing)."""

@@ -68,6 +68,10 @@ class PredictPanel(Panel):
         """Whether this panel's prediction is under way."""
         return self._request is not None or self._writing is not None
 
+    @property
+    def isIdle(self) -> bool:
+        return not self.busy and not self._askingDevices
+
     def cleanup(self):
         self.onCancel()
         self._request = None  # its answer has nothing left to change
@@ -85,7 +89,9 @@ class PredictPanel(Panel):
     def expanded(self):
         if not self._devicesKnown and not self._askingDevices:
             self._askingDevices = True
-            self.worker.request("hello", onResult=self.onHello, onError=self.onNoHello)
+            from barl.worker.messages import SayHello
+
+            self.worker.request(SayHello(), onResult=self.onHello, onError=self.onNoHello)
 
     # Show the state
 
@@ -255,9 +261,9 @@ class PredictPanel(Panel):
 
     # Devices
 
-    def onHello(self, value):
+    def onHello(self, hello):
         self._devicesKnown, self._askingDevices, self._deviceTrouble = True, False, ""
-        self._listDevices(value.get("devices") or [])
+        self._listDevices(hello.devices)
         if self.parameterNode is not None:
             self._showDevice(self.parameterNode.device)
         self.updateApply()
@@ -276,7 +282,7 @@ class PredictPanel(Panel):
         best = f": {deviceText(devices[0])}" if devices else ""
         combo.addItem(_("Automatic") + best, "auto")
         for device in devices:
-            combo.addItem(deviceText(device), device["name"])
+            combo.addItem(deviceText(device), device.name)
         combo.blockSignals(blocked)
 
     def _showDevice(self, name):
@@ -297,13 +303,15 @@ class PredictPanel(Panel):
             self.session.status(reason, error=True)
             self.updateApply()
             return
+        from barl.worker.messages import Predict
+
         session, ui = self.session, self.ui
         model, scope = self._model(), ui.inputComboBox.currentIndex
-        params = {
-            "device": ui.deviceComboBox.itemData(ui.deviceComboBox.currentIndex),
-            "fast": ui.fastCheckBox.checked,
-            "roi": roiBounds(ui.roiSelector.currentNode()),
-        }
+        means = (
+            ui.deviceComboBox.itemData(ui.deviceComboBox.currentIndex),
+            ui.fastCheckBox.checked,
+            roiBounds(ui.roiSelector.currentNode()),
+        )
         if scope == VOLUMES:
             folder = slicer.app.temporaryPath
             self._prediction = session.ask(VolumePrediction, model, self._volumes(), folder, otherwise=None)
@@ -311,18 +319,16 @@ class PredictPanel(Panel):
                 self._writing = self._prediction.write()
                 self._tellProgress("writing", 0.0)
                 self._tellStart()
-                qt.QTimer.singleShot(0, lambda: self._writeOn(params))
+                qt.QTimer.singleShot(0, lambda: self._writeOn(means))
             self.updateApply()
             return
-        params["project"] = str(session.project.folder)
-        params["model"] = model.id or str(model.folder)
-        if scope == CASE_ON_SCREEN:
-            params["cases"] = [session.caseId]
-        elif scope == SELECTED_CASES:
-            params["cases"] = session.selectedCaseIds()
+        cases = {CASE_ON_SCREEN: [session.caseId], SELECTED_CASES: session.selectedCaseIds()}.get(scope)
         self._tellProgress("loading", 0.0)
         self._request = self.worker.request(
-            "predict", onEvent=self.onEvent, onResult=self.onCasesPredicted, onError=self.onFailed, **params
+            Predict(str(session.project.folder), cases, model.id or str(model.folder), *means),
+            onEvent=self.onEvent,
+            onResult=self.onCasesPredicted,
+            onError=self.onFailed,
         )
         self.updateApply()
         self._tellStart()
@@ -330,7 +336,7 @@ class PredictPanel(Panel):
     def _tellStart(self):
         self.session.status(_("Predicting in the background; Slicer can be used meanwhile."))
 
-    def _writeOn(self, params):
+    def _writeOn(self, means):
         """Write the next piece of the volumes and come back, until the worker can have them."""
         from barl.errors import BarlError, storage_error
 
@@ -346,16 +352,14 @@ class PredictPanel(Panel):
             return
         if share is not None:
             self._tellProgress("writing", share)
-            qt.QTimer.singleShot(0, lambda: self._writeOn(params))
+            qt.QTimer.singleShot(0, lambda: self._writeOn(means))
             return
         self._writing = None
         self._request = self.worker.request(
-            "predict_files",
+            self._prediction.request(*means),
             onEvent=self.onEvent,
             onResult=self.onVolumesPredicted,
             onError=self.onFailed,
-            **params,
-            **self._prediction.params,
         )
 
     def onCancel(self, *_arguments):
@@ -368,34 +372,33 @@ class PredictPanel(Panel):
             self.ui.progressLabel.text = _("Stopping")
 
     def onEvent(self, event):
-        if event["event"] == "progress":
-            fraction = event.get("fraction") or 0.0
-            self._tellProgress(event.get("stage", ""), fraction, event.get("eta_s"), event.get("message", ""))
+        if event.event == "progress":
+            self._tellProgress(event.stage, event.fraction or 0.0, event.eta_s, event.message)
 
-    def onCasesPredicted(self, value):
+    def onCasesPredicted(self, predicted):
         if not self.busy:
             return
-        session, cases, failed = self.session, value["cases"], value["failed"]
+        session, cases, failed = self.session, predicted.cases, predicted.failed
         self._request = None
         self.updateApply()
         session.notifyCases()
-        ids = [case["case"] for case in cases]
+        ids = [case.case for case in cases]
         # A single case is shown; of several only the one that is on screen anyway.
         shown = session.caseId if session.caseId in ids else ids[0] if len(ids) == 1 and not session.caseId else None
         if shown is not None and session.project is not None:
             with session.reporting():
                 self._showResult(session.openCase(shown).segmentation)
-        # Outlined ones come along so that the others can be compared with them; nobody asked for them by number.
-        outlined = sum(case["state"] == "accepted" for case in cases)
+        # Outlined cases are predicted too, so that the others can be compared with them.
+        outlined = sum(case.state == "accepted" for case in cases)
         count = len(cases) - outlined or len(cases)
         words = [_("1 case predicted.") if count == 1 else _("{n} cases predicted.").format(n=count)]
         if count < len(cases):
-            words.append(_("With them, for comparison, outlined ones: {n}.").format(n=outlined))
-        words += dict.fromkeys(note for case in cases for note in case.get("notes", []))
-        words += [f"{case['name']}: {case['message']} {case['remedy']}" for case in failed]
+            words.append(_("{n} outlined cases were predicted too, for comparison.").format(n=outlined))
+        words += dict.fromkeys(note for case in cases for note in case.notes)
+        words += [f"{case.name}: {case.message} {case.remedy}" for case in failed]
         session.status(" ".join(words), error=bool(failed))
 
-    def onVolumesPredicted(self, value):
+    def onVolumesPredicted(self, predicted):
         if not self.busy:
             return
         prediction, session = self._prediction, self.session
@@ -417,7 +420,7 @@ class PredictPanel(Panel):
             node.segmentation, node.uncertainty = segmentation, uncertainty
         showVolume(prediction.volumes[0])
         self._showResult(segmentation)
-        words = [_("{name} is ready.").format(name=segmentation.GetName()), *value.get("notes", [])]
+        words = [_("{name} is ready.").format(name=segmentation.GetName()), *predicted.notes]
         session.status(" ".join(words))
 
     def _showResult(self, segmentation):
@@ -459,10 +462,9 @@ def showVolume(volume) -> None:
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
 
 
-def deviceText(device: dict) -> str:
-    """A device of the worker's ``hello`` in words."""
-    memory = device.get("memory_bytes")
-    return f"{device['title']} ({memory / 2**30:.0f} GB)" if memory else device["title"]
+def deviceText(device) -> str:
+    """A ``barl.worker.messages.Device`` in words."""
+    return f"{device.title} ({device.memory_bytes / 2**30:.0f} GB)" if device.memory_bytes else device.title
 
 
 def stageText(stage: str) -> str:

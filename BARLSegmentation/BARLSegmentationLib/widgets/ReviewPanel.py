@@ -66,6 +66,11 @@ class ReviewPanel(Panel):
         session.casesChanged.connect(self.update)
         self._setupShortcuts()
 
+    def setPauses(self, milliseconds: int) -> None:
+        """Make the pauses before updates shorter or longer, as for tests."""
+        for timer in (self._editTimer, self._thresholdTimer, self._ticksTimer):
+            timer.setInterval(milliseconds)
+
     def _timer(self, milliseconds: int, slot):
         timer = qt.QTimer(self.widget)
         timer.setSingleShot(True)
@@ -89,6 +94,11 @@ class ReviewPanel(Panel):
             shortcut.enabled = False
             shortcut.connect("activated()", slot)
             self._shortcuts.append(shortcut)
+
+    @property
+    def isIdle(self) -> bool:
+        timers = (self._editTimer, self._thresholdTimer, self._ticksTimer)
+        return not self.background.isBusy() and not any(timer.isActive() for timer in timers)
 
     # In and out of the module
 

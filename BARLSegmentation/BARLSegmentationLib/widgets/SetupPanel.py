@@ -55,6 +55,10 @@ class SetupPanel(Panel):
         if self.widget.visible:
             self.check()
 
+    @property
+    def isIdle(self) -> bool:
+        return self._process is None
+
     def cleanup(self) -> None:
         self._drop()
         super().cleanup()

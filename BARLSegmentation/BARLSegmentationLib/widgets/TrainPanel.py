@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import qt
 from slicer.i18n import tr as _
@@ -16,6 +17,10 @@ from BARLSegmentationLib.widgets.PredictPanel import deviceText
 if TYPE_CHECKING:
     from barl.errors import BarlError
     from barl.project.records import Case, RunRow
+    from barl.worker.client import Pending
+    from barl.worker.messages import Event, Hello, Request, Run, RunEvents, TrainingPlan
+
+Answer = TypeVar("Answer")
 
 POLL_MS = 1000
 #: So many polls in a row may fail (each starts the worker anew) before the panel gives up until it is opened again.
@@ -40,11 +45,10 @@ class TrainPanel(Panel):
         self.moreOptions: dict = {}
         self.run: Training.WatchedRun | None = None
         self._curves, self._decision = Curves(), ModelDecision(session, self.ui)
-        self._request = None  # plan, start, resume or compare: one at a time
-        self._requestName = ""
+        self._request: Pending | None = None  # plan, start, resume or compare: one at a time
         self._attaching: Training.WatchedRun | None = None
         self._inVain = 0
-        self._wish = ""  # what the user wants of a run that has not yet come to it
+        self._pendingText = ""  # shown until the run has reacted to Pause, Finish or Cancel
         self._tried = (0, 0)  # runs and newly accepted cases when a training was last started by itself
         self._knowsMethods = False
         self._updating = False
@@ -76,7 +80,9 @@ class TrainPanel(Panel):
             return
         if not self._knowsMethods:
             self._knowsMethods = True
-            self.worker.request("hello", onResult=self._onHello, onError=self._onHelloFailed)
+            from barl.worker.messages import SayHello
+
+            self.worker.request(SayHello(), onResult=self._onHello, onError=self._onHelloFailed)
         self._poll()
 
     def enter(self) -> None:
@@ -85,6 +91,10 @@ class TrainPanel(Panel):
         if self.run is not None and self.run.alive:
             self._poll()
         self.update()
+
+    @property
+    def isIdle(self) -> bool:
+        return self._request is None and self._attaching is None and not (self.run is not None and self.run.alive)
 
     def cleanup(self) -> None:
         self._timer.stop()
@@ -98,7 +108,7 @@ class TrainPanel(Panel):
     def onProjectChanged(self) -> None:
         self._timer.stop()
         self.worker.cancel(self._request)
-        self.run, self._request, self._requestName, self._wish, self._tried = None, None, "", "", (0, 0)
+        self.run, self._request, self._pendingText, self._tried = None, None, "", (0, 0)
         self._showCurves(False)
         self._curves.remove()
         self._decision.clear()
@@ -131,7 +141,7 @@ class TrainPanel(Panel):
             self._follow(runs[-1])
 
     def _follow(self, run: RunRow) -> None:
-        self.run, self._wish = Training.WatchedRun(run), ""
+        self.run, self._pendingText = Training.WatchedRun(run), ""
         self._showCurves(False)
         self._curves.clear(self.session.project.labels)
         if self.run.alive or self._isExpanded():
@@ -152,26 +162,25 @@ class TrainPanel(Panel):
         run, project = self.run, self.session.project
         if run is None or project is None or self._attaching is run:
             return
+        from barl.worker.messages import Attach
+
         self._attaching = run
         self.worker.request(
-            "attach",
+            Attach(str(project.folder), run.id, run.offset),
             onResult=partial(self._onAttached, run),
             onError=partial(self._onAttachFailed, run),
-            project=str(project.folder),
-            run=run.id,
-            offset=run.offset,
         )
 
-    def _onAttached(self, run: Training.WatchedRun, answer: dict) -> None:
+    def _onAttached(self, run: Training.WatchedRun, answer: RunEvents) -> None:
         if self._attaching is run:
             self._attaching = None
         if run is not self.run:
             return
         self._inVain = 0
         changed = run.take(answer)
-        self._curves.append(answer["events"])
+        self._curves.append(answer.events)
         self._showCurves()
-        if answer["events"] and not run.alive:
+        if answer.events and not run.alive:
             self._poll()  # a long log comes in pieces
         if run.alive and not self._timer.isActive():
             self._timer.start()
@@ -192,7 +201,7 @@ class TrainPanel(Panel):
             self.session.status(str(error), error=True)
 
     def _onRunEnded(self, run: Training.WatchedRun) -> None:
-        self._wish = ""
+        self._pendingText = ""
         self.session.notifyModels()
         self.session.status(run.inWords(), error=run.state in ("failed", "interrupted"))
         if run.state == "finished":
@@ -219,94 +228,104 @@ class TrainPanel(Panel):
         return {**chosen, **self.moreOptions}
 
     def onPlan(self) -> None:
-        self._ask("plan", self._onPlanned, options=self.options())
+        from barl.worker.messages import PlanTraining
 
-    def _onPlanned(self, result: dict) -> None:
-        self.ui.planLabel.text = "\n".join([Training.planText(result["words"]), *result["notes"]])
+        self._ask(lambda project: PlanTraining(project, self.options()), self._onPlanned)
+
+    def _onPlanned(self, plan: TrainingPlan) -> None:
+        self.ui.planLabel.text = "\n".join([Training.planText(plan.words), *plan.notes])
 
     def forgetPlan(self) -> None:
-        """What was said is not what would be done any more."""
+        """Clear the plan on display: the options have changed since."""
         self.ui.planLabel.text = ""
         self.ui.planLabel.visible = False
 
     def onStart(self) -> None:
-        self._ask("start_training", self._onStarted, options=self.options())
+        from barl.worker.messages import StartTraining
 
-    def _onStarted(self, result: dict) -> None:
-        self.session.status(_("{run} has started. It goes on when Slicer is closed.").format(run=result["run"]))
+        self._ask(lambda project: StartTraining(project, self.options()), self._onStarted)
+
+    def _onStarted(self, started: Run) -> None:
+        self.session.status(_("{run} has started. It goes on when Slicer is closed.").format(run=started.run))
         self.forgetPlan()
-        self._follow(self.session.project.runs.get(result["run"]))
+        self._follow(self.session.project.runs.get(started.run))
         self.session.notifyModels()
 
     def onPause(self) -> None:
         """Pause, or resume."""
+        from barl.worker.messages import ResumeTraining, StopTraining
+
         if self.run.alive:
-            self._wish = _("Pausing: saving a checkpoint")
-            self._tell("stop_training")
+            self._pendingText = _("Pausing: saving a checkpoint")
+            self._tell(StopTraining)
         else:
-            self._ask("resume_training", self._onStarted, run=self.run.id)
+            self._ask(lambda project: ResumeTraining(project, self.run.id), self._onStarted)
 
     def onFinish(self) -> None:
-        self._wish = _("Finishing: measuring and saving the model")
-        self._tell("finish_training", self._onFinishing)
+        from barl.worker.messages import FinishTraining
 
-    def _onFinishing(self, result: dict) -> None:
-        if self.run is not None and self.run.id == result["run"] and not self.run.alive:
-            wish = self._wish
-            self._follow(self.session.project.runs.get(result["run"]))
-            self._wish = wish
+        self._pendingText = _("Finishing: measuring and saving the model")
+        self._tell(FinishTraining, self._onFinishing)
+
+    def _onFinishing(self, finishing: Run) -> None:
+        if self.run is not None and self.run.id == finishing.run and not self.run.alive:
+            text = self._pendingText
+            self._follow(self.session.project.runs.get(finishing.run))
+            self._pendingText = text
             self.update()
 
     def onCancel(self) -> None:
         if self._request is not None:
             self.worker.cancel(self._request)
         else:
-            self._wish = _("Ending")
-            self._tell("cancel_training")
+            from barl.worker.messages import CancelTraining
 
-    def _tell(self, name: str, onResult=None) -> None:
+            self._pendingText = _("Ending")
+            self._tell(CancelTraining)
+
+    def _tell(self, kind: type[Request[Run]], onResult: Callable[[Run], None] | None = None) -> None:
         """A quick request about the run."""
         self.worker.request(
-            name,
-            onResult=onResult or (lambda result: self._poll()),
+            kind(str(self.session.project.folder), self.run.id),
+            onResult=onResult or (lambda run: self._poll()),
             onError=self._onToldInVain,
-            project=str(self.session.project.folder),
-            run=self.run.id,
         )
         self._updateRun()
 
     def _onToldInVain(self, error: BarlError) -> None:
-        self._wish = ""
+        self._pendingText = ""
         self.session.status(str(error), error=True)
         self._poll()
 
-    def _ask(self, name: str, onResult, **params) -> None:
-        """A long request, one at a time; Cancel ends it."""
+    def _ask(self, make: Callable[[str], Request[Answer]], onResult: Callable[[Answer], None]) -> None:
+        """A long request, one at a time; Cancel ends it.
+
+        Args:
+            make: Gives the request for the project's folder.
+            onResult: Gets its answer.
+        """
         if self._request is not None or self.session.project is None:
             return
 
-        def done(then, value) -> None:
-            if self._request is not request:  # another project is open
+        def done(then: Callable[[Any], None], value: object) -> None:
+            if self._request is not pending:  # another project is open
                 return
-            self._request, self._requestName = None, ""
+            self._request = None
             then(value)
             self.update()
 
-        self._requestName = name
-        request = self._request = self.worker.request(
-            name,
+        pending = self._request = self.worker.request(
+            make(str(self.session.project.folder)),
             onEvent=self._onProgress,
             onResult=partial(done, onResult),
             onError=partial(done, self._onFailed),
-            project=str(self.session.project.folder),
-            **params,
         )
         self.update()
 
-    def _onProgress(self, event: dict) -> None:
-        if event["event"] == "progress" and self._request is not None:
-            self.ui.progressBar.value = round(1000 * event["fraction"])
-            words = [Training.stageText(event["stage"]), event.get("message") or ""]
+    def _onProgress(self, event: Event) -> None:
+        if event.event == "progress" and self._request is not None:
+            self.ui.progressBar.value = round(1000 * (event.fraction or 0.0))
+            words = [Training.stageText(event.stage), event.message or ""]
             self.ui.runLabel.text = ": ".join(filter(None, words))
 
     def _onFailed(self, error: BarlError) -> None:
@@ -332,7 +351,9 @@ class TrainPanel(Panel):
         model, node = self._decision.model(), self.parameterNode
         if model is not None:
             device = node.device if node is not None else "auto"
-            self._ask("compare", self._decision.show, model=model.id, device=device)
+            from barl.worker.messages import CompareModels
+
+            self._ask(lambda project: CompareModels(project, model.id, device=device), self._decision.show)
 
     # What is shown
 
@@ -346,9 +367,10 @@ class TrainPanel(Panel):
             self.parameterNode.device = self.ui.deviceComboBox.itemData(index)
             self.forgetPlan()
 
-    def _onHello(self, answer: dict) -> None:
-        self._fill(self.ui.methodComboBox, [(method["title"], method["name"]) for method in answer["methods"]])
-        devices = [(_("Automatic"), "auto"), *((deviceText(device), device["name"]) for device in answer["devices"])]
+    def _onHello(self, hello: Hello) -> None:
+        methods = [(method.title, method.name) for method in hello.methods]
+        self._fill(self.ui.methodComboBox, methods)
+        devices = [(_("Automatic"), "auto"), *((deviceText(device), device.name) for device in hello.devices)]
         self._fill(self.ui.deviceComboBox, devices)
         self.update()
 
@@ -362,7 +384,7 @@ class TrainPanel(Panel):
             combo.addItem(text, data)
 
     def _select(self, combo, data: str) -> None:
-        """Choose the item of ``data``; one that nobody has told of yet is added, so that nothing is lost."""
+        """Select the item with this data; add it if the worker has not listed it yet."""
         if combo.findData(data) < 0:
             combo.addItem(data, data)
         combo.currentIndex = combo.findData(data)
@@ -401,7 +423,8 @@ class TrainPanel(Panel):
         if self.run is not None:
             ui.runComboBox.currentIndex = ui.runComboBox.findData(self.run.id)
         self._updateRun()
-        self._decision.update(self._request is not None, self._requestName == "compare")
+        comparing = self._request is not None and self._request.request.name == "compare"
+        self._decision.update(self._request is not None, comparing)
 
     def _updateRun(self) -> None:
         """The part that changes every second."""
@@ -426,7 +449,7 @@ class TrainPanel(Panel):
         if not busy:
             ui.progressBar.value = round(1000 * run.fraction) if run is not None else 0
             notes = run.notes[-1:] if alive else []
-            ui.runLabel.text = "\n".join([self._wish or run.inWords(), *notes]) if run is not None else ""
+            ui.runLabel.text = "\n".join([self._pendingText or run.inWords(), *notes]) if run is not None else ""
         ui.runLabel.visible = bool(ui.runLabel.text)
 
     def _showCurves(self, shown: bool = True) -> None:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The near end of the worker protocol; standard library only, because Slicer's own process imports it.
 
-``Session`` knows lines and requests and no process: give it the bytes the worker wrote, write the bytes it hands out.
-A ``QProcess`` drives it from ``readyReadStandardOutput``; ``WorkerProcess`` drives it with ``subprocess`` and a thread.
+``Conversation`` handles lines and requests and no process: give it the bytes the worker wrote, write the bytes it hands
+out. A ``QProcess`` drives it from ``readyReadStandardOutput``; ``WorkerProcess`` drives it with ``subprocess`` and a
+thread.
 
 Example:
     with WorkerProcess() as worker:
-        print(worker.call("hello"))
-        result = worker.call("predict", on_event=print, project="/data/study", cases=["case 7"])
+        print(worker.call(SayHello()).devices)
+        predicted = worker.call(Predict(project="/data/study", cases=["case 7"]), on_event=print)
 """
 
 from __future__ import annotations
@@ -20,12 +21,18 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from barl.errors import BarlError
+from barl.worker.messages import Cancel, Event, Request
 from barl.worker.process_tree import end_process_tree
-from barl.worker.protocol import FINAL_EVENTS, LineBuffer, ProtocolError, decode, encode, error_event, error_from_event
+from barl.worker.protocol import FINAL_EVENTS, LineBuffer, ProtocolError, decode, encode, error_from_event
+from barl.worker.typed_json import MismatchError, read, write
 
-OnEvent = Callable[[dict], None]
+Answer = TypeVar("Answer")
+OnEvent = Callable[[Event], None]
+#: Gets a message that belongs to no open request.
+OnStray = Callable[[dict[str, Any]], None]
 
 
 class WorkerError(BarlError):
@@ -46,28 +53,35 @@ def worker_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     return environment
 
 
-class Request:
-    """One request under way.
+class Pending(Generic[Answer]):
+    """A request under way.
 
     Attributes:
         id: The id its events carry.
-        result: What the ``result`` event said, once there is one.
+        request: What was asked.
+        result: The answer, once there is one.
         error: What went wrong, once something has.
     """
 
-    def __init__(self, request_id: str, on_event: OnEvent | None = None) -> None:
-        self.id = request_id
-        self.result: dict | None = None
+    def __init__(
+        self,
+        request_id: str,
+        request: Request[Answer],
+        on_event: OnEvent | None = None,
+        on_end: Callable[[Pending[Answer]], None] | None = None,
+    ) -> None:
+        self.id, self.request = request_id, request
+        self.result: Answer | None = None
         self.error: BarlError | None = None
-        self._on_event = on_event
+        self._on_event, self._on_end = on_event, on_end
         self._ended = threading.Event()
 
     @property
     def ended(self) -> bool:
         return self._ended.is_set()
 
-    def wait(self, timeout: float | None = None) -> dict:
-        """Wait for the answer (not in a thread that has to feed the session).
+    def wait(self, timeout: float | None = None) -> Answer:
+        """Wait for the answer (not in a thread that has to feed the conversation).
 
         Raises:
             BarlError: the error the worker reported, or that it ended.
@@ -77,79 +91,114 @@ class Request:
             raise TimeoutError(f"The worker has not answered request {self.id} within {timeout} s.")
         if self.error is not None:
             raise self.error
-        return self.result or {}
+        assert self.result is not None
+        return self.result
 
-    def _take(self, event: dict, error: BarlError | None = None) -> None:
-        if event["event"] == "result":
-            self.result = event.get("value") or {}
-        elif event["event"] == "error":
-            self.error = error or error_from_event(event)
-        try:
+    def take(self, message: Mapping[str, Any]) -> None:
+        """Take a message of the worker about this request.
+
+        Raises:
+            MismatchError: It is no event of the protocol.
+        """
+        kind = message["event"]
+        if kind not in FINAL_EVENTS:
+            event = read(Event, message)
             if self._on_event is not None:
                 self._on_event(event)
+        elif kind == "error":
+            self.end(error_from_event(message))
+        else:
+            try:
+                self.result = read(self.request.answer, message.get("value") or {})
+                self.end()
+            except MismatchError as mismatch:
+                self.end(
+                    ProtocolError(
+                        f"The worker's answer to '{self.request.name}' cannot be read ({mismatch}).",
+                        "Reinstall the extension: the worker is of another version.",
+                    )
+                )
+
+    def end(self, error: BarlError | None = None) -> None:
+        """The request has ended, with an error or with ``result``."""
+        self.error = error
+        try:
+            if self._on_end is not None:
+                self._on_end(self)
         finally:
-            if event["event"] in FINAL_EVENTS:
-                self._ended.set()
+            self._ended.set()
 
 
-class Session:
-    """The conversation without the pipe: makes request lines, sorts the events that come back to their requests.
+class Conversation:
+    """The protocol without the pipe: makes request lines, sorts the events that come back to their requests.
 
     Args:
-        on_stray: Gets the events that belong to no open request, and ``log`` events for lines that are no message.
+        on_stray: Gets the messages that belong to no open request, and ``log`` events for lines that are no message.
     """
 
-    def __init__(self, on_stray: OnEvent | None = None) -> None:
+    def __init__(self, on_stray: OnStray | None = None) -> None:
         self._lines = LineBuffer()
-        self._open: dict[str, Request] = {}
+        self._open: dict[str, Pending] = {}
         self._ids = itertools.count(1)
-        self._on_stray = on_stray or (lambda event: None)
+        self._on_stray = on_stray or (lambda message: None)
 
     @property
-    def open_requests(self) -> list[Request]:
+    def open_requests(self) -> list[Pending]:
         return list(self._open.values())
 
     def request(
-        self, name: str, params: Mapping | None = None, on_event: OnEvent | None = None
-    ) -> tuple[Request, bytes]:
-        """A new request and the bytes to write to the worker."""
-        request = Request(str(next(self._ids)), on_event)
-        line = encode({"id": request.id, "request": name, "params": params or {}})
-        self._open[request.id] = request
-        return request, line
+        self,
+        request: Request[Answer],
+        on_event: OnEvent | None = None,
+        on_end: Callable[[Pending[Answer]], None] | None = None,
+    ) -> tuple[Pending[Answer], bytes]:
+        """A new request and the bytes to write to the worker.
 
-    def cancel(self, request: Request) -> bytes:
-        """The bytes that ask the worker to stop ``request``; its answer then is an error of class ``Cancelled``."""
-        _, line = self.request("cancel", {"target": request.id})
+        Args:
+            request: What to ask.
+            on_event: Gets the events before the end.
+            on_end: Called once, with the request and its result or error in it.
+        """
+        pending = Pending(str(next(self._ids)), request, on_event, on_end)
+        line = encode({"id": pending.id, "request": request.name, "params": write(request)})
+        self._open[pending.id] = pending
+        return pending, line
+
+    def cancel(self, pending: Pending) -> bytes:
+        """The bytes that ask the worker to stop a request; its answer then is an error of class ``Cancelled``."""
+        _, line = self.request(Cancel(pending.id))
         return line
 
     def feed(self, data: bytes) -> None:
         """Take bytes the worker wrote, in whatever pieces they came, and pass the events on."""
         for line in self._lines.feed(data):
             try:
-                event = decode(line)
+                message = decode(line)
             except ProtocolError:
                 self._on_stray({"event": "log", "message": line.decode(errors="replace")})
                 continue
-            request = self._open.get(str(event.get("id")))
-            if request is None or not isinstance(event.get("event"), str):
-                self._on_stray(event)
+            pending = self._open.get(str(message.get("id")))
+            if pending is None or not isinstance(message.get("event"), str):
+                self._on_stray(message)
                 continue
-            if event["event"] in FINAL_EVENTS:
-                del self._open[request.id]
-            request._take(event)
+            if message["event"] in FINAL_EVENTS:
+                del self._open[pending.id]
+            try:
+                pending.take(message)
+            except MismatchError:
+                self._on_stray(message)
 
     def worker_ended(self, exit_code: int | None = None) -> None:
-        """Answer every open request with ``WorkerError``: nobody else will."""
+        """Answer every open request with ``WorkerError``."""
         how = "" if exit_code is None else f" (exit code {exit_code})"
         gone = WorkerError(
             f"The BARL worker ended before it had finished{how}.",
             "Start it again; what was saved before is unchanged. If it happens again, it may lack memory.",
         )
-        for request in self.open_requests:
-            del self._open[request.id]
+        for pending in self.open_requests:
+            del self._open[pending.id]
             with contextlib.suppress(Exception):  # one listener's mistake must not leave the others waiting
-                request._take({"id": request.id, **error_event(gone)}, gone)
+                pending.end(gone)
 
 
 class WorkerProcess:
@@ -158,12 +207,12 @@ class WorkerProcess:
     Args:
         python: The interpreter that has the engine's packages; this one by default.
         stderr: Where the worker's log output goes, as for ``subprocess.Popen``; this process's stderr by default.
-        on_stray: As for ``Session``.
+        on_stray: As for ``Conversation``.
     """
 
-    def __init__(self, python: str | None = None, stderr=None, on_stray: OnEvent | None = None) -> None:
-        self._session = Session(on_stray)
-        self._lock = threading.RLock()  # the session's; never held while writing, or two full pipes could lock up
+    def __init__(self, python: str | None = None, stderr=None, on_stray: OnStray | None = None) -> None:
+        self._conversation = Conversation(on_stray)
+        self._lock = threading.RLock()  # the conversation's; never held while writing, or two full pipes could lock up
         self._writing = threading.Lock()
         self._ended = False
         own_group = {"start_new_session": True}
@@ -194,21 +243,21 @@ class WorkerProcess:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def request(self, name: str, on_event: OnEvent | None = None, **params) -> Request:
+    def request(self, request: Request[Answer], on_event: OnEvent | None = None) -> Pending[Answer]:
         """Send a request without waiting for its answer."""
         with self._lock:
-            request, line = self._session.request(name, params, on_event)
+            pending, line = self._conversation.request(request, on_event)
         self._write(line)
-        return request
+        return pending
 
-    def call(self, name: str, on_event: OnEvent | None = None, timeout: float | None = None, **params) -> dict:
-        """Send a request and wait for its answer; raises as ``Request.wait`` does."""
-        return self.request(name, on_event, **params).wait(timeout)
+    def call(self, request: Request[Answer], on_event: OnEvent | None = None, timeout: float | None = None) -> Answer:
+        """Send a request and wait for its answer; raises as ``Pending.wait`` does."""
+        return self.request(request, on_event).wait(timeout)
 
-    def cancel(self, request: Request) -> None:
-        """Ask the worker to stop ``request``."""
+    def cancel(self, pending: Pending) -> None:
+        """Ask the worker to stop a request."""
         with self._lock:
-            line = self._session.cancel(request)
+            line = self._conversation.cancel(pending)
         self._write(line)
 
     def close(self, timeout: float = 5.0) -> int:
@@ -238,15 +287,15 @@ class WorkerProcess:
             self._process.stdin.write(line)
             self._process.stdin.flush()
         with self._lock:
-            if self._ended:  # the reader has had its last word; while it lives, it answers what is open at the end
-                self._session.worker_ended(self._process.poll())
+            if self._ended:  # the reader has finished; before, it fails what is open when it does
+                self._conversation.worker_ended(self._process.poll())
 
     def _read(self) -> None:
         with self._process.stdout as pipe:
             while data := pipe.read1(65536):
                 with self._lock:
-                    self._session.feed(data)
+                    self._conversation.feed(data)
         exit_code = self._process.wait()
         with self._lock:
             self._ended = True
-            self._session.worker_ended(exit_code)
+            self._conversation.worker_ended(exit_code)

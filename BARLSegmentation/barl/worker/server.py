@@ -3,37 +3,27 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from barl.errors import Cancelled, InputError
 from barl.jobs.failures import explain
+from barl.worker.messages import Cancel, CancelRequested, Nothing, Request, Shutdown
 from barl.worker.protocol import LineBuffer, ProtocolError, decode, encode, error_event
+from barl.worker.typed_json import MismatchError, hints, read
+
+#: Answers a request; what it returns, an answer of ``barl.worker.messages`` or a dict of its fields, is the result.
+Handler = Callable[["Context", Any], object]
 
 #: Progress events of one request come no closer than this (s): a window follows it with ease, a pipe never fills.
 PROGRESS_INTERVAL_S = 0.1
 #: What still runs this long (s) after the end was asked for is cut off; whatever it stores, it stores atomically.
 LAST_WORD_S = 1.5
-
-
-@dataclass(frozen=True)
-class Handler:
-    """What answers one kind of request.
-
-    Args:
-        run: ``run(context, **params) -> dict``; its keyword arguments and their annotations say which params there are.
-        quick: Answered at once beside a long job, in a thread of its own; the others wait for one another.
-    """
-
-    run: Callable[..., dict]
-    quick: bool = False
 
 
 class Context:
@@ -83,19 +73,22 @@ class Server:
     one job at a time is all that a device's memory is planned for. Quick ones run beside them.
 
     Args:
-        handlers: The requests there are, by name, beside ``cancel`` and ``shutdown``, which the server answers itself.
+        handlers: What answers each request, beside ``Cancel`` and ``Shutdown``, which the server answers itself.
         incoming: Raw (unbuffered) bytes from the client: a read gives what is there.
         outgoing: Bytes to the client.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler], incoming: BinaryIO, outgoing: BinaryIO) -> None:
-        self._handlers = dict(handlers)
-        self._handlers["cancel"] = Handler(self._cancel, quick=True)
-        self._handlers["shutdown"] = Handler(self._shutdown, quick=True)
+    def __init__(self, handlers: Mapping[type[Request], Handler], incoming: BinaryIO, outgoing: BinaryIO) -> None:
+        self._handlers: dict[type[Request], Handler] = {
+            **handlers,
+            Cancel: self._cancel,
+            Shutdown: lambda _context, _request: Nothing(),
+        }
+        self._kinds = {kind.name: kind for kind in self._handlers}
         self._incoming, self._outgoing = incoming, outgoing
         self._writing = threading.Lock()
         self._open: dict[str, Context] = {}
-        self._waiting: queue.SimpleQueue[tuple[Context, Handler, dict] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Context, Request] | None] = queue.SimpleQueue()
 
     def serve(self) -> None:
         """Answer requests until the client is done."""
@@ -133,66 +126,59 @@ class Server:
                 )
             if str(request_id) in self._open:
                 raise ProtocolError(f"The request id {request_id} is still in use.", "Give each request its own id.")
-            handler = self._handler(name)
-            self._check_params(name, handler, params)
+            request = self._request(name, params)
         except (ProtocolError, InputError) as error:
             usable = request_id if isinstance(request_id, (str, int)) else None
             self.send({"id": usable, **error_event(error)})
             return
         context = Context(self, request_id)
         self._open[str(request_id)] = context
-        if handler.quick:
-            threading.Thread(target=self._answer, args=(context, handler, params), daemon=True).start()
+        if request.quick:
+            threading.Thread(target=self._answer, args=(context, request), daemon=True).start()
         else:
-            self._waiting.put((context, handler, params))
+            self._waiting.put((context, request))
 
-    def _handler(self, name: str) -> Handler:
-        if name not in self._handlers:
-            known = ", ".join(sorted(self._handlers))
-            raise InputError(f"The worker knows no request '{name}'.", f"It knows {known}.")
-        return self._handlers[name]
+    def _request(self, name: str, params: dict) -> Request:
+        """The request of that name with its parameters, checked.
 
-    @staticmethod
-    def _check_params(name: str, handler: Handler, params: dict) -> None:
-        """Compare ``params`` with the handler's keyword arguments, names and types."""
-        signature = inspect.signature(handler.run, eval_str=True)
-        known = {key: value for key, value in signature.parameters.items() if value.kind is value.KEYWORD_ONLY}
-        for key in params:
-            if key not in known:
-                raise InputError(
-                    f"The request '{name}' has no parameter '{key}'.", f"It has: {', '.join(known) or 'none'}."
-                )
-        for key, parameter in known.items():
-            if key not in params:
-                if parameter.default is parameter.empty:
-                    raise InputError(f"The request '{name}' lacks its parameter '{key}'.", "Add it to params.")
-            elif not isinstance(params[key], parameter.annotation):
-                wanted = getattr(parameter.annotation, "__name__", str(parameter.annotation))
-                raise InputError(f"The parameter '{key}' of '{name}' has the wrong type.", f"Give it as {wanted}.")
+        Raises:
+            InputError: There is no such request, or its parameters are not those of its class.
+        """
+        kind = self._kinds.get(name)
+        if kind is None:
+            raise InputError(
+                f"The worker has no request '{name}'.", f"Its requests are: {', '.join(sorted(self._kinds))}."
+            )
+        try:
+            return read(kind, params, strict=True)
+        except MismatchError as error:
+            field = error.field
+            sentence, remedy = {
+                "unknown": (f"has no parameter '{field}'", f"It has: {', '.join(hints(kind)) or 'none'}."),
+                "missing": (f"lacks its parameter '{field}'", "Add it to params."),
+                "wrong": (f"has a parameter '{field}' of the wrong type", f"Give it as {error.wanted}."),
+            }[error.problem]
+            raise InputError(f"The request '{name}' {sentence}.", remedy) from None
 
-    def _answer(self, context: Context, handler: Handler, params: dict) -> None:
+    def _answer(self, context: Context, request: Request) -> None:
         try:
             context.check()  # it may have been cancelled while it waited
             context.send({"event": "started"})
-            answer = {"event": "result", "value": handler.run(context, **params)}
+            answer = {"event": "result", "value": self._handlers[type(request)](context, request)}
         except Exception as error:
-            folder = params.get("project")
-            answer = error_event(explain(error, Path(folder) if isinstance(folder, str) else None))
+            folder = getattr(request, "project", None)
+            answer = error_event(explain(error, Path(folder) if folder else None))
         # Forgotten first: whoever has read the answer may use the id again.
         self._open.pop(str(context.id), None)
         context.send(answer)
-        if handler.run == self._shutdown:
+        if isinstance(request, Shutdown):
             self._end()
 
-    def _cancel(self, context: Context, *, target: str | int) -> dict:
-        """Ask the request ``target`` to stop; it ends with an error of class ``Cancelled`` of its own."""
-        found = self._open.get(str(target))
-        if found is not None:
-            found.cancel()
-        return {"found": found is not None}
-
-    def _shutdown(self, context: Context) -> dict:
-        return {}
+    def _cancel(self, _context: Context, request: Cancel) -> CancelRequested:
+        context = self._open.get(str(request.target))
+        if context is not None:
+            context.cancel()
+        return CancelRequested(found=context is not None)
 
     def _end(self) -> None:
         """Stop what runs, then leave; a job that does not listen is cut off."""

@@ -78,13 +78,13 @@ class Loop:
         ui.addGroupBox.collapsed = False
         choose(ui.sourceComboBox, FOLDER)
         adding = self.panels["Cases"].adding
-        typePath(adding._selectors[0], scans)
-        typePath(adding._labelSelector, outlines)
+        typePath(adding.selectors[0], scans)
+        typePath(adding.labelSelector, outlines)
         if ui.addHeldOutCheckBox.checked != heldOut:
             click(ui.addHeldOutCheckBox)
         self.moment("add")
         press(ui.addButton)
-        waitUntil(lambda: adding._request is None and self.panels["Cases"]._measuring is None, self.patience)
+        waitUntil(lambda: self.panels["Cases"].isIdle, self.patience)
 
     def open(self, name: str) -> None:
         """Open a case by a double-click in the table."""
@@ -129,7 +129,7 @@ class Loop:
         self.moment("train")
         if panel.run.alive:
             press(ui.finishButton)
-        waitUntil(lambda: not panel.run.alive and panel._request is None, self.patience)
+        waitUntil(lambda: panel.isIdle, self.patience)
         return panel.run
 
     def promote(self) -> None:
@@ -195,7 +195,7 @@ class Loop:
 
 
 def settle(panel, condition=lambda: True, seconds: float = 120.0) -> None:
-    """Waits until the review panel has done what it does after pauses, and ``condition()`` holds.
+    """Waits until a panel is idle and ``condition()`` holds.
 
     Raises:
         AssertionError: it did not within ``seconds``.
@@ -203,7 +203,4 @@ def settle(panel, condition=lambda: True, seconds: float = 120.0) -> None:
     import qt
 
     qt.QApplication.processEvents()
-    timers = (panel._editTimer, panel._thresholdTimer, panel._ticksTimer)
-    waitUntil(
-        lambda: not panel.background.isBusy() and not any(timer.isActive() for timer in timers) and condition(), seconds
-    )
+    waitUntil(lambda: panel.isIdle and condition(), seconds)

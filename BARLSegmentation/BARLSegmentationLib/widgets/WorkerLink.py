@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import qt
 
@@ -12,21 +12,22 @@ from BARLSegmentationLib.logic.Signal import Signal
 
 if TYPE_CHECKING:
     from barl.errors import BarlError
-    from barl.worker.client import Request, Session
+    from barl.worker.client import Conversation, Pending
+    from barl.worker.messages import Event, Request
 
-# Answered beside what runs: asking for them does not make the worker busy.
-QUICK = ("add_cases", "attach", "cancel_training", "finish_training", "measure_agreement", "runs", "stop_training")
-# What may come before a worker's first message, in time and bytes: a banner of the interpreter is forgiven.
+Answer = TypeVar("Answer")
+
+# What may come before a worker's first message, in time and bytes: a banner of the interpreter is skipped.
 PATIENCE_MS = 15000
 BYTES_OF_NONSENSE = 1 << 20
 # A worker that has not stopped so long after it was asked to is ended: it hangs, or one step takes minutes.
 CANCEL_MS = 10000
-# But not while it waits for a training to come up, which would go on without anybody knowing of it.
+# But not while it waits for a training to come up, which would go on without the project's knowing its process.
 STARTS = ("resume_training", "start_training")
 
 
-class Worker:
-    """The process that predicts and trains, fed and heard by Qt's event loop: Slicer never waits for it.
+class WorkerLink:
+    """The process that predicts and trains, served by Qt's event loop: Slicer never waits for it.
 
     It is started by the first request, kept warm between requests and started again after it has ended, for whatever
     reason. Callbacks run in Slicer's main thread, never before ``request`` has returned. Every request ends in exactly
@@ -45,7 +46,7 @@ class Worker:
         self.busy = ""
         self.python = python or slicerPython()
         self._process: qt.QProcess | None = None
-        self._session: Session | None = None
+        self._conversation: Conversation | None = None
         self._open: dict[str, str] = {}  # id -> name of the long requests without an answer
         self._heard = False  # a message has come
         self._bytesUnheard = 0
@@ -60,60 +61,58 @@ class Worker:
 
     def request(
         self,
-        name: str,
-        onEvent: Callable[[dict], None] | None = None,
-        onResult: Callable[[dict], None] | None = None,
+        request: Request[Answer],
+        onEvent: Callable[[Event], None] | None = None,
+        onResult: Callable[[Answer], None] | None = None,
         onError: Callable[[BarlError], None] | None = None,
-        **params,
-    ) -> Request:
+    ) -> Pending[Answer]:
         """Ask the worker for something; returns at once.
 
         Args:
-            name: As in ``docs/worker-protocol.md``.
-            onEvent: Gets ``started``, ``progress`` and ``log`` events.
-            onResult: Gets the value of the result.
+            request: One of ``barl.worker.messages``.
+            onEvent: Gets the events ``started``, ``progress`` and ``log``.
+            onResult: Gets the answer.
             onError: Gets what went wrong.
-            params: The request's params.
         """
-        if not self.running or self._session is None:
+        if not self.running or self._conversation is None:
             self._start()
 
-        def take(event: dict) -> None:
-            kind = event["event"]
+        def takeEvent(event: Event) -> None:
             self._heard = True
-            if kind == "started" and request.id in self._open:
-                self._current = request.id
-            if kind in ("result", "error"):
-                self._open.pop(request.id, None)
-                self._tellBusy()
-            if kind == "result":
-                _call(onResult, request.result)
-            elif kind == "error":
-                _call(onError, self._cancelled.pop(request.id, None) or self._reason or request.error)
-            else:
-                _call(onEvent, event)
+            if event.event == "started" and pending.id in self._open:
+                self._current = pending.id
+            _call(onEvent, event)
 
-        request, line = self._session.request(name, params, take)
-        if name not in QUICK:
-            self._open[request.id] = name
+        def takeEnd(pending: Pending[Answer]) -> None:
+            self._heard = True
+            self._open.pop(pending.id, None)
+            self._tellBusy()
+            if pending.error is None:
+                _call(onResult, pending.result)
+            else:
+                _call(onError, self._cancelled.pop(pending.id, None) or self._reason or pending.error)
+
+        pending, line = self._conversation.request(request, takeEvent, takeEnd)
+        if not request.quick:
+            self._open[pending.id] = request.name
         self._process.write(line)
         self._tellBusy()
-        return request
+        return pending
 
-    def cancel(self, request: Request | None) -> None:
+    def cancel(self, pending: Pending | None) -> None:
         """Ask the worker to stop a request; its error then is ``barl.errors.Cancelled``."""
-        if request is not None and not request.ended and self._session is not None and self.running:
-            self._process.write(self._session.cancel(request))
+        if pending is not None and not pending.ended and self._conversation is not None and self.running:
+            self._process.write(self._conversation.cancel(pending))
             process = self._process
-            qt.QTimer.singleShot(CANCEL_MS, lambda: self._onCancelUnheard(process, request))
+            qt.QTimer.singleShot(CANCEL_MS, lambda: self._onCancelUnheard(process, pending))
 
-    def _onCancelUnheard(self, process, request: Request) -> None:
+    def _onCancelUnheard(self, process: qt.QProcess, pending: Pending) -> None:
         from barl.errors import Cancelled
 
-        if process is not self._process or not self.running or request.id != self._current:
+        if process is not self._process or not self.running or pending.id != self._current:
             return  # what waits for another request is stopped as soon as that has ended
-        if request.id in self._open and self._open[request.id] not in STARTS:
-            self._cancelled[request.id] = Cancelled()
+        if pending.id in self._open and self._open[pending.id] not in STARTS:
+            self._cancelled[pending.id] = Cancelled()
             self._kill()
 
     def close(self) -> None:
@@ -135,7 +134,7 @@ class Worker:
         self._process.waitForFinished(500)
 
     def _start(self) -> None:
-        from barl.worker.client import Session, worker_command, worker_environment
+        from barl.worker.client import Conversation, worker_command, worker_environment
 
         self._ended(self._process)
         program, *arguments = worker_command(self.python)
@@ -147,19 +146,19 @@ class Worker:
         process.connect("readyReadStandardError()", self._onComplaint)
         process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
         process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
-        self._process, self._session = process, Session(self._onStray)
+        self._process, self._conversation = process, Conversation(self._onStray)
         self._heard, self._bytesUnheard, self._reason, self._complaints = False, 0, None, b""
         self._current, self._cancelled = "", {}
         process.start(program, arguments)
 
     def _onOutput(self) -> None:
         data = self._process.readAllStandardOutput().data()
-        if self._session is None:
+        if self._conversation is None:
             return
         if not self._heard and self._bytesUnheard == 0:
             process = self._process
             qt.QTimer.singleShot(PATIENCE_MS, lambda: self._onPatienceEnds(process))
-        self._session.feed(data)
+        self._conversation.feed(data)
         self._bytesUnheard = 0 if self._heard else self._bytesUnheard + len(data)
         if self._bytesUnheard > BYTES_OF_NONSENSE:
             self._onPatienceEnds(self._process)
@@ -167,8 +166,8 @@ class Worker:
     def _onStray(self, event: dict) -> None:
         logging.warning("BARL worker: %s", str(event.get("message", event))[:200])
 
-    def _onPatienceEnds(self, process) -> None:
-        """It has written something, but no message: whatever runs there, it is no worker of ours."""
+    def _onPatienceEnds(self, process: qt.QProcess) -> None:
+        """End a program that has written something, but no message."""
         from barl.worker.client import WorkerError
 
         if process is not self._process or self._heard or not self.running:
@@ -182,12 +181,12 @@ class Worker:
     def _onComplaint(self) -> None:
         self._complaints = (self._complaints + self._process.readAllStandardError().data())[-4000:]
 
-    def _onFinished(self, exitCode, exitStatus) -> None:
+    def _onFinished(self, exitCode: int, exitStatus: int) -> None:
         if self._complaints and (exitCode or exitStatus):
             logging.warning("BARL worker: %s", self._complaints.decode(errors="replace"))
         self._endSoon()
 
-    def _onProcessError(self, error) -> None:
+    def _onProcessError(self, error: int) -> None:
         from barl.worker.client import WorkerError
 
         if error != qt.QProcess.FailedToStart:
@@ -204,14 +203,14 @@ class Worker:
         process = self._process
         qt.QTimer.singleShot(0, lambda: self._ended(process))
 
-    def _ended(self, process) -> None:
-        """Answer what ``process`` left open: nobody else will."""
-        if process is None or process is not self._process or self._session is None:
+    def _ended(self, process: qt.QProcess | None) -> None:
+        """Answer the requests that ``process`` left open."""
+        if process is None or process is not self._process or self._conversation is None:
             return
         if process.state() == qt.QProcess.NotRunning:
-            self._session.feed(process.readAllStandardOutput().data())  # its last words
-        session, self._session = self._session, None
-        session.worker_ended(process.exitCode())
+            self._conversation.feed(process.readAllStandardOutput().data())  # what it wrote at the end
+        conversation, self._conversation = self._conversation, None
+        conversation.worker_ended(process.exitCode())
         self._open.clear()
         self._tellBusy()
 
@@ -222,8 +221,8 @@ class Worker:
             self.busyChanged.emit(busy)
 
 
-def _call(listener: Callable | None, argument) -> None:
-    """A listener's mistake must not keep the events behind it from being heard."""
+def _call(listener: Callable | None, argument: object) -> None:
+    """Call a listener; an exception in it is logged, so that the next messages are still handled."""
     try:
         if listener is not None:
             listener(argument)
