@@ -72,7 +72,8 @@ def test_the_usual_way(place, capsys, monkeypatch):
     trained = barl(capsys, "train", "study", "--iterations", 3, *TINY)
     assert (trained["state"], trained["model"], trained["current"]) == ("finished", "model_0001", True)
     predicted = barl(capsys, "predict", "study", "--device", "cpu")
-    assert {case["name"] for case in predicted["cases"]} == {"s0", "s1", "s3", "s4"}
+    assert {case["name"] for case in predicted["cases"]} == {"s3", "s4"}
+    assert predicted["compared"] == ["s0", "s1"] and barl(capsys, "project", "history", "study", "--case", "s0")
     following = barl(capsys, "next", "study")["next"]
     assert {case["name"] for case in following} == {"s3", "s4"} and all(case["reason"] for case in following)
     stored = barl(capsys, "project", "accept", "study", "s3", "truth/s3.nii.gz")

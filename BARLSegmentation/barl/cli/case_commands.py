@@ -16,7 +16,7 @@ from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
 from barl.project.records import Case
 from barl.project.scans import Intake, NewCase, add_cases, find_cases, stem
-from barl.project.states import CaseState, RevisionKind
+from barl.project.states import CaseState
 from barl.project.store import Project
 
 
@@ -63,20 +63,6 @@ def list_cases(options: Namespace, terminal: Terminal) -> None:
     terminal.answer({"cases": [_case(case) for case in cases]}, text)
 
 
-def accept(options: Namespace, terminal: Terminal) -> None:
-    with Project.open(options.project) as project:
-        case = project.cases.get(options.case)
-        label = options.label
-        if label is None:
-            newest = project.revisions.newest(case.id, (RevisionKind.PREDICTION, RevisionKind.DRAFT))
-            if newest is None:
-                raise InputError(f"The case {case.name!r} has no prediction to accept.", "Predict it, or name a file.")
-            label = newest.path
-        revision = project.revisions.store(case.id, label, RevisionKind.ACCEPTED, author="command line")
-        document = {"case": case.id, "revision": revision.id, "label": revision.path}
-        terminal.answer(document, f"Stored {revision.id} as the accepted outline of {case.name}.")
-
-
 def mark(options: Namespace, terminal: Terminal) -> None:
     if not (options.exclude or options.include or options.held_out):
         raise InputError(
@@ -94,14 +80,6 @@ def mark(options: Namespace, terminal: Terminal) -> None:
         cases = [project.cases.get(case.id) for case in cases]
     text = "\n".join(f"{c.name}: {c.state.replace('_', ' ')}{', held out' if c.held_out else ''}" for c in cases)
     terminal.answer({"cases": [_case(case) for case in cases]}, text)
-
-
-def history(options: Namespace, terminal: Terminal) -> None:
-    with Project.open(options.project, read_only=True) as project:
-        entries = project.journal.entries(project.cases.get(options.case).id if options.case else None)
-    rows = [[e.at, e.action, e.case_id, ", ".join(f"{k} {v}" for k, v in e.facts.items())] for e in entries]
-    document = {"history": [{"at": e.at, "action": e.action, "case": e.case_id, "facts": e.facts} for e in entries]}
-    terminal.answer(document, table(rows, ["at", "action", "case", "facts"]))
 
 
 def verify(options: Namespace, terminal: Terminal) -> int:

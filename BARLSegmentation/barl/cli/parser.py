@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
 from barl import __version__
-from barl.cli import case_commands, model_commands, train_commands
+from barl.cli import case_commands, model_commands, outline_commands, train_commands
+from barl.cli.command import command, project_folder
 from barl.errors import InputError
 
 # Slicer's package leaves out the benchmark and the methods to compare with.
@@ -56,30 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands, name: str, run: Callable | None, help: str, example: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=help,
-        description=help[:1].upper() + help[1:] + ".",
-        epilog=f"Example:\n{example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    if run is not None:
-        parser.set_defaults(run=run)
-        parser.add_argument("--json", action="store_true", help="write the answer as one JSON document")
-    return parser
-
-
-def _project_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("project", type=Path, metavar="PROJECT", help="the project's folder")
-
-
 def _device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
 
 
 def _project(commands) -> None:
-    project = _command(
+    project = command(
         commands,
         "project",
         None,
@@ -88,7 +70,7 @@ def _project(commands) -> None:
     )
     actions = project.add_subparsers(title="actions", metavar="ACTION", required=True)
 
-    new = _command(
+    new = command(
         actions,
         "new",
         case_commands.new_project,
@@ -96,7 +78,7 @@ def _project(commands) -> None:
         "  barl project new study --label 1=tumor --label 2=edema --channel T1 --channel FLAIR\n"
         '  barl project new knees --label "1=left meniscus" --label "2=right meniscus" --lateral 1 --lateral 2',
     )
-    _project_folder(new)
+    project_folder(new)
     new.add_argument("--name", help="what people call it; the folder's name by default")
     new.add_argument("--label", action="append", default=[], metavar="VALUE=NAME", help="a row of the label table")
     new.add_argument(
@@ -116,69 +98,50 @@ def _project(commands) -> None:
         help="an image of each case; PATTERN is in the names of its files (default: one, 'image')",
     )
 
-    show = _command(
+    show = command(
         actions, "show", case_commands.show_project, "show what a project holds", "  barl project show study"
     )
-    _project_folder(show)
+    project_folder(show)
 
-    labels = _command(
+    labels = command(
         actions, "labels", case_commands.show_labels, "show the label table", "  barl project labels study"
     )
-    _project_folder(labels)
+    project_folder(labels)
 
-    cases = _command(
+    cases = command(
         actions, "cases", case_commands.list_cases, "list the cases", "  barl project cases study --state predicted"
     )
-    _project_folder(cases)
+    project_folder(cases)
     cases.add_argument("--state", help="only those that are new, predicted, in_review, accepted or excluded")
 
-    accept = _command(
-        actions,
-        "accept",
-        case_commands.accept,
-        "store a corrected outline, or accept a prediction as it is",
-        "  barl project accept study case7 corrected.nii.gz\n  barl project accept study case8",
-    )
-    _project_folder(accept)
-    accept.add_argument("case", help="name of the case")
-    accept.add_argument("label", type=Path, nargs="?", help="label map; without it the newest prediction is accepted")
+    outline_commands.add_parsers(actions)
 
-    mark = _command(
+    mark = command(
         actions,
         "mark",
         case_commands.mark,
         "leave cases out, or hold them out for evaluation",
         "  barl project mark study case3 case4 --held-out yes\n  barl project mark study case9 --exclude",
     )
-    _project_folder(mark)
+    project_folder(mark)
     mark.add_argument("cases", nargs="+", metavar="CASE", help="names of cases")
     mark.add_argument("--held-out", choices=("yes", "no"), help="never train on them, evaluate on them")
     excluded = mark.add_mutually_exclusive_group()
     excluded.add_argument("--exclude", action="store_true", help="leave them out of everything")
     excluded.add_argument("--include", action="store_true", help="take them in again")
 
-    history = _command(
-        actions,
-        "history",
-        case_commands.history,
-        "show what was done when",
-        "  barl project history study --case case7",
-    )
-    _project_folder(history)
-    history.add_argument("--case", help="only what concerns this case")
-
-    verify = _command(
+    verify = command(
         actions,
         "verify",
         case_commands.verify,
         "check all files against their checksums",
         "  barl project verify study",
     )
-    _project_folder(verify)
+    project_folder(verify)
 
 
 def _add(commands) -> None:
-    add = _command(
+    add = command(
         commands,
         "add",
         case_commands.add,
@@ -189,7 +152,7 @@ def _add(commands) -> None:
         "  barl add study disc/ --list-series                         which series a DICOM folder holds\n"
         "  barl add study disc/ --series 3 --name p2                  one of them",
     )
-    _project_folder(add)
+    project_folder(add)
     add.add_argument(
         "scan", type=Path, nargs="*", metavar="SCAN", help="one case: a file (or DICOM folder) per channel"
     )
@@ -210,7 +173,7 @@ def _add(commands) -> None:
 
 
 def _train(commands) -> None:
-    train = _command(
+    train = command(
         commands,
         "train",
         train_commands.train,
@@ -220,7 +183,7 @@ def _train(commands) -> None:
         "  barl train study --attach           look at it again; --stop saves and ends it, --cancel ends it at once\n"
         "  barl train study --resume           go on with a run that was stopped or interrupted",
     )
-    _project_folder(train)
+    project_folder(train)
     what = train.add_mutually_exclusive_group()
     for name, text in (
         ("resume", "go on with a run"),
@@ -246,7 +209,7 @@ def _train(commands) -> None:
 
 
 def _predict(commands) -> None:
-    predict = _command(
+    predict = command(
         commands,
         "predict",
         model_commands.predict,
@@ -269,51 +232,51 @@ def _predict(commands) -> None:
 
 
 def _evaluate(commands) -> None:
-    evaluate = _command(
+    evaluate = command(
         commands,
         "evaluate",
         model_commands.evaluate,
         "measure a model on the held-out cases",
         "  barl evaluate study\n  barl evaluate study --model model_0002",
     )
-    _project_folder(evaluate)
+    project_folder(evaluate)
     evaluate.add_argument("--model", help="id in the project or a folder (default: the current model)")
     _device(evaluate)
 
 
 def _next(commands) -> None:
-    following = _command(
+    following = command(
         commands,
         "next",
         model_commands.next_cases,
         "say which case is worth correcting next, and why",
         "  barl next study --count 3",
     )
-    _project_folder(following)
+    project_folder(following)
     following.add_argument("--count", type=int, default=5, help="how many to name (5)")
 
 
 def _export(commands) -> None:
-    export = _command(
+    export = command(
         commands,
         "export",
         case_commands.export,
         "copy images and accepted outlines for other programs",
         "  barl export study dataset/ --layout nnunet",
     )
-    _project_folder(export)
+    project_folder(export)
     export.add_argument("folder", type=Path, help="a new folder")
     export.add_argument("--layout", choices=("nnunet", "plain"), default="nnunet")
 
 
 def _models(commands) -> None:
-    models = _command(commands, "models", None, "list, show and choose models", "  barl models list study")
+    models = command(commands, "models", None, "list, show and choose models", "  barl models list study")
     actions = models.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = _command(
+    listing = command(
         actions, "list", model_commands.list_models, "list the models of a project", "  barl models list study"
     )
-    _project_folder(listing)
-    show = _command(
+    project_folder(listing)
+    show = command(
         actions,
         "show",
         model_commands.show_model,
@@ -322,21 +285,21 @@ def _models(commands) -> None:
     )
     show.add_argument("where", type=Path, metavar="PROJECT_OR_MODEL", help="a project's or a model's folder")
     show.add_argument("model", nargs="?", help="id in the project (default: the current model)")
-    promote = _command(
+    promote = command(
         actions,
         "promote",
         model_commands.promote,
         "make a model the one that predicts",
         "  barl models promote study model_0002",
     )
-    _project_folder(promote)
+    project_folder(promote)
     promote.add_argument("model", help="its id")
 
 
 def _benchmark(commands) -> None:
     from barl.cli import benchmark_commands
 
-    benchmark = _command(
+    benchmark = command(
         commands,
         "benchmark",
         benchmark_commands.benchmark,

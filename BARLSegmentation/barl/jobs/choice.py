@@ -40,7 +40,7 @@ def choose_cases(project: Project, wanted: Sequence[str] | None = None, model_id
     """The cases named, or else all that have no accepted outline and are not excluded.
 
     Without names the outlined cases come along too, once per model: ``rank_cases`` compares the others with them, for
-    which it needs their place in the feature space of this model.
+    which it needs their place in the feature space of this model. No prediction of theirs is stored.
 
     Raises:
         ProjectError: The project has no case of that name.

@@ -78,7 +78,8 @@ def predict_cases(
 
     Returns:
         ``model``; ``cases``: what was stored, and ``Prediction.details``, per case;
-        ``failed``: name, message and remedy per case.
+        ``failed``: name, message and remedy per case;
+        ``compared``: names of outlined cases whose place in the feature space was measured, without a prediction.
 
     Raises:
         InputError: There is nothing to predict, or the only scan asked for cannot be used.
@@ -89,7 +90,7 @@ def predict_cases(
     check_channels(read_card(folder), [channel.name for channel in project.channels])
     progress("loading", 0.0, "")
     predictor = (warm or WarmPredictors()).get(folder, device, fast)
-    done, failed = [], []
+    done, failed, compared = [], [], []
     for number, case in enumerate(cases):
 
         def told(stage: str, fraction: float, message: str = "", number: int = number, name: str = case.name) -> None:
@@ -98,6 +99,12 @@ def predict_cases(
 
         try:
             prediction = predictor.predict(read_channels(project.cases.image_paths(case.id)), roi=roi, progress=told)
+            if (
+                case.is_accepted and not case_ids
+            ):  # nobody asked for its prediction: only ``rank_cases`` needs its place
+                project.cases.score(case.id, prediction.case_uncertainty, prediction.embedding, model_id)
+                compared.append(case.name)
+                continue
             revision = project.revisions.store(
                 case.id,
                 prediction.label,
@@ -126,7 +133,7 @@ def predict_cases(
             }
         )
     progress("predicting", 1.0, "")
-    return {"model": model_id or str(folder), "cases": done, "failed": failed}
+    return {"model": model_id or str(folder), "cases": done, "failed": failed, "compared": compared}
 
 
 def predict_files(

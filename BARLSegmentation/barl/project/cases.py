@@ -21,7 +21,7 @@ from barl.project.database import Database, now
 from barl.project.definition import Definition
 from barl.project.labels import Channel
 from barl.project.records import Case
-from barl.project.staging import enter_revision, stage_revision
+from barl.project.staging import enter_revision, enter_score, stage_revision
 from barl.project.states import CaseState, RevisionKind
 
 
@@ -186,6 +186,29 @@ class Cases:
                 transaction.execute("UPDATE cases SET held_out = ?, updated = ? WHERE id = ?", (held_out, now(), moved))
                 transaction.log("held out" if held_out else "no longer held out", moved)
         return [self.get(moved) for moved in moved_ids]
+
+    def score(
+        self,
+        case_id: str,
+        uncertainty: float | None,
+        embedding: Sequence[float] | np.ndarray | None,
+        model_id: str | None,
+    ) -> None:
+        """Keep what ranking needs of a case.
+
+        Args:
+            case_id: Id or name.
+            uncertainty: One number in [0, 1].
+            embedding: Finite numbers [n]: where the case lies in the model's feature space.
+            model_id: The model that gave both.
+
+        Raises:
+            InputError: A number is out of range.
+            ProjectError: The case is unknown, or another program is changing the project.
+        """
+        identity = self.get(case_id).id
+        with self._database.write() as transaction:
+            enter_score(transaction, identity, uncertainty, embedding, model_id)
 
     def image_paths(self, case_id: str) -> list[Path]:
         """The case's images, in the order of the channels."""

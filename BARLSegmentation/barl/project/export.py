@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from barl.errors import InputError, ProjectError, storage_error
+from barl.errors import InputError, storage_error
 from barl.images.geometry import Grid
 from barl.images.reading import write_image
 from barl.progress import Progress, silent
@@ -99,11 +99,7 @@ def export_dataset(
 
 def _sound_label(project: Project, case: Case) -> Path:
     revision = project.revisions.newest(case.id, (RevisionKind.ACCEPTED,))
-    if not revision.path.is_file() or files.sha256(revision.path) != revision.sha256:
-        raise ProjectError(
-            f"The accepted outline of {case.name!r} is missing or not as it was stored.",
-            "Put it back from a backup, or outline the case again.",
-        )
+    project.revisions.check(revision)
     return revision.path
 
 

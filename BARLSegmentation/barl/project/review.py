@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -12,8 +12,11 @@ import SimpleITK as sitk
 from barl.errors import BarlError
 from barl.images.overlap import count_labels
 from barl.images.reading import read_label
+from barl.project.acceptance import check_outline
+from barl.project.doubts import Doubt
 from barl.project.labels import Label
 from barl.project.records import Revision
+from barl.project.states import RevisionKind
 from barl.project.store import Project
 
 _SEEN = "hot-spots seen"
@@ -69,6 +72,8 @@ def store_correction(
     author: str,
     prediction: Revision | None,
     editing_seconds: float,
+    since: str | None = None,
+    allow: Collection[Doubt] | None = None,
 ) -> Revision:
     """Keep a corrected outline, and in the journal what the correction changed, by whom and how long it took.
 
@@ -82,10 +87,17 @@ def store_correction(
         author: Who corrected: a person's or a role's name, not a patient's.
         prediction: What was corrected, if anything.
         editing_seconds: Time spent since the case was opened or last stored.
+        since: Id of the newest revision that the author has seen, empty if there was none: an outline that somebody
+            accepted later is then an error. None: do not compare.
+        allow: Doubts that are confirmed, for an accepted outline that is empty or unlike the accepted one before;
+            None: no such doubt is raised.
 
     Raises:
-        BarlError: As for ``Project.store_revision``.
+        DoubtError: Another outline was accepted after ``since``, or a doubt is not in ``allow``.
+        BarlError: As for ``Revisions.store``.
     """
+    if kind == RevisionKind.ACCEPTED and allow is not None:
+        check_outline(project, project.cases.get(case_id), label, allow)
     grid, before, note = project.cases.grid(case_id), None, {}
     if prediction is not None and label.GetSize() == grid.size:  # else store_revision says what is wrong
         try:
@@ -108,6 +120,7 @@ def store_correction(
         model_id=prediction.model_id if prediction else None,
         details={"correction": facts},
         journal=facts,
+        since=since,
     )
 
 

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from barl.errors import InputError
+from barl.errors import InputError, ProjectError
 from barl.project.cases import Cases
-from barl.project.database import Database
+from barl.project.database import Database, Transaction
 from barl.project.definition import Definition
-from barl.project.files import staging_folder
-from barl.project.records import Revision
-from barl.project.staging import enter_revision, stage_revision
-from barl.project.states import RevisionKind
+from barl.project.doubts import Doubt, DoubtError
+from barl.project.files import sha256, staging_folder
+from barl.project.records import Case, Revision
+from barl.project.staging import enter_revision, enter_score, stage_revision
+from barl.project.states import CaseState, RevisionKind
 
 
 class Revisions:
@@ -42,6 +43,8 @@ class Revisions:
         embedding: Sequence[float] | np.ndarray | None = None,
         details: dict | None = None,
         journal: dict | None = None,
+        since: str | None = None,
+        state: CaseState | None = None,
     ) -> Revision:
         """Keep a label map of a case for good.
 
@@ -56,25 +59,29 @@ class Revisions:
             embedding: Where the case lies in the model's feature space; kept with the case for ranking.
             details: Anything else that JSON can hold, such as volumes and hot-spots.
             journal: Facts for the journal's line about it, such as what was changed.
+            since: Id of the newest revision that the author has seen, empty if there was none: an outline that somebody
+                accepted later is then an error. None: do not compare.
+            state: The case's state from now on; None: the state that follows from the kind.
 
         Returns:
             The stored revision: after this returns, nothing short of damage to the disk loses it.
 
         Raises:
+            DoubtError: Another outline was accepted after ``since``; both can stay.
             InputError: The label map does not fit the case or the label table.
             ProjectError: The case is unknown, or another program is changing the project.
             StorageError: The disk is full or read-only.
         """
         if kind not in list(RevisionKind):
             raise InputError(f"A revision has no kind {kind!r}.", f"Use one of: {', '.join(RevisionKind)}.")
-        if case_uncertainty is not None and not 0 <= case_uncertainty <= 1:
-            raise InputError(f"The case's uncertainty {case_uncertainty} is not in 0 to 1.", "Store a share of 1.")
         self._database.must_be_writable()
         case = self._cases.get(case_id)
         # Staged beside the cases, not in the case: leftovers are then found without looking into thousands of folders.
         with staging_folder(self._cases.folder) as staging:
             staged = stage_revision(staging, label, self._cases.grid(case.id), self._definition.values, uncertainty)
             with self._database.write() as transaction:
+                if since is not None:
+                    _check_since(transaction, case, since)
                 stored = enter_revision(
                     transaction,
                     self._cases.revision_folder(case.id),
@@ -85,12 +92,10 @@ class Revisions:
                     model_id=model_id,
                     details=details,
                     journal=journal,
+                    state=state,
                 )
                 if case_uncertainty is not None or embedding is not None:
-                    transaction.execute(
-                        "UPDATE cases SET uncertainty = ?, embedding = ?, scored_by = ? WHERE id = ?",
-                        (case_uncertainty, _as_blob(embedding), model_id, case.id),
-                    )
+                    enter_score(transaction, case.id, case_uncertainty, embedding, model_id)
         return self._as_revision(self._database.row("SELECT * FROM revisions WHERE id = ?", (stored,)))
 
     def of(self, case_id: str) -> list[Revision]:
@@ -123,6 +128,27 @@ class Revisions:
         revision = self.newest(case_id, (RevisionKind.ACCEPTED,))
         return revision.path if revision else None
 
+    def check_since(self, case_id: str, since: str) -> None:
+        """Refuse if an outline of the case was accepted after the revision ``since`` (empty: at any time).
+
+        Raises:
+            DoubtError: With who accepted it and when.
+        """
+        _check_since(self._database, self._cases.get(case_id), since)
+
+    def check(self, revision: Revision) -> None:
+        """Compare the label map of a revision with its checksum.
+
+        Raises:
+            ProjectError: The file is missing or not as it was stored.
+        """
+        if not revision.path.is_file() or sha256(revision.path) != revision.sha256:
+            name = self._cases.get(revision.case_id).name
+            raise ProjectError(
+                f"The outline {revision.id} of {name!r} is missing or not as it was stored.",
+                "Put it back from a backup, or outline the case again.",
+            )
+
     def _as_revision(self, row: sqlite3.Row) -> Revision:
         folder, uncertainty_file = self._cases.revision_folder(row["case_id"]), row["uncertainty_file"]
         return Revision(
@@ -140,10 +166,16 @@ class Revisions:
         )
 
 
-def _as_blob(embedding: Sequence[float] | np.ndarray | None) -> bytes | None:
-    if embedding is None:
-        return None
-    vector = np.asarray(embedding, dtype="<f4").ravel()
-    if not np.isfinite(vector).all():
-        raise InputError("The case's embedding holds numbers that are not finite.", "Predict the case again.")
-    return vector.tobytes()
+def _check_since(source: Database | Transaction, case: Case, since: str) -> None:
+    newer = source.row(
+        "SELECT id, author, created FROM revisions WHERE case_id = ? AND kind = ? AND number > "
+        "COALESCE((SELECT number FROM revisions WHERE case_id = ? AND id = ?), 0) ORDER BY number DESC LIMIT 1",
+        (case.id, RevisionKind.ACCEPTED, case.id, since),
+    )
+    if newer:
+        raise DoubtError(
+            Doubt.NEWER,
+            f"{newer['author']} has accepted another outline of {case.name!r} meanwhile "
+            f"({newer['id']}, {newer['created'][:16].replace('T', ' ')} UTC).",
+            "Look at it first; both stay in the project.",
+        )

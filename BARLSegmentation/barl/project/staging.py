@@ -85,8 +85,11 @@ def enter_revision(
     model_id: str | None = None,
     details: dict | None = None,
     journal: dict | None = None,
+    state: CaseState | None = None,
 ) -> str:
     """Rename the staged files into ``folder``, the case's folder of revisions, and add the row; returns its id.
+
+    The case gets ``state``, or by default the state that follows from the kind.
 
     Raises:
         ProjectError: The model is unknown.
@@ -120,11 +123,40 @@ def enter_revision(
     (before,) = transaction.row("SELECT state FROM cases WHERE id = ?", (case_id,))
     transaction.execute(
         "UPDATE cases SET state = ?, newest_revision = ?, updated = ? WHERE id = ?",
-        (CaseState(before).after(kind), revision_id, row["created"], case_id),
+        (state or CaseState(before).after(kind), revision_id, row["created"], case_id),
     )
     facts = {"revision": revision_id, "kind": kind, "author": author}
     transaction.log("revision stored", case_id, {**(journal or {}), **facts})
     return revision_id
+
+
+def enter_score(
+    transaction: Transaction,
+    case_id: str,
+    uncertainty: float | None,
+    embedding: Sequence[float] | np.ndarray | None,
+    model_id: str | None,
+) -> None:
+    """Keep uncertainty (0 to 1) and embedding (finite numbers) with a case; ``model_id`` gave both.
+
+    Raises:
+        InputError: A number is out of range.
+    """
+    if uncertainty is not None and not 0 <= uncertainty <= 1:
+        raise InputError(f"The case's uncertainty {uncertainty} is not in 0 to 1.", "Store a share of 1.")
+    transaction.execute(
+        "UPDATE cases SET uncertainty = ?, embedding = ?, scored_by = ? WHERE id = ?",
+        (uncertainty, _as_blob(embedding), model_id, case_id),
+    )
+
+
+def _as_blob(embedding: Sequence[float] | np.ndarray | None) -> bytes | None:
+    if embedding is None:
+        return None
+    vector = np.asarray(embedding, dtype="<f4").ravel()
+    if not np.isfinite(vector).all():
+        raise InputError("The case's embedding holds numbers that are not finite.", "Predict the case again.")
+    return vector.tobytes()
 
 
 def _checked(label: sitk.Image, grid: Grid, values: Sequence[int]) -> sitk.Image:

@@ -108,11 +108,12 @@ class FailedPrediction(FailedCase):
 
 @dataclass(frozen=True)
 class PredictedCases:
-    """What was predicted and what was not."""
+    """What was predicted and what was not. ``compared``: names of outlined cases measured for ``next``."""
 
     model: str
     cases: list[PredictedCase]
     failed: list[FailedPrediction]
+    compared: list[str]
 
 
 @dataclass(frozen=True)
@@ -319,8 +320,8 @@ class WarmModel(Request[LoadedModel]):
 class Predict(Request[PredictedCases]):
     """Predict cases of a project and store the results there.
 
-    Without ``cases``: all without an accepted outline, and once per model each outlined case, with which choosing the
-    next case compares the others; accepted outlines stay what they are. Without ``model``: the current one.
+    Without ``cases``: all without an accepted outline; once per model each outlined case is measured, with which
+    choosing the next case compares the others, without storing a prediction. Without ``model``: the current one.
     """
 
     name, answer = "predict", PredictedCases

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all commands of ``barl`` have in common."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import _SubParsersAction
+from collections.abc import Callable
+from pathlib import Path
+
+
+def command(
+    commands: _SubParsersAction, name: str, run: Callable | None, help: str, example: str
+) -> argparse.ArgumentParser:
+    """Add a command with its help and an example to ``commands``; ``run`` does the command."""
+    parser = commands.add_parser(
+        name,
+        help=help,
+        description=help[:1].upper() + help[1:] + ".",
+        epilog=f"Example:\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if run is not None:
+        parser.set_defaults(run=run)
+        parser.add_argument("--json", action="store_true", help="write the answer as one JSON document")
+    return parser
+
+
+def project_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the argument PROJECT."""
+    parser.add_argument("project", type=Path, metavar="PROJECT", help="the project's folder")

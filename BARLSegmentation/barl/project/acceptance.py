@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accepting an outline, and bringing an earlier revision back, without replacing an expert's work by an oversight."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+
+from barl.errors import InputError, ProjectError
+from barl.images.reading import read_image, read_label
+from barl.project.doubts import Doubt, DoubtError, check_alike, check_not_empty
+from barl.project.records import Case, Revision
+from barl.project.states import CaseState, RevisionKind
+from barl.project.store import Project
+
+_STATES = {
+    RevisionKind.PREDICTION: CaseState.PREDICTED,
+    RevisionKind.DRAFT: CaseState.IN_REVIEW,
+    RevisionKind.ACCEPTED: CaseState.ACCEPTED,
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A revision that was stored, and the accepted one that it took the place of.
+
+    Attributes:
+        revision: The new revision.
+        replaced: The accepted outline until then, if there was one.
+        difference: Share of the voxels outlined in either in which they differ; None: there was nothing to compare.
+    """
+
+    revision: Revision
+    replaced: Revision | None = None
+    difference: float | None = None
+
+    def in_words(self, case_name: str) -> str:
+        """One or two sentences."""
+        verb = "is now the accepted outline" if self.revision.is_accepted else f"is now the {self.revision.kind}"
+        text = f"{self.revision.id} {verb} of {case_name}."
+        if self.replaced is None:
+            return text
+        old = f"{self.replaced.id} (by {self.replaced.author}, {self.replaced.created[:10]})"
+        share = "" if self.difference is None else f"; they differ in {self.difference:.0%} of their voxels"
+        return f"{text} It replaces {old}{share}. Nothing was removed."
+
+
+def accept(
+    project: Project,
+    case_id: str,
+    outline: Path | sitk.Image | Revision,
+    *,
+    author: str,
+    allow: Collection[Doubt] = (),
+    since: str | None = None,
+) -> Stored:
+    """Store an outline as the accepted one of a case.
+
+    Args:
+        project: Open for writing.
+        case_id: Id or name.
+        outline: A label map, a file that holds one, or a revision of the case, such as its prediction.
+        author: Who accepts it: a person's or a role's name, not a patient's.
+        allow: The doubts that are confirmed.
+        since: Id of the newest revision that the author has seen, empty if there was none; None: do not compare.
+
+    Raises:
+        DoubtError: The outline is empty or unlike the accepted one, a revision that is not accepted would take the
+            place of an accepted one, or another outline was accepted since; and ``allow`` lacks the doubt.
+        InputError: The label map does not fit the case or the label table.
+        ProjectError: The case is unknown, or another program is changing the project.
+        StorageError: The disk is full or read-only.
+    """
+    case = project.cases.get(case_id)
+    since = None if Doubt.NEWER in allow else since
+    if since is not None:  # once more while storing; here before the outline is compared with one that nobody has seen
+        project.revisions.check_since(case.id, since)
+    replaced = project.revisions.newest(case.id, (RevisionKind.ACCEPTED,)) if case.is_accepted else None
+    journal: dict[str, Any] = {"from": "outline"}
+    model_id = None
+    if isinstance(outline, Revision):
+        _check_replacement(case, outline, replaced, allow)
+        journal, model_id = {"from": f"{outline.kind} {outline.id}"}, outline.model_id
+        outline = outline.path
+    grid = project.cases.grid(case.id)
+    label = outline if isinstance(outline, sitk.Image) else read_label(Path(outline), grid, project.values)
+    difference = check_outline(project, case, label, allow)
+    if replaced is not None:
+        journal["replaces"] = replaced.id
+    revision = project.revisions.store(
+        case.id,
+        label,
+        RevisionKind.ACCEPTED,
+        author=author,
+        model_id=model_id,
+        journal=journal,
+        since=since,
+    )
+    return Stored(revision, replaced, difference)
+
+
+def check_outline(project: Project, case: Case, label: sitk.Image, allow: Collection[Doubt] = ()) -> float | None:
+    """Whether an outline may be accepted without a question.
+
+    Args:
+        label: Label map on the case's grid.
+        allow: The doubts that are confirmed.
+
+    Returns:
+        Share of the voxels outlined in it or in the accepted outline in which the two differ; None if the case has no
+        accepted outline that can be read.
+
+    Raises:
+        DoubtError: The outline is empty or unlike the accepted one, and ``allow`` lacks the doubt.
+    """
+    check_not_empty(label, case.name, allow)
+    accepted = project.revisions.newest(case.id, (RevisionKind.ACCEPTED,)) if case.is_accepted else None
+    grid = project.cases.grid(case.id)
+    if accepted is None or label.GetSize() != grid.size:  # storing says what is wrong with the size
+        return None
+    try:
+        before = read_label(accepted.path, grid, project.values)
+    except InputError:  # a damaged file must not keep its replacement away
+        return None
+    return check_alike(label, before, case.name, allow)
+
+
+def revert(project: Project, case_id: str, revision_id: str | None = None, *, author: str) -> Stored:
+    """Bring a revision of a case back: a copy of it becomes the newest revision, with the same kind.
+
+    Args:
+        revision_id: Its id or the beginning of it; None: the accepted outline before the present one.
+        author: Who decides it.
+
+    Raises:
+        InputError: The case has no such revision, or it is the newest already.
+        ProjectError: The case is unknown, the revision's file is damaged, or another program is changing the project.
+        StorageError: The disk is full or read-only.
+    """
+    case = project.cases.get(case_id)
+    revisions = project.revisions.of(case.id)
+    wanted = _choose(case, revisions, revision_id)
+    project.revisions.check(wanted)
+    replaced = next((item for item in reversed(revisions) if item.is_accepted), None) if case.is_accepted else None
+    uncertainty = read_image(wanted.uncertainty_path) if wanted.uncertainty_path else None
+    revision = project.revisions.store(
+        case.id,
+        wanted.path,
+        wanted.kind,
+        author=author,
+        model_id=wanted.model_id,
+        uncertainty=uncertainty,
+        details={**wanted.details, "reverted_to": wanted.id},
+        journal={"from": f"{wanted.kind} {wanted.id}", **({"replaces": replaced.id} if replaced else {})},
+        state=_STATES[wanted.kind],
+    )
+    return Stored(revision, replaced)
+
+
+def _check_replacement(case: Case, outline: Revision, replaced: Revision | None, allow: Collection[Doubt]) -> None:
+    if replaced is None or outline.is_accepted or Doubt.REPLACES in allow:
+        return
+    raise DoubtError(
+        Doubt.REPLACES,
+        f"The {outline.kind} {outline.id} would take the place of the accepted outline of {case.name!r} "
+        f"({replaced.id}, by {replaced.author}).",
+        "Leave the accepted outline as it is, or give a corrected one as a file.",
+    )
+
+
+def _choose(case: Case, revisions: list[Revision], revision_id: str | None) -> Revision:
+    if revision_id is None:
+        accepted = [revision for revision in revisions if revision.is_accepted]
+        if len(accepted) < 2:
+            raise InputError(
+                f"The case {case.name!r} has no accepted outline before the present one.",
+                f"Name a revision: {_listed(revisions)}.",
+            )
+        return accepted[-2]
+    wanted = find_revision(case, revisions, revision_id)
+    if wanted is revisions[-1] and _STATES[wanted.kind] is case.state:
+        raise ProjectError(f"{wanted.id} is the newest revision of {case.name!r} already.", "Name an earlier one.")
+    return wanted
+
+
+def find_revision(case: Case, revisions: Sequence[Revision], revision_id: str) -> Revision:
+    """The revision with this id, or the only one whose id begins so.
+
+    Raises:
+        InputError: There is none, or several begin so.
+    """
+    matches = [revision for revision in revisions if revision.id.startswith(revision_id)]
+    exact = [revision for revision in matches if revision.id == revision_id]
+    if len(exact or matches) != 1:
+        raise InputError(
+            f"The case {case.name!r} has no revision {revision_id!r}.", f"Name one of: {_listed(revisions)}."
+        )
+    return (exact or matches)[0]
+
+
+def _listed(revisions: Sequence[Revision]) -> str:
+    return ", ".join(f"{item.id} ({item.kind} by {item.author})" for item in revisions[-8:]) or "there is none"

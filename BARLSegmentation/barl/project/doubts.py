@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is usable but probably a mistake: it is taken only if the user confirms it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+
+import numpy as np
+import SimpleITK as sitk
+
+from barl.errors import InputError
+
+#: An outline that differs from the accepted one in more than this share of the voxels that either has is a doubt.
+LARGEST_DIFFERENCE = 0.5
+_VALUES_OF_A_LABEL_MAP = 20
+
+
+class Doubt(StrEnum):
+    """Why something is taken only if it is confirmed; the values are those of ``--allow``."""
+
+    EMPTY = "empty"
+    DIFFERENT = "different"
+    REPLACES = "replaces"
+    NEWER = "newer"
+    SAME_SCAN = "same-scan"
+    LABEL_MAP = "label-map"
+
+
+class DoubtError(InputError):
+    """Something that is taken only if the user confirms it.
+
+    Args:
+        doubt: What must be allowed so that it is taken.
+        message: What is doubtful.
+        remedy: What to do if it is a mistake; how to confirm it on the command line is added.
+    """
+
+    def __init__(self, doubt: Doubt, message: str, remedy: str) -> None:
+        option = "--replace" if doubt is Doubt.REPLACES else f"--allow {doubt}"
+        super().__init__(message, f"{remedy} If it is right, confirm it (on the command line: {option}).")
+        self.doubt = doubt
+
+
+def check_not_empty(label: sitk.Image, case_name: str, allow: Collection[Doubt]) -> None:
+    """Refuse an outline without any voxel.
+
+    Raises:
+        DoubtError: The outline is empty, and ``allow`` lacks ``Doubt.EMPTY``.
+    """
+    if Doubt.EMPTY not in allow and not sitk.GetArrayViewFromImage(label).any():
+        raise DoubtError(
+            Doubt.EMPTY,
+            f"The outline of {case_name!r} is empty.",
+            "An accepted empty outline teaches that the case has none of the labels.",
+        )
+
+
+def check_alike(label: sitk.Image, accepted: sitk.Image, case_name: str, allow: Collection[Doubt]) -> float:
+    """Refuse an outline that is unlike the accepted one of the same case.
+
+    Args:
+        label, accepted: Label maps on one grid.
+
+    Returns:
+        Share of the voxels outlined in either of them in which they differ; 0 if both are empty.
+
+    Raises:
+        DoubtError: The share is above ``LARGEST_DIFFERENCE``, and ``allow`` lacks ``Doubt.DIFFERENT``.
+    """
+    outlined = different = 0
+    views = (sitk.GetArrayViewFromImage(label), sitk.GetArrayViewFromImage(accepted))
+    for new, old in zip(*views, strict=True):  # slice by slice: no copies of whole scans
+        outlined += int(np.count_nonzero((new != 0) | (old != 0)))
+        different += int(np.count_nonzero(new != old))
+    share = different / outlined if outlined else 0.0
+    if share > LARGEST_DIFFERENCE and Doubt.DIFFERENT not in allow:
+        raise DoubtError(
+            Doubt.DIFFERENT,
+            f"The outline differs from the accepted one of {case_name!r} in {share:.0%} of their voxels.",
+            "Check that it belongs to this case.",
+        )
+    return share
+
+
+def check_not_a_label_map(scan: sitk.Image, case_name: str, allow: Collection[Doubt]) -> None:
+    """Refuse a scan that looks like a label map: a few different values, all of them whole and not negative.
+
+    Raises:
+        DoubtError: It looks like one, and ``allow`` lacks ``Doubt.LABEL_MAP``.
+    """
+    if Doubt.LABEL_MAP in allow:
+        return
+    values: set[float] = set()
+    for part in sitk.GetArrayViewFromImage(scan):
+        values.update(np.unique(part).tolist())
+        if len(values) > _VALUES_OF_A_LABEL_MAP:
+            return
+    if len(values) > 1 and all(value >= 0 and value == int(value) for value in values):
+        raise DoubtError(
+            Doubt.LABEL_MAP,
+            f"The scan of {case_name!r} has only {len(values)} different values, like a label map.",
+            "Give the scan itself; an outline is given as the label.",
+        )
