@@ -81,7 +81,7 @@ $(VENV)/engine.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@case "$$(uname -s)$(TORCH_ARGS)" in Linux) command -v nvidia-smi >/dev/null || echo "$(BIG_TORCH)";; esac
 	@$(PIP) $(TORCH_ARGS) "$(TORCH)" || { echo "$(NO_PACKAGES)" >&2; exit 1; }
 	@echo "[3/3] Installing BARL and the libraries it uses"
-	@$(PIP) $(CONSTRAINED) -e ".[engine,dev]" || { echo "$(NO_PACKAGES)" >&2; exit 1; }
+	@$(PIP) $(CONSTRAINED) -e ".[engine,demo,dev]" || { echo "$(NO_PACKAGES)" >&2; exit 1; }
 	@touch $@
 
 # Slicer's own MRML and VTK classes (1 GB on disk): only the tests need them.

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from barl.demo import download as room
+from barl import hippocampus
 from barl.demo.download import download
 from barl.demo.sources import Counts, choose
 from barl.errors import InputError, StorageError
@@ -65,7 +65,7 @@ def server(monkeypatch):
             if self.server.behavior == "stall":
                 over.wait(120)
             while self.server.behavior == "trickle" and not over.wait(0.05):
-                self.wfile.write(b"x")
+                self.wfile.write(b"x" * 512)
 
         def log_message(self, *_):
             pass
@@ -122,7 +122,7 @@ def test_anything_else_is_one_sentence_soon_and_leaves_nothing(server, tmp_path,
 
 def test_no_server_and_no_such_name(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    with pytest.raises(InputError, match="refused"):
+    with pytest.raises(InputError, match="cannot be reached"):
         download(tmp_path, address="http://127.0.0.1:9/x.tar", md5=MD5, silence_s=1)
     with pytest.raises(InputError, match="could not be downloaded"):
         download(tmp_path, address="http://no-such-host.invalid/x.tar", md5=MD5, silence_s=1)
@@ -137,8 +137,8 @@ def test_a_folder_that_cannot_be_made_is_the_disks_fault(server, tmp_path):
 def test_address_and_checksum_are_monais():
     monai = pytest.importorskip("monai")
     table = (Path(monai.__file__).parent / "apps" / "datasets.py").read_text(encoding="utf-8")
-    assert f'"Task04_Hippocampus": "{room.ADDRESS}"' in table
-    assert f'"Task04_Hippocampus": "{room.MD5}"' in table
+    assert f'"Task04_Hippocampus": "{hippocampus.ADDRESS}"' in table
+    assert f'"Task04_Hippocampus": "{hippocampus.MD5}"' in table
 
 
 def test_downloaded_cases_are_dealt_out_by_subject(server, tmp_path, monkeypatch):
@@ -152,7 +152,7 @@ def test_downloaded_cases_are_dealt_out_by_subject(server, tmp_path, monkeypatch
     data = choose("auto", tmp_path, counts, tell=said.append, fetch=fetch)
     assert said == ["The variable BARL_DATA is not set."]
     assert not data.simulated
-    assert "CC BY-SA 4.0" in data.licence
+    assert "CC BY-SA 4.0" in data.license
     names = [case.name for part in (data.outlined, data.untouched, data.held_out) for case in part]
     assert sorted((int(name[-3:]) + 1) // 2 for name in names) == [1, 2, 3, 4]
     with pytest.raises(InputError, match="only 4 usable subjects"):

@@ -330,15 +330,6 @@ def test_samples_are_registered_with_checksum_and_thumbnail(module):
 
 
 @host_only
-def test_sample_addresses_are_those_the_demo_uses(module):
-    from barl.demo import download
-    from BARLSegmentationLib.logic import SampleProject
-
-    assert download.ADDRESS == SampleProject.ARCHIVE
-    assert f"MD5:{download.MD5}" == SampleProject.ARCHIVE_CHECKSUM
-
-
-@host_only
 def test_sample_project_takes_one_scan_of_each_subject(module, tmp_path):
     from barl.errors import InputError
     from BARLSegmentationLib.logic.SampleProject import makeProject
@@ -371,6 +362,7 @@ def test_sample_project_takes_one_scan_of_each_subject(module, tmp_path):
 @host_only
 def test_sample_project_that_cannot_be_made_leaves_nothing_and_is_told(module, tmp_path, monkeypatch):
     import slicer
+    from barl import hippocampus
     from BARLSegmentationLib.logic import SampleProject
 
     told = []
@@ -380,18 +372,18 @@ def test_sample_project_that_cannot_be_made_leaves_nothing_and_is_told(module, t
     assert SampleProject.openSampleProject(source) == [] and "could not be downloaded" in told[-1]
 
     monkeypatch.setattr(slicer.util, "downloadFile", lambda *_arguments: True)
-    broken = {
-        f"hippocampus {number:03d}": {"images": tmp_path / "scan.nii.gz", "labels": tmp_path / "none.nii.gz"}
-        for number in range(24)
-    }
-    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((6, 7, 8), np.float32)), tmp_path / "scan.nii.gz")
-    monkeypatch.setattr(SampleProject, "_unpack", lambda *_arguments: broken)
+    scans = [tmp_path / "scans" / f"hippocampus_{number:03d}.nii.gz" for number in range(24)]
+    scans[0].parent.mkdir()
+    for scan in scans:
+        sitk.WriteImage(sitk.GetImageFromArray(np.zeros((6, 7, 8), np.float32)), scan)
+    pairs = [(scan, tmp_path / "none.nii.gz") for scan in scans]
+    monkeypatch.setattr(hippocampus, "unpack", lambda *_arguments: None)
+    monkeypatch.setattr(hippocampus, "one_scan_per_subject", lambda _folder: pairs)
     assert SampleProject.openSampleProject(source) == [] and "could not be made" in told[-1]
     folder = tmp_path / "BARL hippocampus sample"
     assert not folder.exists()
 
-    for files in broken.values():
-        files["labels"] = files["images"]
+    pairs[:] = [(scan, scan) for scan in scans]
     assert SampleProject.openSampleProject(source) == [str(folder)]
     assert module.session.project.folder == folder and len(module.session.cases()) == 24
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tarfile
 import tempfile
@@ -14,16 +13,11 @@ from slicer.i18n import tr as _
 
 CATEGORY = "BARL"
 PROJECT_NAME = "BARLHippocampus"
-# Address and checksum as in barl.demo.download; the set gives no SHA-256.
-ARCHIVE = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task04_Hippocampus.tar"
-ARCHIVE_CHECKSUM = "MD5:9d24dba78a72977dbd1d2e110310f31b"
 # Slicer's own sample, by the checksum that Slicer itself asks for.
 HEAD_SHA256 = "cc211f0dfd9a05ca3841ce1141b292898b2dd2d3f08286affadf823a7e58df93"
 HEAD = f"https://github.com/Slicer/SlicerTestingData/releases/download/SHA256/{HEAD_SHA256}"
 # How many subjects of the set become cases, in this order.
 OUTLINED, HELD_OUT, UNTOUCHED = 4, 6, 14
-
-_MEMBER = re.compile(r"^(?:\./)?Task04_Hippocampus/(images|labels)Tr/hippocampus_(\d+)\.nii\.gz$")
 
 
 def register(icons: Path) -> None:
@@ -32,6 +26,7 @@ def register(icons: Path) -> None:
     Args:
         icons: Folder of the thumbnails.
     """
+    from barl import hippocampus
     from SampleData import SampleDataLogic
 
     SampleDataLogic.registerCustomSampleDataCategory(CATEGORY, title=_("BARL"))
@@ -39,9 +34,9 @@ def register(icons: Path) -> None:
         category=CATEGORY,
         sampleName=PROJECT_NAME,
         thumbnailFileName=str(icons / "BARLHippocampus.png"),
-        uris=ARCHIVE,
-        fileNames="Task04_Hippocampus.tar",
-        checksums=ARCHIVE_CHECKSUM,
+        uris=hippocampus.ADDRESS,
+        fileNames=hippocampus.ARCHIVE_NAME,
+        checksums=f"MD5:{hippocampus.MD5}",
         loadFiles=False,
         customDownloader=openSampleProject,
     )
@@ -93,7 +88,7 @@ def makeProject(
 ) -> None:
     """Make a project from the archive of the Decathlon's hippocampus task.
 
-    Files 2k-1 and 2k of the set are of one subject; one of them is taken.
+    One scan of each subject is taken.
 
     Args:
         archive: The .tar file.
@@ -105,48 +100,27 @@ def makeProject(
     Raises:
         barl.errors.BarlError: The archive holds too few scans, or the folder cannot be written.
     """
+    from barl import hippocampus
     from barl.errors import InputError
-    from barl.project.labels import Channel, Code, Label, Terminology
+    from barl.project.labels import Channel
     from barl.project.store import Project
 
-    category = Code("SCT", "123037004", "Anatomical Structure")
-    hippocampus = Code("SCT", "5366008", "Hippocampus")
-    labels = [
-        Label(1, "Anterior hippocampus", (86, 180, 233), Terminology(category, hippocampus)),
-        Label(2, "Posterior hippocampus", (230, 159, 0), Terminology(category, hippocampus)),
-    ]
     with tempfile.TemporaryDirectory() as place:
-        pairs = _unpack(archive, Path(place), outlined + heldOut + untouched)
+        hippocampus.unpack(archive, Path(place))
+        pairs = hippocampus.one_scan_per_subject(Path(place))[: outlined + heldOut + untouched]
         if len(pairs) < outlined + heldOut + untouched:
             raise InputError("The archive of the hippocampus set is incomplete.", "Delete it and download it again.")
-        with Project.create(folder, "Hippocampus sample", labels, [Channel("T1")]) as project:
+        with Project.create(folder, "Hippocampus sample", hippocampus.LABELS, [Channel("T1")]) as project:
             try:
-                for number, (name, files) in enumerate(pairs.items()):
+                for number, (image, label) in enumerate(pairs):
                     project.cases.add(
-                        name,
-                        [files["images"]],
-                        label=files["labels"] if number < outlined + heldOut else None,
+                        image.name.partition(".")[0].replace("_", " "),
+                        [image],
+                        label=label if number < outlined + heldOut else None,
                         held_out=outlined <= number < outlined + heldOut,
                         author="Medical Segmentation Decathlon",
                     )
-            except BaseException:  # half of it would be taken for the whole next time
+            except BaseException:  # half a project would pass as complete next time
                 project.close()
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-
-
-def _unpack(archive: Path, place: Path, wanted: int) -> dict[str, dict[str, Path]]:
-    """The first scan of each subject and its label, under names of our own: by case name, file by part."""
-    found: dict[int, dict[str, Path]] = {}
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            match = _MEMBER.match(member.name)
-            if match and member.isfile():
-                part, number = match[1], int(match[2])
-                path = place / f"{part}{number}.nii.gz"
-                path.write_bytes(tar.extractfile(member).read())
-                found.setdefault(number, {})[part] = path
-    subjects: dict[int, int] = {}
-    for number in sorted(number for number, files in found.items() if len(files) == 2):
-        subjects.setdefault((number + 1) // 2, number)
-    return {f"hippocampus {number:03d}": found[number] for number in list(subjects.values())[:wanted]}

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from barl.errors import InputError
+from barl.hippocampus import LABELS
 from barl.project.labels import Label
 from barl.project.store import Project
 from barl.training.cases import CaseFiles
@@ -157,8 +158,7 @@ def _cases(folder: Path, image_folders: Sequence[str], group_column: str) -> lis
 
 
 def _hippocampus(folder: Path) -> Dataset:
-    labels = [Label(1, "Anterior hippocampus"), Label(2, "Posterior hippocampus", (80, 140, 230))]
-    return Dataset("hippocampus", labels, ["T1"], _cases(folder, ["images"], "subject_group"), 40, 20)
+    return Dataset("hippocampus", list(LABELS), ["T1"], _cases(folder, ["images"], "subject_group"), 40, 20)
 
 
 def _bonbid(folder: Path) -> Dataset:
@@ -167,7 +167,7 @@ def _bonbid(folder: Path) -> Dataset:
 
 
 def _sts_pet(folder: Path) -> Dataset:
-    return Dataset("sts_pet", [Label(1, "Tumour")], ["PET"], _cases(folder, ["images"], "case"), 20, 7)
+    return Dataset("sts_pet", [Label(1, "Tumor")], ["PET"], _cases(folder, ["images"], "case"), 20, 7)
 
 
 _READERS = {"hippocampus": _hippocampus, "bonbid_hie": _bonbid, "sts_pet": _sts_pet}

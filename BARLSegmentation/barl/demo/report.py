@@ -102,7 +102,7 @@ def _page(outcome: Outcome) -> str:
 def _data_section(outcome: Outcome) -> str:
     data, n = outcome.data, outcome.data.counts
     return (
-        f"<h2>The data</h2><p>{escape(data.origin)}</p><p class='small'>License: {escape(data.licence)}</p>"
+        f"<h2>The data</h2><p>{escape(data.origin)}</p><p class='small'>License: {escape(data.license)}</p>"
         f"<p>{n.outlined} cases are outlined by an expert and learned from; {n.untouched} are untouched: the training "
         f"sees the scans alone; {n.held_out} are held out: no training sees them, both models are judged on them. The "
         f"{len(outcome.corrected)} corrections are the expert's label of two untouched cases, disclosed once the model "

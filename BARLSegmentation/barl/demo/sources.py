@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from barl import hippocampus
 from barl.demo.download import download
 from barl.errors import InputError
 from barl.progress import Progress, silent
@@ -49,7 +49,7 @@ class DemoData:
     Attributes:
         title: What they are, in a few words.
         origin: Where they come from, in a sentence.
-        licence: Their licence and whom to cite.
+        license: Their license and whom to cite.
         simulated: They are no patients.
         labels, channel: As in a project.
         outlined: Outlined from the start.
@@ -61,7 +61,7 @@ class DemoData:
 
     title: str
     origin: str
-    licence: str
+    license: str
     simulated: bool
     labels: list[Label]
     channel: str
@@ -125,37 +125,29 @@ def _data_folder() -> Path:
 
 
 def _hippocampus(folder: Path, how: str, counts: Counts | None) -> DemoData:
-    """The Decathlon's Task04, one scan a subject.
-
-    File numbers 2k-1 and 2k are of one subject (intensities and volumes of such pairs agree, those of other neighbors
-    do not), which the set does not say; a split by file would learn from the subjects that it is judged on.
-    """
-    first_of_subject = {}
-    for image in sorted((folder / "images").glob("hippocampus_*.nii.gz")):
-        label, number = folder / "labels" / image.name, re.search(r"_(\d+)\.nii", image.name)
-        if number and label.is_file():
-            case = DemoCase(image.name.removesuffix(".nii.gz"), image, label)
-            first_of_subject.setdefault((int(number[1]) + 1) // 2, case)
+    cases = [
+        DemoCase(image.name.removesuffix(".nii.gz"), image, label)
+        for image, label in hippocampus.one_scan_per_subject(folder)
+    ]
     counts = counts or Counts(outlined=4, untouched=20, held_out=12)
-    if len(first_of_subject) < counts.total:
+    if len(cases) < counts.total:
         raise InputError(
-            f"The hippocampus set has only {len(first_of_subject)} usable subjects, the demo needs {counts.total}.",
+            f"The hippocampus set has only {len(cases)} usable subjects, the demo needs {counts.total}.",
             "Put the whole set (images/ and labels/) there.",
         )
     data = DemoData(
         title="Hippocampus in T1 MRI (Medical Segmentation Decathlon, Task04)",
         origin=f"Real scans of Vanderbilt University Medical Center, cropped by the set's authors; {how}. "
         "One scan of each subject.",
-        licence="CC BY-SA 4.0. Simpson et al., arXiv:1902.09063 (2019); "
-        "Antonelli et al., Nature Communications 13:4128 (2022).",
+        license=hippocampus.LICENSE,
         simulated=False,
-        labels=[Label(1, "Anterior hippocampus", (86, 180, 233)), Label(2, "Posterior hippocampus", (230, 159, 0))],
+        labels=list(hippocampus.LABELS),
         channel="T1",
         outlined=[],
         untouched=[],
         held_out=[],
     )
-    return _dealt(data, list(first_of_subject.values()), counts)
+    return _dealt(data, cases, counts)
 
 
 def _simulated(folder: Path, counts: Counts | None, progress: Progress) -> DemoData:
@@ -167,7 +159,7 @@ def _simulated(folder: Path, counts: Counts | None, progress: Progress) -> DemoD
         title="Simulated lesions in the white matter of the MNI152 T1 average",
         origin="SIMULATED, no patients: the MNI152 brain (through nilearn), bent at random, with 2 to 15 dark lesions "
         "painted in. It shows that the tool works, not how well the method does on scans.",
-        licence="MNI152 (ICBM 2009a): Fonov et al., NeuroImage 54:313 (2011), McConnell Brain Imaging Centre, "
+        license="MNI152 (ICBM 2009a): Fonov et al., NeuroImage 54:313 (2011), McConnell Brain Imaging Centre, "
         "Montreal Neurological Institute.",
         simulated=True,
         labels=[Label(LESION, "Lesion", (86, 180, 233))],
