@@ -206,7 +206,7 @@ def requirements() -> set[str]:
 def test_the_package_imports_nothing_that_slicer_does_not_install(staged):
     """Imports within functions included: what fails there fails in the clinician's hands."""
     slicers_own = {"numpy", "scipy", "SimpleITK", "packaging", "pydicom", "slicer", "qt", "ctk", "vtk", "SampleData"}
-    packages = {"barl", "BARLSegmentationLib"}
+    packages = {"barl", "BARLSegmentation", "BARLSegmentationLib"}
     allowed = sys.stdlib_module_names | slicers_own | packages | requirements() | {"torch", "PyTorchUtils"}
     allowed |= {"tqdm", "_typeshed"}  # the command line does without; for type checkers only
     for path in staged.rglob("*.py"):
