@@ -2,6 +2,7 @@
 import contextlib
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +41,7 @@ PANELS = [
 class BARLSegmentation(ScriptedLoadableModule):
     """What Slicer shows of the module before it is opened."""
 
-    def __init__(self, parent):
+    def __init__(self, parent: qt.QObject) -> None:
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = _("BARL Segmentation")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
@@ -57,7 +58,7 @@ class BARLSegmentation(ScriptedLoadableModule):
         slicer.app.connect("startupCompleted()", registerSampleData)
 
 
-def registerSampleData():
+def registerSampleData() -> None:
     """Called when Slicer is up: Sample Data exists only then."""
     from BARLSegmentationLib.logic import SampleProject
 
@@ -106,7 +107,7 @@ class BARLSegmentationParameterNode:
 class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The module's panel: a line of status and one section per step of the work. Keeps session and scene in step."""
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: qt.QObject = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
@@ -116,7 +117,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = None
         self._restoring = self._cleanedUp = False
 
-    def setup(self):
+    def setup(self) -> None:
         from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -147,7 +148,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if getattr(self.parent, "isEntered", False):  # reloaded: Slicer calls setup() alone
             self.enter()
 
-    def cleanup(self):
+    def cleanup(self) -> None:
         """Slicer quits, or the module is reloaded."""
         if self._cleanedUp:
             return
@@ -163,63 +164,63 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.worker is not None:
             self.worker.close()
 
-    def enter(self):
+    def enter(self) -> None:
         self.initializeParameterNode()
         for panel in self.panels.values():
             panel.enter()
         self._tellExpanded()
 
-    def exit(self):
+    def exit(self) -> None:
         for panel in self.panels.values():
             panel.exit()
 
-    def onReload(self):
+    def onReload(self) -> None:
         self.cleanup()  # first: what it imports only then must be what the open project was made with
         for name in [name for name in sys.modules if name.partition(".")[0] in ("BARLSegmentationLib", "barl")]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
 
-    def onSectionToggled(self, collapsed):
+    def onSectionToggled(self, collapsed: bool) -> None:
         if not collapsed:
             self._tellExpanded()
 
-    def _section(self, name):
+    def _section(self, name: str) -> qt.QWidget:
         return getattr(self.ui, f"{name.lower()}CollapsibleButton")
 
-    def _tellExpanded(self):
+    def _tellExpanded(self) -> None:
         for name, panel in self.panels.items():
             if not self._section(name).collapsed:
                 panel.expanded()
 
     # Scene and session in step
 
-    def onSceneStartClose(self, caller, event):
+    def onSceneStartClose(self, caller: object, event: object) -> None:
         self.session.beforeClose.emit()
         self.setParameterNode(None)  # before the session forgets, so that the scene's own copy keeps what it is
         self.session.sceneCloses()
 
-    def onSceneEndClose(self, caller, event):
+    def onSceneEndClose(self, caller: object, event: object) -> None:
         if self.parent.isEntered:
             self.initializeParameterNode()
 
-    def onSceneEndImport(self, caller, event):
+    def onSceneEndImport(self, caller: object, event: object) -> None:
         self.setParameterNode(None)  # its values may be other ones now
         if self.parent.isEntered:
             self.initializeParameterNode()
 
-    def initializeParameterNode(self):
+    def initializeParameterNode(self) -> None:
         if self._parameterNode is None:
             self.setParameterNode(self.logic.getParameterNode())
         self._restore()
 
-    def setParameterNode(self, node):
+    def setParameterNode(self, node: BARLSegmentationParameterNode | None) -> None:
         self._parameterNode = node
         for panel in self.panels.values():
             panel.setParameterNode(node)
         for panel in self.panels.values():
             panel.update()
 
-    def _restore(self):
+    def _restore(self) -> None:
         """Bring the session to where the scene says it was, or tell the scene where the session is."""
         node, session = self._parameterNode, self.session
         folder, caseId = node.projectFolder, node.caseId
@@ -239,12 +240,12 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if session.loaded is not None:
             self.onCaseOpened()
 
-    def onProjectChanged(self):
+    def onProjectChanged(self) -> None:
         if self._parameterNode is not None and not self._restoring:
             project = self.session.project
             self._parameterNode.projectFolder = str(project.folder) if project is not None else ""
 
-    def onCaseOpened(self):
+    def onCaseOpened(self) -> None:
         node, loaded = self._parameterNode, self.session.loaded
         if node is None or self._restoring:
             return
@@ -252,7 +253,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if loaded is not None:
             node.segmentation, node.uncertainty = loaded.segmentation, loaded.uncertainty
 
-    def onStatus(self, text, isError):
+    def onStatus(self, text: str, isError: bool) -> None:
         self.ui.statusLabel.text = text
         slicer.util.showStatusMessage(text, STATUS_MS)  # the panel's top may be scrolled out of sight
         self.ui.statusIconLabel.visible = isError
@@ -273,11 +274,11 @@ class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
     ``predictVolumes`` start a process of their own and wait for it; the module's panel does not wait.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
         self.session = Session()
 
-    def getParameterNode(self):
+    def getParameterNode(self) -> BARLSegmentationParameterNode:
         return BARLSegmentationParameterNode(super().getParameterNode())
 
     def openProject(self, folder: str, readOnly: bool = False) -> None:
@@ -294,7 +295,15 @@ class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
         """Load a case with its newest outline and uncertainty into the scene and show it."""
         return self.session.openCase(caseId)
 
-    def predict(self, caseIds=None, model=None, device="auto", fast=False, roi=None, onEvent=None) -> "PredictedCases":
+    def predict(
+        self,
+        caseIds: list[str] | None = None,
+        model: str | Path | None = None,
+        device: str = "auto",
+        fast: bool = False,
+        roi: "vtkMRMLMarkupsROINode | None" = None,
+        onEvent: Callable | None = None,
+    ) -> "PredictedCases":
         """Predict cases of the open project; each result is stored as a revision.
 
         Args:
@@ -321,7 +330,15 @@ class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
         )
         return callWorker(request, onEvent)
 
-    def predictVolumes(self, volumes, model, device="auto", fast=False, roi=None, onEvent=None) -> tuple:
+    def predictVolumes(
+        self,
+        volumes: list,
+        model: str | Path | None,
+        device: str = "auto",
+        fast: bool = False,
+        roi: "vtkMRMLMarkupsROINode | None" = None,
+        onEvent: Callable | None = None,
+    ) -> tuple:
         """Segment volumes of the scene that are no case.
 
         Args:

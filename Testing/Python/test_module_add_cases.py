@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,7 +88,7 @@ def cells(panel, column) -> list[str]:
 
 def open_project(panel, folder, **options):
     panel.session.openProject(folder, **options)
-    waitUntil(lambda: panel._measuring is None)
+    waitUntil(lambda: panel.isIdle)
 
 
 def add(panel, source, name="new case"):
@@ -387,7 +388,7 @@ def test_worker_that_dies_while_adding_is_one_sentence(a_panel, a_project, tmp_p
     a_panel.adding.selectors[0].currentPath = str(tmp_path / "a.nii.gz")
     press(a_panel.ui.addButton)
     assert not a_panel.ui.addButton.enabled and a_panel.ui.cancelAddButton.enabled
-    a_panel.worker._process.kill()
+    os.kill(a_panel.worker.pid, signal.SIGKILL)
     waitUntil(lambda: a_panel.adding.isIdle)
     assert a_panel.said[-1][0] and "ended before it had finished" in a_panel.said[-1][1]
     assert a_panel.ui.addButton.enabled

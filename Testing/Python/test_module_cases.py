@@ -106,7 +106,7 @@ def click_header(panel, column):
 
 def open_project(panel, folder, **options):
     panel.session.openProject(folder, **options)
-    waitUntil(lambda: panel._measuring is None)
+    waitUntil(lambda: panel.isIdle)
 
 
 # The table

@@ -204,14 +204,14 @@ def test_saved_scene_reopens_project_and_case(module, a_project, tmp_path):
     session.openProject(a_project)
     ids = case_ids(session)
     session.openCase(ids["one"])
-    module._parameterNode.minutes = 77.0
-    module._parameterNode.device = "cpu"
+    module.panels["Train"].parameterNode.minutes = 77.0
+    module.panels["Train"].parameterNode.device = "cpu"
     saved = tmp_path / "saved.mrb"
     assert slicer.util.saveScene(str(saved))
     slicer.mrmlScene.Clear(0)
     assert session.project is None and session.loaded is None
     slicer.util.loadScene(str(saved))  # raises if it fails
-    node = module._parameterNode
+    node = module.panels["Train"].parameterNode
     assert (node.minutes, node.device, node.projectFolder, node.caseId) == (77.0, "cpu", str(a_project), ids["one"])
     assert session.caseId == ids["one"]
     assert node.segmentation is session.loaded.segmentation
@@ -235,7 +235,7 @@ def test_project_on_a_removed_drive_is_told_and_remembered(module, a_project):
         assert session.ask(session.openCase, "case_0002", otherwise=None) is None
         assert not module.ui.statusIconLabel.isHidden()
         slicer.mrmlScene.Clear(0)
-        node = module._parameterNode
+        node = module.panels["Train"].parameterNode
         node.projectFolder, node.caseId = str(a_project), "case_0001"
         module.enter()
         assert "Check the path and that the drive is connected" in module.ui.statusLabel.text

@@ -120,7 +120,7 @@ def go_round(loop, tmp_path, pairs) -> list:
     run = loop.train(ITERATIONS)
     assert run.state == "finished", run.inWords()
     assert session.project.models.get(run.modelId).parent == "model_0001", "a warm start"
-    comparison = loop.panels["Train"]._decision.comparison.result
+    comparison = loop.panels["Train"].decision.comparison.result
     assert len(comparison["cases"]) == 2
     assert session.project.models.current().id == "model_0001"
     loop.promote()

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -199,11 +201,12 @@ def test_one_selector_for_each_channel(panel, tmp_path):
 
     card = json.loads((MODEL / "model.json").read_text())
     card["channels"] = ["T1", "FLAIR", "T2"]
+    card["normalisations"], card["network"]["in_channels"] = card["normalisations"] * 3, 3
     (tmp_path / "model.json").write_text(json.dumps(card))
     choose_model(panel, "another folder")
     panel.ui.modelPathLineEdit.currentPath = str(tmp_path)
     assert panel.ui.volumeLabel.text == "T1:"
-    rows = [(label.text, selector) for label, selector in panel._extraRows if not selector.isHidden()]
+    rows = [(label.text, selector) for label, selector in panel.volumeRows.rows[1:] if not selector.isHidden()]
     assert [text for text, _ in rows] == ["FLAIR:", "T2:"]
     scans = [a_volume(an_image(seed, (6, 6, 6)), name) for seed, name in enumerate(("a", "b", "c"))]
     panel.ui.volumeSelector.setCurrentNode(scans[0])
@@ -213,7 +216,7 @@ def test_one_selector_for_each_channel(panel, tmp_path):
     rows[1][1].setCurrentNode(scans[2])
     assert panel.ui.applyButton.enabled
     choose_model(panel, "Hippocampus")
-    assert all(selector.isHidden() for _, selector in panel._extraRows)
+    assert all(selector.isHidden() for _, selector in panel.volumeRows.rows[1:])
     assert panel.ui.volumeLabel.text == "Volume:" and panel.ui.applyButton.enabled
 
 
@@ -254,7 +257,7 @@ def test_devices_are_those_of_the_worker(panel, module):
     names = [panel.ui.deviceComboBox.itemData(n) for n in range(panel.ui.deviceComboBox.count)]
     assert names[0] == "auto" and "cpu" in names
     panel.ui.deviceComboBox.currentIndex = names.index("cpu")
-    assert module._parameterNode.device == "cpu"
+    assert module.panels["Train"].parameterNode.device == "cpu"
 
 
 def test_volume_is_segmented_while_slicer_stays_alive(panel, module):
@@ -276,7 +279,7 @@ def test_volume_is_segmented_while_slicer_stays_alive(panel, module):
     timer.stop()
     assert "is ready" in module.ui.statusLabel.text
     assert len(ticks) > 5 and len(stages) > 1
-    node = module._parameterNode
+    node = module.panels["Train"].parameterNode
     assert node.segmentation.GetName() == "scan segmentation" and node.uncertainty.GetName() == "scan uncertainty"
     segments = node.segmentation.GetSegmentation()
     assert [segments.GetNthSegment(n).GetName() for n in range(2)] == [label.name for label in LABELS]
@@ -356,7 +359,7 @@ def test_a_result_that_memory_does_not_suffice_for_is_told(panel, module, monkey
     panel.ui.applyButton.click()
     wait_for_prediction(panel)
     assert module.ui.statusLabel.text.startswith("This computer has not enough memory. Close other programs")
-    assert panel.ui.applyButton.enabled and panel._prediction is None
+    assert panel.ui.applyButton.enabled and panel.isIdle
 
 
 def test_files_that_cannot_be_removed_do_not_keep_the_module_from_closing(host, monkeypatch):
@@ -381,7 +384,7 @@ def test_files_that_cannot_be_removed_do_not_keep_the_module_from_closing(host, 
 def test_a_result_is_shown_without_slice_views_too(host, monkeypatch):
     """Slicer started with --no-main-window has no layout manager."""
     import slicer
-    from BARLSegmentationLib.widgets.PredictPanel import showVolume
+    from BARLSegmentationLib.widgets.PredictVolumes import showVolume
 
     volume = a_volume(an_image(shape=(6, 6, 6)))
     monkeypatch.setattr(type(slicer.app), "layoutManager", lambda self: None)
@@ -414,7 +417,7 @@ def test_hippocampus_is_found_in_a_real_scan(panel, module, data_dir):
     choose_model(panel, "Hippocampus")
     panel.ui.applyButton.click()
     wait_for_prediction(panel)
-    found = label_map(module._parameterNode.segmentation, volume)
+    found = label_map(module.panels["Train"].parameterNode.segmentation, volume)
     assert dice(found == 1, truth == 1) > 0.7 and dice(found == 2, truth == 2) > 0.7
 
 
@@ -466,7 +469,7 @@ def test_failing_case_and_killed_worker_are_told(panel, module, a_project):
     assert "1 case predicted." in text and "case 0:" in text and not module.ui.statusIconLabel.isHidden()
     panel.ui.applyButton.click()
     wait_until(lambda: module.worker.running)
-    module.worker._process.kill()
+    os.kill(module.worker.pid, signal.SIGKILL)
     wait_for_prediction(panel)
     assert "ended before it had finished" in module.ui.statusLabel.text
     assert panel.ui.applyButton.enabled, "and one may try again"

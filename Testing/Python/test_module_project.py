@@ -222,7 +222,9 @@ def test_window_waits_half_a_second_at_most_for_another_program(a_panel, a_proje
 def test_state_names_the_current_model_and_its_held_out_dice(a_panel, a_project, tmp_path):
     model = tmp_path / "model"
     model.mkdir()
-    (model / "model.json").write_text(json.dumps({"metrics": {"mean_dice": 0.714}}))
+    shipped = Path(__file__).parents[2] / "BARLSegmentation" / "Resources" / "Models" / "hippocampus" / "model.json"
+    card = json.loads(shipped.read_text(encoding="utf-8")) | {"metrics": {"mean_dice": 0.714}}
+    (model / "model.json").write_text(json.dumps(card))
     (model / "weights.safetensors").write_bytes(b"")
     a_panel.open(str(a_project))
     project = a_panel.session.project

@@ -161,7 +161,7 @@ def test_keys_work_only_while_the_module_is_open(host, panel):
     assert panel.ui.overlayVisibleCheckBox.checked, "out of the module the keys are not ours"
     panel.moduleWidget.enter()
     press(host.window, qt.Qt.Key_Return, qt.Qt.ControlModifier)
-    settle(panel, lambda: not panel._storing)
+    settle(panel)
     assert panel.session.case().state == "accepted"
     press(host.window, qt.Qt.Key_N, qt.Qt.ControlModifier, qt.Qt.ShiftModifier)
     assert panel.session.caseId == UNTOUCHED
@@ -247,7 +247,7 @@ def test_accept_twice_quickly_stores_once(panel):
     after = edit(panel)
     click(panel.ui.acceptButton)
     panel.onAccept()  # a double click
-    settle(panel, lambda: not panel._storing)
+    settle(panel)
     project = panel.session.project
     (_, accepted) = project.revisions.of(PREDICTED)
     assert accepted.kind == "accepted" and accepted.author == "reader 1" and np.array_equal(stored(accepted), after)
@@ -266,7 +266,7 @@ def test_draft_and_revert(panel):
     before, after = outline(panel), edit(panel)
     settle(panel)
     click(panel.ui.saveDraftButton)
-    settle(panel, lambda: not panel._storing)
+    settle(panel)
     project = panel.session.project
     assert (
         np.array_equal(stored(project.revisions.newest(PREDICTED)), after) and panel.session.case().state == "in_review"
@@ -348,7 +348,7 @@ def test_project_held_by_another_slicer(panel, a_predicted_project):
     try:
         assert holder.stdout.readline() == "holding\n"
         click(panel.ui.acceptButton)
-        settle(panel, lambda: not panel._storing)
+        settle(panel)
         assert "is being changed by" in status(panel)
         panel.session.closeProject()
         assert panel.correction.segmentation is None
@@ -366,7 +366,7 @@ def test_project_held_by_another_slicer(panel, a_predicted_project):
     assert panel.correction.segmentation is kept and np.array_equal(outline(panel), after)
     settle(panel)
     click(panel.ui.acceptButton)
-    settle(panel, lambda: not panel._storing)
+    settle(panel)
     assert panel.session.case().state == "accepted"
 
 
@@ -379,7 +379,7 @@ def test_full_disk(panel):
         stroke(panel, name, "Paint", spot(panel, 1))
         settle(panel)
         click(panel.ui.saveDraftButton)
-        settle(panel, lambda: not panel._storing)
+        settle(panel)
         if "draft" not in status(panel):
             break
     assert "disk is full" in status(panel) and "Free some space" in status(panel)
@@ -387,7 +387,7 @@ def test_full_disk(panel):
     assert panel.correction.isChanged() and panel.ui.saveDraftButton.enabled
     database.row("PRAGMA max_page_count = 1073741823")
     click(panel.ui.saveDraftButton)
-    settle(panel, lambda: not panel._storing)
+    settle(panel)
     assert np.array_equal(stored(panel.session.project.revisions.newest(PREDICTED)), after)
 
 
@@ -413,7 +413,7 @@ def test_case_without_an_outline_is_drawn_and_accepted(panel):
     assert (after == 1).any()
     settle(panel)
     click(panel.ui.acceptButton)
-    settle(panel, lambda: not panel._storing)
+    settle(panel)
     assert np.array_equal(stored(panel.session.project.revisions.newest(UNTOUCHED)), after)
     assert panel.session.case().state == "accepted"
 

@@ -49,11 +49,8 @@ def found(**changes) -> dict:
 
 def show(panel, what, names=None):
     """As if ``what`` had been found."""
-    from BARLSegmentationLib.logic import Setup
-
-    panel._found, panel._names = what, names or {}
-    panel._conditions = Setup.judge(what, NEEDED, panel._names)
-    panel._showEach()
+    panel.requirements = dict(NEEDED)
+    panel.judge(what, names or {})
 
 
 class NoWorker:
@@ -113,7 +110,7 @@ def test_look_at_this_python_imports_nothing_heavy(a_panel, a_project):
     wait(a_panel)
     import importlib.metadata
 
-    for name, version in a_panel._found["packages"].items():
+    for name, version in a_panel.found["packages"].items():
         try:
             assert version == importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -131,7 +128,7 @@ def test_banner_of_the_interpreter_is_forgiven(a_panel, tmp_path):
     a_panel.worker.python = str(launcher)
     a_panel.check()
     wait(a_panel)
-    assert a_panel.said == [] and a_panel._found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert a_panel.said == [] and a_panel.found["python"] == ".".join(map(str, sys.version_info[:3]))
 
 
 def test_environment_script_needs_the_standard_library_only(tmp_path):
@@ -349,6 +346,7 @@ def test_missing_extension_is_one_sentence(a_panel, monkeypatch):
 
 
 def test_packages_are_installed_with_consent_and_without_slicers_own(a_panel, monkeypatch):
+    from BARLSegmentationLib.logic.Setup import readRequirements
     from slicer import packaging
 
     asked = []
@@ -363,7 +361,7 @@ def test_packages_are_installed_with_consent_and_without_slicers_own(a_panel, mo
         show(a_panel, found(packages={"monai": None, "safetensors": None}))
         press(a_panel.ui.packagesButton)
     (names, options), _second = asked
-    assert {name.partition(">")[0] for name in names} == set(a_panel._requirements)
+    assert {name.partition(">")[0] for name in names} == set(readRequirements(RESOURCES / "requirements.txt"))
     assert not {"torch", "numpy", "SimpleITK"} & {name.partition(">")[0] for name in names}
     assert {"SimpleITK", "numpy", "torch"} <= set(options["skip_packages"]) and options.get("prompt_install", True)
     assert a_panel.said[0] == (False, "The packages are installed.")

@@ -280,7 +280,7 @@ def test_a_project_whose_drive_is_gone_is_told_and_breaks_nothing(module, panel,
     def fail(*_arguments):
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(session.project, "cases", fail)
+    monkeypatch.setattr(session.project.cases, "all", fail)
     panel.update()
     panel.onCasesChanged()
     assert "disk I/O error" in status[-1][0] and status[-1][1] and not panel.ui.startButton.enabled
@@ -303,7 +303,7 @@ def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, p
     assert ui.startButton.enabled, ui.startButton.toolTip
     ui.startButton.click()
     wait(host, lambda: session.project.models.current() is not None and not panel.run.alive)
-    assert panel.run.state == "finished" and rows(panel._curves.dice) >= 2
+    assert panel.run.state == "finished" and rows(panel.curves.dice) >= 2
     assert ui.lossPlotWidget.mrmlPlotViewNode().GetPlotChartNode().GetNumberOfPlotSeriesNodes() >= 3
     assert ui.dicePlotWidget.visible and not ui.comparisonGroupBox.visible
     assert status[-1] == ("run_0001 is finished: model_0001.", False)
@@ -311,22 +311,22 @@ def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, p
     # The second one: paused, resumed, watched from a reopened project, killed, resumed, finished early.
     panel.moreOptions.update(LONG)
     ui.startButton.click()
-    wait(host, lambda: panel.run.id == "run_0002" and rows(panel._curves.loss) >= 1)
+    wait(host, lambda: panel.run.id == "run_0002" and rows(panel.curves.loss) >= 1)
     assert not ui.startButton.enabled and "run_0002 is training already" in ui.startButton.toolTip
     assert ui.pauseButton.text == "Pause" and "Training, iteration" in ui.runLabel.text
     ui.pauseButton.click()
     assert "Pausing" in ui.runLabel.text
     wait(host, lambda: panel.run.state == "stopped")
     assert ui.pauseButton.text == "Resume" and not ui.cancelButton.enabled
-    seen = rows(panel._curves.loss)
+    seen = rows(panel.curves.loss)
     ui.pauseButton.click()
-    wait(host, lambda: panel.run.alive and rows(panel._curves.loss) > seen)
+    wait(host, lambda: panel.run.alive and rows(panel.curves.loss) > seen)
 
     session.closeProject()
     module.worker.close()  # as if Slicer had been closed
     assert panel.run is None and not ui.lossPlotWidget.visible
     session.openProject(tmp_path / "project")
-    wait(host, lambda: panel.run is not None and panel.run.alive and rows(panel._curves.loss) > seen)
+    wait(host, lambda: panel.run is not None and panel.run.alive and rows(panel.curves.loss) > seen)
 
     os.kill(session.project.runs.get("run_0002").pid, signal.SIGKILL)
     wait(host, lambda: panel.run.state == "interrupted")
@@ -337,7 +337,7 @@ def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, p
     wait(host, lambda: panel.run.state == "finished")
 
     # The comparison begins by itself.
-    wait(host, lambda: panel._decision.comparison.result is not None)
+    wait(host, lambda: panel.decision.comparison.result is not None)
     assert "2 held-out cases" in ui.comparisonLabel.text and "chance" in ui.comparisonLabel.text
     table = ui.comparisonTable
     texts = [[table.item(row, c).text() for c in range(3)] for row in range(table.rowCount)]
@@ -359,7 +359,7 @@ def test_accepted_cases_start_a_training_by_themselves_and_cancel_ends_it(host, 
     assert session.project.runs.all() == [] and ui.startButton.enabled  # only two are accepted
     session.project.revisions.store("case_0003", ball(2)[1], "accepted", author="reader")
     session.notifyCases()
-    wait(host, lambda: panel.run is not None and rows(panel._curves.loss) >= 1)
+    wait(host, lambda: panel.run is not None and rows(panel.curves.loss) >= 1)
     assert not ui.dicePlotWidget.visible and "will not be measured" in ui.heldOutLabel.text
     ui.cancelButton.click()
     wait(host, lambda: panel.run.state == "stopped")

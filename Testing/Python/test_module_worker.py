@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import sys
 import time
@@ -111,7 +112,7 @@ def test_killed_worker_answers_and_is_started_again(a_worker):
     worker, answers = a_worker(), Answers()
     worker.request(SayHello(), **answers.listeners())
     wait_until(lambda: worker.running and answers.events)  # it has started on it
-    worker._process.kill()
+    os.kill(worker.pid, signal.SIGKILL)
     wait_until(lambda: answers.count)
     assert answers.errors[0].kind == "WorkerError" and "ended" in answers.errors[0].message
     assert worker.busy == ""
@@ -226,7 +227,7 @@ def test_close_of_a_warm_worker_leaves_nothing(a_worker):
     worker, answers = a_worker(), Answers()
     worker.request(Nonsense(), **answers.listeners())
     wait_until(lambda: answers.count)
-    pid = int(worker._process.processId())
+    pid = worker.pid
     worker.close()
     assert not worker.running and not is_running(pid)
     worker.close()  # twice is no error

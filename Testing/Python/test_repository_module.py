@@ -189,5 +189,5 @@ def test_panel_uses_only_widgets_of_its_ui_file(script):
 def test_panel_names_a_text_for_every_case_state():
     from barl.project.states import CaseState
 
-    text = (LIBRARY / "Panel.py").read_text(encoding="utf-8")
+    text = (LIBRARY.parent / "logic" / "Words.py").read_text(encoding="utf-8")
     assert all(f'"{state}": _(' in text for state in CaseState)

@@ -71,10 +71,10 @@ class Attention:
         editorNode: The vtkMRMLSegmentEditorNode that is limited.
     """
 
-    def __init__(self, editorNode) -> None:
+    def __init__(self, editorNode: slicer.vtkMRMLSegmentEditorNode) -> None:
         self.editorNode = editorNode
 
-    def apply(self, volume, scan: UnsureScan) -> None:
+    def apply(self, volume: slicer.vtkMRMLScalarVolumeNode | None, scan: UnsureScan) -> None:
         """Limit the editor to a region, or to another one.
 
         Args:
@@ -98,7 +98,7 @@ class Attention:
         editor.SetSourceVolumeIntensityMask(True)
         editor.EndModify(modified)
 
-    def remove(self, volume=None) -> None:
+    def remove(self, volume: slicer.vtkMRMLScalarVolumeNode | None = None) -> None:
         """Allow editing everywhere again.
 
         Args:
@@ -122,7 +122,7 @@ class Attention:
         )
 
     @staticmethod
-    def node():
+    def node() -> slicer.vtkMRMLScalarVolumeNode | None:
         """The blanked scan, if there is one."""
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
             if node.GetAttribute(ROLE_ATTRIBUTE) == ROLE:

@@ -13,6 +13,8 @@ from BARLSegmentationLib.logic.Correction import LABEL_TAG, segmentTag, takeSnap
 from BARLSegmentationLib.logic.Prediction import objection, writeNrrd
 
 if TYPE_CHECKING:
+    import ctk
+    import slicer
     from barl.project.labels import Channel, Label
 
 
@@ -36,7 +38,12 @@ def writeVolumes(volumes: Sequence, channels: Sequence[Channel], folder: Path) -
     return paths
 
 
-def writeSegmentation(segmentation, volume, scan: Path, labels: Sequence[Label]) -> tuple[Path, int]:
+def writeSegmentation(
+    segmentation: slicer.vtkMRMLSegmentationNode,
+    volume: slicer.vtkMRMLScalarVolumeNode,
+    scan: Path,
+    labels: Sequence[Label],
+) -> tuple[Path, int]:
     """Write a segmentation as a label map on its scan's grid; segments are matched to labels by name.
 
     The node stays as it is, and what a project left in it does not count: the user sees names.
@@ -86,7 +93,7 @@ def writeSegmentation(segmentation, volume, scan: Path, labels: Sequence[Label])
     return path, overlaps
 
 
-def writeLabelMap(labelMap, folder: Path) -> Path:
+def writeLabelMap(labelMap: slicer.vtkMRMLLabelMapVolumeNode, folder: Path) -> Path:
     """Write a label map node; whether it fits its scan and the project's labels is told where it is read.
 
     Raises:
@@ -103,7 +110,7 @@ def writeLabelMap(labelMap, folder: Path) -> Path:
     return path
 
 
-def listSeries(database) -> list[tuple[str, str]]:
+def listSeries(database: ctk.ctkDICOMDatabase | None) -> list[tuple[str, str]]:
     """The series of Slicer's DICOM database: (UID, what to show to choose it by), never to be stored.
 
     Raises:

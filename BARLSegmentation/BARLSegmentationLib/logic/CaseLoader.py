@@ -11,7 +11,7 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
 if TYPE_CHECKING:
-    from barl.project.labels import Label
+    from barl.project.labels import Label, Terminology
     from barl.project.records import Revision
     from barl.project.store import Project
 
@@ -60,7 +60,7 @@ class CaseLoader:
         scene: Where the nodes go.
     """
 
-    def __init__(self, scene=None) -> None:
+    def __init__(self, scene: slicer.vtkMRMLScene | None = None) -> None:
         self.scene = scene or slicer.mrmlScene
 
     def load(self, project: Project, caseId: str) -> LoadedCase:
@@ -116,7 +116,12 @@ class CaseLoader:
         return _marked(node, attributes)
 
     def readSegmentation(
-        self, path: Path, name: str, labels: list[Label], volume, attributes: dict[str, str]
+        self,
+        path: Path,
+        name: str,
+        labels: list[Label],
+        volume: slicer.vtkMRMLScalarVolumeNode,
+        attributes: dict[str, str],
     ) -> slicer.vtkMRMLSegmentationNode:
         """A label map from a file as segments with the names, colors, values and terminology of a label table."""
         labelmap, _storage = self._read(path, name, "vtkMRMLLabelMapVolumeNode")
@@ -128,7 +133,7 @@ class CaseLoader:
         return node
 
     def emptySegmentation(
-        self, name: str, labels: list[Label], volume, attributes: dict[str, str]
+        self, name: str, labels: list[Label], volume: slicer.vtkMRMLScalarVolumeNode, attributes: dict[str, str]
     ) -> slicer.vtkMRMLSegmentationNode:
         """Segments of a label table with nothing in them, to draw on a scan."""
         node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -137,7 +142,7 @@ class CaseLoader:
         self._completeSegments(node.GetSegmentation(), labels)
         return _marked(node, attributes)
 
-    def _present(self, className: str, attributes: dict[str, str]):
+    def _present(self, className: str, attributes: dict[str, str]) -> slicer.vtkMRMLDisplayableNode | None:
         for node in slicer.util.getNodesByClass(className, self.scene):
             if all(node.GetAttribute(name) == value for name, value in attributes.items()):
                 if not _isHollow(node):
@@ -145,7 +150,7 @@ class CaseLoader:
                 self.scene.RemoveNode(node)
         return None
 
-    def _readVolume(self, path: Path, name: str):
+    def _readVolume(self, path: Path, name: str) -> slicer.vtkMRMLScalarVolumeNode:
         node, storage = self._read(path, name, "vtkMRMLScalarVolumeNode")
         self.scene.AddNode(storage)
         self.scene.AddNode(node)
@@ -170,7 +175,9 @@ class CaseLoader:
         return node, storage
 
     @staticmethod
-    def _addSegments(segmentation, labelmap, labels: list[Label]) -> None:
+    def _addSegments(
+        segmentation: slicer.vtkSegmentation, labelmap: slicer.vtkMRMLLabelMapVolumeNode, labels: list[Label]
+    ) -> None:
         """Segments for the labels that a label map has; they share its voxels.
 
         Slicer's own import looks at every voxel several times for each label, which stops the window for seconds.
@@ -215,7 +222,7 @@ class CaseLoader:
         return self.scene.AddNode(node)
 
     @staticmethod
-    def _completeSegments(segmentation, labels: list[Label]) -> None:
+    def _completeSegments(segmentation: slicer.vtkSegmentation, labels: list[Label]) -> None:
         """A label without a voxel gets its empty segment, so that it can be outlined; order as in the label table."""
         present = {segmentation.GetSegment(i).GetLabelValue(): i for i in segmentation.GetSegmentIDs()}
         for index, label in enumerate(labels):
@@ -229,7 +236,7 @@ class CaseLoader:
                 segment.SetTag(segment.GetTerminologyEntryTagName(), terminologyEntry(label.terminology))
 
 
-def terminologyEntry(terminology) -> str:
+def terminologyEntry(terminology: Terminology) -> str:
     """A ``barl.project.labels.Terminology`` in Slicer's serialized form."""
     codes = [terminology.category, terminology.type, terminology.modifier]
     # Slicer's own function takes value, scheme, meaning; it writes scheme, value, meaning.
@@ -239,14 +246,14 @@ def terminologyEntry(terminology) -> str:
     )
 
 
-def _isHollow(node) -> bool:
+def _isHollow(node: slicer.vtkMRMLDisplayableNode) -> bool:
     """Whether a node came back without its voxels: from a scene saved without its data, or whose files have moved."""
     if node.IsA("vtkMRMLSegmentationNode"):
         return node.GetSegmentation().GetNumberOfSegments() == 0
     return node.GetImageData() is None
 
 
-def _marked(node, attributes: dict[str, str]):
+def _marked(node: slicer.vtkMRMLDisplayableNode, attributes: dict[str, str]) -> slicer.vtkMRMLDisplayableNode:
     for name, value in attributes.items():
         node.SetAttribute(name, value)
     return node

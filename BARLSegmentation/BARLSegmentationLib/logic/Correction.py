@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -137,7 +137,7 @@ class Correction:
         self._storedState: tuple = ()
 
     @property
-    def segmentation(self):
+    def segmentation(self) -> slicer.vtkMRMLSegmentationNode | None:
         return self.session.loaded.segmentation if self.session.loaded else None
 
     def begin(self) -> None:
@@ -320,7 +320,7 @@ class Correction:
         return tuple(state)
 
 
-def tagSegments(segmentation, labels: list[Label]) -> None:
+def tagSegments(segmentation: slicer.vtkMRMLSegmentationNode, labels: list[Label]) -> None:
     """Write each label's value into its segment, found by its name: it may be renamed and re-numbered in editing."""
     values = {label.name.casefold(): label.value for label in labels}
     segments = segmentation.GetSegmentation()
@@ -330,7 +330,12 @@ def tagSegments(segmentation, labels: list[Label]) -> None:
             segment.SetTag(LABEL_TAG, str(values[segment.GetName().casefold()]))
 
 
-def takeSnapshot(segmentation, volume, grid: Grid, labels: list[Label]) -> Snapshot:
+def takeSnapshot(
+    segmentation: slicer.vtkMRMLSegmentationNode,
+    volume: slicer.vtkMRMLScalarVolumeNode,
+    grid: Grid,
+    labels: list[Label],
+) -> Snapshot:
     """Copy the segments of a label table from a segmentation node.
 
     Args:
@@ -381,7 +386,7 @@ def takeSnapshot(segmentation, volume, grid: Grid, labels: list[Label]) -> Snaps
     return Snapshot(grid, list(labels), layers, leftOut)
 
 
-def segmentTag(segment, name: str) -> str:
+def segmentTag(segment: slicer.vtkSegment, name: str) -> str:
     """A segment's tag; empty if it has none."""
     value = vtk.reference("")
     return str(value) if segment.GetTag(name, value) else ""
@@ -391,11 +396,11 @@ def _binaryName() -> str:
     return slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
 
 
-def _voxels(image) -> np.ndarray:
+def _voxels(image: slicer.vtkOrientedImageData) -> np.ndarray:
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
 
 
-def _offset(image, grid: Grid) -> tuple[int, int, int] | None:
+def _offset(image: slicer.vtkOrientedImageData, grid: Grid) -> tuple[int, int, int] | None:
     """Index (k, j, i) in the grid of an image's first voxel, if its voxels are voxels of the grid."""
     matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
@@ -417,7 +422,9 @@ def gridToRAS(grid: Grid) -> np.ndarray:
     return _LPS_TO_RAS @ matrix
 
 
-def _cut(voxels: np.ndarray, offset: tuple[int, int, int], shape: tuple[int, int, int], values) -> Layer | None:
+def _cut(
+    voxels: np.ndarray, offset: tuple[int, int, int], shape: tuple[int, int, int], values: Sequence[tuple[int, int]]
+) -> Layer | None:
     """A copy of the part of ``voxels`` that lies on the scan."""
     start = tuple(max(n, 0) for n in offset)
     stop = tuple(min(n + size, whole) for n, size, whole in zip(offset, voxels.shape, shape, strict=True))

@@ -95,7 +95,7 @@ class Curve:
         Plots.setRange(self.chart, (0, max(1, *columns[_ITERATION])), (low, high))
         self.chart.EndModify(wasModified)
 
-    def _addSeries(self, name: str, title: str):
+    def _addSeries(self, name: str, title: str) -> slicer.vtkMRMLPlotSeriesNode:
         number = sum(other != WEIGHT for other in self._series)
         color = "gray" if name == WEIGHT else _COLORS[number % len(_COLORS)]
         kind = slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter  # the type with an x axis of its own, lines included

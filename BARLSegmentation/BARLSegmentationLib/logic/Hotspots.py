@@ -95,7 +95,11 @@ class HotSpotList:
         return next((spot for spot in turn if spot.rank not in self.seen and spot.rank != rank), turn[0])
 
 
-def jumpTo(position: Iterable[float], volume=None, scene=None) -> None:
+def jumpTo(
+    position: Iterable[float],
+    volume: slicer.vtkMRMLScalarVolumeNode | None = None,
+    scene: slicer.vtkMRMLScene | None = None,
+) -> None:
     """Center all slice views on a point.
 
     Args:

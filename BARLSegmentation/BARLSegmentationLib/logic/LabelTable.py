@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from barl.project.labels import Terminology
+    from barl.project.labels import Code, Terminology
 
 # Categories, types and modifiers are those of Slicer's "Segmentation category and type - DICOM master list".
 ANATOMY = "Anatomical Structure (SCT 123037004)"
@@ -112,12 +112,12 @@ def parseTerminology(text: str) -> Terminology | None:
     return Terminology(category or _code(ANATOMY), kind, modifier)
 
 
-def _code(text: str):
+def _code(text: str) -> Code | None:
     from barl.project.labels import Code
 
     found = _CODE.fullmatch(text)
     return Code(found["scheme"], found["value"], found["meaning"]) if found else None
 
 
-def _text(code) -> str:
+def _text(code: Code | None) -> str:
     return f"{code.meaning} ({code.scheme} {code.value})"

@@ -18,10 +18,16 @@ class Overlay:
         scene: Where the nodes are.
     """
 
-    def __init__(self, scene=None) -> None:
+    def __init__(self, scene: slicer.vtkMRMLScene | None = None) -> None:
         self.scene = scene or slicer.mrmlScene
 
-    def show(self, uncertainty, opacity: float, threshold: float, colorNode=None) -> None:
+    def show(
+        self,
+        uncertainty: slicer.vtkMRMLScalarVolumeNode,
+        opacity: float,
+        threshold: float,
+        colorNode: slicer.vtkMRMLColorNode | None = None,
+    ) -> None:
         """Show an uncertainty volume in all slice views.
 
         Nothing here looks at all the voxels, so that it takes no longer on a large scan.
@@ -48,14 +54,14 @@ class Overlay:
             composite.SetForegroundVolumeID(uncertainty.GetID())
             composite.SetForegroundOpacity(opacity)
 
-    def hide(self, uncertainty) -> None:
+    def hide(self, uncertainty: slicer.vtkMRMLScalarVolumeNode) -> None:
         """Take the volume out of the views that show it; another foreground stays."""
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", self.scene):
             if composite.GetForegroundVolumeID() == uncertainty.GetID():
                 composite.SetForegroundVolumeID(None)
 
     @staticmethod
-    def setFilled(segmentation, filled: bool) -> None:
+    def setFilled(segmentation: slicer.vtkMRMLSegmentationNode | None, filled: bool) -> None:
         """Fill the segments in the slice views or show their outlines only, which leaves the uncertainty visible."""
         display = segmentation.GetDisplayNode() if segmentation is not None else None
         if display is not None:
@@ -66,11 +72,11 @@ class Overlay:
         shipped = [self._named(name) for name in _SHIPPED]
         return [self.colorNode(), *(node for node in shipped if node is not None)]
 
-    def colorNodeNamed(self, name: str):
+    def colorNodeNamed(self, name: str) -> slicer.vtkMRMLColorNode:
         """The one of ``choices`` with this name; our own if there is none."""
         return next((node for node in self.choices() if node.GetName() == name), self.colorNode())
 
-    def colorNode(self):
+    def colorNode(self) -> slicer.vtkMRMLColorNode:
         """Our own color table, made when first asked for; saved with the scene."""
         for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode", self.scene):
             if node.GetAttribute("BARL.Role") == OVERLAY_COLORS_ROLE:
@@ -86,7 +92,7 @@ class Overlay:
             node.SetColor(n, f"{n / 255:.2f}", *color.tolist(), 1.0)
         return self.scene.AddNode(node)
 
-    def _named(self, name: str):
+    def _named(self, name: str) -> slicer.vtkMRMLColorNode | None:
         for node in slicer.util.getNodesByClass("vtkMRMLColorNode", self.scene):
             if node.GetName() == name:
                 return node

@@ -27,14 +27,14 @@ COLORS = {
 }
 
 
-def addNode(className: str, name: str):
+def addNode(className: str, name: str) -> slicer.vtkMRMLNode:
     """A node that is not saved with the scene."""
     node = slicer.mrmlScene.AddNewNodeByClass(className, name)
     node.SetSaveWithScene(False)
     return node
 
 
-def addChart(title: str, xTitle: str, yTitle: str):
+def addChart(title: str, xTitle: str, yTitle: str) -> slicer.vtkMRMLPlotChartNode:
     """A chart whose texts are small enough for a panel and whose points cannot be dragged away."""
     chart = addNode("vtkMRMLPlotChartNode", title)
     chart.SetTitle(title)
@@ -49,7 +49,16 @@ def addChart(title: str, xTitle: str, yTitle: str):
     return chart
 
 
-def addSeries(chart, table, name: str, x: str, y: str, color: tuple[float, float, float], *, plotType: int):
+def addSeries(
+    chart: slicer.vtkMRMLPlotChartNode,
+    table: slicer.vtkMRMLTableNode,
+    name: str,
+    x: str,
+    y: str,
+    color: tuple[float, float, float],
+    *,
+    plotType: int,
+) -> slicer.vtkMRMLPlotSeriesNode:
     """A series of ``table``'s columns ``x`` and ``y``, shown in ``chart`` under ``name``."""
     series = addNode("vtkMRMLPlotSeriesNode", name)
     series.SetAndObserveTableNodeID(table.GetID())
@@ -83,7 +92,7 @@ def _fixed(text: str) -> str:
     return html.escape(text).replace(" ", "&nbsp;").replace("–", "–&#8288;")
 
 
-def addView(name: str, label: str, chart):
+def addView(name: str, label: str, chart: slicer.vtkMRMLPlotChartNode) -> slicer.vtkMRMLPlotViewNode:
     """A plot view for a widget of a panel: it belongs to the chart, so that Slicer's layout leaves it alone."""
     view = slicer.mrmlScene.CreateNodeByClass("vtkMRMLPlotViewNode")
     view.UnRegister(None)
@@ -98,7 +107,7 @@ def addView(name: str, label: str, chart):
     return view
 
 
-def setRange(chart, x: tuple[float, float], y: tuple[float, float]) -> None:
+def setRange(chart: slicer.vtkMRMLPlotChartNode, x: tuple[float, float], y: tuple[float, float]) -> None:
     """Fix both axes of a chart."""
     chart.SetXAxisRangeAuto(False)
     chart.SetYAxisRangeAuto(False)
@@ -106,7 +115,7 @@ def setRange(chart, x: tuple[float, float], y: tuple[float, float]) -> None:
     chart.SetYAxisRange(*y)
 
 
-def fillTable(node, columns: Mapping[str, Sequence]) -> None:
+def fillTable(node: slicer.vtkMRMLTableNode, columns: Mapping[str, Sequence]) -> None:
     """Replace the whole content of a table: texts stay texts, all else becomes numbers (None: nan).
 
     A single row is given twice: VTK complains of a line through one point.

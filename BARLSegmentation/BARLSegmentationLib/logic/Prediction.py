@@ -20,6 +20,7 @@ from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader
 
 if TYPE_CHECKING:
     from barl.project.labels import Label
+    from barl.project.store import Project
     from barl.worker.messages import Event, PredictFiles, Request
 
 Answer = TypeVar("Answer")
@@ -101,7 +102,7 @@ def modelsIn(folder: str | Path) -> list[Model]:
     return found
 
 
-def projectModels(project) -> list[Model]:
+def projectModels(project: Project) -> list[Model]:
     """The models of an open project, the current one first, then the newest first."""
     from barl.errors import ModelError
 
@@ -115,7 +116,7 @@ def projectModels(project) -> list[Model]:
     return sorted(found, key=lambda model: not model.isCurrent)
 
 
-def roiBounds(roi) -> list[float] | None:
+def roiBounds(roi: slicer.vtkMRMLMarkupsROINode | None) -> list[float] | None:
     """The box of a ROI node, of a rotated one the box around it: x0, x1, y0, y1, z0, z1 in mm, LPS.
 
     Raises:
@@ -133,7 +134,7 @@ def roiBounds(roi) -> list[float] | None:
     return [-x1, -x0, -y1, -y0, z0, z1]
 
 
-def fitRoi(roi, volume) -> None:
+def fitRoi(roi: slicer.vtkMRMLMarkupsROINode | None, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
     """Give a ROI node that has no extent yet that of a volume; one that was drawn is left as it is."""
     bounds = [0.0] * 6
     roi.GetRASBounds(bounds)
@@ -244,14 +245,14 @@ class VolumePrediction:
         self._folder.cleanup()
 
 
-def forgetFile(node) -> None:
+def forgetFile(node: slicer.vtkMRMLStorableNode) -> None:
     """The file a node came from goes: saving the scene must ask for another one."""
     storage = node.GetStorageNode()
     if storage is not None:
         node.GetScene().RemoveNode(storage)
 
 
-def writeNrrd(volume, path: Path) -> Iterator[float]:
+def writeNrrd(volume: slicer.vtkMRMLScalarVolumeNode, path: Path) -> Iterator[float]:
     """Write a scalar volume node, without its transform, as NRRD; gives the share done after each piece.
 
     Written by hand because Slicer's and SimpleITK's writers hold up the window until the whole file is written: 0.2 s

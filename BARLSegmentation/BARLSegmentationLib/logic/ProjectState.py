@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
+from BARLSegmentationLib.logic.Words import caseCountText, caseStateText
+
 if TYPE_CHECKING:
-    from barl.project.records import ModelRow
+    from barl.project.records import Case, ModelRow
     from barl.project.store import Project
 
 
@@ -33,22 +36,15 @@ def heldOutDice(model: ModelRow) -> float | None:
     return dice if isinstance(dice, int | float) else None
 
 
-def _casesInWords(cases) -> str:
+def _casesInWords(cases: Sequence[Case]) -> str:
     if not cases:
         return _("No cases yet.")
     counts = Counter(case.state for case in cases)
-    words = {
-        "accepted": _("accepted"),
-        "in_review": _("in review"),
-        "predicted": _("predicted"),
-        "new": _("new"),
-        "excluded": _("excluded"),
-    }
-    parts = [f"{counts[state]} {word}" for state, word in words.items() if counts[state]]
-    number = _("1 case") if len(cases) == 1 else _("{count} cases").format(count=len(cases))
+    order = ("accepted", "in_review", "predicted", "new", "excluded")
+    parts = [f"{counts[state]} {caseStateText(state).lower()}" for state in order if counts[state]]
     heldOut = sum(case.held_out for case in cases)
     tail = _("; {count} held out").format(count=heldOut) if heldOut else ""
-    return f"{number}: {', '.join(parts)}{tail}."
+    return f"{caseCountText(len(cases))}: {', '.join(parts)}{tail}."
 
 
 def _modelInWords(model: ModelRow | None) -> str:

@@ -7,9 +7,13 @@ import shutil
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import slicer
 from slicer.i18n import tr as _
+
+if TYPE_CHECKING:
+    import SampleData
 
 CATEGORY = "BARL"
 PROJECT_NAME = "BARLHippocampus"
@@ -51,7 +55,7 @@ def register(icons: Path) -> None:
     )
 
 
-def openSampleProject(source) -> list[str]:
+def openSampleProject(source: SampleData.SampleDataSource) -> list[str]:
     """Download the hippocampus set, make a project of some of its scans and open it in the module.
 
     A project made before is opened as it is: the work done in it stays.

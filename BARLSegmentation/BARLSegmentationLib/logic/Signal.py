@@ -25,7 +25,7 @@ class Signal:
         if listener in self._listeners:
             self._listeners.remove(listener)
 
-    def emit(self, *arguments) -> None:
+    def emit(self, *arguments: object) -> None:
         for listener in list(self._listeners):  # a listener may disconnect itself
             try:
                 listener(*arguments)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
+from BARLSegmentationLib.logic.Words import durationText, readOnlyReason, stageText, timeLeftText
+
 if TYPE_CHECKING:
     from barl.project.records import Case, ModelRow, RunRow
     from barl.project.store import Project
@@ -77,10 +79,10 @@ class WatchedRun:
             if self.stage == "training":
                 parts.append(_("iteration {number}").format(number=self.iteration))
             if self.etaSeconds is not None:
-                parts.append(_("about {time} left").format(time=timeText(self.etaSeconds)))
+                parts.append(timeLeftText(self.etaSeconds))
             silence = time.monotonic() - self._heardAt
             if silence > SILENCE_S:
-                parts.append(_("no update for {time}").format(time=timeText(silence)))
+                parts.append(_("no update for {time}").format(time=durationText(silence)))
             return ", ".join(parts)
         if self.state == "finished":
             return _("{run} is finished: {model}.").format(run=self.id, model=self.modelId or _("no model"))
@@ -95,54 +97,18 @@ class WatchedRun:
         return _("{run} is paused{where}. Resume it when you like.").format(run=self.id, where=where)
 
 
-def stageText(stage: str) -> str:
-    """A stage of ``docs/worker-protocol.md`` in words."""
-    return {
-        "": _("Starting"),
-        "loading": _("Loading the models"),
-        "planning": _("Reading the cases"),
-        "starting": _("Starting"),
-        "preparing": _("Preparing the cases"),
-        "training": _("Training"),
-        "validating": _("Measuring on held-out cases"),
-        "comparing": _("Comparing with the current model"),
-        "evaluating": _("Measuring on held-out cases"),
-    }.get(stage, stage)
-
-
-def runStateText(state: str) -> str:
-    """A state of ``barl.project.states.RunState`` in a word."""
-    return {
-        "queued": _("waits"),
-        "running": _("running"),
-        "stopped": _("paused"),
-        "finished": _("finished"),
-        "failed": _("failed"),
-        "interrupted": _("interrupted"),
-    }.get(state, state)
-
-
 def planText(words: str) -> str:
     """The worker's plan, columns of a terminal, as lines of running text."""
     lines = [(line[:_PLAN_COLUMN].strip(), line[_PLAN_COLUMN:]) for line in words.splitlines()]
     return "\n".join(f"{name.capitalize()}: {text}" for name, text in lines)
 
 
-def timeText(seconds: float) -> str:
-    """A duration as people say it."""
-    if seconds < 90:
-        return _("{count} s").format(count=round(seconds))
-    if seconds < 5400:
-        return _("{count} min").format(count=round(seconds / 60))
-    return _("{count} h").format(count=f"{seconds / 3600:.1f}")
-
-
 def reasonAgainstStart(project: Project | None, cases: Sequence[Case], runs: Sequence[RunRow]) -> str:
     """Why no training can be started, as a sentence; empty if one can."""
     if project is None:
         return _("Open a project first.")
-    if project.read_only:
-        return _("The project is open for reading only.")
+    if reason := readOnlyReason(project):
+        return reason
     busy = next((run for run in runs if run.is_running), None)
     if busy is not None:
         return _("{run} is training already: pause, stop or cancel it first.").format(run=busy.id)

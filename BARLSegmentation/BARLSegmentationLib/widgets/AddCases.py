@@ -12,8 +12,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.CaseIntake import listSeries, writeLabelMap, writeSegmentation, writeVolumes
+from BARLSegmentationLib.logic.Words import caseCountText, readOnlyReason
+from BARLSegmentationLib.widgets.Panel import allow
 
 if TYPE_CHECKING:
+    from barl.errors import BarlError
     from barl.worker.messages import AddedCases, CaseFiles, Event
 
     from BARLSegmentationLib.logic.Session import Session
@@ -30,15 +33,16 @@ class AddCases:
     Args:
         session: What all panels share.
         worker: The process that copies.
-        ui: The widgets of the panel of cases.
+        box: Holds the widgets of the form.
 
     Attributes:
         selectors: What chooses the scan of each channel; they change with source and project.
         labelSelector: What chooses the outline; None if the source has none.
     """
 
-    def __init__(self, session: Session, worker: WorkerLink, ui) -> None:
-        self.session, self.worker, self.ui = session, worker, ui
+    def __init__(self, session: Session, worker: WorkerLink, box: qt.QWidget) -> None:
+        self.session, self.worker = session, worker
+        self.ui = slicer.util.childWidgetVariables(box)
         self._request = None
         self._staging: Path | None = None
         self._note = ""
@@ -93,30 +97,23 @@ class AddCases:
 
     def update(self) -> None:
         project, running = self.session.project, self._request is not None
-        reason = ""
-        if project is None:
-            reason = _("Open a project first")
-        elif project.read_only:
-            reason = _("The project was opened for reading only")
-        elif running:
+        reason = _("Open a project first") if project is None else readOnlyReason(project)
+        if running and not reason:
             reason = _("Wait until the other cases are added, or cancel")
         ui = self.ui
-        ui.addButton.enabled = not reason
-        ui.addButton.toolTip = reason or _("Copy the scans into the project")
-        ui.cancelAddButton.enabled = running
-        ui.cancelAddButton.toolTip = (
-            _("Stop adding; what was added before stays") if running else _("Nothing is being added")
-        )
+        allow(ui.addButton, _("Copy the scans into the project"), reason)
+        nothing = "" if running else _("Nothing is being added")
+        allow(ui.cancelAddButton, _("Stop adding; what was added before stays"), nothing)
         ui.addProgressBar.visible = running
 
     # Rows
 
-    def _addRow(self, text: str, widget):
+    def _addRow(self, text: str, widget: qt.QWidget) -> qt.QWidget:
         self.ui.addLayout.insertRow(FIRST_ROW + self._rowCount, text, widget)
         self._rowCount += 1
         return widget
 
-    def _selector(self, source: int, name: str, series: list[tuple[str, str]]):
+    def _selector(self, source: int, name: str, series: list[tuple[str, str]]) -> qt.QWidget:
         if source == SCENE:
             return self._nodeWidget(_("Volume of the channel {name}").format(name=name), "vtkMRMLScalarVolumeNode")
         if source == FILES:
@@ -133,7 +130,7 @@ class AddCases:
         return self.session.ask(listSeries, getattr(slicer, "dicomDatabase", None), otherwise=[])
 
     @staticmethod
-    def _nodeWidget(tip: str, *nodeTypes: str):
+    def _nodeWidget(tip: str, *nodeTypes: str) -> slicer.qMRMLNodeComboBox:
         combo = slicer.qMRMLNodeComboBox()
         combo.nodeTypes = list(nodeTypes)
         combo.showChildNodeTypes = False
@@ -144,7 +141,7 @@ class AddCases:
         return combo
 
     @staticmethod
-    def _pathWidget(tip: str, folder: bool = False):
+    def _pathWidget(tip: str, folder: bool = False) -> ctk.ctkPathLineEdit:
         path = ctk.ctkPathLineEdit()
         if folder:
             path.filters = ctk.ctkPathLineEdit.Dirs | ctk.ctkPathLineEdit.Drives
@@ -172,9 +169,7 @@ class AddCases:
             onResult=self._onResult,
             onError=self._onError,
         )
-        self.session.status(
-            _("Adding 1 case...") if len(cases) == 1 else _("Adding {count} cases...").format(count=len(cases))
-        )
+        self.session.status(_("Adding {cases}...").format(cases=caseCountText(len(cases))))
         self.update()
 
     def onCancel(self) -> None:
@@ -260,7 +255,7 @@ class AddCases:
 
     def _onResult(self, answer: AddedCases) -> None:
         added, failed = answer.cases, answer.failed
-        names = added[0].name if len(added) == 1 else _("{count} cases").format(count=len(added))
+        names = added[0].name if len(added) == 1 else caseCountText(len(added))
         outlined = sum(case.state == "accepted" for case in added)
         text = [_("Added {names}, {outlined} with an outline.").format(names=names, outlined=outlined)] if added else []
         text += [f"{failure.name}: {failure.message} {failure.remedy}" for failure in failed[:3]]
@@ -273,7 +268,7 @@ class AddCases:
         self.session.notifyCases()
         self.session.status(" ".join([*text, self._note]).strip(), bool(failed))
 
-    def _onError(self, error) -> None:
+    def _onError(self, error: BarlError) -> None:
         self._end()
         self.session.notifyCases()  # those before may be in
         self.session.status(str(error), True)

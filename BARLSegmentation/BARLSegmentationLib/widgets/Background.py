@@ -22,7 +22,7 @@ class Background:
         parent: QObject that the timer belongs to.
     """
 
-    def __init__(self, parent) -> None:
+    def __init__(self, parent: qt.QObject) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="BARL")
         self._waiting: list[tuple[Future, Callable[[Future], None], str]] = []
         self._timer = qt.QTimer(parent)

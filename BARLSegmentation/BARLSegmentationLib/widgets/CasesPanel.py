@@ -8,10 +8,14 @@ import slicer
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.CaseTable import CHANGED, HELD_OUT, NAME, STATUS, CaseTable, Row, localTime
+from BARLSegmentationLib.logic.Words import caseCountText, caseNamesText, caseStateText, readOnlyReason
 from BARLSegmentationLib.widgets.AddCases import AddCases
-from BARLSegmentationLib.widgets.Panel import Panel, stateText
+from BARLSegmentationLib.widgets.Panel import Panel, allow, signalsBlocked
 
 if TYPE_CHECKING:
+    from barl.errors import BarlError
+    from barl.project.next_case import Ranked
+    from barl.project.records import Case
     from barl.worker.messages import MeasuredAgreement
 
 PROPOSALS = 10
@@ -30,9 +34,9 @@ class CasesPanel(Panel):
 
     def setup(self) -> None:
         ui, session = self.ui, self.session
-        self.adding = AddCases(session, self.worker, ui)
+        self.adding = AddCases(session, self.worker, ui.addGroupBox)
         self.adding.setup()
-        self._table = CaseTable([], {}, stateText)
+        self._table = CaseTable([], {}, caseStateText)
         self._rows: list[Row] = []
         self._filled: set[int] = set()
         self._column, self._descending = None, False
@@ -70,7 +74,7 @@ class CasesPanel(Panel):
 
         table = self.ui.casesTable
         metrics = table.fontMetrics()
-        texts = {STATUS: [stateText(state) for state in CaseState], CHANGED: ["2026-12", "00:00"]}
+        texts = {STATUS: [caseStateText(state) for state in CaseState], CHANGED: ["2026-12", "00:00"]}
         widths = {}
         for column in range(NAME + 1, table.columnCount):
             shown = [*texts.get(column, ["0.00"]), table.horizontalHeaderItem(column).text()]
@@ -100,7 +104,7 @@ class CasesPanel(Panel):
         project = self.session.project
         self._cases = self.session.ask(self.session.cases, otherwise=[])
         agreements = self.session.ask(project.agreements.all, otherwise={}) if project is not None else {}
-        self._table = CaseTable(self._cases, agreements, stateText, _("held out"))
+        self._table = CaseTable(self._cases, agreements, caseStateText, _("held out"))
         self.show()
         self.propose()
         self.adding.update()
@@ -127,7 +131,7 @@ class CasesPanel(Panel):
         if answer.measured:
             self.update()
 
-    def _onNotMeasured(self, error) -> None:
+    def _onNotMeasured(self, error: BarlError) -> None:
         self._measuring, self._unmeasurable = None, True  # not again and again; the next project may do better
         self.session.status(str(error), True)
 
@@ -151,26 +155,21 @@ class CasesPanel(Panel):
         """Show the cases that pass the filter, in the chosen order; the selection stays where it can."""
         table, selected = self.ui.casesTable, set(self.session.selectedCaseIds())
         self._rows = self._table.shown(self.ui.filterLineEdit.text, self._column, self._descending)
-        blocked = table.blockSignals(True)
-        table.clearContents()
-        table.clearSelection()
-        table.setRowCount(len(self._rows))
-        self._filled = set()
-        for first, last in _runs([n for n, row in enumerate(self._rows) if row.case.id in selected]):
-            table.setRangeSelected(qt.QTableWidgetSelectionRange(first, 0, last, table.columnCount - 1), True)
-        table.blockSignals(blocked)
+        with signalsBlocked(table):
+            table.clearContents()
+            table.clearSelection()
+            table.setRowCount(len(self._rows))
+            self._filled = set()
+            for first, last in _runs([n for n, row in enumerate(self._rows) if row.case.id in selected]):
+                table.setRangeSelected(qt.QTableWidgetSelectionRange(first, 0, last, table.columnCount - 1), True)
         self.fillVisible()
         self.onSelected()
         total, shown = len(self._table.rows), len(self._rows)
         self.ui.countLabel.text = (
-            _("{shown} of {total} cases").format(shown=shown, total=total) if shown != total else self._total(total)
+            _("{shown} of {total} cases").format(shown=shown, total=total) if shown != total else caseCountText(total)
         )
 
-    @staticmethod
-    def _total(count: int) -> str:
-        return _("1 case") if count == 1 else _("{count} cases").format(count=count)
-
-    def fillVisible(self, *_arguments) -> None:
+    def fillVisible(self, *_arguments: object) -> None:
         """Make the cells of the rows in sight."""
         table = self.ui.casesTable
         height = table.viewport().height
@@ -211,15 +210,12 @@ class CasesPanel(Panel):
 
     def _updateButtons(self, cases: list) -> None:
         ui, project = self.ui, self.session.project
-        _allow(
+        allow(
             ui.openCaseButton,
-            len(cases) == 1,
             _("Load the images, the newest outline and the uncertainty of the selected case"),
-            _("Select one case first"),
+            "" if len(cases) == 1 else _("Select one case first"),
         )
-        reason = _("Select cases first") if not cases else ""
-        if project is not None and project.read_only:
-            reason = _("The project was opened for reading only")
+        reason = readOnlyReason(project) or ("" if cases else _("Select cases first"))
         excluded = bool(cases) and all(case.is_excluded for case in cases)
         ui.excludeButton.text = _("Include") if excluded else _("Exclude")
         tip = (
@@ -227,7 +223,7 @@ class CasesPanel(Panel):
             if excluded
             else _("Leave the selected cases out of training and proposals")
         )
-        _allow(ui.excludeButton, not reason, tip, reason)
+        allow(ui.excludeButton, tip, reason)
         heldOut = bool(cases) and all(case.held_out for case in cases)
         ui.holdOutButton.text = _("Train on") if heldOut else _("Hold out")
         tip = (
@@ -235,7 +231,7 @@ class CasesPanel(Panel):
             if heldOut
             else _("Never train on the selected cases: use them only to measure models")
         )
-        _allow(ui.holdOutButton, not reason, tip, reason)
+        allow(ui.holdOutButton, tip, reason)
 
     # What can be done with a case
 
@@ -248,10 +244,10 @@ class CasesPanel(Panel):
         if cases:
             self.open(cases[0])
 
-    def open(self, case) -> None:
+    def open(self, case: Case) -> None:
         with self.session.reporting(), slicer.util.WaitCursor():
             self.session.openCase(case.id)
-            self.session.status(_("Opened {name} ({state}).").format(name=case.name, state=stateText(case.state)))
+            self.session.status(_("Opened {name} ({state}).").format(name=case.name, state=caseStateText(case.state)))
 
     def onExclude(self) -> None:
         cases = self._selected()
@@ -261,7 +257,7 @@ class CasesPanel(Panel):
         self.session.notifyCases()
         if not outcome.failed:
             text = _("Included: {names}.") if included else _("Excluded: {names}.")
-            self.session.status(text.format(names=_names(cases)))
+            self.session.status(text.format(names=caseNamesText(cases)))
 
     def _exclude(self, cases: list) -> None:
         from barl.project.states import CaseState
@@ -283,7 +279,7 @@ class CasesPanel(Panel):
             text = _("Held out: {names}.") if wanted else _("Used for training again: {names}.")
             others = len({case.id for case in moved} - {case.id for case in cases})
             more = _(" With them go {count} cases of the same subjects.").format(count=others) if others else ""
-            self.session.status(text.format(names=_names(cases)) + more)
+            self.session.status(text.format(names=caseNamesText(cases)) + more)
 
     def _setHeldOut(self, cases: list, wanted: bool) -> list:
         return [moved for case in cases for moved in self.session.project.cases.set_held_out(case.id, wanted)]
@@ -297,12 +293,11 @@ class CasesPanel(Panel):
         ranked = [item for item in rank_cases(self._cases) if item.case.id != self.session.caseId]
         self._ranked = ranked[:PROPOSALS]
         combo = self.ui.nextComboBox
-        blocked = combo.blockSignals(True)
-        combo.clear()
-        for item in self._ranked:
-            combo.addItem(item.case.name)
-            combo.setItemData(combo.count - 1, self._reason(item), qt.Qt.ToolTipRole)
-        combo.blockSignals(blocked)
+        with signalsBlocked(combo):
+            combo.clear()
+            for item in self._ranked:
+                combo.addItem(item.case.name)
+                combo.setItemData(combo.count - 1, self._reason(item), qt.Qt.ToolTipRole)
         combo.enabled = bool(self._ranked)
         self.onProposalChosen()
 
@@ -317,33 +312,19 @@ class CasesPanel(Panel):
             self.ui.reasonLabel.text = (
                 _("No other case waits for an outline.") if self._cases else _("Add cases below to begin.")
             )
-        _allow(
-            self.ui.nextButton,
-            chosen is not None,
-            _("Open the proposed case"),
-            _("Open a project first") if self.session.project is None else self.ui.reasonLabel.text,
-        )
+        none = _("Open a project first") if self.session.project is None else self.ui.reasonLabel.text
+        allow(self.ui.nextButton, _("Open the proposed case"), "" if chosen is not None else none)
 
-    def openNext(self, *_arguments) -> None:
+    def openNext(self, *_arguments: object) -> None:
         """Open the proposed case, or the one chosen instead of it."""
         index = self.ui.nextComboBox.currentIndex
         if 0 <= index < len(self._ranked):
             self.open(self._ranked[index].case)
 
     @staticmethod
-    def _reason(item) -> str:
+    def _reason(item: Ranked) -> str:
         reason = item.reason
         return f"{item.case.name}: {reason}."
-
-
-def _allow(button, allowed: bool, tip: str, reason: str) -> None:
-    button.enabled = allowed
-    button.toolTip = tip if allowed else reason
-
-
-def _names(cases: list) -> str:
-    names = ", ".join(case.name for case in cases[:3])
-    return names if len(cases) <= 3 else _("{names} and {count} more").format(names=names, count=len(cases) - 3)
 
 
 def _runs(numbers: list[int]) -> list[tuple[int, int]]:

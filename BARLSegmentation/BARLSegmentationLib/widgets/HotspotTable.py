@@ -6,6 +6,7 @@ from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.Hotspots import HotSpot, HotSpotList
 from BARLSegmentationLib.logic.Signal import Signal
+from BARLSegmentationLib.widgets.Panel import signalsBlocked
 
 SEEN, RANK, LABEL, VOLUME, UNCERTAINTY = range(5)
 
@@ -22,7 +23,7 @@ class HotspotTable:
         hotspots: What is shown.
     """
 
-    def __init__(self, table) -> None:
+    def __init__(self, table: qt.QTableWidget) -> None:
         self.table = table
         self.chosen, self.ticked = Signal(), Signal()
         self.hotspots = HotSpotList()
@@ -36,7 +37,11 @@ class HotspotTable:
 
     def show(self, hotspots: HotSpotList) -> None:
         self.hotspots = hotspots
-        blocked = self.table.blockSignals(True)
+        with signalsBlocked(self.table):
+            self._fill(hotspots)
+        self._showTicks()
+
+    def _fill(self, hotspots: HotSpotList) -> None:
         self.table.clearContents()
         self.table.rowCount = len(hotspots.spots)
         for row, spot in enumerate(hotspots.spots):
@@ -51,8 +56,6 @@ class HotspotTable:
                     item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 self.table.setItem(row, column, item)
         self.table.setCurrentCell(-1, -1)
-        self.table.blockSignals(blocked)
-        self._showTicks()
 
     def current(self) -> HotSpot | None:
         row = self.table.currentRow()
@@ -84,7 +87,7 @@ class HotspotTable:
         self._setSeen(spot, True)
         self.chosen.emit(spot)
 
-    def _onItem(self, item) -> None:
+    def _onItem(self, item: qt.QTableWidgetItem) -> None:
         if item.column() == SEEN and 0 <= item.row() < len(self.hotspots.spots):
             self._setSeen(self.hotspots.spots[item.row()], item.checkState() == qt.Qt.Checked)
 
@@ -94,9 +97,8 @@ class HotspotTable:
         self.ticked.emit()
 
     def _showTicks(self) -> None:
-        blocked = self.table.blockSignals(True)
-        for row, spot in enumerate(self.hotspots.spots):
-            seen = spot.rank in self.hotspots.seen
-            self.table.item(row, SEEN).setCheckState(qt.Qt.Checked if seen else qt.Qt.Unchecked)
-        self.table.blockSignals(blocked)
+        with signalsBlocked(self.table):
+            for row, spot in enumerate(self.hotspots.spots):
+                seen = spot.rank in self.hotspots.seen
+                self.table.item(row, SEEN).setCheckState(qt.Qt.Checked if seen else qt.Qt.Unchecked)
         self.table.viewport().update()

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic import Training
@@ -12,6 +14,7 @@ from BARLSegmentationLib.widgets.Panel import allow, showPlot
 
 if TYPE_CHECKING:
     from barl.project.records import ModelRow
+    from barl.project.store import Project
     from barl.worker.messages import ModelComparison
 
     from BARLSegmentationLib.logic.Session import Session
@@ -25,12 +28,12 @@ class ModelDecision:
 
     Args:
         session: What all panels share.
-        ui: The Train panel's widgets.
+        box: Holds the table, the plot and the buttons of the decision.
     """
 
-    def __init__(self, session: Session, ui) -> None:
-        self.session = session
-        self.ui = ui
+    def __init__(self, session: Session, box: qt.QWidget) -> None:
+        self.session, self.box = session, box
+        self.ui = ui = slicer.util.childWidgetVariables(box)
         self.comparison = Comparison()
         table = ui.comparisonTable
         table.verticalHeader().visible = False
@@ -79,7 +82,7 @@ class ModelDecision:
     def onPromote(self) -> None:
         self._decide(lambda project, model: project.models.promote(model.id), _("{model} is the current model now."))
 
-    def _decide(self, action, words: str) -> None:
+    def _decide(self, action: Callable[[Project, ModelRow], object], words: str) -> None:
         model = self.model()
         if model is None:
             return
@@ -96,10 +99,10 @@ class ModelDecision:
             comparing: It waits for the comparison.
         """
         ui, model, result = self.ui, self.model(), self.comparison.result
-        ui.comparisonGroupBox.visible = model is not None or result is not None
+        self.box.visible = model is not None or result is not None
         ui.comparisonTable.visible = result is not None
         if model is not None:
-            ui.comparisonGroupBox.title = _("New model: {model}").format(model=model.id)
+            self.box.title = _("New model: {model}").format(model=model.id)
         impossible = self.reasonAgainstComparison()
         if comparing:
             words = _("Comparing with the current model.")
@@ -111,9 +114,9 @@ class ModelDecision:
         decided = _("There is no new model to decide about.") if model is None else ""
         wait = _("Wait until what was asked for is done, or cancel it.")
         again = _("Measure the current and the new model on the held-out cases")
-        allow(ui.compareButton, decided or (wait if busy else impossible), again)
+        allow(ui.compareButton, again, decided or (wait if busy else impossible))
         for button, tip in (
             (ui.keepButton, _("Go on with the current model; the new one stays in the project")),
             (ui.promoteButton, _("Predict with the new model from now on")),
         ):
-            allow(button, decided or (wait if comparing else ""), tip)
+            allow(button, tip, decided or (wait if comparing else ""))

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import slicer
 import vtk
 from slicer.util import VTKObservationMixin
 
 from BARLSegmentationLib.logic.Attention import Attention
 from BARLSegmentationLib.logic.Signal import Signal
+
+if TYPE_CHECKING:
+    from BARLSegmentationLib.logic.Attention import UnsureScan
 
 NODE_TAG = "BARLSegmentation"  # our own parameters; the Segment Editor module keeps its own
 UNDO_STATES = 10  # as in the Segment Editor module
@@ -51,7 +56,7 @@ class OutlineEditor(VTKObservationMixin):
         self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onNode)
         self.widget.setMRMLSegmentEditorNode(node)
 
-    def show(self, segmentation, volumes: list) -> None:
+    def show(self, segmentation: slicer.vtkMRMLSegmentationNode | None, volumes: list) -> None:
         """Edit another segmentation (None: none) on the channels of its case."""
         self.attention.remove()
         self._segmentation, self._volumes, self._channel = segmentation, volumes, None
@@ -59,7 +64,7 @@ class OutlineEditor(VTKObservationMixin):
         self.widget.setSegmentationNode(segmentation)
         self.widget.setSourceVolumeNode(volumes[0] if volumes else None)
 
-    def _observe(self, segments) -> None:
+    def _observe(self, segments: slicer.vtkSegmentation | None) -> None:
         # Not by the mixin, which keeps what it has observed, and with it the voxels of every case that was ever open.
         for tag in self._tags:
             self._segments.RemoveObserver(tag)
@@ -68,7 +73,7 @@ class OutlineEditor(VTKObservationMixin):
         self._segments = segments
         self._tags = [segments.AddObserver(event, self._onSegments) for event in events] if segments else []
 
-    def channel(self):
+    def channel(self) -> slicer.vtkMRMLScalarVolumeNode | None:
         """The volume that is edited on, also while the editor sees a part of it only; None without a case."""
         volumes = [volume for volume in self._volumes if volume.GetScene() is not None]
         chosen = self.attention.editorNode.GetSourceVolumeNode()
@@ -78,7 +83,7 @@ class OutlineEditor(VTKObservationMixin):
             self._channel = volumes[0] if volumes else None
         return self._channel
 
-    def limit(self, scan) -> None:
+    def limit(self, scan: UnsureScan | None) -> None:
         """Allow editing only where the model was unsure (``Attention.UnsureScan``); None: everywhere."""
         channel = self.channel()
         if scan is None:
@@ -109,10 +114,10 @@ class OutlineEditor(VTKObservationMixin):
         self._observe(None)
         self.widget.setMRMLScene(None)
 
-    def _onSegments(self, _caller=None, _event=None) -> None:
+    def _onSegments(self, _caller: object = None, _event: object = None) -> None:
         self.changed.emit()
 
-    def _onNode(self, _caller=None, _event=None) -> None:
+    def _onNode(self, _caller: object = None, _event: object = None) -> None:
         ours = self._segmentation
         if ours is not None and ours.GetScene() is None:  # the user has removed it
             ours = None

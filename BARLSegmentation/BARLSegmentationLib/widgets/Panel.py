@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import slicer
-from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
+    import qt
+    from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+
+    from BARLSegmentation import BARLSegmentationParameterNode
     from BARLSegmentationLib.logic.Session import Session
     from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
@@ -30,7 +35,7 @@ class Panel:
 
     uiName = ""
 
-    def __init__(self, session: Session, worker: WorkerLink, moduleWidget) -> None:
+    def __init__(self, session: Session, worker: WorkerLink, moduleWidget: ScriptedLoadableModuleWidget) -> None:
         self.session = session
         self.worker = worker
         self.moduleWidget = moduleWidget
@@ -48,7 +53,7 @@ class Panel:
         """Nothing that the panel has started is under way: no request, no pause before an update, no thread."""
         return True
 
-    def setParameterNode(self, node) -> None:
+    def setParameterNode(self, node: BARLSegmentationParameterNode | None) -> None:
         """Bind the widgets that carry the property SlicerParameterName to ``node`` (None: to nothing)."""
         if self.parameterNode is not None:
             self.parameterNode.disconnectGui(self._guiTag)
@@ -73,13 +78,24 @@ class Panel:
         self.setParameterNode(None)
 
 
-def allow(button, reason: str, tip: str) -> None:
-    """Enable a button unless there is a reason not to, which its tooltip then tells."""
+def allow(button: qt.QWidget, tip: str, reason: str = "") -> None:
+    """Enable a button unless there is a reason against it, which then is its tooltip instead of ``tip``."""
     button.enabled = not reason
     button.toolTip = reason or tip
 
 
-def showPlot(ui, name: str, plot) -> None:
+@contextlib.contextmanager
+def signalsBlocked(*widgets: qt.QObject) -> Iterator[None]:
+    """Keep widgets from sending signals while the block runs, however it ends."""
+    before = [widget.blockSignals(True) for widget in widgets]
+    try:
+        yield
+    finally:
+        for widget, blocked in zip(widgets, before, strict=True):
+            widget.blockSignals(blocked)
+
+
+def showPlot(ui: Any, name: str, plot: Any) -> None:
     """Show a plot in the widgets ``<name>PlotWidget`` and ``<name>LegendLabel`` of ``ui``, or hide both.
 
     Args:
@@ -91,14 +107,3 @@ def showPlot(ui, name: str, plot) -> None:
         widget.setMRMLPlotViewNode(view)
     widget.visible = label.visible = view is not None
     label.text = "" if view is None else plot.legend
-
-
-def stateText(state: str) -> str:
-    """A case's state (``barl.project.states.CaseState``) in words."""
-    return {
-        "new": _("New"),
-        "predicted": _("Predicted"),
-        "in_review": _("In review"),
-        "accepted": _("Accepted"),
-        "excluded": _("Excluded"),
-    }.get(state, state)

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.LabelTable import COMMON, colorFor, parseTerminology, terminologyText
 from BARLSegmentationLib.logic.ProjectState import stateSentence
-from BARLSegmentationLib.widgets.Panel import Panel
+from BARLSegmentationLib.widgets.Panel import Panel, allow, signalsBlocked
 
 RECENT_KEY = "BARLSegmentation/RecentProjects"
 RECENT_COUNT = 10
@@ -57,12 +57,12 @@ class ProjectPanel(Panel):
             if sentence and project.read_only:
                 sentence = f"{sentence} {_('Opened for reading only.')}"
         self.ui.stateLabel.text = sentence
-        self._allow(self.ui.closeButton, project is not None, _("Close the project"), _("No project is open"))
-        self._allow(
+        none = project is None
+        allow(self.ui.closeButton, _("Close the project"), _("No project is open") if none else "")
+        allow(
             self.ui.copyButton,
-            project is not None,
             _("Replace the tables by the labels and channels of the open project"),
-            _("Open the project whose labels and channels shall be copied first"),
+            _("Open the project whose labels and channels shall be copied first") if none else "",
         )
 
     def onProjectChanged(self) -> None:
@@ -71,11 +71,6 @@ class ProjectPanel(Panel):
             self._remember(str(project.folder))
         self._showRecent()
         self.update()
-
-    @staticmethod
-    def _allow(button, allowed: bool, tip: str, reason: str) -> None:
-        button.enabled = allowed
-        button.toolTip = tip if allowed else reason
 
     # Open
 
@@ -118,15 +113,14 @@ class ProjectPanel(Panel):
     def _showRecent(self) -> None:
         combo, project = self.ui.recentComboBox, self.session.project
         folders = self._recent()
-        blocked = combo.blockSignals(True)
-        combo.clear()
-        if project is None:
-            combo.addItem(_("Recent projects") if folders else _("No recent project"), "")
-        for folder in folders:
-            combo.addItem(f"{Path(folder).name}  ({Path(folder).parent})", folder)
-            combo.setItemData(combo.count - 1, folder, qt.Qt.ToolTipRole)
-        combo.setCurrentIndex(max(combo.findData(str(project.folder)), 0) if project is not None else 0)
-        combo.blockSignals(blocked)
+        with signalsBlocked(combo):
+            combo.clear()
+            if project is None:
+                combo.addItem(_("Recent projects") if folders else _("No recent project"), "")
+            for folder in folders:
+                combo.addItem(f"{Path(folder).name}  ({Path(folder).parent})", folder)
+                combo.setItemData(combo.count - 1, folder, qt.Qt.ToolTipRole)
+            combo.setCurrentIndex(max(combo.findData(str(project.folder)), 0) if project is not None else 0)
 
     # New
 
@@ -217,7 +211,14 @@ class ProjectPanel(Panel):
         names, patterns = self._column(table, 0), self._column(table, 1)
         return [Channel(name, pattern) for name, pattern in zip(names, patterns, strict=True)]
 
-    def _addLabel(self, value: int, name="", color=None, terminology="", lateral=False) -> None:
+    def _addLabel(
+        self,
+        value: int,
+        name: str = "",
+        color: tuple[int, int, int] | None = None,
+        terminology: str = "",
+        lateral: bool = False,
+    ) -> None:
         table = self.ui.labelsTable
         row = table.rowCount
         table.setRowCount(row + 1)
@@ -241,7 +242,7 @@ class ProjectPanel(Panel):
         for row in range(table.rowCount):
             table.cellWidget(row, TERMINOLOGY).lineEdit().setCursorPosition(0)
 
-    def _terminologyComboBox(self, text: str):
+    def _terminologyComboBox(self, text: str) -> qt.QComboBox:
         # Slicer's own terminology selector hands over C++ structures that Python cannot make.
         combo = qt.QComboBox()
         combo.editable = True
@@ -259,23 +260,23 @@ class ProjectPanel(Panel):
         )
         return combo
 
-    def _addChannel(self, name: str, pattern="") -> None:
+    def _addChannel(self, name: str, pattern: str = "") -> None:
         table = self.ui.channelsTable
         row = table.rowCount
         table.setRowCount(row + 1)
         table.setItem(row, 0, qt.QTableWidgetItem(name))
         table.setItem(row, 1, qt.QTableWidgetItem(pattern))
 
-    def _removeRow(self, table) -> None:
+    def _removeRow(self, table: qt.QTableWidget) -> None:
         row = table.currentRow() if table.currentRow() >= 0 else table.rowCount - 1
         if row >= 0:
             table.removeRow(row)
 
     @staticmethod
-    def _column(table, column: int) -> list[str]:
+    def _column(table: qt.QTableWidget, column: int) -> list[str]:
         return [table.item(row, column).text().strip() for row in range(table.rowCount)]
 
 
-def _endEditing(table) -> None:
+def _endEditing(table: qt.QTableWidget) -> None:
     """Take over what is being typed: on macOS a click on a button does not take the focus from the cell."""
     table.setCurrentCell(-1, -1)

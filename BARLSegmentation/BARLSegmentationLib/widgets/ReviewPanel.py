@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -9,11 +13,22 @@ from BARLSegmentationLib.logic.Attention import unsureScan
 from BARLSegmentationLib.logic.Correction import Correction
 from BARLSegmentationLib.logic.Hotspots import HotSpotList, jumpTo
 from BARLSegmentationLib.logic.Overlay import Overlay
+from BARLSegmentationLib.logic.Words import readOnlyReason
 from BARLSegmentationLib.widgets.Background import Background
 from BARLSegmentationLib.widgets.HotspotTable import HotspotTable
 from BARLSegmentationLib.widgets.OutlineEditor import OutlineEditor
-from BARLSegmentationLib.widgets.Panel import Panel
+from BARLSegmentationLib.widgets.Panel import Panel, allow
 from BARLSegmentationLib.widgets.VolumesTable import VolumesTable
+
+if TYPE_CHECKING:
+    from barl.project.records import Case
+    from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+
+    from BARLSegmentation import BARLSegmentationParameterNode
+    from BARLSegmentationLib.logic.Correction import Stored
+    from BARLSegmentationLib.logic.Hotspots import HotSpot
+    from BARLSegmentationLib.logic.Session import Session
+    from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
 EDIT_PAUSE_MS = 400  # after the last edit, before volumes are counted
 THRESHOLD_PAUSE_MS = 250  # after the last move of the threshold, before the mask is made
@@ -26,7 +41,7 @@ class ReviewPanel(Panel):
 
     uiName = "ReviewPanel"
 
-    def __init__(self, session, worker, moduleWidget) -> None:
+    def __init__(self, session: Session, worker: WorkerLink, moduleWidget: ScriptedLoadableModuleWidget) -> None:
         super().__init__(session, worker, moduleWidget)
         self.overlay, self.correction = Overlay(), Correction(session)
         self.editor = None
@@ -71,7 +86,7 @@ class ReviewPanel(Panel):
         for timer in (self._editTimer, self._thresholdTimer, self._ticksTimer):
             timer.setInterval(milliseconds)
 
-    def _timer(self, milliseconds: int, slot):
+    def _timer(self, milliseconds: int, slot: Callable[[], None]) -> qt.QTimer:
         timer = qt.QTimer(self.widget)
         timer.setSingleShot(True)
         timer.setInterval(milliseconds)
@@ -98,7 +113,8 @@ class ReviewPanel(Panel):
     @property
     def isIdle(self) -> bool:
         timers = (self._editTimer, self._thresholdTimer, self._ticksTimer)
-        return not self.background.isBusy() and not any(timer.isActive() for timer in timers)
+        waits = self._storing or any(timer.isActive() for timer in timers)
+        return not waits and not self.background.isBusy()
 
     # In and out of the module
 
@@ -128,7 +144,7 @@ class ReviewPanel(Panel):
         self.editor.cleanup()
         super().cleanup()
 
-    def setParameterNode(self, node) -> None:
+    def setParameterNode(self, node: BARLSegmentationParameterNode | None) -> None:
         super().setParameterNode(node)
         if node is not None and self.editor is not None:
             self.editor.selectNode()
@@ -176,7 +192,7 @@ class ReviewPanel(Panel):
         self._showHotspotCount()
         self._updateButtons(case)
 
-    def _caseText(self, case) -> str:
+    def _caseText(self, case: Case | None) -> str:
         if case is None:
             return _("Open a case to review: double-click it in the section Cases.")
         revision = self.session.loaded.revision
@@ -191,33 +207,32 @@ class ReviewPanel(Panel):
         edited = " " + _("Edited, not stored.") if self.correction.isChanged() else ""
         return text.format(name=case.name, author=revision.author if revision else "") + edited
 
-    def _updateButtons(self, case) -> None:
+    def _updateButtons(self, case: Case | None) -> None:
         ui, project = self.ui, self.session.project
         reason = ""
         if case is None:
             reason = _("Open a case first")
-        elif project.read_only:
-            reason = _("The project is open for reading only")
         elif self._storing:
             reason = _("The outline is being stored")
+        else:
+            reason = readOnlyReason(project)
         accepted = not reason and self.correction.isAccepted()
         changed = not reason and self.correction.isChanged()
         predicted = case is not None and self.hotspots.hotspots.prediction is not None
-        _allow(
+        allow(
             ui.acceptButton,
-            reason or (_("This outline is accepted already") if accepted else ""),
             _("Keep this outline as the right one and learn from it in the next training (Ctrl+Return)"),
+            reason or (_("This outline is accepted already") if accepted else ""),
         )
-        _allow(
+        allow(
             ui.saveDraftButton,
-            reason or ("" if changed else _("Nothing has changed since it was stored")),
             _("Keep this outline in the project to go on later"),
+            reason or ("" if changed else _("Nothing has changed since it was stored")),
         )
-        reason = reason or ("" if predicted else _("The case has no prediction"))
-        _allow(
+        allow(
             ui.revertButton,
-            reason,
             _("Replace the outline by the newest prediction; an edit is kept as a draft before"),
+            reason or ("" if predicted else _("The case has no prediction")),
         )
 
     def reader(self) -> str:
@@ -228,12 +243,12 @@ class ReviewPanel(Panel):
 
     # Uncertainty
 
-    def _uncertainty(self):
+    def _uncertainty(self) -> slicer.vtkMRMLScalarVolumeNode | None:
         loaded = self.session.loaded
         node = loaded.uncertainty if loaded else None
         return node if node is not None and node.GetScene() is not None else None
 
-    def showOverlay(self, _value=None) -> None:
+    def showOverlay(self, _value: object = None) -> None:
         uncertainty, ui = self._uncertainty(), self.ui
         if uncertainty is None:
             return
@@ -271,7 +286,7 @@ class ReviewPanel(Panel):
 
     # Hot-spots
 
-    def onHotspotChosen(self, spot) -> None:
+    def onHotspotChosen(self, spot: HotSpot) -> None:
         jumpTo(spot.position, self.session.loaded.volumes[0])
         self.correction.clock.tick()
 
@@ -291,7 +306,7 @@ class ReviewPanel(Panel):
         if self.session.project is not None and not self.session.project.read_only:
             self.background.submit(self.hotspots.hotspots.store, self._onTicksStored)
 
-    def _onTicksStored(self, future) -> None:
+    def _onTicksStored(self, future: Future) -> None:
         with self.session.reporting():
             future.result()
 
@@ -326,7 +341,7 @@ class ReviewPanel(Panel):
             lambda: unsureScan(*arrays, threshold), lambda future: self._onUnsureScan(scan, future), replaces="limit"
         )
 
-    def _onUnsureScan(self, scan, future) -> None:
+    def _onUnsureScan(self, scan: slicer.vtkMRMLScalarVolumeNode, future: Future) -> None:
         if scan is not self.editor.channel() or not self._entered or not self.ui.onlyWhereUnsureCheckBox.checked:
             return
         unsure = future.result()
@@ -362,7 +377,7 @@ class ReviewPanel(Panel):
             caseId = self.session.caseId
             self.background.submit(snapshot.volumes, lambda future: self._onVolumes(caseId, future), replaces="volumes")
 
-    def _onVolumes(self, caseId: str, future) -> None:
+    def _onVolumes(self, caseId: str, future: Future) -> None:
         if self.session.caseId == caseId:
             self._showVolumes(future.result())
 
@@ -397,7 +412,7 @@ class ReviewPanel(Panel):
         self.session.status(_("Storing the outline…"))
         self.background.submit(work, self._onStored)
 
-    def _onStored(self, future) -> None:
+    def _onStored(self, future: Future) -> None:
         self._storing = False
         stored = self.session.ask(future.result, otherwise=None)
         if stored is not None:
@@ -406,7 +421,7 @@ class ReviewPanel(Panel):
             self.session.status(self._storedText(stored))
         self.update()
 
-    def _storedText(self, stored) -> str:
+    def _storedText(self, stored: Stored) -> str:
         name = self.session.project.cases.get(stored.revision.case_id).name
         accepted = stored.revision.is_accepted
         sentences = [(_("{name} is accepted.") if accepted else _("A draft of {name} is stored.")).format(name=name)]
@@ -436,11 +451,6 @@ class ReviewPanel(Panel):
         cases = self.moduleWidget.panels.get("Cases")
         if cases is not None:
             cases.openNext()
-
-
-def _allow(button, reason: str, tip: str) -> None:
-    button.enabled = not reason
-    button.toolTip = reason or tip
 
 
 def _login() -> str:

@@ -23,13 +23,15 @@ class SetupPanel(Panel):
     """
 
     uiName = "SetupPanel"
+    found: dict | None  # what the process has found
+    requirements: dict[str, str]  # package -> lowest version
 
     def setup(self) -> None:
         self._process = None
         self._last = None  # the one before: a QProcess must not go while it tells that it has ended
-        self._found: dict | None = None
+        self.found: dict | None = None
         self._conditions: dict[str, Setup.Condition] = {}
-        self._requirements = Setup.readRequirements(self._requirementsPath())
+        self.requirements = Setup.readRequirements(self._requirementsPath())
         self._names: dict[str, str] = {}
         for name in CONDITIONS:
             self._button(name).visible = False
@@ -46,12 +48,12 @@ class SetupPanel(Panel):
         self._showEach()
 
     def expanded(self) -> None:
-        if self._found is None and self._process is None:
+        if self.found is None and self._process is None:
             self.check()
 
     def onProjectChanged(self) -> None:
         """What was found no longer holds; it is looked up anew when somebody looks."""
-        self._found = None
+        self.found = None
         if self.widget.visible:
             self.check()
 
@@ -65,7 +67,7 @@ class SetupPanel(Panel):
 
     # Looking up
 
-    def check(self, *_arguments) -> None:
+    def check(self, *_arguments: object) -> None:
         """Start to look all conditions up."""
         from barl.project.model_card import CARD_FILE, WEIGHTS_FILE
 
@@ -83,33 +85,44 @@ class SetupPanel(Panel):
         self._process = process
         self.ui.checkButton.enabled = False
         self.ui.checkButton.toolTip = _("The conditions are being looked up")
-        arguments = [Environment.__file__, ",".join(self._requirements), folder, CARD_FILE, WEIGHTS_FILE]
+        arguments = [Environment.__file__, ",".join(self.requirements), folder, CARD_FILE, WEIGHTS_FILE]
         arguments += self._names
         process.start(self.worker.python, arguments)
 
-    def _onFinished(self, exitCode: int, _exitStatus) -> None:
+    def _onFinished(self, exitCode: int, _exitStatus: int) -> None:
         process = self._take()
         if process is None:
             return
         try:
             output = process.readAllStandardOutput().data().strip()
-            self._found = json.loads(output.rpartition(b"\n")[2]) if exitCode == 0 else None  # below any banner
+            found = json.loads(output.rpartition(b"\n")[2]) if exitCode == 0 else None  # below any banner
         except ValueError:
-            self._found = None
-        if self._found is None:
+            found = None
+        if found is None:
             self._failed(_("the process ended with code {code}").format(code=exitCode))
+            self._showEach()
         else:
-            self._conditions = Setup.judge(self._found, self._requirements, self._names)
+            self.judge(found, self._names)
+
+    def judge(self, found: dict, names: dict[str, str]) -> None:
+        """Show what was found.
+
+        Args:
+            found: As ``Environment`` prints it.
+            names: Folder -> name of the models looked at.
+        """
+        self.found, self._names = found, names
+        self._conditions = Setup.judge(found, self.requirements, names)
         self._showEach()
 
-    def _onProcessError(self, error) -> None:
+    def _onProcessError(self, error: int) -> None:
         if error == qt.QProcess.FailedToStart and self._process is not None:
             process = self._take()
             self._failed(process.errorString())
             self._showEach()
 
     def _failed(self, reason: str) -> None:
-        self._found, self._conditions = None, {}
+        self.found, self._conditions = None, {}
         self.session.status(
             _("The conditions could not be looked up ({reason}). Check Slicer's installation.").format(reason=reason),
             True,
@@ -121,14 +134,14 @@ class SetupPanel(Panel):
             process.kill()
             process.waitForFinished(500)
 
-    def _take(self):
+    def _take(self) -> qt.QProcess | None:
         """The process that was looking, which from now on does no longer."""
         process, self._process = self._process, None
         self._last = process or self._last
         return process
 
     def _showEach(self) -> None:
-        known = self._found is not None
+        known = self.found is not None
         style = slicer.app.style()
         for name in CONDITIONS:
             condition = self._conditions.get(name)
@@ -176,7 +189,7 @@ class SetupPanel(Panel):
             )
             return
         logic = PyTorchUtils.PyTorchUtilsLogic()
-        replaces = bool(self._found and self._found["torch"] is not None)
+        replaces = bool(self.found and self.found["torch"] is not None)
         # The extension asks before it installs: too late where the build that is there goes first.
         if replaces and not slicer.util.confirmOkCancelDisplay(
             _("The installed PyTorch will be removed and another build downloaded (several hundred MB)."),
@@ -234,7 +247,7 @@ class SetupPanel(Panel):
             qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.session.project.folder)))
 
     def onModels(self) -> None:
-        damaged = Setup.damagedModel(self._found["models"]) if self._found else None
+        damaged = Setup.damagedModel(self.found["models"]) if self.found else None
         if damaged is None:
             return
         name = self._names[str(damaged)]
@@ -253,15 +266,15 @@ class SetupPanel(Panel):
         from barl import __version__
 
         application = f"{slicer.app.applicationVersion} (r{slicer.app.repositoryRevision})"
-        text = Setup.report(self._found, self._conditions, application, __version__)
+        text = Setup.report(self.found, self._conditions, application, __version__)
         slicer.app.clipboard().setText(text)
         self.session.status(_("Copied the report; it names no patient and no folder."))
 
     def _requirementsPath(self) -> str:
         return self.moduleWidget.resourcePath("requirements.txt")
 
-    def _button(self, name: str):
+    def _button(self, name: str) -> qt.QPushButton:
         return getattr(self.ui, f"{name}Button")
 
-    def _label(self, name: str):
+    def _label(self, name: str) -> qt.QLabel:
         return getattr(self.ui, f"{name}Label")

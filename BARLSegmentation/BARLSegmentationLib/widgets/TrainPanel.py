@@ -10,18 +10,24 @@ from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic import Training
 from BARLSegmentationLib.logic.Curves import Curves
+from BARLSegmentationLib.logic.Words import readOnlyReason, runStateText, stageText
+from BARLSegmentationLib.widgets.DeviceChoice import DeviceChoice
 from BARLSegmentationLib.widgets.ModelDecision import ModelDecision
 from BARLSegmentationLib.widgets.Panel import Panel, allow, showPlot
-from BARLSegmentationLib.widgets.PredictPanel import deviceText
 
 if TYPE_CHECKING:
     from barl.errors import BarlError
     from barl.project.records import Case, RunRow
     from barl.worker.client import Pending
     from barl.worker.messages import Event, Hello, Request, Run, RunEvents, TrainingPlan
+    from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+
+    from BARLSegmentationLib.logic.Session import Session
+    from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
 Answer = TypeVar("Answer")
 
+_WAIT = _("Wait until what was asked for is done, or cancel it.")
 POLL_MS = 1000
 #: So many polls in a row may fail (each starts the worker anew) before the panel gives up until it is opened again.
 POLLS_IN_VAIN = 3
@@ -36,15 +42,18 @@ class TrainPanel(Panel):
     Attributes:
         moreOptions: Training options beyond those of the panel (``docs/worker-protocol.md``), for scripts.
         run: The run that is followed.
+        curves: Its curves.
+        decision: Compares a new model with the current one.
     """
 
     uiName = "TrainPanel"
 
-    def __init__(self, session, worker, moduleWidget) -> None:
+    def __init__(self, session: Session, worker: WorkerLink, moduleWidget: ScriptedLoadableModuleWidget) -> None:
         super().__init__(session, worker, moduleWidget)
         self.moreOptions: dict = {}
         self.run: Training.WatchedRun | None = None
-        self._curves, self._decision = Curves(), ModelDecision(session, self.ui)
+        self.curves, self.decision = Curves(), ModelDecision(session, self.ui.comparisonGroupBox)
+        self.devices = DeviceChoice(self.ui.deviceComboBox)
         self._request: Pending | None = None  # plan, start, resume or compare: one at a time
         self._attaching: Training.WatchedRun | None = None
         self._inVain = 0
@@ -65,13 +74,12 @@ class TrainPanel(Panel):
         ui.minutesSpinBox.connect("valueChanged(double)", self.forgetPlan)
         ui.warmStartCheckBox.connect("toggled(bool)", self.forgetPlan)
         ui.methodComboBox.connect("activated(int)", self.onMethodChosen)
-        ui.deviceComboBox.connect("activated(int)", self.onDeviceChosen)
+        self.devices.chosen.connect(self.onDeviceChosen)
         self._timer.connect("timeout()", self.onTimer)
         self.session.projectChanged.connect(self.onProjectChanged)
         self.session.casesChanged.connect(self.onCasesChanged)
         self.session.modelsChanged.connect(self.update)
         self._fill(ui.methodComboBox, [("BARL", "barl")])
-        self._fill(ui.deviceComboBox, [(_("Automatic"), "auto")])
         self.onProjectChanged()
 
     def expanded(self) -> None:
@@ -101,8 +109,8 @@ class TrainPanel(Panel):
         self._timer.disconnect("timeout()", self.onTimer)
         self.run = None
         self._showCurves(False)
-        self._curves.remove()
-        self._decision.clear()
+        self.curves.remove()
+        self.decision.clear()
         super().cleanup()
 
     def onProjectChanged(self) -> None:
@@ -110,8 +118,8 @@ class TrainPanel(Panel):
         self.worker.cancel(self._request)
         self.run, self._request, self._pendingText, self._tried = None, None, "", (0, 0)
         self._showCurves(False)
-        self._curves.remove()
-        self._decision.clear()
+        self.curves.remove()
+        self.decision.clear()
         self.ui.planLabel.text = ""
         self._chooseRun()
         self.update()
@@ -143,7 +151,7 @@ class TrainPanel(Panel):
     def _follow(self, run: RunRow) -> None:
         self.run, self._pendingText = Training.WatchedRun(run), ""
         self._showCurves(False)
-        self._curves.clear(self.session.project.labels)
+        self.curves.clear(self.session.project.labels)
         if self.run.alive or self._isExpanded():
             self._poll()
 
@@ -178,7 +186,7 @@ class TrainPanel(Panel):
             return
         self._inVain = 0
         changed = run.take(answer)
-        self._curves.append(answer.events)
+        self.curves.append(answer.events)
         self._showCurves()
         if answer.events and not run.alive:
             self._poll()  # a long log comes in pieces
@@ -205,7 +213,7 @@ class TrainPanel(Panel):
         self.session.notifyModels()
         self.session.status(run.inWords(), error=run.state in ("failed", "interrupted"))
         if run.state == "finished":
-            if not self._decision.reasonAgainstComparison():
+            if not self.decision.reasonAgainstComparison():
                 self.onCompare()
             self._trainByItself()
         self.update()
@@ -221,7 +229,7 @@ class TrainPanel(Panel):
             else {
                 "method": node.method,
                 "minutes": node.minutes,
-                "device": node.device,
+                "device": self.devices.device,
                 "warm_start": node.warmStart,
             }
         )
@@ -325,7 +333,7 @@ class TrainPanel(Panel):
     def _onProgress(self, event: Event) -> None:
         if event.event == "progress" and self._request is not None:
             self.ui.progressBar.value = round(1000 * (event.fraction or 0.0))
-            words = [Training.stageText(event.stage), event.message or ""]
+            words = [stageText(event.stage), event.message or ""]
             self.ui.runLabel.text = ": ".join(filter(None, words))
 
     def _onFailed(self, error: BarlError) -> None:
@@ -348,12 +356,11 @@ class TrainPanel(Panel):
             self.onStart()
 
     def onCompare(self) -> None:
-        model, node = self._decision.model(), self.parameterNode
+        model, device = self.decision.model(), self.devices.device
         if model is not None:
-            device = node.device if node is not None else "auto"
             from barl.worker.messages import CompareModels
 
-            self._ask(lambda project: CompareModels(project, model.id, device=device), self._decision.show)
+            self._ask(lambda project: CompareModels(project, model.id, device=device), self.decision.show)
 
     # What is shown
 
@@ -362,28 +369,27 @@ class TrainPanel(Panel):
             self.parameterNode.method = self.ui.methodComboBox.itemData(index)
             self.forgetPlan()
 
-    def onDeviceChosen(self, index: int) -> None:
+    def onDeviceChosen(self, name: str) -> None:
         if self.parameterNode is not None:
-            self.parameterNode.device = self.ui.deviceComboBox.itemData(index)
+            self.parameterNode.device = name
             self.forgetPlan()
 
     def _onHello(self, hello: Hello) -> None:
         methods = [(method.title, method.name) for method in hello.methods]
         self._fill(self.ui.methodComboBox, methods)
-        devices = [(_("Automatic"), "auto"), *((deviceText(device), device.name) for device in hello.devices)]
-        self._fill(self.ui.deviceComboBox, devices)
+        self.devices.show(hello.devices)
         self.update()
 
     def _onHelloFailed(self, error: BarlError) -> None:
         self._knowsMethods = False
         self.session.status(str(error), error=True)
 
-    def _fill(self, combo, items: list[tuple[str, str]]) -> None:
+    def _fill(self, combo: qt.QComboBox, items: list[tuple[str, str]]) -> None:
         combo.clear()
         for text, data in items:
             combo.addItem(text, data)
 
-    def _select(self, combo, data: str) -> None:
+    def _select(self, combo: qt.QComboBox, data: str) -> None:
         """Select the item with this data; add it if the worker has not listed it yet."""
         if combo.findData(data) < 0:
             combo.addItem(data, data)
@@ -406,45 +412,43 @@ class TrainPanel(Panel):
         cases = self._cases()
         reason = Training.reasonAgainstStart(project, cases, runs)
         if self._request is not None:
-            reason = reason or _("Wait until what was asked for is done, or cancel it.")
-        allow(ui.startButton, reason, _("Train a model; it goes on when Slicer is closed"))
-        allow(ui.planButton, reason, _("Say in words what a training would do, without starting it"))
+            reason = reason or _WAIT
+        allow(ui.startButton, _("Train a model; it goes on when Slicer is closed"), reason)
+        allow(ui.planButton, _("Say in words what a training would do, without starting it"), reason)
         heldOut = Training.heldOutText(cases) if project is not None else ""
         ui.heldOutLabel.text, ui.heldOutLabel.visible = heldOut, bool(heldOut)
         ui.planLabel.visible = bool(ui.planLabel.text)
         if self.parameterNode is not None:
             self._select(ui.methodComboBox, self.parameterNode.method)
-            self._select(ui.deviceComboBox, self.parameterNode.device)
+            self.devices.select(self.parameterNode.device)
         ui.runComboBox.clear()
         for run in reversed(runs):
             method = run.plan.get("method", "")
-            ui.runComboBox.addItem(f"{run.id}: {method}, {Training.runStateText(run.state)}", run.id)
+            ui.runComboBox.addItem(f"{run.id}: {method}, {runStateText(run.state)}", run.id)
         ui.runComboBox.visible = bool(runs)
         if self.run is not None:
             ui.runComboBox.currentIndex = ui.runComboBox.findData(self.run.id)
         self._updateRun()
         comparing = self._request is not None and self._request.request.name == "compare"
-        self._decision.update(self._request is not None, comparing)
+        self.decision.update(self._request is not None, comparing)
 
     def _updateRun(self) -> None:
         """The part that changes every second."""
         ui, run, busy = self.ui, self.run, self._request is not None
         alive = run is not None and run.alive
         paused = run is not None and run.state in Training.PAUSED
-        locked = self.session.project is not None and self.session.project.read_only
-        wait = _("No training is running.") if not (alive or paused) else ""
-        if locked:
-            wait = _("The project is open for reading only.")
-        elif busy:
-            wait = _("Wait until what was asked for is done, or cancel it.")
+        locked = readOnlyReason(self.session.project)
+        wait = locked or ("" if alive or paused else _("No training is running."))
+        if busy and not locked:
+            wait = _WAIT
         ui.pauseButton.text = _("Resume") if paused else _("Pause")
         tip = (
             _("Go on from the last checkpoint") if paused else _("Save a checkpoint and end; resume whenever you like")
         )
-        allow(ui.pauseButton, wait, tip)
-        allow(ui.finishButton, wait, _("End the training now and keep the model as it is so far"))
+        allow(ui.pauseButton, tip, wait)
+        allow(ui.finishButton, _("End the training now and keep the model as it is so far"), wait)
         nothing = "" if busy or (alive and not locked) else _("Nothing is running.")
-        allow(ui.cancelButton, nothing, _("End at once; what was learned since the last checkpoint is lost"))
+        allow(ui.cancelButton, _("End at once; what was learned since the last checkpoint is lost"), nothing)
         ui.progressBar.visible = busy or alive
         if not busy:
             ui.progressBar.value = round(1000 * run.fraction) if run is not None else 0
@@ -454,5 +458,5 @@ class TrainPanel(Panel):
 
     def _showCurves(self, shown: bool = True) -> None:
         """Give the plot widgets the charts of the run, or none before these go."""
-        showPlot(self.ui, "loss", self._curves.loss if shown else None)
-        showPlot(self.ui, "dice", self._curves.dice if shown else None)
+        showPlot(self.ui, "loss", self.curves.loss if shown else None)
+        showPlot(self.ui, "dice", self.curves.dice if shown else None)

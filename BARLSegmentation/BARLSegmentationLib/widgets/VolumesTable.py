@@ -15,7 +15,7 @@ UNKNOWN = "–"
 class VolumesTable:
     """Milliliters of each label as predicted and as outlined now, in a QTableWidget with the columns above."""
 
-    def __init__(self, table) -> None:
+    def __init__(self, table: qt.QTableWidget) -> None:
         self.table = table
         header = table.horizontalHeader()
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)

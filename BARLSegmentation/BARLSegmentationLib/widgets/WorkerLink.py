@@ -56,6 +56,11 @@ class WorkerLink:
         self._complaints = b""
 
     @property
+    def pid(self) -> int:
+        """Of the process; 0 if none runs."""
+        return int(self._process.processId()) if self.running else 0
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.state() != qt.QProcess.NotRunning
 

@@ -185,7 +185,7 @@ class Loop:
         panel, ui = self.panels["Review"], self.section("Review")
         type_(ui.readerLineEdit, reader)
         press(ui.acceptButton)
-        waitUntil(lambda: not panel._storing, self.patience)
+        settle(panel, seconds=self.patience)
         self.settle()
         self.moment("accepted")
 

@@ -69,7 +69,7 @@ def goRound(project: Path) -> tuple[dict[str, bytes], str]:
         host.window.show()
         loop = Loop(host, moment=lambda name: name in CAPTIONS and pictures.__setitem__(name, display.picture(host)))
         loop.session.openProject(project)
-        waitUntil(lambda: loop.panels["Cases"]._measuring is None)
+        waitUntil(lambda: loop.panels["Cases"].isIdle)
         reason = loop.openNext()
         case = loop.session.case()
         if loop.panels["Review"].hotspots.hotspots.spots:  # else the model was sure everywhere

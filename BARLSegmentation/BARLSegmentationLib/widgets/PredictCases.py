@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slicer.i18n import tr as _
+
+from BARLSegmentationLib.logic.Signal import Signal
+
+if TYPE_CHECKING:
+    from barl.errors import BarlError
+    from barl.worker.client import Pending
+    from barl.worker.messages import Event, PredictedCases
+    from slicer import vtkMRMLSegmentationNode
+
+    from BARLSegmentationLib.logic.Prediction import Model
+    from BARLSegmentationLib.logic.Session import Session
+    from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
+
+
+class PredictCases:
+    """Has the worker predict cases of the open project, and shows a case that was predicted alone.
+
+    Args:
+        session: What all panels share.
+        worker: The process that predicts.
+
+    Attributes:
+        progressed: The worker has come further (``Event``).
+        ended: The prediction has ended; gives the segmentation that is shown now, or None.
+    """
+
+    def __init__(self, session: Session, worker: WorkerLink) -> None:
+        self.session, self.worker = session, worker
+        self.progressed, self.ended = Signal(), Signal()
+        self._pending: Pending | None = None
+
+    @property
+    def isIdle(self) -> bool:
+        return self._pending is None
+
+    def start(self, model: Model, caseIds: list[str] | None, device: str, fast: bool, roi: list[float] | None) -> None:
+        """Predict cases; without ``caseIds`` all without an accepted outline."""
+        from barl.worker.messages import Predict
+
+        folder = str(self.session.project.folder)
+        self._pending = self.worker.request(
+            Predict(folder, caseIds, model.id or str(model.folder), device, fast, roi),
+            onEvent=self._onEvent,
+            onResult=self._onPredicted,
+            onError=self._onFailed,
+        )
+
+    def cancel(self) -> None:
+        self.worker.cancel(self._pending)
+
+    def forget(self) -> None:
+        """Cancel, and ignore the answer."""
+        self.cancel()
+        self._pending = None
+
+    def _onEvent(self, event: Event) -> None:
+        if self._pending is not None and event.event == "progress":
+            self.progressed.emit(event)
+
+    def _onPredicted(self, predicted: PredictedCases) -> None:
+        if self._pending is None:
+            return
+        self._pending = None
+        self.session.notifyCases()
+        self.ended.emit(self._show(predicted))
+        self.session.status(_summary(predicted), error=bool(predicted.failed))
+
+    def _show(self, predicted: PredictedCases) -> vtkMRMLSegmentationNode | None:
+        """Open a case that was predicted alone; of several only the one that is on screen anyway."""
+        session, ids = self.session, [case.case for case in predicted.cases]
+        alone = ids[0] if len(ids) == 1 and not session.caseId else None
+        shown = session.caseId if session.caseId in ids else alone
+        if shown is None or session.project is None:
+            return None
+        loaded = session.ask(session.openCase, shown, otherwise=None)
+        return loaded.segmentation if loaded is not None else None
+
+    def _onFailed(self, error: BarlError) -> None:
+        from barl.errors import Cancelled
+
+        if self._pending is None:
+            return
+        self._pending = None
+        self.ended.emit(None)
+        self.session.notifyCases()  # those done before stay stored
+        self.session.status(str(error), error=not isinstance(error, Cancelled))
+
+
+def _summary(predicted: PredictedCases) -> str:
+    # Outlined cases are predicted too, so that the others can be compared with them.
+    outlined = sum(case.state == "accepted" for case in predicted.cases)
+    count = len(predicted.cases) - outlined or len(predicted.cases)
+    sentences = [_("1 case predicted.") if count == 1 else _("{n} cases predicted.").format(n=count)]
+    if count < len(predicted.cases):
+        sentences.append(_("{n} outlined cases were predicted too, for comparison.").format(n=outlined))
+    sentences += dict.fromkeys(note for case in predicted.cases for note in case.notes)
+    sentences += [f"{case.name}: {case.message} {case.remedy}" for case in predicted.failed]
+    return " ".join(sentences)
