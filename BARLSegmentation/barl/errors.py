@@ -69,6 +69,18 @@ class Cancelled(BarlError):
         super().__init__(message, remedy)
 
 
+# CUDA and MPS; PyTorch's CPU allocator on Linux and macOS; the same on Windows.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a computation failed for want of memory: some of PyTorch's back ends say so in words alone."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in words for sign in _OUT_OF_MEMORY)
+    )
+
+
 _STORAGE = {
     errno.ENOSPC: ("The disk is full", "Free some space and try again; what was saved before is unchanged."),
     errno.EDQUOT: ("The disk quota is used up", "Free some space and try again; what was saved before is unchanged."),

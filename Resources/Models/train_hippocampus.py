@@ -18,9 +18,10 @@ from barl.benchmark import datasets
 from barl.images.fingerprint import fingerprint_case
 from barl.images.reading import read_channels
 from barl.models.disk import load_model, save_model
+from barl.progress import Progress
 from barl.training.cases import CaseFiles
+from barl.training.loop import train
 from barl.training.plan import make_plan
-from barl.training.train import train
 
 TARGET = Path(__file__).resolve().parents[2] / "BARLSegmentation" / "Resources" / "Models" / "hippocampus"
 ITERATIONS = 760
@@ -73,7 +74,7 @@ def main(folder: Path) -> None:
             last = time.monotonic()
             print(event.get("stage"), f"{event.get('fraction', 0):.1%}", values, event.get("message", ""), flush=True)
 
-    result = train(plan, cases, folder, resume=(folder / "checkpoint.safetensors").exists(), on_event=tell)
+    result = train(plan, cases, folder, resume=(folder / "checkpoint.safetensors").exists(), progress=Progress(tell))
     card, network = load_model(result.model_folder)
     card = dataclasses.replace(card, id="hippocampus", name="Hippocampus (demonstration)", licence=LICENCE, notes=NOTES)
     # Half the size; the rounding changes no more than a voxel here and there.

@@ -29,8 +29,8 @@ from barl.inference.device import choose_device
 from barl.project.labels import Label
 from barl.training.cases import cache_cases
 from barl.training.distributed import World
+from barl.training.loop import TrainingRun
 from barl.training.plan import make_plan
-from barl.training.train import TrainingRun
 from training_rate import write_cases
 
 

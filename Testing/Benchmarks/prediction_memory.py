@@ -52,6 +52,7 @@ def predict(path: Path, spacing: list[float], patch: list[int], labels: int, eve
     from barl.inference.device import choose_device
     from barl.inference.predictor import Predictor
     from barl.networks.branches import NetworkSpec, build_network
+    from barl.progress import Event, Progress
     from barl.project.labels import Label
     from barl.project.model_card import ModelCard
 
@@ -88,10 +89,10 @@ def predict(path: Path, spacing: list[float], patch: list[int], labels: int, eve
     peaks = {}
     start = perf_counter()
 
-    def note(stage: str, fraction: float, message: str) -> None:
-        peaks[stage] = peak_gib()
+    def note(event: Event) -> None:
+        peaks[event["stage"]] = peak_gib()
 
-    prediction = predictor.predict([scan], progress=note)
+    prediction = predictor.predict([scan], progress=Progress(note))
     return {
         "size": list(scan.GetSize()),
         "patch": patch,

@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "BARLSegmentation")
 import numpy as np
 import SimpleITK as sitk
 from barl.images.intensity import Normalisation
-from barl.jobs.predict import WarmPredictors, predict_cases
+from barl.jobs.compute import Compute, WarmPredictors
+from barl.jobs.predict import predict_cases
 from barl.models.disk import save_model
 from barl.networks.branches import NetworkSpec, build_network
 from barl.project.labels import Channel, Label
@@ -76,7 +77,7 @@ def measure(worker: WorkerProcess, folder: Path, rounds: int) -> dict[str, objec
     def in_this_process() -> float:
         began = perf_counter()
         with Project.open(folder) as project:
-            predict_cases(project, ["scan"], device="cpu", warm=warm)
+            predict_cases(project, ["scan"], compute=Compute("cpu", warm=warm))
         return perf_counter() - began
 
     cold, _ = through_the_worker()

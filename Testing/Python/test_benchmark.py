@@ -30,7 +30,7 @@ from barl.errors import InputError
 from barl.images.fingerprint import fingerprint_case
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
-from barl.training import train as train_module
+from barl.training import loop as train_module
 from barl.training.plan import make_plan
 
 PLAN = {
@@ -148,7 +148,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(small_proje
     one["plans"] = {"boxes": {**small_project["plans"]["boxes"], "iterations": 80}}
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps(one))
-    script = "import sys, barl.training.train as t; t.CHECKPOINT_SECONDS = 0; from barl.benchmark.__main__ import main"
+    script = "import sys, barl.training.loop as t; t.CHECKPOINT_SECONDS = 0; from barl.benchmark.__main__ import main"
     command = [sys.executable, "-c", f"{script}; main()", str(plan), str(tmp_path / "killed"), "--device", "cpu"]
     checkpoint = tmp_path / "killed" / "running" / "boxes_mean-teacher_2_0" / "checkpoint.safetensors"
     with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL) as process:

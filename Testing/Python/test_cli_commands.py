@@ -186,7 +186,7 @@ def test_an_unforeseen_error_is_one_sentence_and_a_log(tmp_path, capsys, monkeyp
 
 def test_progress_is_silent_without_a_terminal_and_tables_line_up(capsys):
     terminal = Terminal()
-    terminal.progress("predicting", 0.5)
+    terminal.progress.stage("predicting").at(0.5)
     assert capsys.readouterr() == ("", "")
     text = table([["a", 1.0], ["long", None]], ["name", "x"])
     assert text.splitlines() == ["name      x", "a     1.000", "long      -"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from itertools import permutations, product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import SimpleITK as sitk
 from barl.errors import InputError
 from barl.images.geometry import Grid, Roi
 from barl.images.intensity import Normalisation
-from barl.images.preparation import prepare, restore_label, restore_probabilities
+from barl.images.preparation import PreparedScan, restore_label, restore_probabilities
 from barl.images.reading import read_image, read_label
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -35,6 +36,13 @@ def rotated(image: sitk.Image, degrees: float) -> sitk.Image:
 def permuted(image: sitk.Image, order: tuple[int, ...], flips: tuple[bool, ...]) -> sitk.Image:
     """The same voxels at the same places, stored in another order (SimpleITK's filters, not ours)."""
     return sitk.Flip(sitk.PermuteAxes(image, order), flips, flipAboutOrigin=False)
+
+
+def prepare(channels, normalisations, spacing, orientation="LPS", roi=None, label=None) -> SimpleNamespace:
+    """What a network gets of a case, all at once."""
+    scan = PreparedScan(channels, normalisations, spacing, orientation, roi=roi)
+    labels = None if label is None else scan.labels_to_network(label)
+    return SimpleNamespace(array=scan.to_network(), label=labels, grid=scan.grid, scan_grid=scan.scan_grid)
 
 
 @pytest.fixture(scope="module")
@@ -252,17 +260,17 @@ WHOLE_SCAN = """
 import resource, sys
 import numpy as np, SimpleITK as sitk
 from barl.images.intensity import Normalisation
-from barl.images.preparation import prepare, restore_label, restore_probabilities
+from barl.images.preparation import PreparedScan
 image = sitk.GaussianSource(sitk.sitkInt16, (512, 512, 600), (100.0,) * 3, (250.0,) * 3, 900.0)
 image.SetSpacing((0.7, 0.7, 0.8))
 image.SetDirection((0.8, -0.6, 0, -0.6, -0.8, 0, 0, 0, 1))
 for spacing in (None, (0.75, 0.75, 0.75)):
-    prepared = prepare([image], [Normalisation("zscore")], spacing)
-    label = (prepared.array[0] > 0).astype(np.uint8)
-    restored = restore_label(label, prepared.grid, prepared.scan_grid)
-    for _, slab in restore_probabilities(prepared.array, prepared.grid, prepared.scan_grid):
-        pass
-    del prepared, label, restored
+    scan = PreparedScan([image], [Normalisation("zscore")], spacing)
+    array = scan.to_network()
+    label = (array[0] > 0).astype(np.uint8)
+    restored = scan.restore_label(label)
+    scan.restore(array, lambda slab: slab[0] > 0, np.uint8)
+    del array, label, restored
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 

@@ -14,14 +14,16 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
-from barl.errors import Cancelled, DeviceError, InputError, ModelError
+from barl.errors import Cancelled, DeviceError, InputError, ModelError, is_out_of_memory
 from barl.images.geometry import Grid, Roi
 from barl.images.intensity import Normalisation
 from barl.inference.device import autocast_dtype, choose_device
 from barl.inference.predictor import Predictor
 from barl.inference.sliding_window import predict_array
+from barl.jobs.failures import explain
 from barl.models.disk import save_model
 from barl.networks.branches import NetworkSpec, build_network
+from barl.progress import Progress
 from barl.project.labels import Label
 from barl.project.model_card import ModelCard
 from scipy import ndimage
@@ -296,7 +298,7 @@ class Forgetful(nn.Module):
 
     def forward(self, x, branch=0):
         if len(x) > self.windows:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 884736 bytes.")
         return self.network(x, branch)
 
     def describe(self, x):
@@ -322,6 +324,25 @@ def test_out_of_memory_climbs_down_and_says_so(predictor):
     ]
 
 
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB)"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory"), True),
+        (RuntimeError("shapes do not fit"), False),
+        (OSError("not enough memory"), False),
+    ],
+)
+def test_all_back_ends_are_understood_when_memory_is_short(error, is_memory):
+    """In the words of PyTorch 2.4 to 2.13; the CPU allocator's last one is that of Windows."""
+    assert is_out_of_memory(error) is is_memory
+    explained = explain(error)
+    assert ("memory" in explained.message) is is_memory and isinstance(explained, DeviceError) is is_memory
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory(predictor):
     class Broken(Forgetful):
         def forward(self, x, branch=0):
@@ -335,14 +356,15 @@ def test_cancel_passes_through_and_the_predictor_stays_usable(predictor):
     image, _ = simulate()
     seen = []
 
-    def stop(stage, fraction, message):
-        seen.append(stage)
-        if stage == "predicting" and fraction > 0:
-            raise Cancelled
+    def report(event):
+        seen.append(event)
+
+    def is_cancelled():
+        return bool(seen) and seen[-1]["stage"] == "predicting"
 
     with pytest.raises(Cancelled):
-        predictor.predict([image], progress=stop)
-    assert seen[0] == "preparing"
+        predictor.predict([image], progress=Progress(report, is_cancelled))
+    assert [event["stage"] for event in seen] == ["preparing", "predicting"]
     assert predictor.predict([image]).notes == []
 
 

@@ -14,9 +14,11 @@ import SimpleITK as sitk
 from barl.errors import InputError, ProjectError
 from barl.evaluation.statistics import paired_test
 from barl.jobs.compare import compare_models, in_words
+from barl.jobs.compute import Compute
 from barl.jobs.evaluate import evaluate_model
 from barl.jobs.runs import RunFolder
-from barl.jobs.train import TrainingOptions, prepare_run, run_training
+from barl.jobs.train_job import TrainingOptions, prepare_run, run_training
+from barl.progress import Progress
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
 from barl.worker import detached
@@ -64,10 +66,14 @@ def copy(two_models, tmp_path) -> Path:
 def test_the_figures_are_those_of_either_model_alone(two_models):
     stages = []
     with Project.open(two_models, read_only=True) as project:
+        progress = Progress(lambda event: stages.append((event["stage"], event["fraction"])))
         result = compare_models(
-            project, "model_0002", device="cpu", progress=lambda stage, fraction, *_: stages.append((stage, fraction))
+            project,
+            "model_0002",
+            compute=Compute("cpu"),
+            progress=progress,
         )
-        alone = {name: evaluate_model(project, name, device="cpu") for name in ("model_0001", "model_0002")}
+        alone = {name: evaluate_model(project, name, compute=Compute("cpu")) for name in ("model_0001", "model_0002")}
     assert (result["model"]["model"], result["reference"]["model"]) == ("model_0002", "model_0001")
     for side, name in (("model", "model_0002"), ("reference", "model_0001")):
         assert result[side]["mean"]["dice"] == alone[name]["mean"]["dice"]
@@ -85,18 +91,18 @@ def test_the_figures_are_those_of_either_model_alone(two_models):
 def test_a_case_that_a_model_has_learned_from_does_not_count(copy):
     with Project.open(copy) as project:
         project.cases.set_held_out("case 0", True)
-        result = compare_models(project, "model_0002", "model_0001", device="cpu")
+        result = compare_models(project, "model_0002", "model_0001", compute=Compute("cpu"))
         assert [row["name"] for row in result["cases"]] == ["case 3", "case 4"]
         assert result["notes"] == ["Left out, because one of the models has learned from it: case 0."]
         for name in ("case 3", "case 4"):
             project.cases.set_held_out(name, False)
         with pytest.raises(InputError, match="has learned from every case"):
-            compare_models(project, "model_0002", device="cpu")
+            compare_models(project, "model_0002", compute=Compute("cpu"))
         project.cases.set_held_out("case 0", False)
         with pytest.raises(InputError, match="No held-out case"):
-            compare_models(project, "model_0002", device="cpu")
+            compare_models(project, "model_0002", compute=Compute("cpu"))
         with pytest.raises(InputError, match="with itself"):
-            compare_models(project, "model_0001", device="cpu")
+            compare_models(project, "model_0001", compute=Compute("cpu"))
 
 
 def test_what_the_parents_have_learned_counts_as_well(copy):
@@ -106,7 +112,7 @@ def test_what_the_parents_have_learned_counts_as_well(copy):
     third = train(copy, 2, method="supervised")
     with Project.open(copy) as project:
         assert project.models.get(third).parent == "model_0001"
-        result = compare_models(project, third, device="cpu")
+        result = compare_models(project, third, compute=Compute("cpu"))
     assert "case 1" in result["notes"][0] and "case 1" not in [row["name"] for row in result["cases"]]
 
 

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.errors import InputError, ProjectError
+from barl.jobs.compute import Compute, WarmPredictors
 from barl.jobs.evaluate import evaluate_model
-from barl.jobs.predict import WarmPredictors, predict_cases
+from barl.jobs.predict import predict_cases
 from barl.jobs.runs import RunFolder
-from barl.jobs.train import TrainingOptions, prepare, prepare_run, run_training
+from barl.jobs.train_job import TrainingOptions, prepare_run, prepare_training, run_training
 from barl.models.disk import save_model
 from barl.networks.branches import build_network
 from barl.project.files import sha256
@@ -80,7 +81,7 @@ def test_cases_go_where_they_belong(tmp_path):
     make_project(tmp_path, outlined=2, untouched=3, held_out=1)
     with Project.open(tmp_path) as project:
         project.cases.set_state("case 5", "excluded")
-        plan = prepare(project, options())
+        plan = prepare_training(project, options())
         cases = {project.cases.get(case["id"]).name: case for case in plan.cases}
     assert sorted(cases) == ["case 0", "case 1", "case 2", "case 3", "case 4"]
     assert [name for name, case in sorted(cases.items()) if case["revision"]] == ["case 0", "case 1", "case 2"]
@@ -109,7 +110,7 @@ def test_evaluation_on_the_scans_grid_agrees_with_the_trainings_own_validation(t
     """One held-out case at its training spacing: two ways to the same number (a freed truth once gave 0.02)."""
     with Project.open(trained, read_only=True) as project:
         before = project.models.current().summary["metrics"]["dice"]["1"]
-        result = evaluate_model(project, device="cpu")
+        result = evaluate_model(project, compute=Compute("cpu"))
     assert before > 0.2  # a model that finds nothing would agree with anything
     assert result["labels"]["1"]["dice"]["mean"] == pytest.approx(before, abs=0.01)
     assert 0 <= result["calibration_error"] <= 1 and 0 <= result["risk_coverage_area"] <= 1
@@ -121,7 +122,7 @@ def test_prediction_is_stored_and_an_accepted_outline_stays(copy):
     with Project.open(copy) as project:
         accepted = project.revisions.accepted_label("case 0")
         digest = sha256(accepted)
-        result = predict_cases(project, device="cpu", warm=warm)
+        result = predict_cases(project, compute=Compute("cpu", warm=warm))
         names = {case["name"]: case["state"] for case in result["cases"]}
         assert names == {"case 3": "predicted", "case 4": "predicted", "case 0": "accepted", "case 1": "accepted"}
         assert project.revisions.accepted_label("case 0") == accepted and sha256(accepted) == digest
@@ -130,7 +131,7 @@ def test_prediction_is_stored_and_an_accepted_outline_stays(copy):
         newest = project.revisions.newest("case 3")
         assert newest.kind == "prediction" and newest.uncertainty_path.is_file()
         assert newest.details["volumes"][0]["name"] == "ball"
-        again = predict_cases(project, device="cpu", warm=warm)
+        again = predict_cases(project, compute=Compute("cpu", warm=warm))
         assert {case["name"] for case in again["cases"]} == {"case 3", "case 4"}  # the outlined ones once per model
         assert project.verify(everything=True) == []
 
@@ -141,7 +142,7 @@ def test_warm_start_keeps_the_network_whatever_the_shape_of_the_scans(tmp_path):
     label = image > 2
     with Project.create(tmp_path / "project", "study", [Label(1, "x")], [Channel("image")]) as project:
         project.cases.add("outlined", [image], label=label)
-        first = prepare(project, TrainingOptions(device="cpu"))
+        first = prepare_training(project, TrainingOptions(device="cpu"))
         card = ModelCard(
             id="first",
             name="first",
@@ -156,7 +157,7 @@ def test_warm_start_keeps_the_network_whatever_the_shape_of_the_scans(tmp_path):
         )
         save_model(tmp_path / "model", card, build_network(first.plan.network, seed=0).state_dict())
         project.models.promote(project.models.add(tmp_path / "model", {}).id)
-        again = prepare(project, TrainingOptions(device="cpu"))
+        again = prepare_training(project, TrainingOptions(device="cpu"))
         assert (again.parent, again.notes) == ("model_0001", first.notes)
         assert again.plan.network == first.plan.network
 
@@ -172,11 +173,11 @@ def test_a_warm_predictor_is_the_same_until_the_model_changes(copy):
 def test_a_scan_that_cannot_be_read_does_not_hold_up_the_others(copy):
     with Project.open(copy) as project:
         project.cases.image_paths("case 3")[0].write_bytes(b"damaged")
-        result = predict_cases(project, ["case 3", "case 4"], device="cpu")
+        result = predict_cases(project, ["case 3", "case 4"], compute=Compute("cpu"))
         assert [case["name"] for case in result["cases"]] == ["case 4"]
         assert result["failed"][0]["name"] == "case 3" and result["failed"][0]["remedy"]
         with pytest.raises(InputError):
-            predict_cases(project, ["case 3"], device="cpu")
+            predict_cases(project, ["case 3"], compute=Compute("cpu"))
 
 
 def test_one_outlined_case_is_enough_and_is_told(tmp_path):
@@ -226,9 +227,9 @@ _NURSERY = """
 import os, sys
 import torch
 torch.set_num_threads(1)
-import barl.jobs.train
-import barl.training.train as training
-from barl.worker.train import main
+import barl.jobs.train_job
+import barl.training.loop as training
+from barl.worker.run_process import main
 training.CHECKPOINT_SECONDS = 0.02  # at nearly every step: some are killed while a checkpoint is written
 print("ready", flush=True)
 for line in sys.stdin:

@@ -19,8 +19,8 @@ from barl.methods.peers.teacher import Teacher
 from barl.networks.branches import NetworkSpec, build_network
 from barl.project.labels import Label
 from barl.training.cases import CaseFiles
+from barl.training.loop import train
 from barl.training.plan import Plan, make_plan
-from barl.training.train import train
 from safetensors.torch import load_file
 
 SHAPE = (8, 8, 8)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.errors import Cancelled, InputError, ProjectError
+from barl.progress import Progress
 from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
@@ -109,10 +110,8 @@ def test_what_cannot_be_exported_is_refused(project: Project, tmp_path: Path) ->
 
 
 def test_a_cancelled_export_leaves_nothing(project: Project, tmp_path: Path) -> None:
-    def stop(stage: str, fraction: float, message: str) -> None:
-        if fraction > 0:
-            raise Cancelled
-
+    told: list[float] = []
+    progress = Progress(lambda event: told.append(event["fraction"]), lambda: len(told) > 1)
     with pytest.raises(Cancelled):
-        export_dataset(project, tmp_path / "out", progress=stop)
+        export_dataset(project, tmp_path / "out", progress=progress)
     assert [path.name for path in tmp_path.iterdir()] == ["project"]

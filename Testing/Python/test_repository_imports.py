@@ -15,8 +15,8 @@ MODULE = REPOSITORY / "BARLSegmentation"
 ENGINE = MODULE / "barl"
 
 RANKS = {
-    **dict.fromkeys(("errors", "json_text", "progress"), 0),
-    "images": 1,
+    **dict.fromkeys(("errors", "json_text"), 0),
+    **dict.fromkeys(("progress", "images"), 1),
     **dict.fromkeys(("project", "networks", "losses"), 2),
     **dict.fromkeys(("hippocampus", "methods", "models"), 3),
     "evaluation": 4,

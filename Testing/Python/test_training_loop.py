@@ -21,13 +21,14 @@ from barl.errors import DeviceError, InputError, ModelError
 from barl.images.fingerprint import fingerprint_case
 from barl.images.reading import read_channels
 from barl.models.disk import load_model
+from barl.progress import Progress
 from barl.project.labels import Label
-from barl.training import train as train_module
+from barl.training import loop as train_module
 from barl.training.cases import CaseFiles, cache_cases
 from barl.training.checkpoint import NAME as CHECKPOINT
+from barl.training.loop import train
 from barl.training.patches import Patches, cut_patch
 from barl.training.plan import Plan, make_plan
-from barl.training.train import train
 from safetensors.torch import load_file
 
 SHAPE = (20, 24, 22)
@@ -92,7 +93,7 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 def test_it_learns_to_find_the_ball(a_study, a_plan, tmp_path):
     plan = dataclasses.replace(a_plan, iterations=60, validations=2, learning_rate=5e-3)
     events = []
-    result = train(plan, a_study, tmp_path, on_event=events.append)
+    result = train(plan, a_study, tmp_path, progress=Progress(events.append))
     assert result.metrics["mean_dice"] > 0.8
     card, network = load_model(result.model_folder)
     assert card.data == {"labelled": 2, "unlabelled": 3, "held_out": 2}
@@ -152,7 +153,7 @@ def test_out_of_memory_shrinks_the_batch_then_the_patch_and_says_so(a_study, a_p
 
     monkeypatch.setattr(train_module.TrainingRun, "step", step)
     events = []
-    result = train(a_plan, a_study, tmp_path, on_event=events.append)
+    result = train(a_plan, a_study, tmp_path, progress=Progress(events.append))
     said = [event["message"] for event in events if event["event"] == "log"]
     assert said[0] == "Out of memory: the batch shrinks from 2 + 2 to 1 + 1 patches."
     assert all("the patch shrinks" in message for message in said[1:])

@@ -17,8 +17,9 @@ import psutil
 import pytest
 import SimpleITK as sitk
 from barl.errors import Cancelled, DeviceError, InputError, ModelError, ProjectError
+from barl.jobs.compute import Compute
 from barl.jobs.runs import RunFolder
-from barl.jobs.train import TrainingOptions, prepare_run, run_training
+from barl.jobs.train_job import TrainingOptions, prepare_run, run_training
 from barl.project import processes
 from barl.project.labels import Channel, Label
 from barl.project.processes import start_mark
@@ -106,10 +107,10 @@ def test_answers_of_jobs_have_the_fields_of_their_messages(trained, tmp_path):
 
     copy = Path(shutil.copytree(trained, tmp_path / "project"))
     with Project.open(copy) as project:
-        predicted = predict_cases(project, ["case 3"], device="cpu")
+        predicted = predict_cases(project, ["case 3"], compute=Compute("cpu"))
         assert set(predicted) == fields(messages.PredictedCases)
         assert set(predicted["cases"][0]) == fields(messages.PredictedCase)
-        evaluated = evaluate_model(project, device="cpu")
+        evaluated = evaluate_model(project, compute=Compute("cpu"))
         assert set(evaluated) == fields(messages.Evaluation)
         assert set(evaluated["mean"]) == fields(messages.Scores)
         assert set(evaluated["mean"]["dice"]) == fields(messages.Summary)

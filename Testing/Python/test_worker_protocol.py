@@ -176,7 +176,7 @@ def _echo(context: Context, request: Echo) -> dict:
 
 def _work(context: Context, request: Work) -> dict:
     for step in range(request.steps):
-        context.progress("working", step / request.steps, "")
+        context.progress.stage("working").at(step / request.steps)
         time.sleep(0.001)
     return {}
 
@@ -265,7 +265,7 @@ def test_an_unforeseen_exception_is_one_sentence_and_its_log_names_no_patient(pe
 
 def test_progress_raises_once_cancelled():
     context = Context(Server({}, io.BytesIO(), io.BytesIO()), "1")
-    context.progress("a", 0.1)
+    context.progress.stage("a").at(0.1)
     context.cancel()
     with pytest.raises(Cancelled):
-        context.progress("a", 0.2)
+        context.progress.stage("a").at(0.2)

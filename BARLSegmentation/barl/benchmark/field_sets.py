@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,7 @@ def _converted(case: str, source: Path, facts: FieldSet, folder: Path) -> Conver
         for path, array in zip((image, label), arrays, strict=True):
             volume = sitk.GetImageFromArray(array)
             volume.SetSpacing(facts.spacing)
-            write_atomically(path, lambda target, volume=volume: sitk.WriteImage(volume, str(target)))
+            write_atomically(path, partial(sitk.WriteImage, volume))
     return ConvertedCase(case, image, label, facts.subject(case))
 
 
@@ -161,4 +162,4 @@ def _read(source: Path, facts: FieldSet) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"The file {source} holds no volume with a label map of its shape.", "Fetch it again.")
     label = (label > 0).astype(np.uint8) if len(facts.labels) == 1 else label.astype(np.uint8)
     axes = (2, 1, 0) if facts.order == "xyz" else (0, 1, 2)
-    return tuple(np.ascontiguousarray(array.transpose(axes)) for array in (image, label))
+    return np.ascontiguousarray(image.transpose(axes)), np.ascontiguousarray(label.transpose(axes))

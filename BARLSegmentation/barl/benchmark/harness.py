@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ from barl.images.reading import read_channels
 from barl.inference.device import autocast_dtype, choose_device
 from barl.inference.sliding_window import predict_array
 from barl.models.disk import load_model
+from barl.progress import Event, Progress
 from barl.project.files import write_atomically
 from barl.training.cases import CaseFiles, cache_cases, label_on_scan
 from barl.training.checkpoint import NAME as CHECKPOINT
+from barl.training.loop import train
 from barl.training.plan import Plan, make_plan
-from barl.training.train import train
 
 from . import datasets
 from .field_metrics import field_metrics
@@ -148,13 +150,13 @@ def work(
                 continue
             tell(f"{run.dataset}, {run.labelled or 'all'} outlined, {run.arm}, seed {run.seed}")
             try:
-                row = carry_out(run, found[run.dataset], cache, results / "running" / run.name, device)
+                row = train_and_evaluate(run, found[run.dataset], cache, results / "running" / run.name, device)
             except BarlError as error:
                 failed.append(error)
                 tell(f"  failed: {error}")
                 continue
             text = json.dumps(row)
-            write_atomically(results / run.file_name, lambda path, text=text: path.write_text(text, "utf-8"))
+            write_atomically(results / run.file_name, partial(Path.write_text, data=text, encoding="utf-8"))
             tell(f"  Dice {row['mean_dice']:.4f} ({row['train_seconds']:.0f} s)")
     if failed:
         raise failed[0]
@@ -194,7 +196,9 @@ def plan_for(run: Run, dataset: datasets.Dataset) -> Plan:
     return make_plan(fingerprints, dataset.labels, dataset.channels, overrides=overrides)
 
 
-def carry_out(run: Run, dataset: datasets.Dataset, cache: Path, folder: Path, device: str = "auto") -> dict[str, Any]:
+def train_and_evaluate(
+    run: Run, dataset: datasets.Dataset, cache: Path, folder: Path, device: str = "auto"
+) -> dict[str, Any]:
     """Train and evaluate; returns one JSON-able row with the scores of every case.
 
     Args:
@@ -214,13 +218,14 @@ def carry_out(run: Run, dataset: datasets.Dataset, cache: Path, folder: Path, de
     target, started = choose_device(device), time.monotonic()
     with PeakMemory(target) as memory, (folder / "curve.jsonl").open("a", encoding="utf-8") as curve:
 
-        def keep(event: dict[str, Any]) -> None:
+        def keep(event: Event) -> None:
             if "total" in event.get("values", {}):
                 print(json.dumps(event["values"]), file=curve, flush=True)
 
         files = dataset.training_files(run.labelled, run.seed)
-        result = train(plan, files, folder, device=device, cache=cache, resume=resume, on_event=keep)
+        result = train(plan, files, folder, device=device, cache=cache, resume=resume, progress=Progress(keep))
     seconds = time.monotonic() - started
+    assert result.model_folder is not None  # nobody stops it
     cases = list(evaluate(result.model_folder, result.plan, dataset, run.on, cache, device, run.stride))
     row = {
         **dataclasses.asdict(run),

@@ -85,7 +85,7 @@ def _tests(rows: Sequence[Row], pairs: dict[str, str]) -> dict[str, tuple[float,
     for arm, other in pairs.items():
         difference = differences(rows, arm, other)
         if difference.size:
-            found[arm] = paired_test(difference, np.zeros_like(difference))
+            found[arm] = paired_test(difference.tolist(), [0.0] * len(difference))
     adjusted = holm([test.p for test in found.values()])
     return {arm: (test.median_difference, p) for (arm, test), p in zip(found.items(), adjusted, strict=True)}
 
@@ -111,7 +111,9 @@ def table(
     rivals = compared_arms(rows, arms, labelled)
     # The rival is the same for all seeds: the other arm with the best mean.
     level = {arm: float(np.mean([run_score(run) for run in by_arm[arm]])) for arm in rivals}
-    best = {arm: max((other for other in rivals if other != arm), key=level.get, default=None) for arm in rivals}
+    best = {
+        arm: max((other for other in rivals if other != arm), key=level.__getitem__, default=None) for arm in rivals
+    }
     to_baseline = _tests(rows, {arm: baseline for arm in arms if arm != baseline and by_arm[arm]})
     to_best = _tests(rows, {arm: other for arm, other in best.items() if other})
     ranks = mean_ranks(rows, rivals)
@@ -172,7 +174,7 @@ def tables(folder: Path, plan: dict[str, Any]) -> str:
     everywhere = [arm for arm in (ranks[0] if ranks else {}) if all(arm in rank for rank in ranks)]
     if len(ranks) > 1 and len(everywhere) > 1:
         overall = {arm: float(np.mean([rank[arm] for rank in ranks])) for arm in everywhere}
-        lines = [f"| {arm} | {overall[arm]:.2f} |" for arm in sorted(overall, key=overall.get)]
+        lines = [f"| {arm} | {overall[arm]:.2f} |" for arm in sorted(overall, key=overall.__getitem__)]
         head = "### Mean rank over all tables, of the methods that are in each\n\n| method | mean rank |\n| --- | --- |"
         parts.append("\n".join([head, *lines]))
     if costs := _costs(rows):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError, ProjectError
+from barl.images.geometry import triple
 from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
 from barl.project.records import Case
@@ -195,7 +196,7 @@ def _label(text: str, position: int, lateral: list[int]) -> Label:
     if not value.strip().isdigit() or not name.strip():
         raise InputError(f"'{text}' is not a row of a label table.", "Write it as VALUE=NAME, such as 1=tumor.")
     hue = (position * 0.618 + 0.02) % 1  # the golden ratio keeps neighbors apart
-    color = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.7, 0.9))
+    color = triple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.7, 0.9))
     return Label(int(value), name.strip(), color, lateral=int(value) in lateral)
 
 
@@ -234,4 +235,6 @@ def _case(case: Case) -> dict:
 
 def _coded(label: Label) -> str | None:
     coded = label.terminology
-    return coded and ", ".join(code.meaning for code in (coded.type, coded.modifier) if code)
+    if coded is None:
+        return None
+    return ", ".join(code.meaning for code in (coded.type, coded.modifier) if code)

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import argparse
-from argparse import _SubParsersAction
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[Any]
 
 
-def command(
-    commands: _SubParsersAction, name: str, run: Callable | None, help: str, example: str
-) -> argparse.ArgumentParser:
+def command(commands: Commands, name: str, run: Callable | None, help: str, example: str) -> argparse.ArgumentParser:
     """Add a command with its help and an example to ``commands``; ``run`` does the command."""
     parser = commands.add_parser(
         name,

@@ -16,25 +16,37 @@ from barl.project.store import Project
 
 
 def predict(options: Namespace, terminal: Terminal) -> int:
+    from barl.jobs.compute import Compute
     from barl.jobs.predict import predict_cases, predict_files
 
-    common = {
-        "device": options.device,
-        "fast": options.fast,
-        "roi": Roi.from_bounds_mm(options.roi) if options.roi else None,
-        "progress": terminal.progress,
-    }
+    compute = Compute(options.device, options.fast)
+    roi = Roi.from_bounds_mm(options.roi) if options.roi else None
     if options.output:
         if not options.model:
             raise InputError("A scan without a project needs a model.", "Add --model with a model's folder.")
         scans = [Path(scan) for scan in options.inputs]
-        result = predict_files(Path(options.model), scans, options.output, uncertainty=options.uncertainty, **common)
+        result = predict_files(
+            Path(options.model),
+            scans,
+            options.output,
+            uncertainty=options.uncertainty,
+            compute=compute,
+            roi=roi,
+            progress=terminal.progress,
+        )
         terminal.answer(result, "\n".join([f"Wrote {options.output}.", *_findings(result)]))
         return 0
     if options.uncertainty:
         raise InputError("--uncertainty goes with --output.", "Predictions of a project keep their uncertainty there.")
     with Project.open(Path(options.inputs[0])) as project:
-        result = predict_cases(project, options.inputs[1:], model=options.model, **common)
+        result = predict_cases(
+            project,
+            options.inputs[1:],
+            model=options.model,
+            compute=compute,
+            roi=roi,
+            progress=terminal.progress,
+        )
     lines = [f"{case['name']}: uncertainty {case['case_uncertainty']:.3f}" for case in result["cases"]]
     if len(result["cases"]) == 1:
         lines += _findings(result["cases"][0])
@@ -44,10 +56,12 @@ def predict(options: Namespace, terminal: Terminal) -> int:
 
 
 def evaluate(options: Namespace, terminal: Terminal) -> None:
+    from barl.jobs.compute import Compute
     from barl.jobs.evaluate import evaluate_model
 
     with Project.open(options.project, read_only=True) as project:
-        result = evaluate_model(project, options.model, device=options.device, progress=terminal.progress)
+        compute = Compute(options.device)
+        result = evaluate_model(project, options.model, compute=compute, progress=terminal.progress)
     metrics = ("dice", "hd95_mm", "assd_mm", "surface_dice", "lesion_f1")
     rows = [
         [label["name"], *(label[metric]["mean"] for metric in metrics), label["dice"]["n"]]

@@ -94,13 +94,13 @@ def history(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
         entries = project.journal.entries(project.cases.get(options.case).id if options.case else None)
         names = {case.id: case.name for case in project.cases.all()}
-    rows = [[entry.at, entry.action, names.get(entry.case_id, entry.case_id), _facts(entry)] for entry in entries]
+    rows = [[entry.at, entry.action, names.get(entry.case_id or "", entry.case_id), _facts(entry)] for entry in entries]
     document = [
         {
             "at": entry.at,
             "action": entry.action,
             "case": entry.case_id,
-            "name": names.get(entry.case_id),
+            "name": names.get(entry.case_id or ""),
             "program": entry.program,
             "facts": entry.facts,
         }

@@ -6,12 +6,15 @@ from __future__ import annotations
 import argparse
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from barl import __version__
 from barl.cli import case_commands, model_commands, outline_commands, train_commands
 from barl.cli.command import command, project_folder
 from barl.errors import InputError
+
+if TYPE_CHECKING:
+    from barl.cli.command import Commands
 
 # Slicer's package leaves out the benchmark and the methods to compare with.
 _FOR_RESEARCH = find_spec("barl.benchmark") is not None
@@ -60,7 +63,7 @@ def _device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
 
 
-def _project(commands) -> None:
+def _project(commands: Commands) -> None:
     project = command(
         commands,
         "project",
@@ -140,7 +143,7 @@ def _project(commands) -> None:
     project_folder(verify)
 
 
-def _add(commands) -> None:
+def _add(commands: Commands) -> None:
     add = command(
         commands,
         "add",
@@ -172,7 +175,7 @@ def _add(commands) -> None:
     add.add_argument("--group", default="", help="whom the scans are of, if there are several scans of one subject")
 
 
-def _train(commands) -> None:
+def _train(commands: Commands) -> None:
     train = command(
         commands,
         "train",
@@ -208,7 +211,7 @@ def _train(commands) -> None:
     _device(train)
 
 
-def _predict(commands) -> None:
+def _predict(commands: Commands) -> None:
     predict = command(
         commands,
         "predict",
@@ -231,7 +234,7 @@ def _predict(commands) -> None:
     _device(predict)
 
 
-def _evaluate(commands) -> None:
+def _evaluate(commands: Commands) -> None:
     evaluate = command(
         commands,
         "evaluate",
@@ -244,7 +247,7 @@ def _evaluate(commands) -> None:
     _device(evaluate)
 
 
-def _next(commands) -> None:
+def _next(commands: Commands) -> None:
     following = command(
         commands,
         "next",
@@ -256,7 +259,7 @@ def _next(commands) -> None:
     following.add_argument("--count", type=int, default=5, help="how many to name (5)")
 
 
-def _export(commands) -> None:
+def _export(commands: Commands) -> None:
     export = command(
         commands,
         "export",
@@ -269,7 +272,7 @@ def _export(commands) -> None:
     export.add_argument("--layout", choices=("nnunet", "plain"), default="nnunet")
 
 
-def _models(commands) -> None:
+def _models(commands: Commands) -> None:
     models = command(commands, "models", None, "list, show and choose models", "  barl models list study")
     actions = models.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = command(
@@ -296,7 +299,7 @@ def _models(commands) -> None:
     promote.add_argument("model", help="its id")
 
 
-def _benchmark(commands) -> None:
+def _benchmark(commands: Commands) -> None:
     from barl.cli import benchmark_commands
 
     benchmark = command(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from barl.errors import BarlError
 from barl.json_text import dumps
+from barl.progress import Event, Progress
 from barl.worker.protocol import error_event
 
 if TYPE_CHECKING:
@@ -33,8 +34,21 @@ class Terminal:
         self._stage = ""
         self._last_line = time.monotonic()
 
-    def progress(self, stage: str, fraction: float, message: str = "") -> None:
-        """A ``barl.progress.Progress``."""
+    @property
+    def progress(self) -> Progress:
+        """What a job reports to."""
+        return Progress(self.show)
+
+    def show(self, event: Event) -> None:
+        """Show an event of a job."""
+        if event["event"] == "log":
+            self.note(str(event["message"]))
+        elif event["event"] == "progress":
+            values = event.get("values") or {}
+            words = f"step {values.get('iteration')}, loss {values['total']:.3f}" if "total" in values else ""
+            self._show_bar(str(event["stage"]), float(event["fraction"]), words or str(event.get("message", "")))
+
+    def _show_bar(self, stage: str, fraction: float, message: str) -> None:
         if not _draws_bars():
             if time.monotonic() - self._last_line >= LINE_INTERVAL_S:
                 self._last_line = time.monotonic()

@@ -9,12 +9,17 @@ import signal
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from barl.cli.terminal import Terminal, table
 from barl.errors import Cancelled, InputError
 from barl.project.states import RunState
 from barl.project.store import Project
+
+if TYPE_CHECKING:
+    from barl.jobs.runs import RunFolder
+    from barl.jobs.train_job import TrainingOptions
 
 _LOOK_S = 0.5
 _EXIT_CODES = {
@@ -37,11 +42,11 @@ def train(options: Namespace, terminal: Terminal) -> int:
         return _end(options, terminal)
     if options.resume is not None:
         return _resume(options, terminal)
-    from barl.jobs.train import prepare, prepare_run
+    from barl.jobs.train_job import prepare_run, prepare_training
 
     with Project.open(options.project, read_only=options.plan) as project:
         if options.plan:
-            prepared = prepare(project, _training_options(options), terminal.progress)
+            prepared = prepare_training(project, _training_options(options), terminal.progress)
             document = {"plan": prepared.plan.to_json(), "parent": prepared.parent, "notes": prepared.notes}
             terminal.answer(document, "\n".join([prepared.plan.in_words(), *prepared.notes]))
             return 0
@@ -61,10 +66,10 @@ def _go(project: Project, run_id: str, options: Namespace, terminal: Terminal) -
         )
         return 0
     from barl.jobs.runs import RunFolder
-    from barl.jobs.train import run_training
+    from barl.jobs.train_job import run_training
 
     with _interrupt_stops(RunFolder(project.runs.get(run_id).folder), terminal):
-        run = run_training(project.folder, run_id, on_event=lambda event: _show(event, terminal))
+        run = run_training(project.folder, run_id, on_event=terminal.show)
     return _finish(project, run.id, terminal)
 
 
@@ -88,10 +93,10 @@ def _finish(project: Project, run_id: str, terminal: Terminal) -> int:
 
 
 @contextlib.contextmanager
-def _interrupt_stops(folder, terminal: Terminal) -> Iterator[None]:
+def _interrupt_stops(folder: RunFolder, terminal: Terminal) -> Iterator[None]:
     """The first Ctrl-C has the training save a checkpoint and end, the second one ends it at once."""
 
-    def asked(number, frame) -> None:
+    def asked(number: int, frame: FrameType | None) -> None:
         terminal.note("Saving a checkpoint, then stopping. Press Ctrl-C again to stop at once.")
         folder.ask_to_stop()
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -116,7 +121,7 @@ def _watch(project: Project, run_id: str | None, terminal: Terminal) -> int:
         seen = detached.attach(project, run_id, offset)
         run_id, offset = seen["run"], seen["offset"]
         for event in seen["events"]:
-            _show(event, terminal)
+            terminal.show(event)
         if not seen["events"] and RunState(seen["state"]).has_ended:
             return _finish(project, run_id, terminal)
         if not seen["events"]:
@@ -154,19 +159,8 @@ def _list_runs(options: Namespace, terminal: Terminal) -> int:
     return 0
 
 
-def _show(event: dict[str, Any], terminal: Terminal) -> None:
-    if event.get("event") == "progress":
-        values = event.get("values") or {}
-        words = event.get("message") or ""
-        if "total" in values:
-            words = f"step {values.get('iteration')}, loss {values['total']:.3f}"
-        terminal.progress(str(event.get("stage")), float(event.get("fraction") or 0), words)
-    elif event.get("event") == "log":
-        terminal.note(str(event.get("message")))
-
-
-def _training_options(options: Namespace):
-    from barl.jobs.train import TrainingOptions
+def _training_options(options: Namespace) -> TrainingOptions:
+    from barl.jobs.train_job import TrainingOptions
 
     return TrainingOptions(
         minutes=options.minutes,

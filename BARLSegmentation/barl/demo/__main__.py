@@ -53,7 +53,7 @@ def run(source: str, output: Path, iterations: int | None = None, data: DemoData
     Args:
         source: One of ``SOURCES``.
         output: Gets ``report.html``, the project, and the data that were downloaded or simulated.
-        iterations: See ``carry_out``.
+        iterations: See ``run_demo``.
         data: Cases to use instead of those of ``source``.
 
     Returns:
@@ -69,7 +69,7 @@ def run(source: str, output: Path, iterations: int | None = None, data: DemoData
     except OSError as error:
         raise storage_error(error, output) from error
     print("Loading PyTorch and MONAI ...", flush=True)
-    from barl.demo.main_job import STEPS, carry_out, make_room
+    from barl.demo.main_job import STEPS, make_room, run_demo
     from barl.demo.report import answer, summary_rows, write_report
 
     make_room(output / "project")  # before the work, not after it
@@ -80,7 +80,7 @@ def run(source: str, output: Path, iterations: int | None = None, data: DemoData
     else:
         steps.total -= 1
     print(f"      {data.title}", flush=True)
-    outcome = carry_out(data, output / "project", steps, iterations)
+    outcome = run_demo(data, output / "project", steps, iterations)
     with steps.step("Write the report"):
         write_report(outcome, report)
     _print_table(["label", "", "before", "after"], summary_rows(outcome))

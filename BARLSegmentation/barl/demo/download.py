@@ -11,7 +11,7 @@ import requests
 
 from barl import hippocampus
 from barl.errors import InputError, storage_error
-from barl.progress import Progress, silent
+from barl.progress import SILENT, Progress
 
 # A server that sends nothing for so long is given up; so is one that needs longer for the whole file: the demo has
 # simulated cases instead.
@@ -21,7 +21,7 @@ LONGEST_S = 180.0
 
 def download(
     folder: Path,
-    progress: Progress = silent,
+    progress: Progress = SILENT,
     *,
     address: str = hippocampus.ADDRESS,
     md5: str = hippocampus.MD5,
@@ -73,7 +73,9 @@ class _Received:
         self._received += size
         received = min(self._received, self.total) if self.total else self._received
         of = f" of {self.total / 1e6:.1f}" if self.total else ""
-        self._progress("downloading", received / self.total if self.total else 0.0, f"{received / 1e6:.1f}{of} MB")
+        self._progress.stage("downloading").at(
+            received / self.total if self.total else 0.0, f"{received / 1e6:.1f}{of} MB"
+        )
 
     def reset(self) -> None:
         self._received = 0

@@ -20,7 +20,8 @@ from matplotlib.patheffects import withStroke
 from barl.demo.main_job import Judged, Outcome, Training
 from barl.demo.sources import DemoCase
 from barl.evaluation.calibration import reliability_curve
-from barl.images.geometry import Grid
+from barl.images.components import bounding_box
+from barl.images.geometry import Grid, Triple, triple
 from barl.images.reading import read_image, read_label
 from barl.project.labels import Label
 
@@ -30,7 +31,7 @@ _BEFORE, _AFTER = "#8a8a8a", "#0072B2"
 _DOUBT = "inferno"
 _PANEL = 2.5  # inches
 _HALO = withStroke(linewidth=2.4, foreground="black")
-_EXPERT = {"colors": ["white"], "linestyles": [(0, (2, 1.5))], "linewidths": 1.4}
+_EXPERT: dict[str, Any] = {"colors": ["white"], "linestyles": [(0, (2, 1.5))], "linewidths": 1.4}
 
 
 def curves(trainings: Sequence[Training], labels: Sequence[Label]) -> bytes:
@@ -49,8 +50,14 @@ def curves(trainings: Sequence[Training], labels: Sequence[Label]) -> bytes:
         scores = _held_out_scores(training)
         for entry in labels:
             points = [(start + step, dice[entry.value]) for step, dice in scores if entry.value in dice]
-            points = list(zip(*points, strict=True)) or [(), ()]
-            right.plot(*points, "o-", color=_rgb(entry), ms=4, label="" if number else entry.name)
+            right.plot(
+                [step for step, _ in points],
+                [score for _, score in points],
+                "o-",
+                color=_rgb(entry),
+                ms=4,
+                label="" if number else entry.name,
+            )
         start += training.summary["iterations"]
         if number + 1 < len(trainings):
             for axes in (left, right):
@@ -141,6 +148,7 @@ def hotspots(outcome: Outcome, limit: int = 4) -> bytes | None:
     case, labels = outcome.corrected[0], outcome.data.labels
     scan, expert = _scan_and_label(case, labels)
     prediction = _oriented(read_label(outcome.doubted.path, Grid.of(read_image(case.image)), [v.value for v in labels]))
+    assert outcome.doubted.uncertainty_path is not None  # every prediction has one
     doubt = _array(_oriented(read_image(outcome.doubted.uncertainty_path)))
     places = [np.array(scan.TransformPhysicalPointToContinuousIndex(spot["position_mm"])) for spot in spots]
     heights = list(dict.fromkeys(round(place[2]) for place in places))[:limit]
@@ -203,10 +211,9 @@ def _confidence(item: Judged, labels: Sequence[Label], margin: int = 5) -> tuple
     scan = read_image(item.case.image)
     truth = sitk.GetArrayFromImage(read_label(item.case.label, Grid.of(scan), [label.value for label in labels]))
     predicted = sitk.GetArrayFromImage(item.after.label)
-    marked = np.nonzero((truth > 0) | (predicted > 0))
-    if not len(marked[0]):
+    box = bounding_box((truth > 0) | (predicted > 0), margin)
+    if box is None or item.after.probabilities is None:
         return np.empty(0), np.empty(0, bool)
-    box = tuple(slice(max(0, int(at.min()) - margin), int(at.max()) + 1 + margin) for at in marked)
     p = np.stack([sitk.GetArrayFromImage(image)[box] for image in item.after.probabilities.values()])
     confidence = np.maximum(p.max(axis=0), 1 - p.sum(axis=0)).clip(0, 1)
     return confidence.ravel(), (truth[box] == predicted[box]).ravel()
@@ -290,7 +297,7 @@ def _mark(axes: Axes, place: np.ndarray, rank: int) -> None:
     axes.plot(*place[:2], "o", ms=11, mfc="none", mec="#00e5ff", mew=1.8)
     axes.annotate(
         str(rank),
-        place[:2],
+        (place[0], place[1]),
         xytext=(7, 5),
         textcoords="offset points",
         color="#00e5ff",
@@ -326,8 +333,8 @@ def _legend_of_outlines(figure: Figure, labels: Sequence[Label]) -> None:
         text.set_color("white")
 
 
-def _rgb(label: Label) -> tuple[float, ...]:
-    return tuple(part / 255 for part in label.color)
+def _rgb(label: Label) -> Triple[float]:
+    return triple(part / 255 for part in label.color)
 
 
 def _mean_dice(row: dict[str, Any]) -> float:

@@ -16,9 +16,12 @@ from barl.demo.sources import DemoCase, DemoData
 from barl.demo.steps import Steps
 from barl.errors import ProjectError, storage_error
 from barl.inference.predictor import Prediction, Predictor
+from barl.jobs.choice import choose_model
+from barl.jobs.compute import Compute, WarmPredictors
 from barl.jobs.evaluate import evaluate_model
-from barl.jobs.predict import WarmPredictors, predict_cases
-from barl.jobs.train import TrainingOptions, prepare_run, run_training
+from barl.jobs.predict import predict_cases
+from barl.jobs.train_job import TrainingOptions, prepare_run, run_training
+from barl.progress import Event
 from barl.project.labels import Channel
 from barl.project.model_card import read_card
 from barl.project.next_case import Ranked, rank_cases
@@ -30,7 +33,7 @@ from barl.training.plan import Plan
 CORRECTIONS = 2
 """How many of the cases ranked first get the expert's outline."""
 STEPS = 8
-"""Steps of ``carry_out``, the choice of the data before it and the report after it left out."""
+"""Steps of ``run_demo``, the choice of the data before it and the report after it left out."""
 _MARK = ".barl-demo"
 
 
@@ -90,7 +93,7 @@ class Outcome:
     versions: dict[str, str]
 
 
-def carry_out(data: DemoData, folder: Path, steps: Steps, iterations: int | None = None) -> Outcome:
+def run_demo(data: DemoData, folder: Path, steps: Steps, iterations: int | None = None) -> Outcome:
     """Do the main job in a new project.
 
     Args:
@@ -119,7 +122,12 @@ def carry_out(data: DemoData, folder: Path, steps: Steps, iterations: int | None
             predict_cases(project, progress=steps.progress)
         with steps.step(f"Rank the untouched cases by uncertainty, correct the first {CORRECTIONS}"):
             ranking = rank_cases(project.cases.all(), diversity=0.0)
-            doubted = project.revisions.newest(ranking[0].case.id, (RevisionKind.PREDICTION,))
+            doubted = next(
+                revision
+                for revision in reversed(project.revisions.of(ranking[0].case.id))
+                if revision.kind is RevisionKind.PREDICTION
+            )
+            _, model_id = choose_model(project)
             known = {case.name: case for case in data.untouched}
             corrected = [known[ranked.case.name] for ranked in ranking[:CORRECTIONS]]
             for case in corrected:
@@ -128,7 +136,7 @@ def carry_out(data: DemoData, folder: Path, steps: Steps, iterations: int | None
                     case.label,
                     RevisionKind.ACCEPTED,
                     author="expert (label of the data set)",
-                    model_id=project.models.current().id,
+                    model_id=model_id,
                 )
         title = f"Train on, now with {n.outlined + len(corrected)} outlined cases"
         with steps.step(title):
@@ -138,7 +146,7 @@ def carry_out(data: DemoData, folder: Path, steps: Steps, iterations: int | None
             after, predictions_after = _evaluate(project, steps)
         with steps.step("Predict the rest again"):
             predict_cases(project, progress=steps.progress)
-        versions = read_card(project.models.current().folder).versions
+        versions = read_card(choose_model(project)[0]).versions
     by_name = {case.name: case for case in data.held_out}
     judged = [
         Judged(by_name[row["name"]], *pair)
@@ -188,19 +196,20 @@ def _make_project(data: DemoData, folder: Path, steps: Steps) -> None:
         for number, (case, part) in enumerate(sorted(parts, key=lambda entry: entry[0].name), start=1):
             label = None if part == "untouched" else case.label
             project.cases.add(case.name, [case.image], label=label, held_out=part == "held_out")
-            steps.progress("importing", number / len(parts), case.name)
+            steps.progress.stage("importing").at(number / len(parts), case.name)
 
 
 def _train(project: Project, options: TrainingOptions, title: str, steps: Steps) -> Training:
     run = prepare_run(project, options, steps.progress)
     events: list[dict[str, Any]] = []
 
-    def told(event: dict[str, Any]) -> None:
-        events.append(event)
-        steps.training_event(event)
+    def told(event: Event) -> None:
+        events.append(dict(event))
+        steps.show(event)
 
     done = run_training(project.folder, run.id, on_event=told)
     plan = Plan.from_json({key: value for key, value in run.plan.items() if key != "run"})
+    assert done.model_id is not None  # nobody stops it
     return Training(title, plan, events, project.models.get(done.model_id).summary)
 
 
@@ -212,21 +221,23 @@ class _Remembered(WarmPredictors):
         self.predictions: list[Prediction] = []
 
     def get(self, folder: Path, device: str = "auto", fast: bool = False) -> Predictor:
-        return _Remembering(super().get(folder, device, fast), self.predictions)
+        predictor = super().get(folder, device, fast)
+        return _Remembering(predictor, self.predictions)
 
 
-class _Remembering:
+class _Remembering(Predictor):
     def __init__(self, predictor: Predictor, predictions: list[Prediction]) -> None:
-        self._predictor, self._predictions = predictor, predictions
+        super().__init__(predictor.card, predictor.network, predictor.device)
+        self._predictions = predictions
 
     def predict(self, *arguments: Any, **options: Any) -> Prediction:
-        self._predictions.append(self._predictor.predict(*arguments, **options))
+        self._predictions.append(super().predict(*arguments, **options))
         return self._predictions[-1]
 
 
 def _evaluate(project: Project, steps: Steps) -> tuple[dict[str, Any], list[Prediction]]:
     warm = _Remembered()
-    table = evaluate_model(project, progress=steps.progress, warm=warm)
+    table = evaluate_model(project, compute=Compute(warm=warm), progress=steps.progress)
     return table, warm.predictions
 
 

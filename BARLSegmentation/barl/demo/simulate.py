@@ -24,7 +24,7 @@ from scipy.spatial.transform import Rotation
 from barl.errors import InputError, storage_error
 from barl.images.geometry import Grid
 from barl.images.reading import write_image
-from barl.progress import Progress, silent
+from barl.progress import SILENT, Progress
 
 LESION = 1
 # The whole width and length of the brain and its upper 128 mm, in LPS.
@@ -38,7 +38,7 @@ _NEIGHBOURS_26 = np.ones((3, 3, 3), bool)
 _LOWEST_MM = -5.0  # brain stem and cerebellum, below, stay free of lesions
 
 
-def simulate_cases(folder: Path, n: int, seed: int, progress: Progress = silent) -> list[tuple[Path, Path]]:
+def simulate_cases(folder: Path, n: int, seed: int, progress: Progress = SILENT) -> list[tuple[Path, Path]]:
     """Write ``n`` simulated cases: ``images/simulated_<number>.nii.gz`` and ``labels/`` of the same name.
 
     Args:
@@ -57,18 +57,18 @@ def simulate_cases(folder: Path, n: int, seed: int, progress: Progress = silent)
     folder = Path(folder)
     written = []
     try:
-        for part in ("images", "labels"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
+        for kind in ("images", "labels"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, folder) from error
-    for number in range(n):
+    for number, part in progress.stage("simulating").each(range(n)):
         image, label = simulate_case(np.random.default_rng([seed, number]))
         name = f"simulated_{number + 1:03d}.nii.gz"
         paths = folder / "images" / name, folder / "labels" / name
         for path, volume in zip(paths, (image, label), strict=True):
             write_image(volume, path)
         written.append(paths)
-        progress("simulating", (number + 1) / n, f"{number + 1} of {n} cases")
+        part.at(1.0, f"{number + 1} of {n} cases")
     return written
 
 
@@ -130,7 +130,7 @@ def _lesions(white: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, n
     Returns:
         Lesion mask, and the share of the signal that is lost [k, j, i], soft at the lesions' borders.
     """
-    heights = GRID.index_to_mm([(0, 0, k) for k in range(GRID.size[2])])[:, 2]
+    heights = GRID.index_to_mm(np.array([(0, 0, k) for k in range(GRID.size[2])]))[:, 2]
     free = (white > 0.9) & (heights > _LOWEST_MM)[:, None, None]
     mask, darkness = np.zeros(white.shape, bool), np.zeros(white.shape, np.float32)
     contrast = rng.uniform(*_CONTRAST)
@@ -157,20 +157,21 @@ def _lesion(center: np.ndarray, white: np.ndarray, rng: np.random.Generator) -> 
     ml = np.clip(_MEDIAN_ML * np.exp(rng.normal(0, _LOG_SD)), SMALLEST_ML, LARGEST_ML)
     radius = (3 * ml / GRID.voxel_ml / (4 * np.pi)) ** (1 / 3)
     stretch = np.exp(rng.normal(0, 0.25, 3))
-    offset = np.stack(np.indices(white.shape), -1) - center - rng.uniform(-0.5, 0.5, 3)
+    offset = np.moveaxis(np.indices(white.shape), 0, -1) - center - rng.uniform(-0.5, 0.5, 3)
     turned = offset @ Rotation.random(random_state=rng).as_matrix() / (radius * stretch / np.prod(stretch) ** (1 / 3))
     roughness = ndimage.gaussian_filter(rng.normal(size=white.shape), 1.0)
     return (np.linalg.norm(turned, axis=-1) + 0.25 * roughness / roughness.std() < 1) & (white > 0.5)
 
 
 def _is_sized(lesion: np.ndarray) -> bool:
-    return SMALLEST_ML <= np.count_nonzero(lesion) * GRID.voxel_ml <= LARGEST_ML
+    return SMALLEST_ML <= float(np.count_nonzero(lesion)) * GRID.voxel_ml <= LARGEST_ML
 
 
 def _acquire(t1: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """What a scanner makes of tissue in [0, 1]: another contrast, shading, noise and an arbitrary scale."""
     brain = t1 > 0.05
-    shading = leggrid3d(*(np.linspace(-1, 1, n) for n in t1.shape), rng.normal(0, 0.025, (3, 3, 3)))
+    z, y, x = (np.linspace(-1, 1, n) for n in t1.shape)
+    shading = leggrid3d(z, y, x, rng.normal(0, 0.025, (3, 3, 3)))
     signal = np.clip(t1, 0, None) ** rng.uniform(0.85, 1.2) * np.exp(shading)
     sd = rng.uniform(0.015, 0.03)
     # The magnitude of a complex signal: noise as in MR, never negative.

@@ -13,7 +13,7 @@ import numpy as np
 from barl import hippocampus
 from barl.demo.download import download
 from barl.errors import InputError
-from barl.progress import Progress, silent
+from barl.progress import SILENT, Progress
 from barl.project.labels import Label
 
 SOURCES = ("auto", "hippocampus", "download", "simulated")
@@ -80,7 +80,7 @@ def choose(
     source: str,
     folder: Path,
     counts: Counts | None = None,
-    progress: Progress = silent,
+    progress: Progress = SILENT,
     tell: Callable[[str], None] = print,
     fetch: Callable[[Path, Progress], Path] = download,
 ) -> DemoData:

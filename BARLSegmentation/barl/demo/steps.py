@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from barl.progress import Event, Progress
+
 #: Where there is no terminal, a line so often (s) shows in a log that the step is under way.
 _LINE_INTERVAL_S = 30.0
 
@@ -49,8 +51,21 @@ class Steps:
         line = f"done in {self.seconds[title]:.1f} s"
         print(f"{heading}: {line}" if sys.stderr.isatty() else f"      {line}", flush=True)
 
-    def progress(self, stage: str, fraction: float, message: str = "") -> None:
-        """A ``barl.progress.Progress`` for the step under way."""
+    @property
+    def progress(self) -> Progress:
+        """What the step under way reports to."""
+        return Progress(self.show)
+
+    def show(self, event: Event) -> None:
+        """Show an event of a job."""
+        if event["event"] == "log":
+            self.note(event["message"])
+        elif event["event"] == "progress":
+            values = event.get("values", {})
+            loss = f"step {values['iteration']}, loss {values['total']:.3f}" if "total" in values else ""
+            self._show_bar(event["stage"], event["fraction"], loss or event.get("message", ""))
+
+    def _show_bar(self, stage: str, fraction: float, message: str) -> None:
         if self._bar is None:
             return
         if not self._bar.disable:
@@ -60,15 +75,6 @@ class Steps:
         elif time.monotonic() - self._last_line >= _LINE_INTERVAL_S:
             self._last_line = time.monotonic()
             print(f"      {stage} {fraction:.0%} {message}".rstrip(), flush=True)
-
-    def training_event(self, event: dict) -> None:
-        """Shows what a training tells."""
-        if event.get("event") == "log":
-            self.note(event["message"])
-        elif event.get("event") == "progress":
-            values = event.get("values", {})
-            loss = f"step {values['iteration']}, loss {values['total']:.3f}" if "total" in values else ""
-            self.progress(event["stage"], event["fraction"], loss or event.get("message", ""))
 
     def note(self, text: str) -> None:
         """A line that stays."""

@@ -12,7 +12,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def check_nifti(path: Path) -> np.ndarray:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         try:
-            with gzip.open(file) if packed else file as stream:
+            with cast(IO[bytes], gzip.open(file) if packed else file) as stream:
                 header = _header(stream.read(348))
                 stream.seek(header.offset)
                 not_finite = _scan(stream, header)

@@ -9,14 +9,15 @@ exact. All work is done in slabs: besides its result no step holds a second copy
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import DTypeLike
 
 from barl.errors import InputError
-from barl.images.geometry import Grid, Roi, axes_between, axes_towards
+from barl.images.geometry import Grid, Roi, Triple, axes_between, axes_towards, triple
 from barl.images.intensity import Normalisation
 from barl.images.resampling import AxisWeights, resample_labels, slabs
 
@@ -27,74 +28,121 @@ _SAME_SPACING = 0.01
 _ANISOTROPY = 3.0
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a network gets.
-
-    Attributes:
-        array: float32 ``[C, k, j, i]``, normalised, in the model's orientation and spacing.
-        grid: Grid of ``array``'s voxels.
-        label: Label values (not classes) ``[k, j, i]``, int16 (int32 for values above 32767), or None.
-        scan_grid: The scan's own grid: where ``restore_label`` goes back to.
-    """
-
-    array: np.ndarray
-    grid: Grid
-    label: np.ndarray | None
-    scan_grid: Grid
-
-
-def prepare(
-    channels: Sequence[sitk.Image],
-    normalisations: Sequence[Normalisation],
-    spacing: Sequence[float] | None,
-    orientation: str = "LPS",
-    roi: Roi | None = None,
-    label: sitk.Image | None = None,
-) -> Prepared:
-    """Bring a case to the model's grid.
+class PreparedScan:
+    """A scan as a model's network gets it, and the way back onto the scan's own grid.
 
     Intensity statistics are those of the whole scan, and a region of interest is cut from the lattice of the whole
     scan, so that its array is the same part of the whole scan's array.
 
     Args:
-        channels: Its images, all on one grid.
+        channels: The scan's images, all on one grid.
         normalisations: One per channel.
         spacing: The model's (x, y, z) spacing in mm in the model's orientation; None keeps the scan's.
         orientation: The model's, such as ``LPS``.
         roi: Only this box.
-        label: Its label map on the same grid.
+        patch: The network's patch ``(k, j, i)``: it gets a quarter of one beyond the box, and a whole one at least.
+
+    Attributes:
+        scan_grid: The scan's own grid.
+        grid: Grid of the network's array.
+        inside: The part ``(k, j, i)`` of that array that was asked for: all of it, or the box without its surroundings.
+        result_grid: Grid of that part.
 
     Raises:
         InputError: Channel count or grids differ, or the ROI lies outside the scan.
     """
-    if len(channels) != len(normalisations):
-        raise InputError(
-            f"The scan has {len(channels)} channel(s), the model needs {len(normalisations)}.",
-            "Give one image for each channel of the model, in its order.",
-        )
-    scan_grid = Grid.of(channels[0])
-    if any(not scan_grid.matches(Grid.of(image)) for image in [*channels[1:], *([label] if label is not None else [])]):
-        raise InputError("Channels or label map of the case lie on different grids.", "Resample them onto one grid.")
-    axes = axes_towards(scan_grid, orientation)
-    source = scan_grid.oriented(axes)
-    target = _model_grid(source, spacing)
-    if roi is not None:
-        target = target.crop(*roi.along(scan_grid).box(target))
-    weights = _weights(source, target, cubic=True)
 
-    array = np.empty((len(channels), *target.shape), dtype=np.float32)
-    for image, normalisation, out in zip(channels, normalisations, array, strict=True):
-        view = axes.view(sitk.GetArrayViewFromImage(image))
-        fitted = normalisation.fitted(view)
-        for slab in slabs(weights):
-            out[slab.rows] = slab.resample(fitted.apply(view[slab.source]))
-    labels = None
-    if label is not None:
-        view = axes.view(sitk.GetArrayViewFromImage(label))
-        labels = np.empty(target.shape, dtype=np.int16 if view.max() <= np.iinfo(np.int16).max else np.int32)
-        resample_labels(view, _weights(source, target, cubic=False), labels)
-    return Prepared(array, target, labels, scan_grid)
+    def __init__(
+        self,
+        channels: Sequence[sitk.Image],
+        normalisations: Sequence[Normalisation],
+        spacing: Sequence[float] | None,
+        orientation: str = "LPS",
+        *,
+        roi: Roi | None = None,
+        patch: Sequence[int] | None = None,
+    ) -> None:
+        if len(channels) != len(normalisations):
+            raise InputError(
+                f"The scan has {len(channels)} channel(s), the model needs {len(normalisations)}.",
+                "Give one image for each channel of the model, in its order.",
+            )
+        self._channels, self._normalisations = channels, normalisations
+        self.scan_grid = Grid.of(channels[0])
+        for image in channels[1:]:
+            self._must_match(image)
+        self._axes = axes_towards(self.scan_grid, orientation)
+        self._source = self.scan_grid.oriented(self._axes)
+        self.grid = _model_grid(self._source, spacing)
+        start, stop = (0, 0, 0), self.grid.size
+        if roi is not None:
+            roi = roi.along(self.scan_grid)
+            wide = roi if patch is None else _with_context(roi, patch, spacing or self.grid.spacing)
+            self.grid = self.grid.crop(*wide.box(self.grid))
+            start, stop = roi.box(self.grid)
+        self.result_grid = self.grid.crop(start, stop)
+        self.inside = triple(slice(a, b) for a, b in zip(start[::-1], stop[::-1], strict=True))
+
+    @property
+    def keeps_voxels(self) -> bool:
+        """Whether the model's grid is the scan's with its axes re-ordered: the way back needs no interpolation."""
+        oriented = self.result_grid.oriented(axes_between(self.result_grid, self.scan_grid))
+        return bool(np.allclose(oriented.spacing, self.scan_grid.spacing, rtol=1e-6))
+
+    def to_network(self) -> np.ndarray:
+        """Normalised intensities, float32 ``[C, k, j, i]``, in the model's orientation and spacing."""
+        weights = _weights(self._source, self.grid, cubic=True)
+        array = np.empty((len(self._channels), *self.grid.shape), dtype=np.float32)
+        for image, normalisation, out in zip(self._channels, self._normalisations, array, strict=True):
+            view = self._axes.view(sitk.GetArrayViewFromImage(image))
+            fitted = normalisation.fitted(view)
+            for slab in slabs(weights):
+                out[slab.rows] = slab.resample(fitted.apply(view[slab.source]))
+        return array
+
+    def labels_to_network(self, label: sitk.Image) -> np.ndarray:
+        """Label values (not classes) ``[k, j, i]`` on ``grid``, int16 (int32 for values above 32767).
+
+        Args:
+            label: Label map on the scan's own grid.
+
+        Raises:
+            InputError: It lies on another grid.
+        """
+        self._must_match(label)
+        view = self._axes.view(sitk.GetArrayViewFromImage(label))
+        labels = np.empty(self.grid.shape, dtype=np.int16 if view.max() <= np.iinfo(np.int16).max else np.int32)
+        resample_labels(view, _weights(self._source, self.grid, cubic=False), labels)
+        return labels
+
+    def restore_label(self, array: np.ndarray) -> sitk.Image:
+        """Label values ``[k, j, i]`` on ``result_grid`` as a label map on the scan's own grid."""
+        return restore_label(array, self.result_grid, self.scan_grid)
+
+    def restore(self, maps: np.ndarray, finish: Callable[[np.ndarray], np.ndarray], dtype: DTypeLike) -> sitk.Image:
+        """One image on the scan's own grid from interpolated maps.
+
+        Args:
+            maps: ``[L, k, j, i]`` on ``result_grid``.
+            finish: Turns float32 ``[L, rows, j, i]`` on the scan's grid into the image's ``[rows, j, i]``.
+            dtype: Of the image.
+        """
+        out = np.empty(self.scan_grid.shape, dtype)
+        for rows, slab in restore_probabilities(maps, self.result_grid, self.scan_grid):
+            out[rows] = finish(slab)
+        return self.scan_grid.image(out)
+
+    def _must_match(self, image: sitk.Image) -> None:
+        if not self.scan_grid.matches(Grid.of(image)):
+            raise InputError(
+                "Channels or label map of the case lie on different grids.", "Resample them onto one grid."
+            )
+
+
+def _with_context(roi: Roi, patch: Sequence[int], spacing: Sequence[float]) -> Roi:
+    """The box with a quarter of a patch around it, and at least as large as a patch."""
+    edge = max(n * mm for n, mm in zip(patch[::-1], spacing, strict=True))
+    return replace(roi, half_size_mm=triple(max(half + edge / 4, edge / 2) for half in roi.half_size_mm))
 
 
 def restore_label(array: np.ndarray, grid: Grid, scan_grid: Grid) -> sitk.Image:
@@ -102,8 +150,8 @@ def restore_label(array: np.ndarray, grid: Grid, scan_grid: Grid) -> sitk.Image:
 
     Args:
         array: Label values ``[k, j, i]`` on ``grid``.
-        grid: ``Prepared.grid`` (of a region of interest, too).
-        scan_grid: ``Prepared.scan_grid``.
+        grid: ``PreparedScan.result_grid`` (of a region of interest, too).
+        scan_grid: ``PreparedScan.scan_grid``.
 
     Returns:
         uint8 (uint16 if a value needs it) on ``scan_grid``; background outside ``grid``.
@@ -121,8 +169,8 @@ def restore_probabilities(array: np.ndarray, grid: Grid, scan_grid: Grid) -> Ite
 
     Args:
         array: ``[L, k, j, i]`` on ``grid``, any float type.
-        grid: ``Prepared.grid`` (of a region of interest, too).
-        scan_grid: ``Prepared.scan_grid``.
+        grid: ``PreparedScan.result_grid`` (of a region of interest, too).
+        scan_grid: ``PreparedScan.scan_grid``.
 
     Yields:
         ``(rows, slab)``: ``slab`` float32 ``[L, rows, j, i]`` belongs at ``[:, rows]`` of the scan's array. The slabs
@@ -156,7 +204,9 @@ def _model_grid(source: Grid, spacing: Sequence[float] | None) -> Grid:
     size = np.where(new == old, source.size, np.maximum(np.ceil(np.array(source.size) * old / new - 1e-3), 1))
     size = size.astype(int)
     first = (np.array(source.size) - 1) / 2 - (size - 1) / 2 * new / old
-    return Grid(tuple(size.tolist()), tuple(new.tolist()), tuple(source.index_to_mm(first).tolist()), source.direction)
+    return Grid(
+        triple(size.tolist()), triple(new.tolist()), triple(source.index_to_mm(first).tolist()), source.direction
+    )
 
 
 def _along_scan(array: np.ndarray, grid: Grid, scan_grid: Grid) -> tuple[np.ndarray, Grid]:
@@ -167,7 +217,7 @@ def _along_scan(array: np.ndarray, grid: Grid, scan_grid: Grid) -> tuple[np.ndar
     return axes.view(array), grid.oriented(axes)
 
 
-def _covered(source: Grid, scan_grid: Grid) -> tuple[tuple[slice, slice, slice], Grid]:
+def _covered(source: Grid, scan_grid: Grid) -> tuple[Triple[slice], Grid]:
     """The part of the scan whose voxel centers ``source`` covers: as (k, j, i) slices and as a grid."""
     low = scan_grid.mm_to_index(source.index_to_mm((-0.5, -0.5, -0.5)))
     high = scan_grid.mm_to_index(source.index_to_mm(np.array(source.size) - 0.5))
@@ -175,11 +225,11 @@ def _covered(source: Grid, scan_grid: Grid) -> tuple[tuple[slice, slice, slice],
     stop = np.clip(np.floor(high + 1e-3) + 1, start, scan_grid.size).astype(int)
     if (stop == start).any():
         raise InputError("The result lies outside the scan.", "Use the scan from which the result was made.")
-    box = tuple(slice(a, b) for a, b in zip(start.tolist()[::-1], stop.tolist()[::-1], strict=True))
+    box = triple(slice(a, b) for a, b in zip(start.tolist()[::-1], stop.tolist()[::-1], strict=True))
     return box, scan_grid.crop(start, stop)
 
 
-def _weights(source: Grid, target: Grid, *, cubic: bool) -> tuple[AxisWeights, AxisWeights, AxisWeights]:
+def _weights(source: Grid, target: Grid, *, cubic: bool) -> Triple[AxisWeights]:
     """Per axis (k, j, i) how ``target``'s samples come out of ``source``'s; both have the same axes."""
     first = source.mm_to_index(target.index_to_mm((0, 0, 0)))
     finest = min(source.spacing)
@@ -194,4 +244,4 @@ def _weights(source: Grid, target: Grid, *, cubic: bool) -> tuple[AxisWeights, A
         positions = np.round(first[axis] + step * np.arange(target.size[axis]), 6)
         thick = source.spacing[axis] >= _ANISOTROPY * finest
         weights.append(AxisWeights.at(positions, step, source.size[axis], cubic=cubic and not thick))
-    return tuple(weights)
+    return triple(weights)

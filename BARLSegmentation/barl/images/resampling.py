@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from barl.images.components import bounding_box
+from barl.images.geometry import Triple, triple
+
 # Rough bound of the voxels that one slab holds, before or after: 32 MiB in float32.
 _SLAB_VOXELS = 8 * 2**20
 
@@ -92,15 +95,15 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Slab:
+class ResampledRows:
     """Some rows of the target: which part ``[k, j, i]`` of the source they need, and how they come out of it."""
 
     rows: slice
-    axes: tuple[AxisWeights, AxisWeights, AxisWeights]
+    axes: Triple[AxisWeights]
 
     @property
-    def source(self) -> tuple[slice, slice, slice]:
-        return tuple(axis.source for axis in self.axes)
+    def source(self) -> Triple[slice]:
+        return triple(axis.source for axis in self.axes)
 
     @property
     def copies(self) -> bool:
@@ -115,7 +118,7 @@ class Slab:
         return flat.reshape(*flat.shape[:-1], *values.shape[-2:])
 
 
-def slabs(axes: tuple[AxisWeights, AxisWeights, AxisWeights], n_maps: int = 1) -> Iterator[Slab]:
+def slabs(axes: Triple[AxisWeights], n_maps: int = 1) -> Iterator[ResampledRows]:
     """Cut the work along k so that a slab of ``n_maps`` maps keeps to a few dozen MiB before and after."""
     along_k, along_j, along_i = axes
     n_source = [axis.source.stop - axis.source.start for axis in axes]
@@ -125,10 +128,10 @@ def slabs(axes: tuple[AxisWeights, AxisWeights, AxisWeights], n_maps: int = 1) -
     step = max(1, int(_SLAB_VOXELS / (n_maps * voxels_per_row)))
     for start in range(0, len(along_k), step):
         rows = slice(start, min(start + step, len(along_k)))
-        yield Slab(rows, (along_k.rows(rows), along_j, along_i))
+        yield ResampledRows(rows, (along_k.rows(rows), along_j, along_i))
 
 
-def resample_labels(labels: np.ndarray, axes: tuple[AxisWeights, AxisWeights, AxisWeights], out: np.ndarray) -> None:
+def resample_labels(labels: np.ndarray, axes: Triple[AxisWeights], out: np.ndarray) -> None:
     """Write into ``out`` the label with the greatest interpolated share; where nothing is resampled, the label itself.
 
     Args:
@@ -137,7 +140,7 @@ def resample_labels(labels: np.ndarray, axes: tuple[AxisWeights, AxisWeights, Ax
         out: Target, any integer type that holds the labels.
     """
     out[...] = 0
-    occupied = _occupied(labels)
+    occupied = bounding_box(labels)
     if occupied is None:
         return
     # Labels fill a small part of a scan: only the target around them is computed.
@@ -145,7 +148,7 @@ def resample_labels(labels: np.ndarray, axes: tuple[AxisWeights, AxisWeights, Ax
     if any(part.stop <= part.start for part in target):
         return
     out = out[target]
-    for slab in slabs(tuple(axis.rows(part) for axis, part in zip(axes, target, strict=True))):
+    for slab in slabs(triple(axis.rows(part) for axis, part in zip(axes, target, strict=True))):
         part = labels[slab.source]
         if slab.copies:
             out[slab.rows] = part
@@ -164,15 +167,3 @@ def resample_labels(labels: np.ndarray, axes: tuple[AxisWeights, AxisWeights, Ax
             np.maximum(best_share, share, out=best_share)
         best_value[best_share <= background + 1e-4] = 0
         out[slab.rows] = best_value
-
-
-def _occupied(labels: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """The box around everything that is not 0."""
-    box = [slice(None)] * 3
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        used = np.flatnonzero(labels[tuple(box)].any(axis=others))
-        if not used.size:
-            return None
-        box[axis] = slice(int(used[0]), int(used[-1]) + 1)
-    return tuple(box)

@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import log
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from barl.images.components import components
-from barl.images.geometry import Grid
+from barl.images.components import bounding_box, components
+from barl.images.geometry import Grid, Triple, triple
 
-Vector = tuple[float, float, float]
+Bounds = tuple[float, float, float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,14 @@ class HotSpot:
     """
 
     rank: int
-    position_mm: Vector
+    position_mm: Triple[float]
     volume_ml: float
     mean_uncertainty: float
     score: float
     label: int
-    bounds_mm: tuple[float, float, float, float, float, float]
+    bounds_mm: Bounds
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
@@ -74,7 +75,7 @@ def find_hotspots(
     """
     scale = 255.0 if uncertainty.dtype == np.uint8 else 1.0
     mask = uncertainty >= threshold * scale
-    box = _bounding_box(mask)
+    box = bounding_box(mask)
     if box is None:
         return []
     corner = np.array([part.start for part in box])
@@ -99,19 +100,8 @@ def find_hotspots(
         volume, mean = float(voxels[n] * grid.voxel_ml), float(total[n] / voxels[n])
         position = grid.index_to_mm((corner + index)[::-1])
         bounds = _bounds_mm(grid, start, stop)
-        found.append(HotSpot(rank, tuple(position.tolist()), volume, mean, volume * mean, label, bounds))
+        found.append(HotSpot(rank, triple(position.tolist()), volume, mean, volume * mean, label, bounds))
     return found
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    """Smallest box around the mask, so that the components need int32 for a part of the scan only."""
-    box = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        if not hit.size:
-            return None
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return tuple(box)
 
 
 def _blocks(shape: Sequence[int]) -> Iterator[slice]:
@@ -127,7 +117,8 @@ def _look_at(
     """Index of the voxel of region ``n`` with the most uncertain neighborhood, and the region's commonest label."""
     wide = tuple(slice(max(p.start - 1, 0), p.stop + 1) for p in place[1:])
     inner = tuple(slice(p.start - w.start, p.stop - w.start) for p, w in zip(place[1:], wide, strict=True))
-    best, index, names = -1.0, np.zeros(3, int), Counter()
+    best, index = -1.0, np.zeros(3, int)
+    names: Counter[int] = Counter()
     for rows in _blocks(tuple(p.stop - p.start for p in place)):
         a, b = place[0].start + rows.start, place[0].start + rows.stop
         halo = slice(max(a - 1, 0), b + 1)
@@ -139,13 +130,14 @@ def _look_at(
             best, index = mean[top], np.add(top, (a, place[1].start, place[2].start))
         if labels is not None:
             counts = np.bincount(labels[(slice(a, b), *place[1:])][inside])
-            names.update({value: int(counts[value]) for value in np.flatnonzero(counts) if value})
+            names.update({value: int(counts[value]) for value in np.flatnonzero(counts).tolist() if value})
     return index, int(names.most_common(1)[0][0]) if names else 0
 
 
-def _bounds_mm(grid: Grid, start: np.ndarray, stop: np.ndarray) -> tuple[float, ...]:
+def _bounds_mm(grid: Grid, start: np.ndarray, stop: np.ndarray) -> Bounds:
     """LPS extent of the index box ``start <= kji < stop``."""
     ends = np.stack([start - 0.5, stop - 0.5])[:, ::-1]
     corners = np.array(np.meshgrid(*ends.T)).reshape(3, -1).T
     mm = grid.index_to_mm(corners)
-    return tuple(np.stack([mm.min(axis=0), mm.max(axis=0)], axis=1).ravel().tolist())
+    x0, x1, y0, y1, z0, z1 = np.stack([mm.min(axis=0), mm.max(axis=0)], axis=1).ravel().tolist()
+    return x0, x1, y0, y1, z0, z1

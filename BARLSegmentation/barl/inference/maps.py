@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from barl.images.geometry import Triple
 from barl.inference.sliding_window import Slab
 from barl.inference.uncertainty import count_levels, join_branches, score_levels
 
@@ -33,7 +34,7 @@ class ModelMaps:
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
+        shape: Triple[int],
         n_classes: int,
         n_branches: int,
         *,
@@ -52,7 +53,7 @@ class ModelMaps:
         self.branch_voxels = np.zeros((n_branches, n_classes - 1), np.int64)
         self._levels = np.zeros((2, 256), np.int64)
 
-    def add(self, slab: Slab, box: tuple[slice, slice, slice]) -> None:
+    def add(self, slab: Slab, box: Triple[slice]) -> None:
         """Enter a slab of the windowed volume, of which these maps are the part ``box`` (k, j, i)."""
         first, last = max(slab.planes.start, box[0].start), min(slab.planes.stop, box[0].stop)
         if first >= last:
@@ -66,7 +67,7 @@ class ModelMaps:
         self.uncertainty[rows] = _levels(joined.uncertainty)
         if self.entropy is not None:
             self.entropy[rows] = _levels(joined.entropy)
-        if self.disagreement is not None:
+        if self.disagreement is not None and joined.disagreement is not None:
             self.disagreement[rows] = _levels(joined.disagreement)
         if self.probabilities is not None:
             self.probabilities[:, rows] = joined.probabilities[1:].half().cpu().numpy()
@@ -74,6 +75,12 @@ class ModelMaps:
             own = classes if len(log_probabilities) == 1 else _likeliest(branch)[0]
             voxels += own.flatten().bincount(minlength=len(branch))[1:].cpu().numpy()
         self._levels += count_levels(self.uncertainty[rows], self.classes[rows] > 0)
+
+    @property
+    def kept_probabilities(self) -> np.ndarray:
+        """``probabilities`` of maps that keep them."""
+        assert self.probabilities is not None  # keep_probabilities
+        return self.probabilities
 
     def case_uncertainty(self) -> float:
         """See ``uncertainty.score_levels``."""

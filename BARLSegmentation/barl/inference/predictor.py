@@ -7,22 +7,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 
-from barl.errors import DeviceError
-from barl.images.geometry import Grid, Roi, axes_between
-from barl.images.preparation import prepare, restore_label, restore_probabilities
+from barl.errors import DeviceError, is_out_of_memory
+from barl.images.geometry import Grid, Roi, Triple, triple
+from barl.images.preparation import PreparedScan
 from barl.inference.device import autocast, autocast_dtype, choose_device
 from barl.inference.hotspots import HotSpot, find_hotspots, half_a_bit
 from barl.inference.maps import ModelMaps
 from barl.inference.sliding_window import stream
 from barl.models.disk import check_channels, load_model
 from barl.networks.branches import BranchPair
-from barl.progress import Progress, silent
+from barl.progress import SILENT, Progress
 from barl.project.model_card import ModelCard
 
 
@@ -73,7 +74,7 @@ class Prediction:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def details(self) -> dict:
+    def details(self) -> dict[str, Any]:
         """Everything but the images, as plain JSON types."""
         return {
             "case_uncertainty": self.case_uncertainty,
@@ -91,6 +92,23 @@ class Effort:
     device: torch.device
     batch_size: int
     accumulate_on: torch.device
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is kept of a prediction beside classes and uncertainty."""
+
+    probabilities: bool
+    components: bool
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """What the network says about a scan, on the model's grid, and notes for the user."""
+
+    maps: ModelMaps
+    embedding: list[float]
+    notes: list[str]
 
 
 class Predictor:
@@ -143,7 +161,7 @@ class Predictor:
         roi: Roi | None = None,
         want_probabilities: bool = False,
         want_components: bool = False,
-        progress: Progress = silent,
+        progress: Progress = SILENT,
     ) -> Prediction:
         """Predict one scan.
 
@@ -152,55 +170,50 @@ class Predictor:
             roi: Predict this box only. The network sees a quarter of a patch beyond it, for context.
             want_probabilities: Give the calibrated probability of each label as well.
             want_components: Give entropy and disagreement as well.
-            progress: Told of the stages preparing, predicting and restoring; may raise ``Cancelled``.
+            progress: Gets the stages preparing, predicting and restoring.
 
         Raises:
             ModelError: The scan has not the model's channels.
             InputError: The channels differ in geometry, or the ROI lies outside.
             DeviceError: Not even the last resort has memory enough.
         """
-        card, clock = self.card, _Clock()
-        check_channels(card, len(channels))
-        progress("preparing", 0.0, "Bringing the scan to the model's grid")
-        roi = roi and roi.along(Grid.of(channels[0]))
-        wide = roi and self._with_context(roi)
-        prepared = prepare(channels, card.normalisations, card.spacing, card.orientation, roi=wide)
-        array, scan_grid = prepared.array, prepared.scan_grid
-        start, stop = roi.box(prepared.grid) if roi else ((0, 0, 0), prepared.grid.size)
-        grid = prepared.grid.crop(start, stop)
-        box = tuple(slice(a, b) for a, b in zip(start[::-1], stop[::-1], strict=True))
-        exact = _same_voxels(grid, scan_grid)
+        clock = _Clock()
+        check_channels(self.card, len(channels))
+        preparing = progress.stage("preparing", 0.0, 0.05)
+        preparing.at(0.0, "Bringing the scan to the model's grid")
+        scan = PreparedScan(
+            channels, self.card.normalisations, self.card.spacing, self.card.orientation, roi=roi, patch=self.card.patch
+        )
+        array = scan.to_network()
         clock.lap("preparing")
-
-        notes: list[str] = []
-        maps, embedding = self._climb_down(
-            array, box, want_probabilities or not exact, want_components, progress, notes
-        )
-        del prepared, array
+        wanted = Wanted(want_probabilities or not scan.keeps_voxels, want_components)
+        streamed = self._stream(array, scan.inside, wanted, progress.stage("predicting", 0.05, 0.85))
+        del array
         clock.lap("predicting")
-
-        progress("restoring", 0.0, "Bringing the result onto the scan's grid")
-        hotspots = self._hotspots(maps, grid)
-        progress("restoring", 0.4, "Bringing the result onto the scan's grid")
-        table = np.array([0, *card.values], np.uint8 if max(card.values) < 256 else np.uint16)
-        label = restore_label(table[maps.classes], grid, scan_grid) if exact else _label(maps, table, grid, scan_grid)
-        progress("restoring", 0.7, "Bringing the result onto the scan's grid")
-        prediction = Prediction(
-            label=label,
-            uncertainty=_fraction(maps.uncertainty, grid, scan_grid),
-            hotspots=hotspots,
-            volumes=self._volumes(label, maps, grid),
-            case_uncertainty=maps.case_uncertainty(),
-            embedding=embedding,
-            entropy=None if maps.entropy is None else _fraction(maps.entropy, grid, scan_grid),
-            disagreement=None if maps.disagreement is None else _fraction(maps.disagreement, grid, scan_grid),
-            probabilities=_probabilities(maps, table, grid, scan_grid) if want_probabilities else None,
-            notes=notes,
-        )
+        restoring = progress.stage("restoring", 0.9, 0.1)
+        restoring.at(0.0, "Bringing the result onto the scan's grid")
+        prediction = self._restore(scan, streamed, want_probabilities)
         clock.lap("restoring")
-        progress("restoring", 1.0, "Done")
+        restoring.at(1.0, "Done")
         prediction.seconds = clock.seconds
         return prediction
+
+    def _restore(self, scan: PreparedScan, streamed: Streamed, want_probabilities: bool) -> Prediction:
+        maps, grid = streamed.maps, scan.result_grid
+        table = np.array([0, *self.card.values], np.uint8 if max(self.card.values) < 256 else np.uint16)
+        label = scan.restore_label(table[maps.classes]) if scan.keeps_voxels else _label(scan, maps, table)
+        return Prediction(
+            label=label,
+            uncertainty=_fraction(scan, maps.uncertainty),
+            hotspots=self._hotspots(maps, grid),
+            volumes=self._volumes(label, maps, grid),
+            case_uncertainty=maps.case_uncertainty(),
+            embedding=streamed.embedding,
+            entropy=None if maps.entropy is None else _fraction(scan, maps.entropy),
+            disagreement=None if maps.disagreement is None else _fraction(scan, maps.disagreement),
+            probabilities=_probabilities(scan, maps, table) if want_probabilities else None,
+            notes=streamed.notes,
+        )
 
     def ladder(self) -> Iterator[Effort]:
         """What to try in turn: fewer windows at once, then the accumulators on the CPU, then all on the CPU."""
@@ -212,46 +225,41 @@ class Predictor:
             yield Effort(self.device, 1, cpu)
             yield Effort(cpu, 1, cpu)
 
-    def _climb_down(
-        self,
-        array: np.ndarray,
-        box: tuple[slice, slice, slice],
-        keep_probabilities: bool,
-        keep_components: bool,
-        progress: Progress,
-        notes: list[str],
-    ) -> tuple[ModelMaps, list[float]]:
-        """Run the network with the first effort that fits in memory; if that is not the best, ``notes`` says so."""
+    def _stream(self, array: np.ndarray, inside: Triple[slice], wanted: Wanted, progress: Progress) -> Streamed:
+        """Run the network with the first effort that fits in memory; if that is not the best, a note says so."""
         for effort in self.ladder():
             try:
                 maps = ModelMaps(
-                    tuple(part.stop - part.start for part in box),
+                    triple(part.stop - part.start for part in inside),
                     len(self.card.labels) + 1,
                     len(self.branches),
                     temperature=self.card.temperature,
-                    keep_probabilities=keep_probabilities,
-                    keep_components=keep_components,
+                    keep_probabilities=wanted.probabilities,
+                    keep_components=wanted.components,
                 )
-                embedding = self._run(array, box, maps, effort, progress)
+                embedding = self._run(array, inside, maps, effort, progress)
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             else:
-                if effort.device != self.device:
-                    notes.append(f"The memory of {self.device} did not suffice, so the CPU computed.")
-                elif (effort.batch_size, effort.accumulate_on) != (self.batch_size, self.device):
-                    notes.append(f"The memory of {self.device} was short, so it computed in smaller steps.")
-                return maps, embedding
+                return Streamed(maps, embedding, self._notes(effort))
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         raise DeviceError(
             "The memory does not suffice to predict this scan.", "Draw a region of interest or close other programs."
         )
 
+    def _notes(self, effort: Effort) -> list[str]:
+        if effort.device != self.device:
+            return [f"The memory of {self.device} did not suffice, so the CPU computed."]
+        if (effort.batch_size, effort.accumulate_on) != (self.batch_size, self.device):
+            return [f"The memory of {self.device} was short, so it computed in smaller steps."]
+        return []
+
     def _run(
         self,
         array: np.ndarray,
-        box: tuple[slice, slice, slice],
+        inside: Triple[slice],
         maps: ModelMaps,
         effort: Effort,
         progress: Progress,
@@ -261,7 +269,6 @@ class Predictor:
             self.network.to(effort.device)
             self._network_on = effort.device
         amp_dtype = autocast_dtype(effort.device) if self.half else None
-        progress("predicting", 0.0, f"Predicting on {effort.device}")
         slabs = stream(
             self.network,
             array,
@@ -272,10 +279,10 @@ class Predictor:
             amp_dtype=amp_dtype,
             branches=self.branches,
             accumulate_on=effort.accumulate_on,
-            advance=lambda fraction: progress("predicting", fraction, f"Predicting on {effort.device}"),
+            progress=progress.part(0.0, 1.0, f"Predicting on {effort.device}"),
         )
         for slab in slabs:
-            maps.add(slab, box)
+            maps.add(slab, inside)
         return self._embedding(array, effort.device, amp_dtype)
 
     @torch.inference_mode()
@@ -283,15 +290,10 @@ class Predictor:
         """Bottleneck features of the whole scan, reduced to half a patch per axis: one small network call."""
         divisor = self.network.spec.divisor
         edges = zip(array.shape[1:], self.card.patch, divisor, strict=True)
-        size = [max(1, round(min(n, edge / 2) / d)) * d for n, edge, d in edges]
+        size = triple(max(1, round(min(n, edge / 2) / d)) * d for n, edge, d in edges)
         small = F.adaptive_avg_pool3d(torch.from_numpy(array)[None], size)
         with autocast(device, amp_dtype):
             return self.network.describe(small.to(device))[0].float().cpu().tolist()
-
-    def _with_context(self, roi: Roi) -> Roi:
-        """The ROI with a quarter of a patch around it, and at least as large as a patch."""
-        edge = max(n * mm for n, mm in zip(self.card.patch[::-1], self.card.spacing, strict=True))
-        return replace(roi, half_size_mm=tuple(max(half + edge / 4, edge / 2) for half in roi.half_size_mm))
 
     def _hotspots(self, maps: ModelMaps, grid: Grid) -> list[HotSpot]:
         values = self.card.values
@@ -322,39 +324,24 @@ class _Clock:
         self._last = now
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """Every back end of torch says so in its own class or only in words."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
-
-
-def _same_voxels(grid: Grid, scan_grid: Grid) -> bool:
-    """Whether the model's grid is the scan's with its axes re-ordered, so that the way back needs no interpolation."""
-    return bool(np.allclose(grid.oriented(axes_between(grid, scan_grid)).spacing, scan_grid.spacing, rtol=1e-6))
-
-
-def _fraction(levels: np.ndarray, grid: Grid, scan_grid: Grid) -> sitk.Image:
+def _fraction(scan: PreparedScan, levels: np.ndarray) -> sitk.Image:
     """uint8 levels ``[k, j, i]`` as float32 in [0, 1] on the scan's grid; only uint8 is held beside the result."""
-    out = np.empty(scan_grid.shape, np.uint8)
-    for rows, slab in restore_probabilities(levels[None], grid, scan_grid):
-        out[rows] = np.rint(slab[0])
-    return sitk.ShiftScale(scan_grid.image(out), 0, 1 / 255, sitk.sitkFloat32)
+    image = scan.restore(levels[None], lambda slab: np.rint(slab[0]), np.uint8)
+    return sitk.ShiftScale(image, 0, 1 / 255, sitk.sitkFloat32)
 
 
-def _label(maps: ModelMaps, table: np.ndarray, grid: Grid, scan_grid: Grid) -> sitk.Image:
+def _label(scan: PreparedScan, maps: ModelMaps, table: np.ndarray) -> sitk.Image:
     """Labels on the scan's grid from interpolated probabilities."""
-    out = np.empty(scan_grid.shape, table.dtype)
-    for rows, slab in restore_probabilities(maps.probabilities, grid, scan_grid):
+
+    def likeliest(slab: np.ndarray) -> np.ndarray:
         background = 1 - slab.sum(axis=0, keepdims=True)
-        out[rows] = table[np.concatenate([background, slab]).argmax(axis=0)]
-    return scan_grid.image(out)
+        return table[np.concatenate([background, slab]).argmax(axis=0)]
+
+    return scan.restore(maps.kept_probabilities, likeliest, table.dtype)
 
 
-def _probabilities(maps: ModelMaps, table: np.ndarray, grid: Grid, scan_grid: Grid) -> dict[int, sitk.Image]:
-    images = {}
-    for n, value in enumerate(table[1:].tolist()):
-        out = np.empty(scan_grid.shape, np.float32)
-        for rows, slab in restore_probabilities(maps.probabilities[n : n + 1], grid, scan_grid):
-            out[rows] = slab[0]
-        images[value] = scan_grid.image(out)
-    return images
+def _probabilities(scan: PreparedScan, maps: ModelMaps, table: np.ndarray) -> dict[int, sitk.Image]:
+    return {
+        value: scan.restore(maps.kept_probabilities[n : n + 1], lambda slab: slab[0], np.float32)
+        for n, value in enumerate(table[1:].tolist())
+    }

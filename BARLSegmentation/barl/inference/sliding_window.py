@@ -11,18 +11,18 @@ model).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import torch
 from monai.data.utils import compute_importance_map
-from torch import Tensor
+from torch import Tensor, nn
 
+from barl.images.geometry import Triple, triple
 from barl.inference.device import autocast
-
-Triple = tuple[int, int, int]
+from barl.progress import SILENT, Progress
 
 CHUNK_VOXELS = 65_536
 """Voxels handed out at once on a CPU: the temporary arrays of whoever finishes them (softmax, entropy) stay in its
@@ -81,7 +81,7 @@ def count_windows(shape: Sequence[int], patch: Sequence[int], overlap: float) ->
 
 
 def stream(
-    network: Callable[[Tensor, int], Tensor],
+    network: nn.Module,
     volume: np.ndarray | Tensor,
     patch: Sequence[int],
     *,
@@ -92,7 +92,7 @@ def stream(
     amp_dtype: torch.dtype | None = None,
     branches: Sequence[int] = (0, 1),
     accumulate_on: torch.device | str | None = None,
-    advance: Callable[[float], None] | None = None,
+    progress: Progress = SILENT,
 ) -> Iterator[Slab]:
     """Slide over the volume and hand out planes along k as soon as no later window touches them.
 
@@ -112,7 +112,7 @@ def stream(
         amp_dtype: Half precision for autocast, or None for float32. Accumulators are float32 always.
         branches: Branches to run; those the network does not have are left out.
         accumulate_on: Device of the accumulators; the network's if not given.
-        advance: Called with the fraction of windows done after each batch; may raise to stop.
+        progress: Gets the fraction of windows done after each batch.
 
     Yields:
         Slabs in ascending k, without gap or overlap, cropped to the volume.
@@ -120,15 +120,16 @@ def stream(
     device = torch.device(device)
     home = torch.device(accumulate_on or device)
     branches = [b for b in branches if b < getattr(network, "n_branches", b + 1)]
-    patch = tuple(int(edge) for edge in patch)
-    shape = tuple(volume.shape[1:])
+    patch = triple(int(edge) for edge in patch)
+    shape = triple(volume.shape[1:])
     source, before = _pad(volume, patch)
     starts = window_starts(source.shape[1:], patch, overlap, stride)
     weight = compute_importance_map(patch, mode="gaussian", sigma_scale=0.125, device=home)
     columns = list(product(starts[1], starts[2]))
     rows, total = starts[0], len(starts[0]) * len(columns)
-    held: Tensor | None = None
-    training = getattr(network, "training", False)
+    held = torch.zeros(0)  # until the first window has told how many classes there are
+    weights = torch.zeros(patch[0], *source.shape[2:], device=home)
+    training = network.training
     if training:
         network.eval()
     try:
@@ -137,16 +138,14 @@ def stream(
                 batch = columns[first : first + batch_size]
                 windows = [source[:, k : k + patch[0], j : j + patch[1], i : i + patch[2]] for j, i in batch]
                 outputs = _run(network, torch.stack(windows), branches, device, amp_dtype, home)
-                if held is None:
+                if not len(held):
                     held = torch.zeros(len(branches), outputs[0].shape[1], patch[0], *source.shape[2:], device=home)
-                    weights = torch.zeros(patch[0], *source.shape[2:], device=home)
                 for w, (j, i) in enumerate(batch):
                     part = ..., slice(j, j + patch[1]), slice(i, i + patch[2])
                     weights[part] += weight
                     for branch, output in enumerate(outputs):
                         held[branch][part].addcmul_(output[w], weight)
-                if advance is not None:
-                    advance((row * len(columns) + first + len(batch)) / total)
+                progress.at((row * len(columns) + first + len(batch)) / total)
             done = (rows[row + 1] if row + 1 < len(rows) else k + patch[0]) - k
             yield from _finish(held, weights, k, done, shape, before)
             _shift(held, done)
@@ -157,7 +156,7 @@ def stream(
 
 
 def predict_array(
-    network: Callable[[Tensor, int], Tensor],
+    network: nn.Module,
     volume: np.ndarray | Tensor,
     patch: Sequence[int],
     *,
@@ -167,13 +166,14 @@ def predict_array(
     device: torch.device | str = "cpu",
     amp_dtype: torch.dtype | None = None,
     branches: Sequence[int] = (0, 1),
+    progress: Progress = SILENT,
 ) -> np.ndarray:
     """Probabilities of a whole volume, for volumes small enough to hold them all (validation); see ``stream``.
 
     Returns:
         Float32 ``[n_branches, L+1, k, j, i]``, class 0 is background; sums to 1 over the classes.
     """
-    result: np.ndarray | None = None
+    result = np.empty(0, np.float32)
     slabs = stream(
         network,
         volume,
@@ -184,10 +184,11 @@ def predict_array(
         device=device,
         amp_dtype=amp_dtype,
         branches=branches,
+        progress=progress,
     )
     for slab in slabs:
         probabilities = slab.log_probabilities().exp_()
-        if result is None:
+        if not result.size:
             result = np.empty((*probabilities.shape[:2], *volume.shape[1:]), np.float32)
         result[:, :, slab.planes] = probabilities.cpu().numpy()
     return result
@@ -195,7 +196,7 @@ def predict_array(
 
 @torch.inference_mode()
 def _run(
-    network: Callable[[Tensor, int], Tensor],
+    network: nn.Module,
     windows: Tensor,
     branches: Sequence[int],
     device: torch.device,
@@ -210,17 +211,19 @@ def _run(
     return [(out[:, 1:].float() - out[:, :1]).to(home) for out in outputs]
 
 
-def _pad(volume: np.ndarray | Tensor, patch: Triple) -> tuple[Tensor, Triple]:
+def _pad(volume: np.ndarray | Tensor, patch: Triple[int]) -> tuple[Tensor, Triple[int]]:
     """The volume, at least as large as the patch on each axis, and how many voxels were put before it."""
     missing = [max(0, edge - size) for size, edge in zip(volume.shape[1:], patch, strict=True)]
-    before = tuple(n // 2 for n in missing)
+    before = triple(n // 2 for n in missing)
     if any(missing):
         widths = [(0, 0), *((b, n - b) for b, n in zip(before, missing, strict=True))]
         volume = np.pad(np.asarray(volume), widths, mode="edge")
     return torch.as_tensor(volume), before
 
 
-def _finish(held: Tensor, weights: Tensor, start: int, depth: int, shape: Triple, before: Triple) -> Iterator[Slab]:
+def _finish(
+    held: Tensor, weights: Tensor, start: int, depth: int, shape: Triple[int], before: Triple[int]
+) -> Iterator[Slab]:
     """The first ``depth`` planes without the padding, divided by their weights, few planes at a time."""
     inside = ..., slice(before[1], before[1] + shape[1]), slice(before[2], before[2] + shape[2])
     held, weights = held[inside], weights[inside]

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from barl.errors import InputError, ProjectError
 from barl.evaluation.statistics import PairedTest, holm, paired_test, summarise
 from barl.jobs.choice import choose_model
+from barl.jobs.compute import AUTOMATIC, Compute, WarmPredictors
 from barl.jobs.evaluate import evaluate_model, held_out_cases
-from barl.jobs.predict import WarmPredictors
-from barl.progress import Progress, silent
+from barl.progress import SILENT, Progress
 from barl.project.store import Project
 
 #: With fewer pairs even a difference of the same sign everywhere has p >= 2/2^5 = 0.06.
@@ -25,9 +25,8 @@ def compare_models(
     model: str | Path,
     reference: str | Path | None = None,
     *,
-    device: str = "auto",
-    progress: Progress = silent,
-    warm: WarmPredictors | None = None,
+    compute: Compute = AUTOMATIC,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Evaluate two models on the same held-out cases and test the difference of their Dice.
 
@@ -38,9 +37,8 @@ def compare_models(
         project: May be open for reading only; nothing is stored.
         model: Id or folder of the model in question.
         reference: Id or folder of the one to beat; by default the current model.
-        device: As for ``choose_device``.
-        progress: Told after every window.
-        warm: Loaded predictors to use and to add to.
+        compute: Device and loaded models.
+        progress: Gets the stage comparing.
 
     Returns:
         ``model`` and ``reference``: what ``evaluate_model`` returns; ``cases``: per case its name and its Dice (mean
@@ -64,14 +62,11 @@ def compare_models(
             "One of the models has learned from every case that is held out now.",
             "Hold out a case whose outline was never used, then compare again.",
         )
-    warm = warm or WarmPredictors()
-    results = []
-    for half, (folder, _) in enumerate(chosen):
-
-        def told(stage: str, fraction: float, message: str = "", half: int = half) -> None:
-            progress("comparing", (half + (fraction if stage == "evaluating" else 0.0)) / 2, message)
-
-        results.append(evaluate_model(project, folder, cases=cases, device=device, progress=told, warm=warm))
+    compute = replace(compute, warm=compute.warm or WarmPredictors())
+    results = [
+        evaluate_model(project, folder, cases=cases, compute=compute, progress=half)
+        for (folder, _), half in progress.stage("comparing").each(chosen)
+    ]
     for result, (folder, model_id) in zip(results, chosen, strict=True):
         result["model"] = model_id or str(folder)
 

@@ -15,13 +15,14 @@ from barl.errors import InputError
 from barl.evaluation.calibration import area_under_risk_coverage, expected_calibration_error
 from barl.evaluation.metrics import LabelMetrics, segmentation_metrics
 from barl.evaluation.statistics import Summary, summarise_cases
+from barl.images.components import bounding_box
 from barl.images.geometry import Grid
 from barl.images.reading import read_channels, read_label
 from barl.inference.predictor import Prediction
 from barl.jobs.choice import choose_model
-from barl.jobs.predict import WarmPredictors
+from barl.jobs.compute import AUTOMATIC, Compute
 from barl.models.disk import check_channels
-from barl.progress import Progress, silent
+from barl.progress import SILENT, Progress
 from barl.project.model_card import read_card
 from barl.project.records import Case
 from barl.project.store import Project
@@ -52,9 +53,8 @@ def evaluate_model(
     model: str | Path | None = None,
     *,
     cases: Sequence[Case] | None = None,
-    device: str = "auto",
-    progress: Progress = silent,
-    warm: WarmPredictors | None = None,
+    compute: Compute = AUTOMATIC,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Predict the held-out cases and compare with their accepted outlines, on the scans' own grids.
 
@@ -62,9 +62,8 @@ def evaluate_model(
         project: May be open for reading only; nothing is stored.
         model: Id or folder; by default the current model.
         cases: Those to evaluate on, outlined; by default ``held_out_cases``.
-        device: As for ``choose_device``.
-        progress: Told after every window.
-        warm: Loaded predictors to use and to add to.
+        compute: Device and loaded models.
+        progress: Gets the stages loading and evaluating.
 
     Returns:
         ``model``; ``labels``: per label name and ``dice``, ``hd95_mm`` ... as mean, sd, n; ``mean`` over the labels;
@@ -79,21 +78,16 @@ def evaluate_model(
     cases = held_out_cases(project) if cases is None else cases
     card = read_card(folder)
     check_channels(card, [channel.name for channel in project.channels])
-    progress("loading", 0.0, "")
-    predictor = (warm or WarmPredictors()).get(folder, device)
+    progress.stage("loading").at(0.0)
+    predictor = compute.predictor(folder)
     rows, scores, confidences, hits = [], [], [], []
     rng = np.random.default_rng(0)
-    for number, case in enumerate(cases):
-
-        def told(stage: str, fraction: float, message: str = "", number: int = number, name: str = case.name) -> None:
-            done = {"predicting": fraction, "restoring": 1.0}.get(stage, 0.0)
-            progress("evaluating", (number + done) / len(cases), name)
-
+    for case, part in progress.stage("evaluating").each(cases, lambda case: case.name):
         channels = read_channels(project.cases.image_paths(case.id))
         grid = Grid.of(channels[0])
         # A copy: a view into an image that nobody holds shows whatever its memory is used for next.
-        truth = sitk.GetArrayFromImage(read_label(project.revisions.accepted_label(case.id), grid, project.values))
-        prediction = predictor.predict(channels, want_probabilities=True, progress=told)
+        truth = sitk.GetArrayFromImage(read_label(project.revisions.accepted(case.id).path, grid, project.values))
+        prediction = predictor.predict(channels, want_probabilities=True, progress=part)
         predicted = sitk.GetArrayViewFromImage(prediction.label)
         score = segmentation_metrics(predicted, truth, grid.spacing[::-1], project.values)
         confidence, correct = _sample(prediction, predicted, truth, rng)
@@ -102,7 +96,6 @@ def evaluate_model(
         hits.append(correct)
         labels = {str(value): _row(metrics) for value, metrics in score.items()}
         rows.append({"case": case.id, "name": case.name, "labels": labels})
-    progress("evaluating", 1.0, "")
     confidence, correct = np.concatenate(confidences), np.concatenate(hits)
     return {
         "model": model_id or str(folder),
@@ -119,12 +112,9 @@ def _sample(
     prediction: Prediction, predicted: np.ndarray, truth: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Confidence of the predicted class and whether it is right, for voxels around the structures."""
-    marked = (predicted > 0) | (truth > 0)
-    if not marked.any():
+    box = bounding_box((predicted > 0) | (truth > 0), _MARGIN)
+    if box is None or prediction.probabilities is None:
         return np.empty(0), np.empty(0, bool)
-    box = tuple(
-        slice(max(0, int(found.min()) - _MARGIN), int(found.max()) + 1 + _MARGIN) for found in np.nonzero(marked)
-    )
     here, there = predicted[box].ravel(), truth[box].ravel()
     chosen = rng.choice(here.size, min(_VOXELS_PER_CASE, here.size), replace=False)
     foreground = np.stack(

@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 
 from barl import __version__
-from barl.errors import BarlError, Cancelled, DeviceError, storage_error
+from barl.errors import BarlError, Cancelled, DeviceError, is_out_of_memory, storage_error
 
 LOG_NAME = "barl.log"
 #: Anything with a slash or backslash in it, quoted parts whole: folders and files are often named after patients.
@@ -41,15 +41,16 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Cancelled()
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        what = "computer" if isinstance(error, MemoryError) else "graphics card"
+    if is_out_of_memory(error):
+        what = "graphics card" if type(error).__name__ == "OutOfMemoryError" else "computer"
         return DeviceError(
             f"The memory of the {what} is not sufficient.",
             "Close other programs, choose the CPU as device, or predict a region of interest only.",
         )
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _PACKAGES:
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing in _PACKAGES:
         return DeviceError(
-            f"The package {error.name.partition('.')[0]}, which prediction and training need, is not installed.",
+            f"The package {missing}, which prediction and training need, is not installed.",
             "In Slicer, install it in the section Setup; elsewhere with pip install barl-segmentation[engine].",
         )
     if isinstance(error, OSError) and error.filename and error.errno in _DISK:

@@ -13,7 +13,9 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from barl.errors import InputError, ProjectError, storage_error
 from barl.json_text import dumps
@@ -97,7 +99,7 @@ class RunFolder:
     def clear_stop(self) -> None:
         self._stop_path.unlink(missing_ok=True)
 
-    def append(self, event: dict) -> None:
+    def append(self, event: Mapping[str, Any]) -> None:
         """Add one event; whole lines in one write, so that a reader never sees the start of one without its end."""
         line = dumps(event).encode() + b"\n"
         descriptor = os.open(

@@ -32,6 +32,7 @@ from scipy import ndimage
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from barl.images.components import bounding_box
 from barl.images.geometry import Triple, triple
 
 _AXES = (-3, -2, -1)
@@ -108,14 +109,13 @@ def _precise(x: Tensor) -> Tensor:
 
 def _exact(mask: np.ndarray, reach: float, spacing: Sequence[float]) -> np.ndarray:
     result = np.full(mask.shape, -1.0, np.float32)
-    if not mask.any():
-        return result
     if mask.all():
         return -result
     # Beyond the reach all is -1, so only the structure's surroundings are measured.
     margins = [math.ceil(reach / edge) + 1 for edge in spacing]
-    (found,) = ndimage.find_objects(mask.astype(np.uint8))
-    box = tuple(slice(max(s.start - m, 0), s.stop + m) for s, m in zip(found, margins, strict=True))
+    box = bounding_box(mask, margins)
+    if box is None:
+        return result
     inside = ndimage.distance_transform_edt(mask[box], spacing)
     outside = ndimage.distance_transform_edt(~mask[box], spacing)
     # Between voxel centers lies the border, half a voxel from either.

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from barl.errors import ProjectError
 from barl.images.overlap import dice_by_label
 from barl.images.quiet import quiet
-from barl.progress import Progress, silent
+from barl.progress import SILENT, Progress
 from barl.project.database import Database
 from barl.project.definition import Definition
 from barl.project.journal import Journal
@@ -61,7 +61,7 @@ class Agreements:
         pairs = {row["case_id"]: (row["prediction"], row["correction"]) for row in self._database.rows(_PAIRS)}
         return {case: Agreement(case, *pair, pair in measured, measured.get(pair)) for case, pair in pairs.items()}
 
-    def measure(self, progress: Progress = silent) -> int:
+    def measure(self, progress: Progress = SILENT) -> int:
         """Compare the pairs that nobody has compared yet and enter the result in the journal; returns how many.
 
         Raises:
@@ -70,8 +70,7 @@ class Agreements:
         self._database.must_be_writable()
         measured = self._measured()
         pairs = [row for row in self._database.rows(_PAIRS) if (row["prediction"], row["correction"]) not in measured]
-        for number, row in enumerate(pairs):
-            progress("measuring agreement", number / len(pairs), "")
+        for row, _ in progress.stage("measuring agreement").each(pairs):
             home = self._database.folder / "cases" / row["case_id"] / "revisions"
             prediction, correction = _read(home / row["prediction_file"]), _read(home / row["correction_file"])
             by_label = dice_by_label(prediction, correction, self._definition.values)

@@ -36,7 +36,7 @@ class Cases:
     def add(
         self,
         name: str,
-        channels: Sequence[Path | str] | Sequence[sitk.Image],
+        channels: Sequence[Path | str | sitk.Image],
         *,
         label: Path | sitk.Image | None = None,
         held_out: bool = False,
@@ -150,7 +150,7 @@ class Cases:
         with self._database.write() as transaction:
             if state is CaseState.ACCEPTED and RevisionKind.ACCEPTED not in self._kinds(case.id):
                 raise ProjectError(f"The case {case.name!r} has no accepted outline.", "Store its outline first.")
-            (before,) = transaction.row("SELECT state FROM cases WHERE id = ?", (case.id,))
+            (before,) = transaction.one("SELECT state FROM cases WHERE id = ?", (case.id,))
             transaction.execute("UPDATE cases SET state = ?, updated = ? WHERE id = ?", (state, now(), case.id))
             transaction.log("state set", case.id, {"state": state, "before": before})
         return self.get(case.id)
@@ -222,7 +222,7 @@ class Cases:
 
     def grid(self, case_id: str) -> Grid:
         """The grid of the case's images, without reading them."""
-        (text,) = self._database.row("SELECT grid FROM cases WHERE id = ?", (self.get(case_id).id,))
+        (text,) = self._database.one("SELECT grid FROM cases WHERE id = ?", (self.get(case_id).id,))
         return Grid.from_json(json.loads(text))
 
 

@@ -137,6 +137,12 @@ class Transaction:
     def row(self, query: str, parameters: Sequence[Any] = ()) -> sqlite3.Row | None:
         return self._connection.execute(query, parameters).fetchone()
 
+    def one(self, query: str, parameters: Sequence[Any] = ()) -> sqlite3.Row:
+        """The row of a query that always has one."""
+        row = self.row(query, parameters)
+        assert row is not None, query
+        return row
+
     def must_exist(self, table: str, row_id: str) -> None:
         """Refuse an id that no row of ``table`` has.
 
@@ -148,7 +154,7 @@ class Transaction:
 
     def free_id(self, table: str, prefix: str) -> str:
         """The next id of which there is neither a row nor a folder."""
-        (number,) = self.row(f"SELECT COALESCE(MAX(number), 0) + 1 FROM {table}")
+        (number,) = self.one(f"SELECT COALESCE(MAX(number), 0) + 1 FROM {table}")
         while (self._folder / table / f"{prefix}_{number:04d}").exists():
             number += 1
         return f"{prefix}_{number:04d}"
@@ -265,6 +271,12 @@ class Database:
         """The first row of a query, if any."""
         found = self.rows(query, parameters)
         return found[0] if found else None
+
+    def one(self, query: str, parameters: Sequence[Any] = ()) -> sqlite3.Row:
+        """The row of a query that always has one."""
+        row = self.row(query, parameters)
+        assert row is not None, query
+        return row
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:

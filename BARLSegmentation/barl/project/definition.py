@@ -19,7 +19,8 @@ class Definition:
     """
 
     def __init__(self, database: Database) -> None:
-        (self.name,) = database.row("SELECT name FROM project") or ("",)
+        row = database.row("SELECT name FROM project")
+        self.name: str = row["name"] if row else ""
         rows = database.rows("SELECT definition FROM labels ORDER BY value")
         self.labels = [Label.from_json(json.loads(row["definition"])) for row in rows]
         rows = database.rows("SELECT name, pattern FROM channels ORDER BY position")

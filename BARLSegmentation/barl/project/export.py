@@ -21,10 +21,10 @@ import SimpleITK as sitk
 from barl.errors import InputError, storage_error
 from barl.images.geometry import Grid
 from barl.images.reading import write_image
-from barl.progress import Progress, silent
+from barl.progress import SILENT, Progress
 from barl.project import files
 from barl.project.records import Case
-from barl.project.states import CaseState, RevisionKind
+from barl.project.states import CaseState
 from barl.project.store import Project
 
 
@@ -48,7 +48,7 @@ class Exported:
 
 
 def export_dataset(
-    project: Project, folder: Path | str, layout: str = "nnunet", progress: Progress = silent
+    project: Project, folder: Path | str, layout: str = "nnunet", progress: Progress = SILENT
 ) -> Exported:
     """Write all accepted cases with their newest accepted label maps. All of it is written, or nothing.
 
@@ -77,8 +77,7 @@ def export_dataset(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with files.staging_folder(folder.parent) as staging:
-            for done, case in enumerate(cases):
-                progress("export", done / len(cases), case.name)
+            for case, _ in progress.stage("export").each(cases, lambda case: case.name):
                 _LAYOUTS[layout](project, case, _sound_label(project, case), staging)
             _write_tables(project, cases, layout, staging)
             files.flush_tree(staging)
@@ -87,7 +86,6 @@ def export_dataset(
             files.settle(staging, folder)
     except OSError as error:
         raise storage_error(error, folder) from error
-    progress("export", 1.0, "")
     return Exported(
         folder,
         layout,
@@ -98,7 +96,7 @@ def export_dataset(
 
 
 def _sound_label(project: Project, case: Case) -> Path:
-    revision = project.revisions.newest(case.id, (RevisionKind.ACCEPTED,))
+    revision = project.revisions.accepted(case.id)
     project.revisions.check(revision)
     return revision.path
 

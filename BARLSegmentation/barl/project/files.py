@@ -24,7 +24,7 @@ _TEMPORARY = re.compile(r"\.tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>[0-
 _OTHER_HOST_SECONDS = 24 * 3600.0
 
 
-def write_atomically(path: Path | str, writer: Callable[[Path], None]) -> None:
+def write_atomically(path: Path | str, writer: Callable[[Path], object]) -> None:
     """Write a file so that ``path`` holds the old content or the whole new one, never a part.
 
     Args:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from barl.errors import InputError
+
+T = TypeVar("T")
 
 LARGEST_VALUE = 65535
 
@@ -125,12 +127,12 @@ def check_labels(labels: Sequence[Label]) -> list[Label]:
             raise InputError(
                 f"The color of label {label.name!r} is not three numbers from 0 to 255.", "Choose a color."
             )
-    twice = _twice(label.value for label in labels)
-    if twice:
-        raise InputError(f"The label value {twice[0]} is used twice.", "Give each label its own value.")
-    twice = _twice(label.name.strip().casefold() for label in labels)
-    if twice:
-        raise InputError(f"The label name {twice[0]!r} is used twice.", "Give each label its own name.")
+    values = _twice(label.value for label in labels)
+    if values:
+        raise InputError(f"The label value {values[0]} is used twice.", "Give each label its own value.")
+    names = _twice(label.name.strip().casefold() for label in labels)
+    if names:
+        raise InputError(f"The label name {names[0]!r} is used twice.", "Give each label its own name.")
     return sorted(labels, key=lambda label: label.value)
 
 
@@ -150,5 +152,5 @@ def check_channels(channels: Sequence[Channel]) -> list[Channel]:
     return list(channels)
 
 
-def _twice(values) -> list:
+def _twice(values: Iterable[T]) -> list[T]:
     return [value for value, count in Counter(values).items() if count > 1]

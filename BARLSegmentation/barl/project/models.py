@@ -91,7 +91,7 @@ class Models:
         """
         with self._database.write() as transaction:
             transaction.must_exist("models", model_id)
-            (before,) = transaction.row("SELECT current_model FROM project")
+            (before,) = transaction.one("SELECT current_model FROM project")
             transaction.execute("UPDATE project SET current_model = ?", (model_id,))
             transaction.log("model promoted", facts={"model": model_id, "before": before})
         return self.get(model_id)

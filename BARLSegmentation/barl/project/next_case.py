@@ -139,9 +139,9 @@ def _places(candidates: Sequence[Case], outlined: Sequence[Case]) -> tuple[np.nd
     kind = kinds.most_common(1)[0][0]
     places = np.full((len(candidates), kind[1]), np.nan, dtype=np.float32)
     rows = [k for k, case in enumerate(candidates) if case.embedding is not None and _kind(case) == kind]
-    places[rows] = np.stack([candidates[k].embedding for k in rows])
-    centers = [case.embedding for case in outlined if case.embedding is not None and _kind(case) == kind]
-    centers = np.stack(centers) if centers else np.empty((0, kind[1]), dtype=np.float32)
+    places[rows] = np.stack([case.embedding for k in rows if (case := candidates[k]).embedding is not None])
+    known = [case.embedding for case in outlined if case.embedding is not None and _kind(case) == kind]
+    centers = np.stack(known) if known else np.empty((0, kind[1]), dtype=np.float32)
     everything = np.concatenate([places[rows], centers])
     # Features come in scales of their own; one large one must not decide alone.
     sd = everything.std(axis=0)
@@ -151,7 +151,7 @@ def _places(candidates: Sequence[Case], outlined: Sequence[Case]) -> tuple[np.nd
 
 
 def _kind(case: Case) -> tuple[str | None, int]:
-    return case.model_id, len(case.embedding)
+    return case.model_id, 0 if case.embedding is None else len(case.embedding)
 
 
 def _nearest(places: np.ndarray, centers: np.ndarray, block: int = 512) -> np.ndarray:

@@ -108,6 +108,8 @@ def _windows_start(pid: int) -> str:
     import ctypes
     from ctypes import wintypes
 
+    if sys.platform != "win32":  # for the type checker
+        return ""
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)
     kernel.OpenProcess.restype = wintypes.HANDLE
     query_limited_information, still_active = 0x1000, 259

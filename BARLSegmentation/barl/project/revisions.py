@@ -96,7 +96,7 @@ class Revisions:
                 )
                 if case_uncertainty is not None or embedding is not None:
                     enter_score(transaction, case.id, case_uncertainty, embedding, model_id)
-        return self._as_revision(self._database.row("SELECT * FROM revisions WHERE id = ?", (stored,)))
+        return self._as_revision(self._database.one("SELECT * FROM revisions WHERE id = ?", (stored,)))
 
     def of(self, case_id: str) -> list[Revision]:
         """All revisions of a case, oldest first.
@@ -113,11 +113,22 @@ class Revisions:
         Raises:
             ProjectError: The case is unknown.
         """
-        kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-        marks = ", ".join("?" * len(kinds))
+        wanted = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+        marks = ", ".join("?" * len(wanted))
         query = f"SELECT * FROM revisions WHERE case_id = ? AND kind IN ({marks}) ORDER BY number DESC LIMIT 1"
-        row = self._database.row(query, (self._cases.get(case_id).id, *kinds))
+        row = self._database.row(query, (self._cases.get(case_id).id, *wanted))
         return self._as_revision(row) if row else None
+
+    def accepted(self, case_id: str) -> Revision:
+        """The newest accepted revision of a case.
+
+        Raises:
+            ProjectError: The case is unknown or has none.
+        """
+        revision = self.newest(case_id, (RevisionKind.ACCEPTED,))
+        if revision is None:
+            raise ProjectError(f"The case {case_id} has no accepted outline.", "Outline it and accept the outline.")
+        return revision
 
     def accepted_label(self, case_id: str) -> Path | None:
         """The newest accepted label map of a case, whatever state the case is in now.

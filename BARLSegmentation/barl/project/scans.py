@@ -11,7 +11,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from barl.errors import BarlError, InputError, storage_error
-from barl.progress import Progress, silent
+from barl.progress import SILENT, Progress
 from barl.project.labels import Channel
 from barl.project.records import Case
 from barl.project.store import Project
@@ -118,7 +118,7 @@ def find_cases(
     return [NewCase(name, tuple(files), outlines.get(name), held_out, group) for name, files in groups.items()]
 
 
-def add_cases(project: Project, cases: Sequence[NewCase], progress: Progress = silent) -> Intake:
+def add_cases(project: Project, cases: Sequence[NewCase], progress: Progress = SILENT) -> Intake:
     """Add cases; those that cannot be used keep no other waiting.
 
     Raises:
@@ -127,11 +127,10 @@ def add_cases(project: Project, cases: Sequence[NewCase], progress: Progress = s
     """
     added: list[Added] = []
     left_out: list[LeftOut] = []
-    for number, case in enumerate(cases):
-        progress("adding", number / len(cases), case.name)
+    for case, _ in progress.stage("adding").each(cases, lambda case: case.name):
         notes: list[str] = []
         try:
-            images = [
+            images: list[sitk.Image | Path] = [
                 _read_files(item, case.name, notes) if isinstance(item, tuple) else item for item in case.channels
             ]
             stored = project.cases.add(

@@ -96,7 +96,7 @@ def enter_revision(
     """
     if model_id is not None:
         transaction.must_exist("models", model_id)
-    (count,) = transaction.row("SELECT COUNT(*) FROM revisions WHERE case_id = ?", (case_id,))
+    (count,) = transaction.one("SELECT COUNT(*) FROM revisions WHERE case_id = ?", (case_id,))
     # The random part keeps a file that lost its row (an older database was put back) from being overwritten.
     revision_id = f"r{count + 1:03d}-{secrets.token_hex(4)}"
     file, uncertainty_file = f"{revision_id}.nii.gz", None
@@ -120,7 +120,7 @@ def enter_revision(
     transaction.execute(
         f"INSERT INTO revisions ({', '.join(row)}) VALUES ({', '.join(f':{column}' for column in row)})", row
     )
-    (before,) = transaction.row("SELECT state FROM cases WHERE id = ?", (case_id,))
+    (before,) = transaction.one("SELECT state FROM cases WHERE id = ?", (case_id,))
     transaction.execute(
         "UPDATE cases SET state = ?, newest_revision = ?, updated = ? WHERE id = ?",
         (state or CaseState(before).after(kind), revision_id, row["created"], case_id),

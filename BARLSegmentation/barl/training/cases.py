@@ -14,9 +14,9 @@ import SimpleITK as sitk
 
 from barl.errors import InputError, storage_error
 from barl.images.geometry import Grid
-from barl.images.preparation import prepare
+from barl.images.preparation import PreparedScan
 from barl.images.reading import read_channels, read_label
-from barl.progress import Progress, silent
+from barl.progress import SILENT, Progress
 from barl.project.files import write_atomically
 
 from .plan import Plan
@@ -77,7 +77,7 @@ class CachedCase:
         return np.load(self.folder / "foreground.npy", mmap_mode="r", allow_pickle=False)
 
 
-def cache_cases(cases: Sequence[CaseFiles], plan: Plan, folder: Path, progress: Progress = silent) -> list[CachedCase]:
+def cache_cases(cases: Sequence[CaseFiles], plan: Plan, folder: Path, progress: Progress = SILENT) -> list[CachedCase]:
     """Prepare all cases that are not yet in the cache for this plan and these files.
 
     Raises:
@@ -85,8 +85,9 @@ def cache_cases(cases: Sequence[CaseFiles], plan: Plan, folder: Path, progress: 
         StorageError: The cache cannot be written.
     """
     cached = []
-    for number, case in enumerate(cases):
-        progress("preparing", number / len(cases), f"case {number + 1} of {len(cases)}")
+    preparing = progress.stage("preparing")
+    numbered = list(enumerate(cases, start=1))
+    for (_, case), _ in preparing.each(numbered, lambda entry: f"case {entry[0]} of {len(cases)}"):
         target = folder / _key(case, plan)
         try:
             if not (target / "case.json").exists():
@@ -95,7 +96,6 @@ def cache_cases(cases: Sequence[CaseFiles], plan: Plan, folder: Path, progress: 
             raise storage_error(error, folder) from error
         grid = Grid.from_json(json.loads((target / "case.json").read_text(encoding="utf-8")))
         cached.append(CachedCase(case.id, target, grid, case.label is not None, case.held_out))
-    progress("preparing", 1.0, f"{len(cases)} cases")
     return cached
 
 
@@ -117,15 +117,15 @@ def _existing(case: CaseFiles) -> list[Path]:
 def _write(case: CaseFiles, plan: Plan, folder: Path) -> None:
     channels = read_channels(case.images)
     label = read_label(case.label, Grid.of(channels[0]), plan.values) if case.label else None
-    prepared = prepare(channels, plan.normalisations, plan.spacing, plan.orientation, label=label)
+    scan = PreparedScan(channels, plan.normalisations, plan.spacing, plan.orientation)
     folder.mkdir(parents=True, exist_ok=True)
     # float16 holds normalised intensities to 0.1 % and halves what a step reads.
-    _save(folder / "image.npy", prepared.array.astype(np.float16))
-    if prepared.label is not None:
-        classes = np.searchsorted([0, *plan.values], prepared.label).astype(np.uint8)
+    _save(folder / "image.npy", scan.to_network().astype(np.float16))
+    if label is not None:
+        classes = np.searchsorted([0, *plan.values], scan.labels_to_network(label)).astype(np.uint8)
         _save(folder / "classes.npy", classes)
         _save(folder / "foreground.npy", _sample_foreground(classes))
-    text = json.dumps(prepared.grid.to_json())
+    text = json.dumps(scan.grid.to_json())
     write_atomically(folder / "case.json", lambda path: path.write_text(text, encoding="utf-8"))
 
 
@@ -146,5 +146,6 @@ def _sample_foreground(classes: np.ndarray) -> np.ndarray:
 
 
 def label_on_scan(case: CaseFiles, plan: Plan) -> sitk.Image:
-    """The case's label map on the scan's own grid."""
+    """The label map of an outlined case on the scan's own grid."""
+    assert case.label is not None
     return read_label(case.label, Grid.of(read_channels(case.images)[0]), plan.values)

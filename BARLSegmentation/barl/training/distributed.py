@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -53,14 +54,14 @@ class _Gather(torch.autograd.Function):
     """Concatenate a tensor of all processes along the batch; the backward pass keeps the own part."""
 
     @staticmethod
-    def forward(ctx, tensor: Tensor) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
         parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, tensor.contiguous())
         ctx.own = slice(dist.get_rank() * len(tensor), (dist.get_rank() + 1) * len(tensor))
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         # Every process computes the same loss, so the gradient is the same everywhere: nothing to exchange.
         return gradient[ctx.own].contiguous()
 

@@ -13,11 +13,10 @@ import numpy as np
 from barl import methods
 from barl.errors import InputError
 from barl.images.fingerprint import CaseFingerprint
+from barl.images.geometry import Triple, triple
 from barl.images.intensity import Normalisation, choose_normalisation
 from barl.networks.branches import NetworkSpec
 from barl.project.labels import Label
-
-Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ class Plan:
     labels: tuple[Label, ...]
     channels: tuple[str, ...]
     normalisations: tuple[Normalisation, ...]
-    spacing: tuple[float, float, float]
-    patch: Triple
+    spacing: Triple[float]
+    patch: Triple[int]
     network: NetworkSpec
     orientation: str = "LPS"
     mirror_axes: tuple[int, ...] = ()
@@ -101,7 +100,7 @@ class Plan:
     weight_decay: float = 1e-4
     precision: str = "auto"
     foreground: float = 0.5
-    rotate_degrees: tuple[float, float, float] = (15.0, 15.0, 15.0)
+    rotate_degrees: Triple[float] = (15.0, 15.0, 15.0)
     scale: float = 1.2
     seed: int = 0
     validations: int = 4
@@ -236,8 +235,8 @@ def make_plan(
         labels=tuple(sorted(labels, key=lambda label: label.value)),
         channels=tuple(channels),
         normalisations=tuple(choose_normalisation([f.channels[c] for f in fingerprints]) for c in range(len(channels))),
-        spacing=tuple(round(float(s), 4) for s in spacing),
-        patch=tuple(int(edge) for edge in patch),
+        spacing=triple(round(float(s), 4) for s in spacing),
+        patch=triple(int(edge) for edge in patch),
         network=NetworkSpec(len(channels), len(labels) + 1, widths, strides, kernels, **method.network_options()),
         mirror_axes=() if lateral else (2,),
         iterations=budget.iterations,
@@ -250,7 +249,8 @@ def make_plan(
     )
     for name in ("spacing", "patch"):
         overrides.pop(name, None)
-    return dataclasses.replace(plan, **{k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
+    return dataclasses.replace(plan, **values)
 
 
 def _branches(network: NetworkSpec) -> str:
@@ -285,17 +285,20 @@ def _patch(shape: np.ndarray, limit: int) -> np.ndarray:
     return patch
 
 
-def _levels(patch: np.ndarray, spacing: np.ndarray, depth: int) -> tuple[tuple[Triple, ...], tuple[Triple, ...]]:
+def _levels(
+    patch: np.ndarray, spacing: np.ndarray, depth: int
+) -> tuple[tuple[Triple[int], ...], tuple[Triple[int], ...]]:
     """Strides and kernels ``(k, j, i)`` per level: an axis is halved, and convolved along, once it is not much coarser
     than the finest one; no edge becomes shorter than 4."""
     edges, spacing = np.array(patch, dtype=float), np.array(spacing, dtype=float)
-    strides, kernels = [(1, 1, 1)], []
+    strides: list[Triple[int]] = [(1, 1, 1)]
+    kernels: list[Triple[int]] = []
     for level in range(depth):
         near = spacing < 2 * spacing.min()
-        kernels.append(tuple(3 if n else 1 for n in near))
+        kernels.append(triple(3 if n else 1 for n in near))
         if level == depth - 1:
             break
         halve = near & (edges / 2 >= 4)
-        strides.append(tuple(2 if h else 1 for h in halve))
+        strides.append(triple(2 if h else 1 for h in halve))
         edges, spacing = np.where(halve, edges / 2, edges), np.where(halve, spacing * 2, spacing)
     return tuple(strides), tuple(kernels)

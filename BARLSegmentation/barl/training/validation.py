@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from barl.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
 from barl.evaluation.metrics import dice
 from barl.inference.sliding_window import predict_array
+from barl.networks.branches import BranchPair
+from barl.progress import SILENT, Progress
 
 from .cases import CachedCase
 from .plan import Plan
@@ -55,21 +56,25 @@ class Validation:
 
 
 def validate(
-    network: nn.Module,
+    network: BranchPair,
     cases: Sequence[CachedCase],
     plan: Plan,
     device: torch.device,
     amp_dtype: torch.dtype | None,
     overlap: float = 0.25,
+    progress: Progress = SILENT,
 ) -> Validation | None:
-    """Predict the held-out cases and compare; ``None`` if no held-out case is outlined."""
+    """Predict the held-out cases and compare; ``None`` if no held-out case is outlined.
+
+    ``progress`` gets the stage validating.
+    """
     cases = [case for case in cases if case.held_out and case.labelled]
     if not cases:
         return None
     rng = np.random.default_rng(0)
     scores: list[list[dict[int, float]]] = []
     sampled_p, sampled_classes = [], []
-    for case in cases:
+    for case, part in progress.stage("validating").each(cases):
         p = predict_array(
             network,
             case.image.astype(np.float32),
@@ -78,6 +83,7 @@ def validate(
             device=device,
             amp_dtype=amp_dtype,
             branches=range(network.n_branches),
+            progress=part,
         )
         truth = np.asarray(case.classes)
         maps = [p.mean(axis=0), *p]

@@ -14,6 +14,7 @@ Example:
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import os
 import subprocess
@@ -21,7 +22,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 from barl.errors import BarlError
 from barl.worker.messages import Cancel, Event, Request
@@ -210,16 +211,18 @@ class WorkerProcess:
         on_stray: As for ``Conversation``.
     """
 
-    def __init__(self, python: str | None = None, stderr=None, on_stray: OnStray | None = None) -> None:
+    def __init__(
+        self, python: str | None = None, stderr: int | IO[Any] | None = None, on_stray: OnStray | None = None
+    ) -> None:
         self._conversation = Conversation(on_stray)
         self._lock = threading.RLock()  # the conversation's; never held while writing, or two full pipes could lock up
         self._writing = threading.Lock()
         self._ended = False
-        own_group = {"start_new_session": True}
-        if os.name == "nt":  # without CREATE_NO_WINDOW a console would open in front of Slicer
+        own_group: dict[str, Any] = {"start_new_session": True}
+        if sys.platform == "win32":  # without CREATE_NO_WINDOW a console would open in front of Slicer
             own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
         try:
-            self._process = subprocess.Popen(
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
                 worker_command(python),
                 env=worker_environment(),
                 stdin=subprocess.PIPE,
@@ -232,6 +235,8 @@ class WorkerProcess:
                 f"The BARL worker could not be started ({error.strerror}).",
                 "Check the Python interpreter chosen for it.",
             ) from error
+        assert self._process.stdin and isinstance(self._process.stdout, io.BufferedReader)  # both are pipes
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._reader = threading.Thread(target=self._read, name="barl-worker-events", daemon=True)
         self._reader.start()
 
@@ -263,7 +268,7 @@ class WorkerProcess:
     def close(self, timeout: float = 5.0) -> int:
         """End the worker in peace, by force after ``timeout`` seconds; gives its exit code. Trainings go on."""
         with self._writing, contextlib.suppress(OSError):
-            self._process.stdin.close()
+            self._stdin.close()
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -279,19 +284,19 @@ class WorkerProcess:
     def __enter__(self) -> WorkerProcess:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _write(self, line: bytes) -> None:
         with self._writing, contextlib.suppress(OSError, ValueError):  # ValueError: closed by us
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
+            self._stdin.write(line)
+            self._stdin.flush()
         with self._lock:
             if self._ended:  # the reader has finished; before, it fails what is open when it does
                 self._conversation.worker_ended(self._process.poll())
 
     def _read(self) -> None:
-        with self._process.stdout as pipe:
+        with self._stdout as pipe:
             while data := pipe.read1(65536):
                 with self._lock:
                     self._conversation.feed(data)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -46,9 +45,11 @@ def start(project: Project, run_id: str) -> RunRow:
     if run.is_running or run.is_finished:
         raise ProjectError(f"{run_id} is {run.state} already.", "Attach to it, or start a new training.")
     options: dict[str, Any] = {"start_new_session": True}
-    if os.name == "nt":  # a console of its own, unseen: without one, each process that loads cases would open a window
+    if (
+        sys.platform == "win32"
+    ):  # a console of its own, unseen: without one, each process that loads cases would open a window
         options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
-    command = [sys.executable, "-m", "barl.worker.train", str(project.folder), run_id]
+    command = [sys.executable, "-m", "barl.worker.run_process", str(project.folder), run_id]
     log = run.folder / "output.log"
     launched = subprocess.run(
         [sys.executable, "-c", _LAUNCH, json.dumps([command, str(log), options])],
@@ -122,6 +123,7 @@ def cancel(project: Project, run_id: str | None = None) -> RunRow:
         ProjectError: It does not run, or runs on another machine that has told something in the last half hour.
     """
     run = _running(project, run_id)
+    assert run.pid is not None  # it runs
     process = ProcessId.of(run.pid)
     if run.host != process.host:
         if RunFolder(run.folder).silence_s() > _GONE_S:

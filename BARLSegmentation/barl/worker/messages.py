@@ -284,6 +284,7 @@ class CancelRequested:
 # Requests
 
 
+@dataclass(frozen=True)
 class Request(Generic[Answer]):
     """A request of the protocol; a subclass is a dataclass whose fields are the parameters.
 

@@ -7,7 +7,10 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 
 def end_process_tree(pid: int, grace_s: float = 1.0) -> None:
@@ -41,7 +44,7 @@ def _family(pid: int) -> list:
         return []
 
 
-def _quietly(action) -> None:
+def _quietly(action: Callable[[], object]) -> None:
     # psutil.Error is no OSError and psutil may be missing, hence the broad net around one signal.
     with contextlib.suppress(Exception):
         action()
@@ -49,7 +52,7 @@ def _quietly(action) -> None:
 
 def _signal_group(pid: int, *, kill: bool) -> None:
     """Signal the process group led by ``pid``; on Windows, where there are none, let taskkill walk the tree."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         if kill:
             command = ["taskkill", "/PID", str(pid), "/T", "/F"]
             no_window = subprocess.CREATE_NO_WINDOW
@@ -73,7 +76,7 @@ def _wait(pid: int, family: list, seconds: float) -> bool:
         time.sleep(0.02)
 
 
-def _runs(process) -> bool:
+def _runs(process: Any) -> bool:  # psutil's, which may be missing
     try:
         return process.is_running() and process.status() != "zombie"
     except Exception:  # psutil.NoSuchProcess and its relatives: gone

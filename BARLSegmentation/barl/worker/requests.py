@@ -20,7 +20,7 @@ from barl.worker.protocol import VERSION
 from barl.worker.server import Context, Handler
 
 if TYPE_CHECKING:
-    from barl.jobs.predict import WarmPredictors
+    from barl.jobs.compute import Compute, WarmPredictors
 
 # torch and MONAI are imported inside the requests that need them: the worker answers from the first moment.
 
@@ -54,13 +54,11 @@ class RequestHandlers:
     def __init__(self) -> None:
         self._predictors: WarmPredictors | None = None
 
-    @property
-    def _warm(self) -> WarmPredictors:
-        if self._predictors is None:
-            from barl.jobs.predict import WarmPredictors
+    def _compute(self, device: str, fast: bool = False) -> Compute:
+        from barl.jobs.compute import Compute, WarmPredictors
 
-            self._predictors = WarmPredictors()
-        return self._predictors
+        self._predictors = self._predictors or WarmPredictors()
+        return Compute(device, fast, self._predictors)
 
     def hello(self, context: Context, request: messages.SayHello) -> messages.Hello:
         import torch
@@ -81,7 +79,7 @@ class RequestHandlers:
         )
 
     def warm(self, context: Context, request: messages.WarmModel) -> messages.LoadedModel:
-        context.progress("loading", 0.0)
+        context.progress.stage("loading").at(0.0)
         if request.project is None and request.model is None:
             raise InputError("The request 'warm' names neither a project nor a model.", "Give one of them.")
         folder = Path(request.model or "")
@@ -90,7 +88,7 @@ class RequestHandlers:
 
             with Project.open(request.project, read_only=True) as opened:
                 folder, _ = choose_model(opened, request.model)
-        predictor = self._warm.get(folder, request.device, request.fast)
+        predictor = self._compute(request.device, request.fast).predictor(folder)
         return messages.LoadedModel(predictor.card.id, predictor.card.name, str(predictor.device))
 
     def predict(self, context: Context, request: messages.Predict) -> dict[str, Any]:
@@ -101,11 +99,9 @@ class RequestHandlers:
                 opened,
                 request.cases,
                 model=request.model,
-                device=request.device,
-                fast=request.fast,
+                compute=self._compute(request.device, request.fast),
                 roi=_roi(request.roi),
                 progress=context.progress,
-                warm=self._warm,
             )
 
     def predict_files(self, context: Context, request: messages.PredictFiles) -> dict[str, Any]:
@@ -116,11 +112,9 @@ class RequestHandlers:
             [Path(scan) for scan in request.scans],
             Path(request.output),
             uncertainty=Path(request.uncertainty) if request.uncertainty else None,
-            device=request.device,
-            fast=request.fast,
+            compute=self._compute(request.device, request.fast),
             roi=_roi(request.roi),
             progress=context.progress,
-            warm=self._warm,
         )
 
     def evaluate(self, context: Context, request: messages.Evaluate) -> dict[str, Any]:
@@ -128,7 +122,7 @@ class RequestHandlers:
 
         with Project.open(request.project, read_only=True) as opened:
             return evaluate_model(
-                opened, request.model, device=request.device, progress=context.progress, warm=self._warm
+                opened, request.model, compute=self._compute(request.device), progress=context.progress
             )
 
     def compare(self, context: Context, request: messages.CompareModels) -> dict[str, Any]:
@@ -139,9 +133,8 @@ class RequestHandlers:
                 opened,
                 request.model,
                 request.reference,
-                device=request.device,
+                compute=self._compute(request.device),
                 progress=context.progress,
-                warm=self._warm,
             )
 
     def add_cases(self, context: Context, request: messages.AddCases) -> messages.AddedCases:
@@ -163,20 +156,20 @@ class RequestHandlers:
             return messages.MeasuredAgreement(opened.agreements.measure(context.progress))
 
     def plan(self, context: Context, request: messages.PlanTraining) -> messages.TrainingPlan:
-        from barl.jobs.train import TrainingOptions, prepare
+        from barl.jobs.train_job import TrainingOptions, prepare_training
 
         with Project.open(request.project, read_only=True) as opened:
-            prepared = prepare(opened, TrainingOptions.from_json(request.options or {}), context.progress)
+            prepared = prepare_training(opened, TrainingOptions.from_json(request.options or {}), context.progress)
         return messages.TrainingPlan(
             prepared.plan.to_json(), prepared.plan.in_words(), prepared.parent, list(prepared.notes)
         )
 
     def start_training(self, context: Context, request: messages.StartTraining) -> messages.StartedRun:
-        from barl.jobs.train import TrainingOptions, prepare_run
+        from barl.jobs.train_job import TrainingOptions, prepare_run
 
         with Project.open(request.project) as opened:
             run = prepare_run(opened, TrainingOptions.from_json(request.options or {}), context.progress)
-            context.progress("starting", 0.0)
+            context.progress.stage("starting").at(0.0)
             started = _run(detached.start(opened, run.id))
             return messages.StartedRun(**vars(started), notes=run.plan["run"]["notes"])
 

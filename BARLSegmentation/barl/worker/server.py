@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from barl.errors import Cancelled, InputError
 from barl.jobs.failures import explain
+from barl.progress import Event, Progress
 from barl.worker.messages import Cancel, CancelRequested, Nothing, Request, Shutdown
 from barl.worker.protocol import LineBuffer, ProtocolError, decode, encode, error_event
 from barl.worker.typed_json import MismatchError, hints, read
@@ -37,10 +38,16 @@ class Context:
         self._stage_began = 0.0
         self._last_sent = 0.0
 
-    def progress(self, stage: str, fraction: float, message: str = "") -> None:
-        """A ``barl.progress.Progress``: sends an event now and then, raises ``Cancelled`` once that is wanted."""
-        self.check()
-        now = time.monotonic()
+    @property
+    def progress(self) -> Progress:
+        """What a job reports to: sends an event now and then, ends the job once the client wants that."""
+        return Progress(self._report, self._cancelled.is_set)
+
+    def _report(self, event: Event) -> None:
+        if event["event"] != "progress":
+            self.send(dict(event))
+            return
+        stage, fraction, now = event["stage"], event["fraction"], time.monotonic()
         new_stage = stage != self._stage
         if new_stage:
             self._stage, self._stage_began = stage, now
@@ -49,7 +56,7 @@ class Context:
         self._last_sent = now
         elapsed = now - self._stage_began
         eta_s = round(elapsed * (1 - fraction) / fraction, 1) if fraction > 0 and elapsed > 0 else None
-        self.send({"event": "progress", "stage": stage, "fraction": fraction, "eta_s": eta_s, "message": message})
+        self.send({**event, "eta_s": eta_s})
 
     def log(self, message: str) -> None:
         self.send({"event": "log", "message": message})

@@ -8,9 +8,12 @@ import functools
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-Kind = TypeVar("Kind")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Kind = TypeVar("Kind", bound="DataclassInstance")
 
 
 class MismatchError(Exception):
@@ -28,7 +31,7 @@ class MismatchError(Exception):
 
 
 @functools.cache
-def hints(kind: type) -> dict[str, Any]:
+def hints(kind: Any) -> dict[str, Any]:
     """Field -> annotation of a dataclass, class variables left out."""
     everything = typing.get_type_hints(kind)
     return {field.name: everything[field.name] for field in dataclasses.fields(kind)}
@@ -74,7 +77,7 @@ def _value(name: str, hint: Any, value: Any, strict: bool) -> Any:
         return [_value(name, arguments[0], item, strict) for item in value]
     elif origin is dict and isinstance(value, Mapping):
         return {str(key): _value(name, arguments[1], item, strict) for key, item in value.items()}
-    elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+    elif isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return read(hint, value, strict=strict)
     elif origin is None and isinstance(value, (int, float) if hint is float else hint):
         return value

@@ -78,7 +78,7 @@ class Header:
     def number(self, keyword: str) -> int | None:
         """A tag as a whole number, or None."""
         try:
-            return int(self.data.get(keyword))  # type: ignore[arg-type]
+            return int(self.data.get(keyword))
         except (*DAMAGE, OverflowError):
             return None
 

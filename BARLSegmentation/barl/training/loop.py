@@ -20,10 +20,12 @@ import numpy as np
 import torch
 
 from barl import __version__, methods
-from barl.errors import DeviceError, InputError, storage_error
+from barl.errors import DeviceError, InputError, is_out_of_memory, storage_error
+from barl.images.geometry import triple
 from barl.inference.device import autocast_dtype, choose_device
 from barl.models.disk import load_model, save_model
-from barl.networks.branches import build_network
+from barl.networks.branches import Network, build_network
+from barl.progress import SILENT, Progress
 from barl.project.files import write_atomically
 from barl.project.model_card import ModelCard
 
@@ -62,10 +64,6 @@ class TrainResult:
     plan: Plan
 
 
-def _ignore(event: dict[str, Any]) -> None:
-    """Nobody listens."""
-
-
 def train(
     plan: Plan,
     cases: Sequence[CaseFiles],
@@ -75,7 +73,7 @@ def train(
     warm_start: Path | None = None,
     resume: bool = False,
     cache: Path | None = None,
-    on_event: Callable[[dict[str, Any]], None] = _ignore,
+    progress: Progress = SILENT,
     should_stop: Callable[[], bool] = lambda: False,
     should_finish: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
@@ -89,7 +87,7 @@ def train(
         warm_start: Folder of a model to start from.
         resume: Go on from the checkpoint in ``folder``; the plan there wins over ``plan``.
         cache: Where prepared cases are kept, ``folder/cache`` by default.
-        on_event: Gets ``progress`` and ``log`` events (see ``docs/worker-protocol.md``).
+        progress: Gets the stages preparing, training and validating, and logs.
         should_stop: Asked at every step; true ends the run after a checkpoint.
         should_finish: Asked after every step; true ends the run there as if its budget were used up.
 
@@ -112,23 +110,19 @@ def train(
         plan = Plan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
     if not any(case.label and not case.held_out for case in cases):
         raise InputError("No outlined case to learn from.", "Outline and accept at least one case, then train.")
-    emit = on_event if world.rank == 0 else _ignore
-
-    def tell(stage: str, fraction: float, message: str = "") -> None:
-        emit({"event": "progress", "stage": stage, "fraction": fraction, "message": message})
-
-    cached = cache_cases(cases, plan, cache or folder / "cache", tell)
+    progress = progress if world.rank == 0 else SILENT
+    cached = cache_cases(cases, plan, cache or folder / "cache", progress)
     if not any(case.labelled and not case.held_out and len(case.foreground) for case in cached):
         raise InputError("All outlined cases are empty.", "Outline a structure, accept the case, then train.")
     while True:
         try:
-            attempt = TrainingRun(plan, cached, folder, target, world, emit, should_stop, should_finish)
+            attempt = TrainingRun(plan, cached, folder, target, world, progress, should_stop, should_finish)
             return attempt.go(warm_start, resume)
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             smaller = _smaller(plan)
-            emit({"event": "log", "message": f"Out of memory: {_difference(plan, smaller)}."})
+            progress.log(f"Out of memory: {_difference(plan, smaller)}.")
             plan, resume = smaller, resume or (folder / "checkpoint.safetensors").exists()
         if target.type == "cuda":
             torch.cuda.empty_cache()
@@ -143,7 +137,7 @@ class TrainingRun:
     folder: Path
     device: torch.device
     world: World
-    emit: Callable[[dict[str, Any]], None] = _ignore
+    progress: Progress = SILENT
     should_stop: Callable[[], bool] = lambda: False
     should_finish: Callable[[], bool] = lambda: False
     iteration: int = 0
@@ -158,13 +152,13 @@ class TrainingRun:
         self._save_checkpoint()
         if stopped:
             return TrainResult(None, self.iteration, self.seconds, {}, True, self.plan)
-        self.emit({"event": "progress", "stage": "validating", "fraction": 0.0, "message": ""})
-        validation = self._validate(overlap=0.5)
+        validating = self.progress.stage("validating")
+        validation = self._validate(0.5, validating)
         metrics = validation.to_json() if validation else {}
         model = self.folder / "model"
         if self.world.rank == 0:
             save_model(model, self._card(validation, metrics), self.network.state_dict())
-        self.emit({"event": "progress", "stage": "validating", "fraction": 1.0, "message": "", "values": metrics})
+        validating.at(1.0, values=metrics)
         return TrainResult(model, self.iteration, self.seconds, metrics, False, self.plan)
 
     def prepare(self, warm_start: Path | None, resume: bool) -> None:
@@ -185,9 +179,7 @@ class TrainingRun:
     def _load_parent(self, folder: Path) -> str:
         card, parent = load_model(folder, str(self.device))
         if parent.spec != self.plan.network:
-            self.emit(
-                {"event": "log", "message": f"The model {card.name} has another network: training starts afresh."}
-            )
+            self.progress.log(f"The model {card.name} has another network: training starts afresh.")
             return ""
         self.network.load_state_dict(parent.state_dict())
         return card.id
@@ -237,7 +229,7 @@ class TrainingRun:
             if self.world.agree(self.should_stop()):
                 return True
             if self.iteration and self.world.agree(self.should_finish()):
-                self.emit({"event": "log", "message": f"Finished early, after {self.iteration} iterations."})
+                self.progress.log(f"Finished early, after {self.iteration} iterations.")
                 return False
             losses = self.step(next(batches))
             self.iteration += 1
@@ -255,11 +247,12 @@ class TrainingRun:
 
     def _set_length(self, seconds_a_step: float) -> None:
         """Turn the budget in minutes into iterations that leave time for the validations."""
+        assert self.plan.minutes is not None
         left = self.plan.minutes * 60 - MEASURED_STEPS * seconds_a_step - self._validation_seconds()
         length = MEASURED_STEPS + max(int(left / seconds_a_step), 1)
         self.plan = dataclasses.replace(self.plan, iterations=length, minutes=None)
         self._write_plan()
-        self.emit({"event": "log", "message": f"{length} iterations fit the time ({seconds_a_step:.2f} s each)."})
+        self.progress.log(f"{length} iterations fit the time ({seconds_a_step:.2f} s each).")
 
     def _validation_seconds(self) -> float:
         """What all validations of this run will take, from the time of one held-out case."""
@@ -277,10 +270,10 @@ class TrainingRun:
         progress = min(self.iteration / self.plan.iterations, 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.learning_rate * (1.0 - progress) ** 0.9
-        network: Any = self.network
+        network: Network = self.network
         if self.world.size > 1:
-            network = JoinedNetwork(self.network, batch)
-            batch = network.joined()
+            joined = JoinedNetwork(self.network, batch)
+            network, batch = joined, joined.joined()
         half = torch.autocast(self.device.type, self.amp) if self.amp else nullcontext()
         # Dropout and noise follow from the step alone, so that a resumed run draws what the whole one would have drawn.
         torch.manual_seed(self.plan.seed * 1_000_003 + self.iteration)
@@ -302,10 +295,10 @@ class TrainingRun:
         n = self.plan.validations
         return n > 0 and self.iteration < self.plan.iterations and self.iteration % -(-self.plan.iterations // n) == 0
 
-    def _validate(self, overlap: float = 0.25) -> Validation | None:
+    def _validate(self, overlap: float = 0.25, progress: Progress = SILENT) -> Validation | None:
         if self.world.rank != 0:
             return None
-        return validate(self.network, self.cases, self.plan, self.device, self.amp, overlap)
+        return validate(self.network, self.cases, self.plan, self.device, self.amp, overlap, progress)
 
     def _record(self, validation: Validation | None) -> None:
         if validation:
@@ -319,14 +312,10 @@ class TrainingRun:
         numbers = {name: round(float(value), 5) for name, value in losses.items()}
         if losses and (weight := self.method.consistency_weight(self.iteration, self.plan.iterations)) is not None:
             numbers["consistency_weight"] = round(weight, 5)
-        self.emit(
-            {
-                "event": "progress",
-                "stage": "training",
-                "fraction": self.iteration / self.plan.iterations,
-                "eta_s": round((self.plan.iterations - self.iteration) * seconds_a_step, 1),
-                "values": {"iteration": self.iteration, **numbers, **(values or {})},
-            }
+        self.progress.stage("training").at(
+            self.iteration / self.plan.iterations,
+            eta_s=round((self.plan.iterations - self.iteration) * seconds_a_step, 1),
+            values={"iteration": self.iteration, **numbers, **(values or {})},
         )
 
     def _card(self, validation: Validation | None, metrics: dict[str, Any]) -> ModelCard:
@@ -374,12 +363,6 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        text in str(error) for text in ("out of memory", "can't allocate memory", "not enough memory")
-    )
-
-
 def _smaller(plan: Plan) -> Plan:
     """The next rung of the ladder: half the batch, then a smaller patch.
 
@@ -400,7 +383,7 @@ def _smaller(plan: Plan) -> Plan:
         )
     axis = int(np.argmax(np.where(room >= 0, patch, 0)))
     patch[axis] -= divisor[axis]
-    return dataclasses.replace(plan, patch=tuple(int(edge) for edge in patch))
+    return dataclasses.replace(plan, patch=triple(int(edge) for edge in patch))
 
 
 def _difference(plan: Plan, smaller: Plan) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+import torch
+
 from barl.errors import BarlError, Cancelled, InputError
 from barl.images.fingerprint import CaseFingerprint, fingerprint_case
 from barl.images.geometry import Grid
@@ -20,18 +22,18 @@ from barl.jobs.failures import explain
 from barl.jobs.runs import RunFolder, claim
 from barl.json_text import plain
 from barl.networks.branches import NetworkSpec
-from barl.progress import Progress, silent
+from barl.progress import SILENT, Event, Progress
 from barl.project.model_card import read_card
 from barl.project.records import Case, ModelRow, RunRow
-from barl.project.states import RevisionKind, RunState
+from barl.project.states import RunState
 from barl.project.store import Project
 from barl.training.checkpoint import NAME as CHECKPOINT
+from barl.training.loop import CaseFiles, TrainResult, train
 from barl.training.plan import Plan, make_plan
-from barl.training.train import CaseFiles, TrainResult, train
 
 #: A plan reads at most so many untouched scans: spacing and intensities repeat.
 _SCANS_FOR_PLAN = 40
-OnEvent = Callable[[dict[str, Any]], None]
+OnEvent = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _check_kind(name: str, value: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedTraining:
     """A training as it would be done: the plan, the cases, the model it starts from, and what a person should know."""
 
     plan: Plan
@@ -121,7 +123,7 @@ class Prepared:
     notes: list[str]
 
 
-def prepare(project: Project, options: TrainingOptions, progress: Progress = silent) -> Prepared:
+def prepare_training(project: Project, options: TrainingOptions, progress: Progress = SILENT) -> PreparedTraining:
     """Choose cases and plan without starting anything.
 
     Outlined cases (state accepted) are learned from; untouched ones (new, predicted, in review) only through what the
@@ -164,27 +166,28 @@ def prepare(project: Project, options: TrainingOptions, progress: Progress = sil
     plan = make_plan(
         fingerprints, project.labels, channels, device.type, _memory_bytes(device), {**(inherited or {}), **own}
     )
-    if inherited is None or NetworkSpec.from_json(read_card(parent.folder).network) != plan.network:
-        if inherited is not None:
-            notes.append(f"Training starts from scratch: {plan.method} needs another network than {parent.id} has.")
+    if parent and inherited is None:
+        parent = None
+    elif parent and NetworkSpec.from_json(read_card(parent.folder).network) != plan.network:
+        notes.append(f"Training starts from scratch: {plan.method} needs another network than {parent.id} has.")
         parent = None
     cases = [
         {"id": case.id, "revision": revision, "held_out": case.held_out}
         for group, labelled in ((outlined, True), (untouched, False), (held_out, True))
         for case in group
-        for revision in [project.revisions.newest(case.id, (RevisionKind.ACCEPTED,)).id if labelled else None]
+        for revision in [project.revisions.accepted(case.id).id if labelled else None]
     ]
-    return Prepared(plan, cases, parent.id if parent else None, notes)
+    return PreparedTraining(plan, cases, parent.id if parent else None, notes)
 
 
-def prepare_run(project: Project, options: TrainingOptions, progress: Progress = silent) -> RunRow:
+def prepare_run(project: Project, options: TrainingOptions, progress: Progress = SILENT) -> RunRow:
     """Enter a training as a queued run; its plan and its very revisions are fixed from here on.
 
     Raises:
-        InputError: As ``prepare``.
+        InputError: As ``prepare_training``.
         BarlError: The project cannot be written.
     """
-    prepared = prepare(project, options, progress)
+    prepared = prepare_training(project, options, progress)
     facts = {"cases": prepared.cases, "parent": prepared.parent, "notes": prepared.notes}
     return project.runs.new({**prepared.plan.to_json(), "run": {**facts, "options": dataclasses.asdict(options)}})
 
@@ -205,14 +208,14 @@ def run_training(project_folder: Path, run_id: str, *, on_event: OnEvent = lambd
         run = project.runs.get(run_id)
         folder = RunFolder(run.folder)
 
-        def tell(event: dict[str, Any]) -> None:
+        def tell(event: Event) -> None:
             folder.append(event)
             on_event(event)
 
         claim(project, run_id)
         try:
             result = _train(project, run, folder, tell)
-            model_id = _keep(project, run, result) if result.model_folder and not result.stopped else None
+            model_id = _keep(project, run, result, result.model_folder) if result.model_folder else None
             state = RunState.STOPPED if result.stopped else RunState.FINISHED
             if not result.stopped:
                 shutil.rmtree(run.folder / "cache", ignore_errors=True)  # prepared scans, only of use to this run
@@ -239,7 +242,7 @@ def _train(project: Project, run: RunRow, folder: RunFolder, tell: OnEvent) -> T
         device=facts["options"]["device"],
         warm_start=project.models.get(facts["parent"]).folder if facts["parent"] else None,
         resume=(run.folder / CHECKPOINT).exists(),  # killed before the first one: from the start, which is as exact
-        on_event=tell,
+        progress=Progress(tell),
         should_stop=folder.stop_asked,
         should_finish=folder.finish_asked,
     )
@@ -253,12 +256,12 @@ def _case_files(project: Project, case: Mapping[str, Any]) -> CaseFiles:
     return CaseFiles(case["id"], project.cases.image_paths(case["id"]), label, case["held_out"])
 
 
-def _keep(project: Project, run: RunRow, result: TrainResult) -> str:
+def _keep(project: Project, run: RunRow, result: TrainResult, model_folder: Path) -> str:
     """Put the trained model into the project, once, however often the end of this run is reached."""
     for model in project.models.all():
         if model.summary.get("run") == run.id:
             return model.id
-    card = read_card(result.model_folder)
+    card = read_card(model_folder)
     options = run.plan["run"]["options"]
     summary = {
         "run": run.id,
@@ -268,7 +271,7 @@ def _keep(project: Project, run: RunRow, result: TrainResult) -> str:
         "iterations": result.iterations,
         "seconds": round(result.seconds, 1),
     }
-    model = project.models.add(result.model_folder, summary, name=card.name, parent=run.plan["run"]["parent"])
+    model = project.models.add(model_folder, summary, name=card.name, parent=run.plan["run"]["parent"])
     if project.models.current() is None or options["promote"]:
         project.models.promote(model.id)
     return model.id
@@ -287,14 +290,12 @@ def _fingerprints(
     step = max(1, -(-len(untouched) // _SCANS_FOR_PLAN))
     chosen = [*outlined, *untouched[::step]]
     found = []
-    for number, case in enumerate(chosen):
-        progress("planning", number / len(chosen), case.name)
+    for case, _ in progress.stage("planning").each(chosen, lambda case: case.name):
         channels = read_channels(project.cases.image_paths(case.id))
         label = None
         if case.is_accepted:
-            label = read_label(project.revisions.accepted_label(case.id), Grid.of(channels[0]), project.values)
+            label = read_label(project.revisions.accepted(case.id).path, Grid.of(channels[0]), project.values)
         found.append(fingerprint_case(channels, label, project.values))
-    progress("planning", 1.0, "")
     return found
 
 
@@ -324,9 +325,7 @@ def _from_parent(parent: ModelRow, own: Mapping[str, Any], notes: list[str]) -> 
     return kept
 
 
-def _memory_bytes(device) -> int | None:
+def _memory_bytes(device: torch.device) -> int | None:
     if device.type != "cuda":
         return None
-    import torch
-
     return torch.cuda.get_device_properties(device).total_memory

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m barl.worker.train PROJECT RUN``: train one run, in this process, until it ends."""
+"""``python -m barl.worker.run_process PROJECT RUN``: train one run, in this process, until it ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train; everything worth knowing goes to the run's events, a crash's last words to its ``output.log``."""
     project, run = sys.argv[1:] if arguments is None else arguments
     from barl.errors import BarlError
-    from barl.jobs.train import run_training
+    from barl.jobs.train_job import run_training
 
     try:
         run_training(Path(project), run)

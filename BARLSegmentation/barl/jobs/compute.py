@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What computes: a device, how thoroughly, and the models that are loaded already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from barl.inference.predictor import Predictor
+from barl.project.model_card import read_card
+
+
+class WarmPredictors:
+    """Predictors kept loaded, so that the second request pays for the network's time alone.
+
+    Args:
+        keep: How many; one model is the rule, a second one for comparisons.
+    """
+
+    def __init__(self, keep: int = 2) -> None:
+        self._keep = keep
+        self._loaded: dict[tuple[str, str, str, bool], Predictor] = {}
+
+    def get(self, folder: Path, device: str = "auto", fast: bool = False) -> Predictor:
+        """The predictor of a model folder, loaded anew if the model there has changed.
+
+        Raises:
+            ModelError: The folder holds no model that can be used.
+            DeviceError: There is no such device.
+        """
+        card = read_card(folder)
+        key = (card.id, card.weights_sha256, device, fast)
+        predictor = self._loaded.pop(key, None)
+        if predictor is None:
+            while len(self._loaded) >= self._keep:  # before loading: two models at once may be one too many
+                self._loaded.pop(next(iter(self._loaded)))
+            predictor = Predictor.load(folder, device=device, fast=fast)
+        self._loaded[key] = predictor  # the newest last
+        return predictor
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How predictions are computed.
+
+    Attributes:
+        device: As for ``choose_device``.
+        fast: One branch instead of both.
+        warm: Loaded predictors to use and to add to; none are kept without it.
+    """
+
+    device: str = "auto"
+    fast: bool = False
+    warm: WarmPredictors | None = None
+
+    def predictor(self, folder: Path) -> Predictor:
+        """The predictor of a model folder; raises as ``WarmPredictors.get``."""
+        return (self.warm or WarmPredictors()).get(folder, self.device, self.fast)
+
+
+AUTOMATIC = Compute()
+"""The best device, both branches, nothing kept loaded."""
