@@ -30,9 +30,13 @@ class MismatchError(Exception):
         self.field, self.problem, self.wanted = field, problem, wanted
 
 
-@functools.cache
-def hints(kind: Any) -> dict[str, Any]:
+def hints(kind: type) -> dict[str, Any]:
     """Field -> annotation of a dataclass, class variables left out."""
+    return _hints(kind)
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
     everything = typing.get_type_hints(kind)
     return {field.name: everything[field.name] for field in dataclasses.fields(kind)}
 
