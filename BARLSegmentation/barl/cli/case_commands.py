@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import colorsys
 import json
 from argparse import Namespace
 from collections import Counter, defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
+from barl.cli.definition_commands import parse_label
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError, ProjectError
-from barl.images.geometry import triple
 from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
 from barl.project.records import Case
@@ -23,7 +22,7 @@ from barl.project.store import Project
 
 def new_project(options: Namespace, terminal: Terminal) -> None:
     labels = _read_table(options.labels) if options.labels else []
-    labels += [_label(text, position, options.lateral) for position, text in enumerate(options.label, len(labels))]
+    labels += [parse_label(text, position, options.lateral) for position, text in enumerate(options.label, len(labels))]
     if unknown := set(options.lateral) - {label.value for label in labels}:
         raise InputError(f"There is no label {min(unknown)} that could be lateral.", "Name it with --label first.")
     channels = [Channel(*text.partition("=")[::2]) for text in options.channel or ["image"]]
@@ -48,17 +47,9 @@ def show_project(options: Namespace, terminal: Terminal) -> None:
     terminal.answer(facts, "\n".join(lines))
 
 
-def show_labels(options: Namespace, terminal: Terminal) -> None:
-    with Project.open(options.project, read_only=True) as project:
-        labels = project.labels
-    rows = [[la.value, la.name, "#" + bytes(la.color).hex(), la.lateral, _coded(la)] for la in labels]
-    text = table(rows, ["value", "name", "color", "lateral", "terminology"])
-    terminal.answer({"labels": [label.to_json() for label in labels]}, text)
-
-
 def list_cases(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
-        cases = project.cases.all(options.state)
+        cases = project.cases.deleted() if options.deleted else project.cases.all(options.state)
     rows = [[case.id, case.name, case.state, case.held_out, case.group or None, case.uncertainty] for case in cases]
     text = table(rows, ["id", "name", "state", "held out", "group", "uncertainty"]) if rows else "No case."
     terminal.answer({"cases": [_case(case) for case in cases]}, text)
@@ -70,7 +61,7 @@ def mark(options: Namespace, terminal: Terminal) -> None:
             "Nothing was said about the cases.", "Use --held-out yes, --held-out no, --exclude or --include."
         )
     with Project.open(options.project) as project:
-        cases = [project.cases.get(name) for name in options.cases]  # all names are right before the first is changed
+        cases = [project.cases.find(name) for name in options.cases]  # all names are right before the first is changed
         for case in cases:
             if options.held_out:
                 project.cases.set_held_out(case.id, options.held_out == "yes")
@@ -81,6 +72,33 @@ def mark(options: Namespace, terminal: Terminal) -> None:
         cases = [project.cases.get(case.id) for case in cases]
     text = "\n".join(f"{c.name}: {c.state.replace('_', ' ')}{', held out' if c.held_out else ''}" for c in cases)
     terminal.answer({"cases": [_case(case) for case in cases]}, text)
+
+
+def rename(options: Namespace, terminal: Terminal) -> None:
+    with Project.open(options.project) as project:
+        before = project.cases.find(options.case)
+        case = project.cases.rename(before.id, options.name)
+    terminal.answer({"cases": [_case(case)]}, f"{before.name} is named {case.name} now.")
+
+
+def delete(options: Namespace, terminal: Terminal) -> None:
+    with Project.open(options.project) as project:
+        cases = [project.cases.find(name) for name in options.cases]
+        for case in cases:
+            (project.cases.erase if options.erase else project.cases.delete)(case.id)
+    names = ", ".join(case.name for case in cases)
+    text = f"Erased {names} with all images and outlines."
+    if not options.erase:
+        text = f"Deleted {names}. Bring a case back: " + "; ".join(
+            f'"barl project undelete {options.project} {case.id}"' for case in cases
+        )
+    terminal.answer({"deleted": [_case(case) for case in cases], "erased": options.erase}, text)
+
+
+def undelete(options: Namespace, terminal: Terminal) -> None:
+    with Project.open(options.project) as project:
+        case = project.cases.undelete(options.case, options.name or "")
+    terminal.answer({"cases": [_case(case)]}, f"{case.name} is back: {case.state.replace('_', ' ')}.")
 
 
 def verify(options: Namespace, terminal: Terminal) -> int:
@@ -191,15 +209,6 @@ def _names(names: list[str]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} more cases"
 
 
-def _label(text: str, position: int, lateral: list[int]) -> Label:
-    value, _, name = text.partition("=")
-    if not value.strip().isdigit() or not name.strip():
-        raise InputError(f"'{text}' is not a row of a label table.", "Write it as VALUE=NAME, such as 1=tumor.")
-    hue = (position * 0.618 + 0.02) % 1  # the golden ratio keeps neighbors apart
-    color = triple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.7, 0.9))
-    return Label(int(value), name.strip(), color, lateral=int(value) in lateral)
-
-
 def _read_table(path: Path) -> list[Label]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -231,10 +240,3 @@ def _facts(project: Project) -> dict:
 def _case(case: Case) -> dict:
     names = ("id", "name", "state", "held_out", "group", "uncertainty", "newest_revision", "updated")
     return {name: getattr(case, name) for name in names}
-
-
-def _coded(label: Label) -> str | None:
-    coded = label.terminology
-    if coded is None:
-        return None
-    return ", ".join(code.meaning for code in (coded.type, coded.modifier) if code)

@@ -41,7 +41,7 @@ def predict(options: Namespace, terminal: Terminal) -> int:
     with Project.open(Path(options.inputs[0])) as project:
         result = predict_cases(
             project,
-            options.inputs[1:],
+            [project.cases.find(name).id for name in options.inputs[1:]],
             model=options.model,
             compute=compute,
             roi=roi,

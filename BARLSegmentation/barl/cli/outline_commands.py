@@ -73,7 +73,7 @@ def accept_outline(options: Namespace, terminal: Terminal) -> None:
         )
     allow = [*options.allow, *([Doubt.REPLACES] if options.replace else [])]
     with Project.open(options.project) as project:
-        case = project.cases.get(options.case)
+        case = project.cases.find(options.case)
         revisions = project.revisions.of(case.id)
         since = revisions[-1].id if revisions else ""
         if options.since:
@@ -85,14 +85,14 @@ def accept_outline(options: Namespace, terminal: Terminal) -> None:
 
 def revert_outline(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project) as project:
-        case = project.cases.get(options.case)
+        case = project.cases.find(options.case)
         stored = revert(project, case.id, options.revision, author=AUTHOR)
     _answer(case, stored, terminal)
 
 
 def history(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
-        entries = project.journal.entries(project.cases.get(options.case).id if options.case else None)
+        entries = project.journal.entries(project.cases.find(options.case).id if options.case else None)
         names = {case.id: case.name for case in project.cases.all()}
     rows = [[entry.at, entry.action, names.get(entry.case_id or "", entry.case_id), _facts(entry)] for entry in entries]
     document = [

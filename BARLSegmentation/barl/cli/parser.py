@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from barl import __version__
-from barl.cli import case_commands, model_commands, outline_commands, train_commands
+from barl.cli import case_commands, definition_commands, model_commands, outline_commands, train_commands
 from barl.cli.command import command, project_folder
 from barl.errors import InputError
 
@@ -106,16 +106,14 @@ def _project(commands: Commands) -> None:
     )
     project_folder(show)
 
-    labels = command(
-        actions, "labels", case_commands.show_labels, "show the label table", "  barl project labels study"
-    )
-    project_folder(labels)
+    definition_commands.add_parsers(actions)
 
     cases = command(
         actions, "cases", case_commands.list_cases, "list the cases", "  barl project cases study --state predicted"
     )
     project_folder(cases)
     cases.add_argument("--state", help="only those that are new, predicted, in_review, accepted or excluded")
+    cases.add_argument("--deleted", action="store_true", help="the deleted ones that can be brought back")
 
     outline_commands.add_parsers(actions)
 
@@ -132,6 +130,36 @@ def _project(commands: Commands) -> None:
     excluded = mark.add_mutually_exclusive_group()
     excluded.add_argument("--exclude", action="store_true", help="leave them out of everything")
     excluded.add_argument("--include", action="store_true", help="take them in again")
+
+    rename = command(
+        actions, "rename", case_commands.rename, "rename a case", "  barl project rename study case7 knee7"
+    )
+    project_folder(rename)
+    rename.add_argument("case", help="name or id of the case")
+    rename.add_argument("name", help="its new name")
+
+    delete = command(
+        actions,
+        "delete",
+        case_commands.delete,
+        "take cases out of a project; their files stay until --erase",
+        "  barl project delete study case9\n"
+        "  barl project delete study case9 --erase       remove its images and outlines for good",
+    )
+    project_folder(delete)
+    delete.add_argument("cases", nargs="+", metavar="CASE", help="names or ids of cases")
+    delete.add_argument("--erase", action="store_true", help="with all files; they cannot be brought back")
+
+    undelete = command(
+        actions,
+        "undelete",
+        case_commands.undelete,
+        "bring a deleted case back",
+        "  barl project undelete study case_0009\n  barl project undelete study case_0009 --name other",
+    )
+    project_folder(undelete)
+    undelete.add_argument("case", help="its id, or the name that it had")
+    undelete.add_argument("--name", help="another name, if the old one is taken")
 
     verify = command(
         actions,

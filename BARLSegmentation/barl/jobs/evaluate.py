@@ -77,7 +77,7 @@ def evaluate_model(
     folder, model_id = choose_model(project, model)
     cases = held_out_cases(project) if cases is None else cases
     card = read_card(folder)
-    check_channels(card, [channel.name for channel in project.channels])
+    check_channels(card, project.definition.channel_names_for(card.channels))
     progress.stage("loading").at(0.0)
     predictor = compute.predictor(folder)
     rows, scores, confidences, hits = [], [], [], []

@@ -51,7 +51,8 @@ def predict_cases(
     """
     folder, model_id = choose_model(project, model)
     cases = choose_cases(project, case_ids, model_id)
-    check_channels(read_card(folder), [channel.name for channel in project.channels])
+    card = read_card(folder)
+    check_channels(card, project.definition.channel_names_for(card.channels))
     progress.stage("loading").at(0.0)
     predictor = compute.predictor(folder)
     done, failed, compared = [], [], []

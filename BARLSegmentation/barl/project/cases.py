@@ -5,24 +5,32 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
-import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from barl.errors import InputError, ProjectError
+from barl.errors import InputError, ProjectError, storage_error
 from barl.images.geometry import Grid
 from barl.images.reading import read_channels, write_image
 from barl.project import files
-from barl.project.database import Database, now
+from barl.project.database import Database, Transaction, now
 from barl.project.definition import Definition
 from barl.project.labels import Channel
+from barl.project.names import check_name, clean, key
 from barl.project.records import Case
 from barl.project.staging import enter_revision, enter_score, stage_revision
 from barl.project.states import CaseState, RevisionKind
+
+_ID = re.compile(r"case_\d{4,9}")
+#: What the keys of deleted cases begin with; no user's name can, for it counts as a space.
+_DELETED = "\x1f"
+_NOT_DELETED = "substr(name_key, 1, 1) != char(31)"
 
 
 class Cases:
@@ -63,10 +71,10 @@ class Cases:
             StorageError: The disk is full or read-only.
         """
         self._database.must_be_writable()
-        name, group = _text(name), _text(group)
-        if not name:
-            raise InputError("The case has no name.", "Give it a name.")
-        self._check_new_case(name, held_out, group)
+        name = check_name(name, "case")
+        group = check_name(group, "subject") if clean(group) else ""
+        self._check_new_name(name)
+        self._check_subject(name, held_out, group)
         self._check_number_of_images(name, len(channels))
         with files.staging_folder(self.folder) as staging, files.staging_folder(self.folder) as other:
             (staging / "revisions").mkdir()
@@ -81,13 +89,14 @@ class Cases:
             digests = [files.sha256(staging / file) for file in names]
             staged = None if label is None else stage_revision(other, label, grid, self._definition.values)
             with self._database.write() as transaction:
-                self._check_new_case(name, held_out, group)
-                case_id = transaction.free_id("cases", "case")
+                self._check_new_name(name)
+                self._check_subject(name, held_out, group)
+                case_id = self._new_id(transaction, name)
                 transaction.settle(staging, self.folder / case_id, "cases", case_id)
                 transaction.execute(
                     "INSERT INTO cases (id, name, name_key, state, held_out, subject, grid, updated) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (case_id, name, _key(name), CaseState.NEW, held_out, group, json.dumps(grid.to_json()), now()),
+                    (case_id, name, key(name), CaseState.NEW, held_out, group, json.dumps(grid.to_json()), now()),
                 )
                 rows = [(case_id, k, *item) for k, item in enumerate(zip(names, digests, strict=True))]
                 transaction.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
@@ -108,11 +117,26 @@ class Cases:
                 "Give one image for each channel, in this order.",
             )
 
-    def _check_new_case(self, name: str, held_out: bool, group: str) -> None:
-        if self._database.row("SELECT 1 FROM cases WHERE name_key = ?", (_key(name),)):
+    def _check_new_name(self, name: str, own_id: str = "") -> None:
+        if self._database.row("SELECT 1 FROM cases WHERE name_key = ? AND id != ?", (key(name), own_id)):
             raise InputError(f"The project has a case named {name!r} already.", "Give the case another name.")
+        if self._database.row("SELECT 1 FROM cases WHERE id = ? AND id != ?", (key(name), own_id)):
+            raise InputError(f"{name!r} is the id of another case.", "Give the case another name.")
+
+    def _new_id(self, transaction: Transaction, name: str) -> str:
+        """An id that is no name of another case; a name that could be an id becomes the id."""
+        case_id = name if _ID.fullmatch(name) else transaction.free_id("cases", "case")
+        while (
+            transaction.row("SELECT 1 FROM cases WHERE id = ? OR name_key = ?", (case_id, case_id))
+            or (self.folder / case_id).exists()
+        ):
+            case_id = f"case_{int(case_id.removeprefix('case_')) + 1:04d}"
+        return case_id
+
+    def _check_subject(self, name: str, held_out: bool, group: str) -> None:
         split = self._database.row(
-            "SELECT name FROM cases WHERE subject = ? AND subject != '' AND held_out != ?", (group, held_out)
+            f"SELECT name FROM cases WHERE subject = ? AND subject != '' AND held_out != ? AND {_NOT_DELETED}",
+            (group, held_out),
         )
         if split:
             raise InputError(
@@ -122,22 +146,146 @@ class Cases:
 
     def all(self, state: CaseState | str | None = None) -> list[Case]:
         """The cases in the order in which they were added, all or those in one state."""
+        query = f"SELECT * FROM cases WHERE {_NOT_DELETED}"
         if state is None:
-            return [_as_case(row) for row in self._database.rows("SELECT * FROM cases ORDER BY number")]
-        query = "SELECT * FROM cases WHERE state = ? ORDER BY number"
-        return [_as_case(row) for row in self._database.rows(query, (_as_state(state),))]
+            return [_as_case(row) for row in self._database.rows(f"{query} ORDER BY number")]
+        rows = self._database.rows(f"{query} AND state = ? ORDER BY number", (_as_state(state),))
+        return [_as_case(row) for row in rows]
 
     def get(self, id_or_name: str) -> Case:
-        """One case by its id or the name the user gave it.
+        """One case by its id or else by its name, in upper or lower case; ``find`` is for what a user types.
 
         Raises:
-            ProjectError: There is none.
+            ProjectError: There is none, or it was deleted.
         """
         query = "SELECT * FROM cases WHERE id = ? OR name_key = ? ORDER BY id != ? LIMIT 1"
-        row = self._database.row(query, (id_or_name, _key(id_or_name), id_or_name))
+        row = self._database.row(query, (id_or_name, key(id_or_name), id_or_name))
         if not row:
             raise ProjectError(f"The project has no case {id_or_name!r}.", "Choose one of its cases.")
+        if _is_deleted(row):
+            raise ProjectError(
+                f"The case {id_or_name!r} was deleted.", f'Bring it back: "barl project undelete PROJECT {row["id"]}".'
+            )
         return _as_case(row)
+
+    def find(self, text: str) -> Case:
+        """The case that a user means: by its id or by its exact name.
+
+        Raises:
+            ProjectError: There is none, it was deleted, or the text is the id of one case and the name of another.
+        """
+        name = clean(text)
+        rows = self._database.rows("SELECT * FROM cases WHERE id = ? OR name = ?", (name, name))
+        if len(rows) > 1:
+            one, other = sorted(rows, key=lambda row: row["id"] != name)
+            raise ProjectError(
+                f"{name!r} is the id of the case {one['name']!r} and the name of another.",
+                f"Name them by {one['name']!r} and {other['id']!r}, or rename one of them.",
+            )
+        if rows:
+            return self.get(rows[0]["id"])
+        names = [case.name for case in self.all()]
+        alike = {key(other): other for other in names}
+        close = get_close_matches(key(name), alike, n=1)
+        remedy = f"Did you mean {alike[close[0]]!r}?" if close else "Choose one of its cases."
+        raise ProjectError(f"The project has no case {name!r}.", remedy)
+
+    def rename(self, case_id: str, name: str) -> Case:
+        """Give a case another name; its id, files and revisions stay.
+
+        Raises:
+            InputError: The name is empty, taken or the id of another case.
+            ProjectError: The case is unknown, or another program is changing the project.
+        """
+        case, name = self.get(case_id), check_name(name, "case")
+        with self._database.write() as transaction:
+            self._check_new_name(name, case.id)
+            transaction.execute(
+                "UPDATE cases SET name = ?, name_key = ?, updated = ? WHERE id = ?", (name, key(name), now(), case.id)
+            )
+            transaction.log("case renamed", case.id, {"before": case.name, "name": name})
+        return self.get(case.id)
+
+    def delete(self, case_id: str) -> None:
+        """Take a case out of everything; its name is free again, its files stay, ``undelete`` brings it back.
+
+        Raises:
+            ProjectError: The case is unknown, or another program is changing the project.
+        """
+        case = self.get(case_id)
+        with self._database.write() as transaction:
+            transaction.log("case deleted", case.id, {"name": case.name, "state": case.state})
+            # Older versions of BARL show the row as an excluded case of this name. No user's name holds an em space.
+            transaction.execute(
+                "UPDATE cases SET name = ?, name_key = ?, state = ?, updated = ? WHERE id = ?",
+                (f"{case.name}\u2003(deleted, {case.id})", _DELETED + case.id, CaseState.EXCLUDED, now(), case.id),
+            )
+
+    def deleted(self) -> list[Case]:
+        """The deleted cases that can be brought back, with the names and states that they had."""
+        rows = self._database.rows(f"SELECT * FROM cases WHERE NOT ({_NOT_DELETED}) ORDER BY number")
+        cases = []
+        for row in rows:
+            if (self.folder / row["id"]).is_dir():
+                before = self._before_deletion(row["id"])
+                cases.append(replace(_as_case(row), name=before["name"], state=CaseState(before["state"])))
+        return cases
+
+    def undelete(self, case_id: str, name: str = "") -> Case:
+        """Bring a deleted case back, with the state that it had.
+
+        Args:
+            case_id: Its id, or its name if no other deleted case had it.
+            name: Its new name; empty: the name that it had.
+
+        Raises:
+            InputError: The name is taken by now, or its subject is split between held-out cases and others.
+            ProjectError: No such case was deleted, or another program is changing the project.
+        """
+        matches = [case for case in self.deleted() if case.id == case_id or key(case.name) == key(case_id)]
+        if len(matches) != 1:
+            which = ", ".join(f"{case.id} ({case.name})" for case in matches or self.deleted()) or "none"
+            raise ProjectError(f"It is not clear which deleted case {case_id!r} is.", f"Deleted cases: {which}.")
+        (case,) = matches
+        name = check_name(name or case.name, "case")
+        with self._database.write() as transaction:
+            self._check_new_name(name, case.id)
+            self._check_subject(name, case.held_out, case.group)
+            transaction.execute(
+                "UPDATE cases SET name = ?, name_key = ?, state = ?, updated = ? WHERE id = ?",
+                (name, key(name), case.state, now(), case.id),
+            )
+            transaction.log("case brought back", case.id, {"name": name, "state": case.state})
+        return self.get(case.id)
+
+    def erase(self, case_id: str) -> None:
+        """Delete a case with its images and outlines for good, as when a patient withdraws consent.
+
+        The rows about it stay, without its name: models and the journal refer to them.
+
+        Raises:
+            ProjectError: The case is unknown, or another program is changing the project.
+            StorageError: A file cannot be removed.
+        """
+        case = self.get(case_id)
+        with self._database.write() as transaction:
+            transaction.log("case erased", case.id, {})
+            transaction.execute(
+                "UPDATE cases SET name = ?, name_key = ?, state = ?, subject = '', embedding = NULL, "
+                "uncertainty = NULL, updated = ? WHERE id = ?",
+                (f"\u2003(erased, {case.id})", _DELETED + case.id, CaseState.EXCLUDED, now(), case.id),
+            )
+        try:
+            shutil.rmtree(self.folder / case.id)
+        except OSError as error:
+            raise storage_error(error, self.folder / case.id) from error
+
+    def _before_deletion(self, case_id: str) -> dict[str, str]:
+        row = self._database.one(
+            "SELECT facts FROM journal WHERE case_id = ? AND action = 'case deleted' ORDER BY number DESC LIMIT 1",
+            (case_id,),
+        )
+        return json.loads(row["facts"])
 
     def set_state(self, case_id: str, state: CaseState | str) -> Case:
         """Put a case into another state.
@@ -241,14 +389,8 @@ def _image_names(channels: Iterable[Channel]) -> list[str]:
     return [f"image_{name if fit else position}.nii.gz" for position, name in enumerate(names)]
 
 
-def _text(text: str) -> str:
-    # Names from a Mac's files come with accents apart from their letters; they are the same names.
-    return " ".join(unicodedata.normalize("NFC", str(text)).split())
-
-
-def _key(name: str) -> str:
-    """What two equal names have in common."""
-    return _text(name).casefold()
+def _is_deleted(row: sqlite3.Row) -> bool:
+    return row["name_key"].startswith(_DELETED)
 
 
 def _as_state(state: CaseState | str) -> CaseState:

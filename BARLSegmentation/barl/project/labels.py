@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from barl.errors import InputError
+from barl.project.names import check_name
 
 T = TypeVar("T")
 
 LARGEST_VALUE = 65535
+MOST_LABELS = 255
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,7 @@ def check_labels(labels: Sequence[Label]) -> list[Label]:
             raise InputError(f"The label {label.name!r} has the value 0, which means background.", "Start with 1.")
         if not 1 <= label.value <= LARGEST_VALUE:
             raise InputError(f"The label value {label.value} is out of range.", f"Use 1 to {LARGEST_VALUE}.")
-        if not isinstance(label.name, str) or not label.name.strip():
-            raise InputError(f"The label with the value {label.value} has no name.", "Give it a name.")
+        check_name(label.name if isinstance(label.name, str) else "", f"label with the value {label.value}")
         if label.name.strip().casefold() == "background":
             raise InputError("A label is named 'background', which is the value 0.", "Give it another name.")
         whole = all(isinstance(part, int) and 0 <= part <= 255 for part in label.color)
@@ -127,6 +128,10 @@ def check_labels(labels: Sequence[Label]) -> list[Label]:
             raise InputError(
                 f"The color of label {label.name!r} is not three numbers from 0 to 255.", "Choose a color."
             )
+    if len(labels) > MOST_LABELS:
+        raise InputError(
+            f"The label table has {len(labels)} labels.", f"Use at most {MOST_LABELS}: a model tells no more apart."
+        )
     values = _twice(label.value for label in labels)
     if values:
         raise InputError(f"The label value {values[0]} is used twice.", "Give each label its own value.")
@@ -144,8 +149,8 @@ def check_channels(channels: Sequence[Channel]) -> list[Channel]:
     """
     if not channels:
         raise InputError("The project has no image channel.", "Name at least one, such as T1 or CT.")
-    if any(not isinstance(channel.name, str) or not channel.name.strip() for channel in channels):
-        raise InputError("An image channel has no name.", "Name each channel, such as T1 or CT.")
+    for channel in channels:
+        check_name(channel.name if isinstance(channel.name, str) else "", "image channel")
     twice = _twice(channel.name.strip().casefold() for channel in channels)
     if twice:
         raise InputError(f"The channel name {twice[0]!r} is used twice.", "Give each channel its own name.")

@@ -36,7 +36,12 @@ def verify(database: Database, everything: bool = False) -> list[Damage]:
         ]
         images = database.rows("SELECT c.name, i.* FROM images i JOIN cases c ON c.id = i.case_id")
         expected += [(row["name"], cases / row["case_id"] / row["file"], row["sha256"]) for row in images]
+    erased = {
+        row["id"] for row in database.rows("SELECT DISTINCT case_id AS id FROM journal WHERE action = 'case erased'")
+    }
     for name, path, digest in expected:
+        if path.relative_to(cases).parts[0] in erased:
+            continue
         if problem := _problem(path, digest):
             damage.append(Damage(name, path, problem))
     return damage

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from barl.errors import InputError, ProjectError, StorageError, storage_error
+from barl.errors import ProjectError, StorageError, storage_error
 from barl.project import files
 from barl.project.agreement import Agreements
 from barl.project.cases import Cases
@@ -25,6 +25,7 @@ from barl.project.definition import Definition
 from barl.project.journal import Journal
 from barl.project.labels import Channel, Label, check_channels, check_labels
 from barl.project.models import Models
+from barl.project.names import check_name
 from barl.project.records import Damage
 from barl.project.revisions import Revisions
 from barl.project.runs import Runs
@@ -77,8 +78,7 @@ class Project:
             StorageError: The folder cannot be written.
         """
         labels, channels = check_labels(labels), check_channels(channels)
-        if not name.strip():
-            raise InputError("The project has no name.", "Give it a name.")
+        name = check_name(name, "project")
         folder = Path(folder).absolute()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ class Project:
         database = Database(folder, wait_seconds=wait_seconds)
         try:
             database.create(
-                name.strip(),
+                name,
                 [(label.value, label.name.strip(), json.dumps(label.to_json())) for label in labels],
                 [(position, channel.name.strip(), channel.pattern) for position, channel in enumerate(channels)],
             )

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names that users give to cases, labels, channels and projects."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from barl.errors import InputError
+
+LONGEST = 120
+
+
+def clean(text: str) -> str:
+    """``text`` with single spaces and composed accents: files of a Mac have accents apart from their letters."""
+    return " ".join(unicodedata.normalize("NFC", str(text)).split())
+
+
+def key(name: str) -> str:
+    """What two equal names have in common."""
+    return clean(name).casefold()
+
+
+def check_name(text: str, what: str) -> str:
+    """A name as it is stored.
+
+    Args:
+        text: As the user typed it.
+        what: What it is the name of, such as "case".
+
+    Raises:
+        InputError: It is empty, too long, or holds characters that cannot be shown.
+    """
+    name = clean(text)
+    if not name:
+        raise InputError(f"The {what} has no name.", "Give it a name.")
+    if len(name) > LONGEST:
+        raise InputError(
+            f"The name of the {what} has {len(name)} characters: {name[:40]!r}...", f"Use at most {LONGEST}."
+        )
+    if not name.isprintable():
+        raise InputError(
+            f"The name of the {what} holds characters that cannot be shown: {name!a}.", "Use letters, digits and signs."
+        )
+    return name
