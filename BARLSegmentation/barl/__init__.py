@@ -8,4 +8,4 @@ Rules:
     * Imports point one way; the ranks are in ``docs/architecture.md`` and a test enforces them.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -97,6 +98,20 @@ def top(name: str) -> str:
 def test_every_room_has_a_rank():
     rooms = {room(name) for name in ENGINE_FILES} - {""}
     assert rooms <= set(RANKS), f"give these a rank here and in docs/architecture.md: {sorted(rooms - set(RANKS))}"
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_documents_give_the_ranks(document):
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
+    found = {
+        room: int(rank)
+        for rank, names in re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE)
+        for room in re.findall(r"`(\w+)`", names)
+    }
+    assert {room: rank for room, rank in found.items() if room in RANKS} == RANKS
+    if document == "CONTRIBUTING.md":
+        starred = set(re.findall(r"`(\w+)`\*", text))
+        assert starred == {name.removeprefix("barl.worker.") for name in (*SLICER_SIDE_ROOMS, *SLICER_SIDE_FILES)}
 
 
 def test_rooms_import_only_rooms_of_lower_rank():
@@ -204,7 +219,7 @@ def test_texts_name_no_private_place():
         "/work/" + "tmp",
         "/work/" + "shared",
         "/home/" + "user",
-        "/ro" + "ot/",  # codespell:ignore ot
+        "/ro" + "ot/",
         "py" + "pi.org",
     ]
     suffixes = {".py", ".md", ".toml", ".txt", ".json", ".yml", ".ui", ".cmake", ".s4ext", ""}
