@@ -14,7 +14,7 @@ from barl.demo.__main__ import main, run
 from barl.demo.main_job import make_room
 from barl.demo.sources import Counts, choose
 from barl.errors import InputError, ProjectError
-from barl.images.reading import write_image
+from barl.images.writing import write_image
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
 

@@ -11,7 +11,8 @@ import pytest
 import SimpleITK as sitk
 from barl.evaluation.metrics import dice
 from barl.images.geometry import Grid
-from barl.images.reading import read_image, read_label
+from barl.images.label_maps import read_label
+from barl.images.reading import read_image
 from barl.inference.predictor import Predictor
 from barl.project.model_card import read_card
 

@@ -14,7 +14,8 @@ from barl.errors import InputError
 from barl.images.components import components
 from barl.images.geometry import Grid
 from barl.images.intensity import ImageStatistics
-from barl.images.reading import read_image, read_label
+from barl.images.label_maps import read_label
+from barl.images.reading import read_image
 from scipy import ndimage
 
 N_CASES, SEED = 4, 3

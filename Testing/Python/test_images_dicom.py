@@ -68,7 +68,7 @@ def test_several_series_are_listed_by_modality_and_size(tmp_path):
         read_image(tmp_path)
     assert not any(word in str(caught.value) for word in ("Doe", "Jane", "4711", "1.2.826"))
     wanted = list_series(tmp_path)[1]
-    assert read_series(tmp_path, wanted.uid).GetSize() == (8, 9, 4)
+    assert read_series(tmp_path, wanted.uid).grid.size == (8, 9, 4)
 
 
 MOVED = [*POSITIONS[:3], *((x, y, z + 1.0) for x, y, z in POSITIONS[3:])]

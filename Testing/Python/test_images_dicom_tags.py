@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 from barl.errors import InputError
 from barl.images.dicom.series import list_series, read_series
+from barl.images.formats.volume import Volume
 from barl.images.reading import read_image
 from dicom_maker import CT, ENHANCED_MR, MR, NM, PET, STORAGE, dataset, frames, item, save, slices
 
@@ -20,7 +21,8 @@ PLACES = [(-20.0, 30.0, 2.5 * k) for k in range(6)]
 GRID = ((0.7, 0.9, 2.5), (-20.0, 30.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
 
 
-def assert_exact(image: sitk.Image, array=ARRAY, grid=GRID, *, rtol: float = 0.0) -> None:
+def assert_exact(image: sitk.Image | Volume, array=ARRAY, grid=GRID, *, rtol: float = 0.0) -> None:
+    image = image.grid.image(image.array) if isinstance(image, Volume) else image
     np.testing.assert_allclose(sitk.GetArrayFromImage(image), array, rtol=rtol)
     assert image.GetSpacing() == pytest.approx(grid[0], abs=1e-6)
     assert image.GetOrigin() == pytest.approx(grid[1], abs=1e-6)

@@ -12,7 +12,8 @@ from barl.errors import InputError
 from barl.images.fingerprint import CaseFingerprint, fingerprint_case
 from barl.images.geometry import Grid
 from barl.images.intensity import ImageStatistics, Normalisation, choose_normalisation
-from barl.images.reading import read_image, read_label
+from barl.images.label_maps import read_label
+from barl.images.reading import read_image
 
 RANDOM = np.random.default_rng(7)
 

@@ -14,8 +14,9 @@ import SimpleITK as sitk
 from barl.errors import InputError
 from barl.images.geometry import Grid, Roi
 from barl.images.intensity import Normalisation
+from barl.images.label_maps import read_label
 from barl.images.preparation import PreparedScan, restore_label, restore_probabilities
-from barl.images.reading import read_image, read_label
+from barl.images.reading import read_image
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 

@@ -42,7 +42,7 @@ def scans(tmp_path_factory):
     pytest.importorskip("torch", reason="the engine's packages are not installed")
     pytest.importorskip("nilearn", reason="nilearn, which carries the MNI152 scan, is not installed")
     from barl.demo.simulate import simulate_cases
-    from barl.images.reading import write_image
+    from barl.images.writing import write_image
 
     folder = place(tmp_path_factory, "scans")
     pairs = simulate_cases(folder / "all", OUTLINED + UNTOUCHED + HELD_OUT, seed=3)

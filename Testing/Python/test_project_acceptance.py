@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from barl.cli import main
 from barl.errors import InputError, ProjectError
-from barl.images.reading import write_image
+from barl.images.writing import write_image
 from barl.project.acceptance import accept, revert
 from barl.project.doubts import Doubt, DoubtError
 from barl.project.labels import Channel, Label

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from barl.cli import main
 from barl.errors import InputError, ProjectError
-from barl.images.reading import write_image
+from barl.images.writing import write_image
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
 

@@ -63,7 +63,7 @@ def writeSegmentation(
     """
     from barl.errors import InputError
     from barl.images.geometry import Grid
-    from barl.images.reading import write_image
+    from barl.images.writing import write_image
 
     grid = Grid.of_file(scan)
     segments = [segmentation.GetSegmentation().GetSegment(id) for id in segmentation.GetSegmentation().GetSegmentIDs()]

@@ -125,7 +125,9 @@ def add(options: Namespace, terminal: Terminal) -> int:
             return _add_folder(project, options, terminal)
         name = options.name or stem(options.scan[0])
         scans, series = _with_series(options.scan, options.series)
-        new = NewCase(name, tuple(scans), options.label, options.held_out, options.group, tuple(series))
+        new = NewCase(
+            name, tuple(scans), options.label, options.held_out, options.group, tuple(series), options.resample
+        )
         intake = add_cases(project, [new], terminal.progress)
     if intake.left_out:
         raise intake.left_out[0].reason
@@ -177,7 +179,14 @@ def export(options: Namespace, terminal: Terminal) -> None:
 
 def _add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
     """Add every scan of a folder; those that cannot be used are told at the end and keep no other waiting."""
-    found = find_cases(options.images, project.channels, options.labels, held_out=options.held_out, group=options.group)
+    found = find_cases(
+        options.images,
+        project.channels,
+        options.labels,
+        held_out=options.held_out,
+        group=options.group,
+        resample=options.resample,
+    )
     intake = add_cases(project, found, terminal.progress)
     if not intake.added:
         raise intake.left_out[0].reason

@@ -30,3 +30,12 @@ def command(commands: Commands, name: str, run: Callable | None, help: str, exam
 def project_folder(parser: argparse.ArgumentParser) -> None:
     """Add the argument PROJECT."""
     parser.add_argument("project", type=Path, metavar="PROJECT", help="the project's folder")
+
+
+def resample_option(parser: argparse.ArgumentParser) -> None:
+    """Let an outline lie on another grid than its scan."""
+    parser.add_argument(
+        "--resample",
+        action="store_true",
+        help="bring an outline of another grid onto the scan's (nearest voxel), and say what is lost",
+    )

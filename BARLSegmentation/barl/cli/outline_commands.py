@@ -7,7 +7,7 @@ from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 from typing import Any
 
-from barl.cli.command import command, project_folder
+from barl.cli.command import command, project_folder, resample_option
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
 from barl.project.acceptance import Stored, accept, find_revision, revert
@@ -36,6 +36,7 @@ def add_parsers(actions: _SubParsersAction) -> None:
     accepting.add_argument("--prediction", action="store_true", help="accept the newest prediction")
     accepting.add_argument("--draft", action="store_true", help="accept the newest draft")
     accepting.add_argument("--replace", action="store_true", help="even if the case has an accepted outline")
+    resample_option(accepting)
     accepting.add_argument("--since", metavar="REVISION", help="refuse if an outline newer than this was accepted")
     accepting.add_argument(
         "--allow",
@@ -79,7 +80,7 @@ def accept_outline(options: Namespace, terminal: Terminal) -> None:
         if options.since:
             since = find_revision(case, revisions, options.since).id
         outline = options.label or _newest(project, case, options.prediction)
-        stored = accept(project, case.id, outline, author=AUTHOR, allow=allow, since=since)
+        stored = accept(project, case.id, outline, author=AUTHOR, allow=allow, since=since, resample=options.resample)
     _answer(case, stored, terminal)
 
 
@@ -126,8 +127,9 @@ def _answer(case: Case, stored: Stored, terminal: Terminal) -> None:
         "label": stored.revision.path,
         "replaced": stored.replaced.id if stored.replaced else None,
         "difference": stored.difference,
+        "notes": list(stored.notes),
     }
-    terminal.answer(document, stored.in_words(case.name))
+    terminal.answer(document, "\n".join([stored.in_words(case.name), *(f"Note: {note}" for note in stored.notes)]))
 
 
 def _facts(entry: JournalEntry) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from barl import __version__
 from barl.cli import case_commands, definition_commands, model_commands, outline_commands, train_commands
-from barl.cli.command import command, project_folder
+from barl.cli.command import command, project_folder, resample_option
 from barl.errors import InputError
 
 if TYPE_CHECKING:
@@ -196,6 +196,7 @@ def _add(commands: Commands) -> None:
         metavar="SERIES",
         help="which series of a DICOM folder: its number or a part of its description; once for each channel",
     )
+    resample_option(add)
     add.add_argument("--list-series", action="store_true", help="list the series of DICOM folders and add nothing")
     add.add_argument("--images", type=Path, metavar="FOLDER", help="add every scan in this folder")
     add.add_argument("--labels", type=Path, metavar="FOLDER", help="their outlines, as far as there are any")

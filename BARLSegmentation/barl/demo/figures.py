@@ -22,7 +22,8 @@ from barl.demo.sources import DemoCase
 from barl.evaluation.calibration import reliability_curve
 from barl.images.components import bounding_box
 from barl.images.geometry import Grid, Triple, triple
-from barl.images.reading import read_image, read_label
+from barl.images.label_maps import read_label
+from barl.images.reading import read_image
 from barl.project.labels import Label
 
 _DPI = 110

@@ -23,7 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from barl.errors import InputError, storage_error
 from barl.images.geometry import Grid
-from barl.images.reading import write_image
+from barl.images.writing import write_image
 from barl.progress import SILENT, Progress
 
 LESION = 1

@@ -111,9 +111,17 @@ class Grid:
             return False
         if tolerance_mm is None:
             tolerance_mm = 0.02 * min(self.spacing)
-        corners = np.array(list(product(*((0, n - 1) for n in self.size))))
-        distances = np.linalg.norm(self.index_to_mm(corners) - other.index_to_mm(corners), axis=1)
-        return bool(distances.max() <= tolerance_mm)
+        return self.distance_mm(other) <= tolerance_mm
+
+    @property
+    def corners(self) -> np.ndarray:
+        """Indices ``[8, 3]`` of the corner voxels, (x, y, z)."""
+        return np.array(list(product(*((0, n - 1) for n in self.size))), dtype=np.float64)
+
+    def distance_mm(self, other: Grid) -> float:
+        """How far corresponding voxels of two grids of one size lie apart at most."""
+        corners = self.corners
+        return float(np.linalg.norm(self.index_to_mm(corners) - other.index_to_mm(corners), axis=1).max())
 
     def empty(self, pixel_type: int = sitk.sitkUInt8) -> sitk.Image:
         """An image of zeros on this grid."""

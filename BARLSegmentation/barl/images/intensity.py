@@ -28,11 +28,44 @@ _SAMPLE = 2_000_000
 _STRIPPED_SHARE = 0.25
 
 
+# What scanners and exports write where there is no measurement. -1024 is air in Hounsfield units and no such value.
+_PADDINGS = (-32768, -8192, -4096, -4000, -3072, -3024, -2048, -2000)
+# Fewer voxels of such a value are dark voxels, not padding.
+_PADDED_SHARE = 1e-3
+
+
+@dataclass(frozen=True)
+class Padding:
+    """A value that stands for no measurement, and the share of a scan's voxels that have it."""
+
+    value: float
+    share: float
+
+
+def padding_of(array: np.ndarray) -> Padding | None:
+    """The padding of a scan ``[k, j, i]``, if there is any: its minimum is one of the usual values and stands apart."""
+    minimum = float(array.min())
+    if minimum not in _PADDINGS:
+        return None
+    padded = array == minimum
+    share = float(np.count_nonzero(padded)) / array.size
+    if not _PADDED_SHARE <= share < 1:
+        return None
+    least = float(array[~padded].min())
+    highest = float(array.max())
+    apart = least - minimum >= 0.02 * (highest - minimum)
+    return Padding(minimum, share) if apart else None
+
+
 def _sample(array: np.ndarray) -> np.ndarray:
-    """At most ``_SAMPLE`` voxels of ``[k, j, i]`` in even steps, flat and contiguous."""
+    """At most ``_SAMPLE`` voxels of ``[k, j, i]`` in even steps, flat and contiguous, without padding."""
     step = max(1, int(np.ceil((array.size / _SAMPLE) ** (1 / 3))))
     # Contiguous first: numpy sums in the order of memory, and a flipped copy of a scan must give the same bits.
-    return np.ascontiguousarray(array[::step, ::step, ::step]).ravel()
+    sample = np.ascontiguousarray(array[::step, ::step, ::step]).ravel()
+    if padding := padding_of(array):
+        measured = sample[sample != padding.value]
+        return measured if measured.size else sample
+    return sample
 
 
 @dataclass(frozen=True)
@@ -41,7 +74,7 @@ class ImageStatistics:
 
     Attributes:
         minimum, maximum: Over all voxels.
-        quantiles: Percentiles 0.5, 1.5, ..., 99.5 of the whole scan.
+        quantiles: Percentiles 0.5, 1.5, ..., 99.5 of the whole scan, without padding.
         foreground_quantiles: The same inside the outlined structures; empty without a label map.
         zero_share: Share of voxels that are exactly zero.
         integral: Whether all values are whole numbers.

@@ -17,7 +17,8 @@ from barl.evaluation.metrics import LabelMetrics, segmentation_metrics
 from barl.evaluation.statistics import Summary, summarise_cases
 from barl.images.components import bounding_box
 from barl.images.geometry import Grid
-from barl.images.reading import read_channels, read_label
+from barl.images.label_maps import read_label
+from barl.images.reading import read_channels
 from barl.inference.predictor import Prediction
 from barl.jobs.choice import choose_model
 from barl.jobs.compute import AUTOMATIC, Compute

@@ -9,7 +9,8 @@ from typing import Any
 
 from barl.errors import InputError
 from barl.images.geometry import Roi
-from barl.images.reading import read_channels, write_image
+from barl.images.reading import read_channels
+from barl.images.writing import write_image
 from barl.jobs.choice import choose_cases, choose_model
 from barl.jobs.compute import AUTOMATIC, Compute
 from barl.models.disk import check_channels

@@ -16,7 +16,8 @@ import torch
 from barl.errors import BarlError, Cancelled, InputError
 from barl.images.fingerprint import CaseFingerprint, fingerprint_case
 from barl.images.geometry import Grid
-from barl.images.reading import read_channels, read_label
+from barl.images.label_maps import read_label
+from barl.images.reading import read_channels
 from barl.inference.device import choose_device
 from barl.jobs.failures import explain
 from barl.jobs.runs import RunFolder, claim

@@ -11,8 +11,10 @@ from typing import Any
 import SimpleITK as sitk
 
 from barl.errors import InputError, ProjectError
-from barl.images.reading import read_image, read_label
+from barl.images.label_maps import read_label
+from barl.images.reading import read_image
 from barl.project.doubts import Doubt, DoubtError, check_alike, check_not_empty
+from barl.project.labels import structures
 from barl.project.records import Case, Revision
 from barl.project.states import CaseState, RevisionKind
 from barl.project.store import Project
@@ -32,11 +34,13 @@ class Stored:
         revision: The new revision.
         replaced: The accepted outline until then, if there was one.
         difference: Share of the voxels outlined in either in which they differ; None: there was nothing to compare.
+        notes: What a user should know of the file that was read.
     """
 
     revision: Revision
     replaced: Revision | None = None
     difference: float | None = None
+    notes: tuple[str, ...] = ()
 
     def in_words(self, case_name: str) -> str:
         """One or two sentences."""
@@ -57,6 +61,7 @@ def accept(
     author: str,
     allow: Collection[Doubt] = (),
     since: str | None = None,
+    resample: bool = False,
 ) -> Stored:
     """Store an outline as the accepted one of a case.
 
@@ -67,6 +72,7 @@ def accept(
         author: Who accepts it: a person's or a role's name, not a patient's.
         allow: The doubts that are confirmed.
         since: Id of the newest revision that the author has seen, empty if there was none; None: do not compare.
+        resample: Bring a file of another grid onto the scan's, nearest voxel.
 
     Raises:
         DoubtError: The outline is empty or unlike the accepted one, a revision that is not accepted would take the
@@ -87,7 +93,13 @@ def accept(
         journal, model_id = {"from": f"{outline.kind} {outline.id}"}, outline.model_id
         outline = outline.path
     grid = project.cases.grid(case.id)
-    label = outline if isinstance(outline, sitk.Image) else read_label(Path(outline), grid, project.values)
+    notes: list[str] = []
+    label = outline
+    if not isinstance(outline, sitk.Image):
+        rows = structures(project.labels)
+        label = read_label(outline, grid, project.values, structures=rows, resample=resample, notes=notes)
+    if notes:
+        journal["notes"] = notes
     difference = check_outline(project, case, label, allow)
     if replaced is not None:
         journal["replaces"] = replaced.id
@@ -100,7 +112,7 @@ def accept(
         journal=journal,
         since=since,
     )
-    return Stored(revision, replaced, difference)
+    return Stored(revision, replaced, difference, tuple(notes))
 
 
 def check_outline(project: Project, case: Case, label: sitk.Image, allow: Collection[Doubt] = ()) -> float | None:

@@ -17,7 +17,8 @@ import SimpleITK as sitk
 
 from barl.errors import InputError, ProjectError, storage_error
 from barl.images.geometry import Grid
-from barl.images.reading import read_channels, write_image
+from barl.images.reading import read_channels
+from barl.images.writing import write_image
 from barl.project import files
 from barl.project.database import Database, Transaction, now
 from barl.project.definition import Definition
@@ -51,6 +52,7 @@ class Cases:
         group: str = "",
         author: str = "import",
         series: Sequence[str | None] = (),
+        resample: bool = False,
         notes: list[str] | None = None,
     ) -> Case:
         """Copy a case into the project, without any metadata of its files.
@@ -63,6 +65,7 @@ class Cases:
             group: Whom it belongs to, if several cases are of one subject; a subject is held out as a whole.
             author: Who made the outline.
             series: For each channel which series of its DICOM folder is meant, or nothing at all.
+            resample: Bring an outline of another grid onto the scan's, nearest voxel.
             notes: Gets a sentence for everything that was changed, left out or is doubtful; the journal keeps them too.
 
         Raises:
@@ -87,7 +90,9 @@ class Cases:
             grid = Grid.of_file(staging / names[0])
             files.flush_tree(staging)
             digests = [files.sha256(staging / file) for file in names]
-            staged = None if label is None else stage_revision(other, label, grid, self._definition.values)
+            staged = None
+            if label is not None:
+                staged = stage_revision(other, label, grid, self._definition.labels, resample=resample, notes=told)
             with self._database.write() as transaction:
                 self._check_new_name(name)
                 self._check_subject(name, held_out, group)

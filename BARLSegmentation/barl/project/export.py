@@ -20,7 +20,7 @@ import SimpleITK as sitk
 
 from barl.errors import InputError, storage_error
 from barl.images.geometry import Grid
-from barl.images.reading import write_image
+from barl.images.writing import write_image
 from barl.progress import SILENT, Progress
 from barl.project import files
 from barl.project.records import Case

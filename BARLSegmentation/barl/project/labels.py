@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from barl.errors import InputError
+from barl.images.segments import Structure
 from barl.project.names import check_name
 
 T = TypeVar("T")
@@ -61,6 +62,12 @@ class Label:
     terminology: Terminology | None = None
     lateral: bool = False
 
+    @property
+    def code(self) -> str:
+        """Its coded meaning in short, such as ``SCT 64033007 + SCT 7771000``; empty without terminology."""
+        coded = self.terminology
+        return " + ".join(f"{c.scheme} {c.value}" for c in (coded.type, coded.modifier) if c) if coded else ""
+
     def to_json(self) -> dict[str, Any]:
         return {
             "value": self.value,
@@ -90,6 +97,11 @@ class Label:
             raise InputError(
                 "A row of the label table cannot be read.", "Give each label at least a value and a name."
             ) from error
+
+
+def structures(labels: Sequence[Label]) -> list[Structure]:
+    """The rows of a label table as the readers of files with named segments need them."""
+    return [Structure(label.value, label.name, label.code) for label in labels]
 
 
 @dataclass(frozen=True)

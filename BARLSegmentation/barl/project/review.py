@@ -10,8 +10,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from barl.errors import BarlError
+from barl.images.label_maps import read_label
 from barl.images.overlap import count_labels
-from barl.images.reading import read_label
 from barl.project.acceptance import check_outline
 from barl.project.doubts import Doubt
 from barl.project.labels import Label

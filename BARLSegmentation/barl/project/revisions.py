@@ -78,7 +78,15 @@ class Revisions:
         case = self._cases.get(case_id)
         # Staged beside the cases, not in the case: leftovers are then found without looking into thousands of folders.
         with staging_folder(self._cases.folder) as staging:
-            staged = stage_revision(staging, label, self._cases.grid(case.id), self._definition.values, uncertainty)
+            told: list[str] = []
+            staged = stage_revision(
+                staging,
+                label,
+                self._cases.grid(case.id),
+                self._definition.labels,
+                uncertainty,
+                notes=told,
+            )
             with self._database.write() as transaction:
                 if since is not None:
                     _check_since(transaction, case, since)
@@ -91,7 +99,7 @@ class Revisions:
                     author,
                     model_id=model_id,
                     details=details,
-                    journal=journal,
+                    journal={**(journal or {}), **({"notes": told} if told else {})},
                     state=state,
                 )
                 if case_uncertainty is not None or embedding is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from barl.errors import BarlError, InputError, storage_error
+from barl.errors import BarlError, DeviceError, InputError, storage_error
 from barl.progress import SILENT, Progress
 from barl.project.labels import Channel
 from barl.project.records import Case
@@ -54,6 +54,7 @@ class NewCase:
         held_out: Only ever used for evaluation.
         group: Whom it belongs to, if several cases are of one subject.
         series: For each channel which series of its DICOM folder is meant; empty where there is only one.
+        resample: Bring an outline of another grid onto the scan's, nearest voxel.
     """
 
     name: str
@@ -62,6 +63,7 @@ class NewCase:
     held_out: bool = False
     group: str = ""
     series: tuple[str | None, ...] = ()
+    resample: bool = False
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> NewCase:
@@ -82,6 +84,7 @@ class NewCase:
                 bool(data.get("held_out", False)),
                 str(data.get("group", "")),
                 tuple(None if item is None else str(item) for item in data.get("series") or ()),
+                bool(data.get("resample", False)),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
@@ -90,7 +93,13 @@ class NewCase:
 
 
 def find_cases(
-    images: Path, channels: Sequence[Channel], labels: Path | None = None, *, held_out: bool = False, group: str = ""
+    images: Path,
+    channels: Sequence[Channel],
+    labels: Path | None = None,
+    *,
+    held_out: bool = False,
+    group: str = "",
+    resample: bool = False,
 ) -> list[NewCase]:
     """The cases of a folder, one for each scan or, with several channels, one for each set of files.
 
@@ -115,7 +124,9 @@ def find_cases(
             f"There is no scan for the outline '{unused[0]}'{more}.",
             "Outlines and scans belong together by equal file names.",
         )
-    return [NewCase(name, tuple(files), outlines.get(name), held_out, group) for name, files in groups.items()]
+    return [
+        NewCase(name, tuple(files), outlines.get(name), held_out, group, (), resample) for name, files in groups.items()
+    ]
 
 
 def add_cases(project: Project, cases: Sequence[NewCase], progress: Progress = SILENT) -> Intake:
@@ -140,10 +151,11 @@ def add_cases(project: Project, cases: Sequence[NewCase], progress: Progress = S
                 held_out=case.held_out,
                 group=case.group,
                 series=case.series,
+                resample=case.resample,
                 notes=notes,
             )
             added.append(Added(stored, tuple(notes)))
-        except InputError as error:
+        except (InputError, DeviceError) as error:  # a device that has too little memory for this one
             left_out.append(LeftOut(case.name, error))
     return Intake(tuple(added), tuple(left_out))
 
@@ -153,7 +165,8 @@ def _read_files(files: tuple[Path, ...], name: str, notes: list[str]) -> sitk.Im
     # pydicom takes half a second to import, which nobody without DICOM should wait.
     from barl.images.dicom.series import read_files
 
-    return read_files(files, name, notes=notes)
+    volume = read_files(files, name, notes=notes)
+    return volume.grid.image(volume.array)
 
 
 def stem(path: Path) -> str:

@@ -19,10 +19,11 @@ import SimpleITK as sitk
 
 from barl.errors import InputError
 from barl.images.geometry import Grid
-from barl.images.reading import read_label, write_image
+from barl.images.label_maps import read_label
+from barl.images.writing import write_image
 from barl.project.database import Transaction, now
 from barl.project.files import flush_tree, sha256
-from barl.project.labels import LARGEST_VALUE
+from barl.project.labels import LARGEST_VALUE, Label, structures
 from barl.project.states import CaseState, RevisionKind
 
 _ROUNDING = 1e-3  # by how much an uncertainty may miss 0 or 1
@@ -42,8 +43,11 @@ def stage_revision(
     staging: Path,
     label: sitk.Image | Path,
     grid: Grid,
-    values: Sequence[int],
+    labels: Sequence[Label],
     uncertainty: sitk.Image | None = None,
+    *,
+    resample: bool = False,
+    notes: list[str] | None = None,
 ) -> StagedRevision:
     """Check a label map (and its uncertainty) and write both into the folder ``staging``.
 
@@ -51,14 +55,20 @@ def stage_revision(
         staging: An empty temporary folder inside the project.
         label: Label map, or a file that holds one.
         grid: The scan's grid, on which both must lie.
-        values: Those of the label table.
+        labels: The label table.
         uncertainty: float in [0, 1] per voxel.
+        resample: Bring a file of another grid onto the scan's, nearest voxel.
+        notes: Gets a sentence for everything that was changed or is doubtful.
 
     Raises:
         InputError: The label map or the uncertainty does not fit.
         StorageError: The disk is full or read-only.
     """
-    label = _checked(label, grid, values) if isinstance(label, sitk.Image) else read_label(Path(label), grid, values)
+    values = [row.value for row in labels]
+    if isinstance(label, sitk.Image):
+        label = _checked(label, grid, values)
+    else:
+        label = read_label(Path(label), grid, values, structures=structures(labels), resample=resample, notes=notes)
     label_file = staging / "label.nii.gz"
     write_image(label, label_file)
     uncertainty_file = None
@@ -170,7 +180,9 @@ def _checked(label: sitk.Image, grid: Grid, values: Sequence[int]) -> sitk.Image
     allowed[[0, *values]] = True
     checked = np.empty(array.shape, dtype=np.uint8 if max(values) < 256 else np.uint16)
     for given, kept in zip(array, checked, strict=True):  # slice by slice: a whole scan's copies would take gigabytes
-        whole = np.clip(np.nan_to_num(given), 0, LARGEST_VALUE).astype(np.uint16)
+        # As 64 bits: numpy 2.0 does not compare numbers that a small type cannot hold.
+        wide = given.astype(np.int64) if given.dtype.kind in "iu" else np.nan_to_num(given)
+        whole = np.clip(wide, 0, LARGEST_VALUE).astype(np.uint16)
         if not (whole == given).all() or not allowed[whole].all():
             wrong = given[(whole != given) | ~allowed[whole]].flat[0]
             raise InputError(

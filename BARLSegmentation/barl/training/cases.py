@@ -14,8 +14,9 @@ import SimpleITK as sitk
 
 from barl.errors import InputError, storage_error
 from barl.images.geometry import Grid
+from barl.images.label_maps import read_label
 from barl.images.preparation import PreparedScan
-from barl.images.reading import read_channels, read_label
+from barl.images.reading import read_channels
 from barl.progress import SILENT, Progress
 from barl.project.files import write_atomically
 

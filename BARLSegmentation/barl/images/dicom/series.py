@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from barl.errors import InputError
 from barl.images.dicom.folders import Found, is_regular, regular_files, sort_files
 from barl.images.dicom.frames import Frame, frames_of
@@ -20,6 +18,7 @@ from barl.images.dicom.headers import Header, read_header
 from barl.images.dicom.objects import DIRECTORY
 from barl.images.dicom.pixels import intensities
 from barl.images.dicom.stacks import Stack, check, grid_of, stacks
+from barl.images.formats.volume import Volume
 
 # A message lists no more than this.
 _SHOWN = 8
@@ -70,7 +69,7 @@ def list_series(folder: Path | str) -> list[Series]:
     return _series(sort_files(_files(Path(folder))).scans)[0]
 
 
-def read_series(folder: Path | str, series: str | None = None, notes: list[str] | None = None) -> sitk.Image:
+def read_series(folder: Path | str, series: str | None = None, notes: list[str] | None = None) -> Volume:
     """Read one volume of a folder.
 
     Args:
@@ -90,7 +89,7 @@ def read_series(folder: Path | str, series: str | None = None, notes: list[str] 
 
 def read_files(
     files: Sequence[Path | str], name: str, series: str | None = None, notes: list[str] | None = None
-) -> sitk.Image:
+) -> Volume:
     """Read the files of one series, wherever they lie, as a volume; in any order.
 
     Args:
@@ -172,7 +171,7 @@ def _numbered(found: list[Series]) -> list[Series]:
     return [Series(n, *list(vars(item).values())[1:]) for n, item in enumerate(found, 1)]
 
 
-def _read(found: Found, where: str, name: str, wanted: str | None, notes: list[str] | None) -> sitk.Image:
+def _read(found: Found, where: str, name: str, wanted: str | None, notes: list[str] | None) -> Volume:
     listed, single = _series(found.scans)
     if not listed:
         _refuse_damaged(found.damaged, name)
@@ -202,7 +201,8 @@ def _read(found: Found, where: str, name: str, wanted: str | None, notes: list[s
         told.append(f"{len(single)} single picture(s) beside the scan (a scout?) were left out.")
     if notes is not None:
         notes += told
-    return grid_of(item.stack).image(intensities(item.stack.frames))
+    grid = grid_of(item.stack)
+    return Volume(intensities(item.stack.frames), grid.spacing, grid.origin, grid.axes)
 
 
 def _refuse_damaged(damaged: list[Path], name: str) -> None:

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label maps from files, brought onto a scan's grid by their place in space and to the label table by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from barl.errors import InputError
+from barl.images.formats.volume import ROUNDING_VOXELS, Volume, no_number
+from barl.images.geometry import Grid, axes_between
+from barl.images.reading import difference, load, no_memory
+from barl.images.segments import Structure, label_array, nrrd_segments, values_of
+
+# Scaled whole numbers may miss theirs by this: half a step of the coarsest scale in use, 2/255.
+_ROUNDED = 0.005
+# From here on a rounding of the geometry is told, in voxels.
+_TOLD_VOXELS = 1e-3
+
+
+def read_label(
+    path: Path | str,
+    grid: Grid,
+    values: Collection[int],
+    *,
+    structures: Sequence[Structure] = (),
+    resample: bool = False,
+    notes: list[str] | None = None,
+) -> sitk.Image:
+    """Read a label map of a scan.
+
+    Args:
+        path: A file as for ``read_image``; whole numbers stored as floats are fine. It may be cropped, and its axes may
+            be stored in another order: voxels count where they lie.
+        grid: The scan's.
+        values: Label values of the project's table; background is 0 and always allowed.
+        structures: The table with names: segments that bear names are matched by them.
+        resample: Bring a map of another grid onto the scan's, nearest voxel.
+        notes: Gets a sentence for everything that was changed, left out or is doubtful; none names a file.
+
+    Returns:
+        uint8, or uint16 if the table has values above 255, exactly on ``grid``.
+
+    Raises:
+        InputError: The file cannot be used, lies on another grid, or has other values or names.
+        DeviceError: It does not fit into this computer's memory.
+    """
+    path = Path(path)
+    told: list[str] = []
+    try:
+        volume = load(path)
+        told += volume.notes
+        volume.array = _labels(volume, path.name, values, structures, told)
+        array = _on_grid(volume, grid, path.name, resample, told)
+        if not array.any():
+            told.append("The outline is empty.")
+        if notes is not None:
+            notes += [f"Outline: {note}" for note in told]
+        return grid.image(array.astype(np.uint8 if max(values, default=0) < 256 else np.uint16))
+    except (MemoryError, RuntimeError) as error:
+        raise no_memory(path.name, error) from None
+
+
+def _labels(
+    volume: Volume, name: str, values: Collection[int], structures: Sequence[Structure], notes: list[str]
+) -> np.ndarray:
+    """Values of the table ``[k, j, i]``, uint16, still on the file's own grid."""
+    segments = nrrd_segments(volume.texts)
+    if segments and structures:
+        array = label_array(volume, values_of(segments, structures, name, notes), name)
+    elif volume.array.ndim > 3:
+        raise no_number(name, str(len(volume.array)))
+    else:
+        array = _whole(volume.array, name, notes)
+    found = np.flatnonzero(np.bincount(array.ravel())) if array.dtype == np.uint16 else np.unique(array)
+    if unknown := sorted({int(value) for value in found} - {0, *values}):
+        shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        raise InputError(
+            f"The label map '{name}' holds the value(s) {shown}, which the label table does not have.",
+            f"Change them to {', '.join(map(str, sorted(values)))}, or add them to the label table.",
+        )
+    return array.astype(np.uint16)
+
+
+def _whole(array: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
+    """Whole numbers, from floats that are whole but for rounding."""
+    if array.dtype.kind in "ui":
+        return array
+    if np.isinf(array).any():
+        raise InputError(f"The label map '{name}' holds infinite values.", "Export the label map again.")
+    off = 0.0
+    whole = np.empty(array.shape, dtype=np.int64)
+    for given, kept in zip(array, whole, strict=True):  # slice by slice: copies of whole scans take gigabytes
+        rounded = np.rint(given)
+        off = max(off, float(np.abs(given - rounded).max())) if not np.isnan(given).any() else np.inf
+        if off > _ROUNDED or np.abs(rounded).max() > 2**53:
+            raise InputError(
+                f"The label map '{name}' holds numbers that are not whole.",
+                "Export the label map itself, not a probability map, and without interpolation.",
+            )
+        kept[...] = rounded
+    if off > 0:
+        notes.append(f"Values that were not quite whole numbers (by up to {off:.2g}) were rounded.")
+    return whole
+
+
+def _on_grid(volume: Volume, grid: Grid, name: str, resample: bool, notes: list[str]) -> np.ndarray:
+    """The labels ``[k, j, i]`` on the scan's grid."""
+    own, array = volume.grid, volume.array
+    try:
+        axes = axes_between(own, grid)
+        turned, view = own.oriented(axes), axes.view(array)
+    except InputError:
+        turned, view = own, array
+    corners = turned.corners
+    places = grid.mm_to_index(turned.index_to_mm(corners))
+    start = np.rint(places[0]).astype(int)
+    off = float(np.abs(places - corners - start).max())
+    # A whole grid like the scan's that lies elsewhere is another form of its header or another scan, not a crop.
+    elsewhere = turned.size == grid.size and bool(start.any())
+    if off <= ROUNDING_VOXELS and (resample or not elsewhere):
+        if off > _TOLD_VOXELS:
+            notes.append(f"The geometry is rounded: voxels miss the scan's by up to {off:.2g} of a voxel.")
+        return _pasted(view, start, grid, name, resample, notes)
+    if resample:
+        return _resampled(volume, grid, notes)
+    raise InputError(
+        f"The label map '{name}' does not lie on its scan's grid: {difference(turned, grid)}.",
+        "Export it with the scan as the reference geometry, or add it with --resample (nearest voxel).",
+    )
+
+
+def _pasted(array: np.ndarray, start: np.ndarray, grid: Grid, name: str, force: bool, notes: list[str]) -> np.ndarray:
+    """Labels whose first voxel is voxel ``start`` (x, y, z) of the scan."""
+    size = np.array(array.shape[::-1])
+    first, last = np.maximum(start, 0), np.minimum(start + size, grid.size)
+    if (start == 0).all() and tuple(size) == grid.size:
+        return np.ascontiguousarray(array)
+    result = np.zeros(grid.shape, dtype=array.dtype)
+    if (last > first).all():
+        source = tuple(slice(a - s, b - s) for a, b, s in zip(first, last, start, strict=True))
+        target = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+        result[target[::-1]] = array[source[::-1]]
+    lost = int(np.count_nonzero(array)) - int(np.count_nonzero(result))
+    if lost and not force:
+        raise InputError(
+            f"{lost} outlined voxels of the label map '{name}' lie outside of its scan.",
+            "Choose the scan that was outlined, or cut them off with --resample.",
+        )
+    if lost:
+        notes.append(f"{lost} outlined voxels outside of the scan were cut off.")
+    return result
+
+
+def _resampled(volume: Volume, grid: Grid, notes: list[str]) -> np.ndarray:
+    own = volume.grid
+    moved = sitk.Resample(
+        own.image(volume.array), grid.empty(sitk.sitkUInt16), sitk.Transform(), sitk.sitkNearestNeighbor, 0
+    )
+    result = sitk.GetArrayFromImage(moved)
+    outlined = np.argwhere(volume.array)
+    places = np.rint(grid.mm_to_index(own.index_to_mm(outlined[:, ::-1]))).astype(int)
+    inside = ((places >= 0) & (places < grid.size)).all(axis=1)
+    kept = result[tuple(places[inside].T[::-1])] == volume.array[tuple(outlined[inside].T)]
+    lost = len(outlined) - int(np.count_nonzero(kept))
+    notes.append(
+        f"It was resampled onto the scan's grid (nearest voxel): {len(outlined)} outlined voxels became "
+        f"{int(np.count_nonzero(result))}; {lost} of them are lost."
+    )
+    return result

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segments that bear names, matched to the label table: by name or coded meaning, never by the order of drawing."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from barl.errors import InputError
+from barl.images.formats.volume import Volume
+
+# Names that programs give by themselves.
+_NAMELESS = re.compile(r"(segment|label|class|roi|structure)?\s*\d*", re.IGNORECASE)
+# "Tissue", the meaning that Slicer gives every new segment.
+_NO_MEANING = "SCT 85756007"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A row of the label table as far as names go.
+
+    Attributes:
+        value: The value in label maps.
+        name: What the user calls it.
+        code: Its coded meaning, such as ``SCT 10200004``, with a modifier ``SCT 64033007 + SCT 7771000``; may be empty.
+    """
+
+    value: int
+    name: str
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment of a file.
+
+    Attributes:
+        name: As the file has it.
+        value: Its value in the file's label map.
+        layer: Which label map of the file, from 0.
+        code: Its coded meaning as in ``Structure``; may be empty.
+    """
+
+    name: str
+    value: int
+    layer: int = 0
+    code: str = ""
+
+
+def nrrd_segments(texts: Mapping[str, str]) -> list[Segment]:
+    """The segments that Slicer describes in a ``.seg.nrrd``; empty for any other file."""
+    numbers = sorted({int(m[1]) for key in texts if (m := re.fullmatch(r"Segment(\d+)_(?:ID|Name|LabelValue)", key))})
+    found = []
+    for n in numbers:
+        try:
+            value = int(texts.get(f"Segment{n}_LabelValue", n + 1))
+            layer = int(texts.get(f"Segment{n}_Layer", 0))
+        except ValueError:
+            value, layer = -1, 0
+        name = texts.get(f"Segment{n}_Name", texts.get(f"Segment{n}_ID", ""))
+        found.append(Segment(name, value, layer, _code(texts.get(f"Segment{n}_Tags", ""))))
+    return found
+
+
+def values_of(
+    segments: Sequence[Segment], structures: Sequence[Structure], file: str, notes: list[str]
+) -> dict[tuple[int, int], int]:
+    """Layer and value in the file -> value in the label table.
+
+    Raises:
+        InputError: A segment's name or meaning is not in the table, or the two contradict each other.
+    """
+    result = {}
+    for segment in segments:
+        value = _value_of(segment, structures, file)
+        if value is None:
+            value = segment.value
+            notes.append(f"A segment without a name was taken by its value {value}.")
+        result[segment.layer, segment.value] = value
+    if any(key[1] != value for key, value in result.items()):
+        notes.append("The segments were matched to the label table by their names.")
+    return result
+
+
+def label_array(volume: Volume, values: Mapping[tuple[int, int], int], file: str) -> np.ndarray:
+    """One label map ``[k, j, i]`` with the table's values from the layers of a segmentation.
+
+    Raises:
+        InputError: Voxels belong to no segment, or to two.
+    """
+    layers = volume.array if volume.array.ndim == 4 else volume.array[None]
+    result = np.zeros(layers.shape[1:], dtype=np.uint16)
+    for number, layer in enumerate(layers):
+        for value in np.unique(layer).tolist():
+            if value == 0:
+                continue
+            if (number, value) not in values:
+                raise InputError(
+                    f"'{file}' holds the value {value:g}, which belongs to none of its segments.",
+                    "Save the segmentation again.",
+                )
+            mask = layer == value
+            target = values[number, value]
+            if overlap := int(np.count_nonzero(mask & (result != 0) & (result != target))):
+                raise InputError(
+                    f"Segments of '{file}' overlap in {overlap} voxels.",
+                    "A voxel has one label: let the segments not overlap (in Slicer: Masking, Overwrite all).",
+                )
+            result[mask] = target
+    return result
+
+
+def _value_of(segment: Segment, structures: Sequence[Structure], file: str) -> int | None:
+    """The value in the table; None if the segment has no name and no meaning."""
+    names = {_plain(structure.name): structure for structure in structures}
+    often = Counter(structure.code for structure in structures)
+    codes = {s.code: s for s in structures if s.code and often[s.code] == 1 and s.code != _NO_MEANING}
+    by_name, by_code = names.get(_plain(segment.name)), codes.get(segment.code)
+    if by_name and by_code and by_name != by_code:
+        raise InputError(
+            f"The segment '{segment.name}' of '{file}' is called as the label {by_name.value}, "
+            f"but its terminology is that of the label {by_code.value} ({by_code.name}).",
+            "Correct its name or its terminology.",
+        )
+    if match := by_name or by_code:
+        return match.value
+    table = ", ".join(f"{structure.value} {structure.name}" for structure in structures)
+    if _NAMELESS.fullmatch(_plain(segment.name)) and segment.value in [s.value for s in structures]:
+        return None
+    raise InputError(
+        f"The segment '{segment.name}' of '{file}' is not in the label table ({table}).",
+        "Give the segment the name of its label, remove it, or add its name to the label table.",
+    )
+
+
+def _plain(name: str) -> str:
+    return " ".join(re.sub(r"[_\-]+", " ", unicodedata.normalize("NFC", name)).casefold().split())
+
+
+def _code(tags: str) -> str:
+    """The coded meaning in the tags that Slicer writes: ``TerminologyEntry:context~category~type~modifier~...|``."""
+    match = re.search(r"TerminologyEntry:([^|]*)", tags)
+    parts = match[1].split("~") if match else []
+    codes = []
+    for part in parts[2:4]:
+        scheme, value = (part.split("^") + ["", ""])[:2]  # noqa: RUF005
+        if scheme and value:
+            codes.append(f"{scheme} {value}")
+    return " + ".join(codes)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volumes to files: pixels and geometry, nothing else; whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from barl.errors import InputError, storage_error
+from barl.images.formats.nifti import verify
+from barl.images.quiet import quiet
+
+
+def write_image(image: sitk.Image, path: Path | str) -> None:
+    """Write pixels and geometry, nothing else, to a compressed file: whole, or not at all.
+
+    Raises:
+        InputError: The file name has none of the endings .nii.gz, .nii, .nrrd, .mha.
+        StorageError: The disk is full or cannot be written.
+    """
+    path = Path(path)
+    ending = next((e for e in (".nii.gz", ".nii", ".nrrd", ".mha") if path.name.lower().endswith(e)), None)
+    if ending is None:
+        raise InputError(f"'{path.name}' is not a file name for a volume.", "Use .nii.gz, .nrrd or .mha.")
+    bare = sitk.Image(image)
+    bare.MakeUnique()  # Copies of an image share their metadata until then.
+    for key in bare.GetMetaDataKeys():
+        bare.EraseMetaData(key)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{ending}")
+    try:
+        _write_whole(bare, temporary, ending)
+        temporary.replace(path)
+    except OSError as error:
+        raise storage_error(error, path.name) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_whole(image: sitk.Image, path: Path, ending: str) -> None:
+    # Opened by Python first: ITK says only that it failed, the operating system says why.
+    with path.open("wb"):
+        pass
+    try:
+        with quiet():
+            sitk.WriteImage(image, str(path), useCompression=ending != ".nii")
+        if ending.startswith(".nii"):
+            verify(path)  # ITK does not notice a disk that fills up.
+    except (RuntimeError, InputError):
+        _ask_for_room(path)
+        raise OSError(None, "the file was not written whole") from None
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _ask_for_room(path: Path) -> None:
+    """Raise the operating system's own error if the disk has no room for another megabyte."""
+    with path.open("ab") as file:
+        file.write(bytes(2**20))

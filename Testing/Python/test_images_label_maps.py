@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outlines are taken where they lie in space and as what their names say, or refused; what is changed is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from barl.errors import InputError
+from barl.images.geometry import Grid
+from barl.images.label_maps import read_label
+from barl.images.segments import Structure
+
+TURN = (0.8, -0.6, 0.0, 0.36, 0.48, -0.8, 0.48, 0.64, 0.6)
+GRID = Grid((22, 24, 20), (0.68359375, 0.68359375, 1.25), (-174.658, -320.1234567, -987.654321), TURN)
+LABELS = np.zeros(GRID.shape, np.uint8)
+LABELS[2:9, 3:12, 4:9] = 1
+LABELS[10:14, 12:20, 10:17] = 2
+OUTLINE = GRID.image(LABELS)
+TABLE = (Structure(1, "liver", "SCT 10200004"), Structure(2, "tumor", "SCT 108369006"))
+
+
+def write(image: sitk.Image, path: Path) -> Path:
+    sitk.WriteImage(image, str(path), True)
+    return path
+
+
+def read(path: Path, **options) -> tuple[np.ndarray, list[str]]:
+    notes: list[str] = []
+    label = read_label(path, GRID, (1, 2), notes=notes, **options)
+    assert Grid.of(label) == GRID
+    return sitk.GetArrayFromImage(label), notes
+
+
+# ---- place
+
+MOVED = {
+    "cropped": lambda: sitk.RegionOfInterest(OUTLINE, [18, 20, 16], [2, 1, 1]),
+    "permuted": lambda: sitk.PermuteAxes(OUTLINE, [2, 0, 1]),
+    "flipped": lambda: sitk.Flip(OUTLINE, [True, False, True]),
+    "re-oriented": lambda: sitk.DICOMOrient(OUTLINE, "RAS"),
+    "padded": lambda: sitk.ConstantPad(OUTLINE, [3, 0, 2], [1, 4, 0]),
+    "cropped and permuted": lambda: sitk.PermuteAxes(
+        sitk.RegionOfInterest(OUTLINE, [18, 20, 16], [2, 1, 1]), [1, 2, 0]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MOVED)
+@pytest.mark.parametrize("ending", ["nrrd", "nii.gz", "mha"])
+def test_the_same_voxels_in_another_order_or_extent_are_taken_exactly(kind, ending, tmp_path):
+    array, notes = read(write(MOVED[kind](), tmp_path / f"a.{ending}"))
+    assert np.array_equal(array, LABELS)
+    assert notes == []
+
+
+def test_outlined_voxels_outside_of_the_scan_are_counted(tmp_path):
+    longer = sitk.ConstantPad(OUTLINE, [0, 0, 4], [0, 0, 0])
+    array = sitk.GetArrayFromImage(longer)
+    array[1, 2:5, 3] = 1
+    path = write(Grid.of(longer).image(array), tmp_path / "a.nrrd")
+    with pytest.raises(InputError, match=r"3 outlined voxels of the label map 'a.nrrd' lie outside"):
+        read(path)
+    array, notes = read(path, resample=True)
+    assert np.array_equal(array, LABELS)
+    assert notes == ["Outline: 3 outlined voxels outside of the scan were cut off."]
+
+
+def test_another_grid_is_resampled_only_when_asked_and_the_loss_is_told(tmp_path):
+    fine = Grid((44, 48, 20), (GRID.spacing[0] / 2, GRID.spacing[1] / 2, 1.25), (0, 0, 0), TURN)
+    first = GRID.index_to_mm((-0.25, -0.25, 0))
+    fine = Grid(fine.size, fine.spacing, tuple(first.tolist()), TURN)
+    doubled = LABELS.repeat(2, axis=1).repeat(2, axis=2)
+    path = write(fine.image(doubled), tmp_path / "fine.nrrd")
+    with pytest.raises(InputError, match=r"44 x 48 x 20 voxels against 22 x 24 x 20.*--resample"):
+        read(path)
+    array, notes = read(path, resample=True)
+    assert np.array_equal(array, LABELS)
+    count = int(np.count_nonzero(LABELS))
+    assert notes == [
+        f"Outline: It was resampled onto the scan's grid (nearest voxel): {4 * count} outlined voxels became {count}; "
+        "0 of them are lost."
+    ]
+    # A single fine voxel that no voxel of the scan has as its nearest is lost.
+    doubled[:] = 0
+    doubled[3, 8, 8] = 1
+    shifted = Grid(fine.size, fine.spacing, tuple(GRID.index_to_mm((-0.15, -0.15, 0)).tolist()), TURN)
+    array, notes = read(write(shifted.image(doubled), tmp_path / "one.nrrd"), resample=True)
+    assert ("1 outlined voxels became 1; 0" in notes[0]) or ("1 outlined voxels became 0; 1" in notes[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"origin": tuple(o + 1e-4 for o in GRID.origin)}, False),
+        ({"origin": tuple(round(o, 2) for o in GRID.origin)}, True),
+        ({"spacing": (0.6838, 0.68359375, 1.25)}, True),
+        ({"direction": tuple(round(d + 1e-6 * (-1) ** n, 6) for n, d in enumerate(TURN))}, False),
+    ],
+)
+def test_a_geometry_that_is_rounded_is_taken_and_told(changes, told, tmp_path):
+    fields = {name: getattr(GRID, name) for name in ("size", "spacing", "origin", "direction")} | changes
+    array, notes = read(write(Grid(**fields).image(LABELS), tmp_path / "a.nrrd"))
+    assert np.array_equal(array, LABELS)
+    assert [note.startswith("Outline: The geometry is rounded") for note in notes] == [True] * told
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"spacing": tuple(round(s, 3) for s in GRID.spacing)}, r"lie up to 0\.0\d+ mm apart"),
+        ({"origin": tuple(round(o, 1) for o in GRID.origin)}, r"lie up to 0\.0\d+ mm apart"),
+        ({"spacing": (0.68359375, 0.68359375, 1.251)}, r"lie up to 0\.019 mm apart"),
+        ({"origin": tuple(GRID.index_to_mm((2, 0, 0)).tolist())}, r"lie up to 1\.37 mm apart"),
+        ({"spacing": (1.0, 1.0, 1.0), "origin": (0.0, 0.0, 0.0)}, "spacing 1 x 1 x 1 mm against"),
+        ({"direction": (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)}, "axes point in other directions"),
+    ],
+)
+def test_beyond_that_the_distance_is_told(changes, match, tmp_path):
+    fields = {name: getattr(GRID, name) for name in ("size", "spacing", "origin", "direction")} | changes
+    with pytest.raises(InputError, match=match) as caught:
+        read(write(Grid(**fields).image(LABELS), tmp_path / "a.nrrd"))
+    assert " 0 mm apart" not in caught.value.message
+
+
+# ---- numbers
+
+
+@pytest.mark.parametrize(
+    ("stored", "slope", "kind"),
+    [
+        (np.choose(LABELS, [0, 128, 255]), 2 / 255, np.uint8),
+        (np.rint(LABELS / 2 * 32767), 2 / 32767, np.int16),
+        (LABELS, 1.0000001, np.int16),
+        (LABELS, 0.9999999, np.uint8),
+    ],
+)
+def test_scaled_labels_are_rounded_and_told(stored, slope, kind, tmp_path):
+    header = nib.Nifti1Header()
+    header.set_data_shape(LABELS.T.shape)
+    header.set_data_dtype(kind)
+    header["scl_slope"], header["scl_inter"] = slope, 0
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag([-1.0, -1, 1]) @ GRID.axes * GRID.spacing
+    affine[:3, 3] = np.array(GRID.origin) * [-1, -1, 1]
+    header.set_sform(affine, 1)
+    header.set_xyzt_units("mm")
+    header["pixdim"][1:4], header["vox_offset"], header["magic"] = GRID.spacing, 352, b"n+1"
+    path = tmp_path / "a.nii"
+    path.write_bytes(header.binaryblock + bytes(4) + np.asarray(stored).astype(kind).tobytes())
+    array, notes = read(path)
+    assert np.array_equal(array, LABELS)
+    assert any("not quite whole numbers" in note for note in notes)
+
+
+def test_probabilities_are_no_labels(tmp_path):
+    for array in (LABELS * 0.98, LABELS + np.float32(0.01)):
+        with pytest.raises(InputError, match="not whole"):
+            read(write(GRID.image(array.astype(np.float32)), tmp_path / "a.nrrd"))
+
+
+def test_an_empty_outline_is_told(tmp_path):
+    array, notes = read(write(GRID.image(LABELS * 0), tmp_path / "a.nrrd"))
+    assert not array.any()
+    assert notes == ["Outline: The outline is empty."]
+
+
+# ---- names
+
+
+def seg(path: Path, array: np.ndarray, segments: list[tuple], grid: Grid = GRID) -> Path:
+    """A segmentation as Slicer writes it: (name, value[, layer[, tags]]) for each segment."""
+    layers = [grid.image(layer) for layer in array] if array.ndim == 4 else None
+    image = sitk.Compose(*layers) if layers else grid.image(array)
+    for n, (name, value, *more) in enumerate(segments):
+        image.SetMetaData(f"Segment{n}_ID", f"Segment_{n + 1}")
+        image.SetMetaData(f"Segment{n}_Name", name)
+        image.SetMetaData(f"Segment{n}_LabelValue", str(value))
+        image.SetMetaData(f"Segment{n}_Layer", str(more[0] if more else 0))
+        image.SetMetaData(f"Segment{n}_Tags", more[1] if len(more) > 1 else "Segmentation.Status:inprogress|")
+    image.SetMetaData("Segmentation_MasterRepresentation", "Binary labelmap")
+    return write(image, path)
+
+
+def term(code: str) -> str:
+    return f"TerminologyEntry:Slicer~SCT^123037004^Anatomical Structure~{code}~^^~Anatomic codes~^^~^^|"
+
+
+SWAPPED = np.choose(LABELS, [0, 2, 1]).astype(np.uint8)
+LIVER, TUMOR = term("SCT^10200004^Liver"), term("SCT^108369006^Neoplasm")
+
+
+@pytest.mark.parametrize(
+    ("array", "segments"),
+    [
+        (LABELS, [("liver", 1), ("tumor", 2)]),
+        (SWAPPED, [("tumor", 1), ("liver", 2)]),
+        (SWAPPED, [("Tumor ", 1), ("LIVER", 2)]),
+        (SWAPPED, [("Geschwulst", 1, 0, TUMOR), ("Leber", 2, 0, LIVER)]),
+        (np.stack([LABELS == 2, LABELS == 1]).astype(np.uint8), [("tumor", 1, 0), ("liver", 1, 1)]),
+        (LABELS, [("liver", 1), ("tumor", 2), ("spleen", 3)][:2]),
+    ],
+)
+def test_segments_are_matched_by_name_or_meaning(array, segments, tmp_path):
+    path = seg(tmp_path / "a.seg.nrrd", array, segments)
+    found, _ = read(path, structures=TABLE)
+    assert np.array_equal(found, LABELS)
+
+
+def test_a_lone_tumor_is_never_stored_as_liver(tmp_path):
+    path = seg(tmp_path / "a.seg.nrrd", (LABELS == 2).astype(np.uint8), [("tumor", 1)])
+    found, notes = read(path, structures=TABLE)
+    assert np.array_equal(found, np.where(LABELS == 2, 2, 0))
+    assert any("matched to the label table by their names" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("segments", "match"),
+    [
+        ([("spleen", 1), ("tumor", 2)], r"segment 'spleen' .* not in the label table \(1 liver, 2 tumor\)"),
+        ([("liver", 1, 0, TUMOR), ("tumor", 2)], "called as the label 1, but its terminology is that of the label 2"),
+        ([("liver", 1)], "holds the value 2, which belongs to none of its segments"),
+        ([("spleen", 1, 0, term("SCT^85756007^Tissue")), ("tumor", 2)], "segment 'spleen'"),
+    ],
+)
+def test_names_that_contradict_the_table_are_refused(segments, match, tmp_path):
+    path = seg(tmp_path / "a.seg.nrrd", LABELS, segments)
+    with pytest.raises(InputError, match=match):
+        read(path, structures=TABLE)
+
+
+def test_segments_without_a_name_are_taken_by_value_and_told(tmp_path):
+    path = seg(tmp_path / "a.seg.nrrd", LABELS, [("Segment_1", 1), ("Segment_2", 2)])
+    found, notes = read(path, structures=TABLE)
+    assert np.array_equal(found, LABELS)
+    assert any("without a name was taken by its value 2" in note for note in notes)
+
+
+def test_layers_that_overlap_are_refused(tmp_path):
+    both = np.stack([LABELS == 1, np.roll(LABELS == 1, 1, axis=0)]).astype(np.uint8)
+    path = seg(tmp_path / "a.seg.nrrd", both, [("liver", 1, 0), ("tumor", 1, 1)])
+    overlap = int(np.count_nonzero(both[0] & both[1]))
+    with pytest.raises(InputError, match=f"overlap in {overlap} voxels"):
+        read(path, structures=TABLE)
+
+
+def test_a_cropped_segmentation_with_exchanged_values(tmp_path):
+    image = sitk.RegionOfInterest(GRID.image(SWAPPED), [18, 20, 16], [2, 1, 1])
+    path = seg(tmp_path / "a.seg.nrrd", sitk.GetArrayFromImage(image), [("tumor", 1), ("liver", 2)], Grid.of(image))
+    found, _ = read(path, structures=TABLE)
+    assert np.array_equal(found, LABELS)
+
+
+@pytest.mark.parametrize("segments", [[], [("liver", 1), ("tumor", 2)]])
+def test_an_empty_segmentation(segments, tmp_path):
+    found, notes = read(seg(tmp_path / "a.seg.nrrd", LABELS * 0, segments), structures=TABLE)
+    assert not found.any()
+    assert "Outline: The outline is empty." in notes
