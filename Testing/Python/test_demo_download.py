@@ -16,6 +16,7 @@ from barl import hippocampus
 from barl.demo.download import download
 from barl.demo.sources import Counts, choose
 from barl.errors import InputError, StorageError
+from barl.progress import Progress
 
 
 def tar_of(files: dict[str, bytes]) -> bytes:
@@ -82,15 +83,15 @@ def server(monkeypatch):
 
 
 def test_cases_arrive_with_progress_and_once(server, tmp_path):
-    told = []
-    folder = download(tmp_path / "data", lambda *step: told.append(step), address=server.address, md5=MD5)
+    told: list[dict] = []
+    folder = download(tmp_path / "data", Progress(told.append), address=server.address, md5=MD5)
     images = sorted(path.name for path in (folder / "images").iterdir())
     assert images == [f"hippocampus_{n:03d}.nii.gz" for n in range(1, 9)]
     assert (folder / "labels" / "hippocampus_003.nii.gz").read_bytes() == b"labels 3" * 20_000
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {*images, "Task04_Hippocampus.tar"}
-    assert [stage for stage, _, _ in told] == ["downloading"] * len(told)
-    assert told[-1][1] == 1.0
-    assert told[-1][2].endswith(f"of {len(ARCHIVE) / 1e6:.1f} MB")
+    assert {event["stage"] for event in told} == {"downloading"}
+    assert told[-1]["fraction"] == 1.0
+    assert told[-1]["message"].endswith(f"of {len(ARCHIVE) / 1e6:.1f} MB")
 
     download(folder, address=server.address, md5=MD5)
     assert server.asked == 1, "what lies there and has the right checksum is not fetched again"

@@ -116,7 +116,9 @@ def test_answers_of_jobs_have_the_fields_of_their_messages(trained, tmp_path):
         assert set(evaluated["mean"]["dice"]) == fields(messages.Summary)
         assert set(detached.attach(project)) == fields(messages.RunEvents)
         model, scan = project.models.all()[0].folder, project.cases.image_paths("case_0004")[0]
-    assert set(predict_files(model, [scan], tmp_path / "out.nii.gz", device="cpu")) == fields(messages.Prediction)
+    assert set(predict_files(model, [scan], tmp_path / "out.nii.gz", compute=Compute("cpu"))) == fields(
+        messages.Prediction
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import re
 from typing import TYPE_CHECKING
 
@@ -52,26 +51,14 @@ COMMON = (
     f"Necrosis (SCT 6574001);; {ALTERED}",
 )
 
-# Okabe and Ito's colors, which color-blind people can tell apart; black and white would vanish on a scan.
-_COLORS = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
 _CODE = re.compile(r"(?P<meaning>.+?)\s*\((?P<scheme>\S+)\s+(?P<value>\S+)\)")
 
 
 def colorFor(position: int) -> tuple[int, int, int]:
     """A color for the n-th label, unlike those before."""
-    if position < len(_COLORS):
-        return _COLORS[position]
-    hue = (position * 0.618) % 1  # the golden ratio keeps neighbors apart
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.6, 0.9)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    from barl.project.palette import label_color
+
+    return label_color(position)
 
 
 def terminologyText(terminology: Terminology | None) -> str:

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from barl.evaluation.statistics import summarise
+from barl.project.palette import FIGURE_COLORS, hexadecimal
 
 from .tables import Row, blocks_of, compared_arms, differences, read_results, run_score
 
 _DPI = 110
-_COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito: color-blind safe
+_COLORS = [hexadecimal(name) for name in FIGURE_COLORS]
 _MARKERS = "osD^vP*X<>hpd8H"
 _MUTED = "0.62"
 

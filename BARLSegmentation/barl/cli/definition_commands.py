@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import colorsys
 from argparse import Namespace, _SubParsersAction
 
 from barl.cli.command import command, project_folder
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
-from barl.images.geometry import triple
 from barl.project.labels import Label
+from barl.project.palette import label_color
 from barl.project.store import Project
 
 
@@ -93,8 +92,7 @@ def parse_label(text: str, position: int, lateral: list[int]) -> Label:
     value, _, name = text.partition("=")
     if not value.strip().isdigit() or not name.strip():
         raise InputError(f"'{text}' is not a row of a label table.", "Write it as VALUE=NAME, such as 1=tumor.")
-    hue = (position * 0.618 + 0.02) % 1  # the golden ratio keeps neighbors apart
-    color = triple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.7, 0.9))
+    color = label_color(position)
     return Label(int(value), name.strip(), color, lateral=int(value) in lateral)
 
 

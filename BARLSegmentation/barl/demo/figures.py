@@ -25,10 +25,11 @@ from barl.images.geometry import Grid, Triple, triple
 from barl.images.label_maps import read_label
 from barl.images.reading import read_image
 from barl.project.labels import Label
+from barl.project.palette import FIGURE_COLORS, hexadecimal
 
 _DPI = 110
-_COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-_BEFORE, _AFTER = "#8a8a8a", "#0072B2"
+_COLORS = [hexadecimal(name) for name in FIGURE_COLORS]
+_BEFORE, _AFTER = "#8a8a8a", hexadecimal("blue")
 _DOUBT = "inferno"
 _PANEL = 2.5  # inches
 _HALO = withStroke(linewidth=2.4, foreground="black")
@@ -289,7 +290,9 @@ def _zoom(row: Sequence[Axes], labels: Sequence[np.ndarray], margin: int = 10) -
         return
     y = min(max((y0 + y1) / 2, half - 0.5), height - 0.5 - half)
     x = min(max((x0 + x1) / 2, half - 0.5), width - 0.5 - half)
-    row[0].add_patch(Rectangle((x - half, y - half), 2 * half, 2 * half, fill=False, edgecolor="#56B4E9", lw=1.2))
+    row[0].add_patch(
+        Rectangle((x - half, y - half), 2 * half, 2 * half, fill=False, edgecolor=hexadecimal("sky"), lw=1.2)
+    )
     for axes in row[1:]:
         axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
 

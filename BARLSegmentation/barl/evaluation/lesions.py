@@ -13,9 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
-from barl.images.components import components, match_components
+from barl.images.components import bounding_box, components, match_components
 
 MINIMUM_IOU = 0.1
 
@@ -51,9 +50,10 @@ class LesionCounts:
 def count_lesions(prediction: np.ndarray, truth: np.ndarray, minimum_iou: float = MINIMUM_IOU) -> LesionCounts:
     """Count true, predicted and matched lesions of two boolean masks [k, j, i] of one shape."""
     either = prediction | truth
-    if not either.any():
+    box = bounding_box(either)
+    if box is None:
         return LesionCounts(0, 0, 0)
-    (box,) = ndimage.find_objects(either.view(np.uint8))  # numbering components costs most, so only where some are
+    # Numbering components costs most, so only where some are.
     predicted, n_predicted = components(prediction[box])
     true, n_true = components(truth[box])
     return LesionCounts(n_true, n_predicted, len(match_components(predicted, true, minimum_iou)))

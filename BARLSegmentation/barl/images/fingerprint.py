@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from barl.errors import InputError
-from barl.images.components import components
+from barl.images.components import bounding_box, components
 from barl.images.geometry import Grid, orientation_code
 from barl.images.intensity import ImageStatistics
 
@@ -93,10 +92,10 @@ def fingerprint_case(
 
 
 def _label_statistics(mask: np.ndarray, grid: Grid) -> LabelStatistics:
-    voxels = int(np.count_nonzero(mask))
-    if not voxels:
-        return LabelStatistics(0, 0.0, 0)
     # Only the box around the label: the component numbers take four bytes a voxel.
-    (box,) = ndimage.find_objects(mask.view(np.uint8))
+    box = bounding_box(mask)
+    if box is None:
+        return LabelStatistics(0, 0.0, 0)
+    voxels = int(np.count_nonzero(mask[box]))
     _, count = components(mask[box])
     return LabelStatistics(voxels, voxels * grid.voxel_ml, int(count))
