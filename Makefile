@@ -34,7 +34,7 @@ help:
 	@echo "make app          the module's panel on the demo's project, in a test host (no Slicer needed)"
 	@echo "make test         the tests (BARL_DATA=FOLDER adds those on real scans; TESTS='-m slow' the long ones)"
 	@echo "make bench        speed and memory of the engine; figures in benchmark-output/"
-	@echo "make check        style, formatting and spelling, in seconds;  make format: mend style and formatting"
+	@echo "make check        style, formatting, spelling and types, in seconds;  make format: mend style and formatting"
 	@echo "make cmake-lists  bring the file lists of BARLSegmentation/CMakeLists.txt up to date"
 	@echo "make clean        remove .venv and everything that was made"
 
@@ -55,6 +55,7 @@ check: $(VENV)/engine.stamp
 	$(IN_VENV) -m ruff check .
 	$(IN_VENV) -m ruff format --check .
 	$(IN_VENV) -m codespell_lib
+	$(IN_VENV) -m mypy
 
 format: $(VENV)/engine.stamp
 	$(IN_VENV) -m ruff check --fix .
@@ -64,7 +65,7 @@ cmake-lists:
 	$(PYTHON) Testing/cmake_lists.py --write
 
 clean:
-	rm -rf $(VENV) demo-output app-output benchmark-output build .pytest_cache .ruff_cache BARLSegmentation/*.egg-info
+	rm -rf $(VENV) demo-output app-output benchmark-output build .pytest_cache .ruff_cache .mypy_cache BARLSegmentation/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment without pip (Debian without python3-venv leaves one) is removed again, so that the next run starts clean.

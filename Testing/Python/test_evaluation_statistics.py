@@ -8,9 +8,8 @@ import math
 import numpy as np
 import pytest
 from barl.errors import InputError
-from barl.evaluation.lesions import LesionCounts
 from barl.evaluation.metrics import segmentation_metrics
-from barl.evaluation.statistics import Summary, holm, paired_test, summarise, summarise_cases, total_lesions
+from barl.evaluation.statistics import Summary, holm, paired_test, summarise, summarise_cases
 
 NAN = math.nan
 
@@ -42,8 +41,6 @@ def test_every_case_counts_once_and_true_negatives_do_not_count():
     assert summary["dice"].mean == pytest.approx(((1 + 2 / 3) / 2 + 2 / 3) / 2)
     assert summary["dice"].n == 2
     assert summarise_cases(cases, [2])["dice"] == Summary(pytest.approx(2 / 3), pytest.approx(NAN, nan_ok=True), 1)
-    assert total_lesions(cases) == LesionCounts(truth=3, predicted=3, matched=3)
-    assert total_lesions(cases, [2]) == LesionCounts(truth=1, predicted=1, matched=1)
 
 
 def test_wilcoxon_worked_out_by_hand():

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 from barl import __version__
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]
@@ -25,6 +28,16 @@ def test_version_and_date_are_the_same_everywhere():
     assert f"\nversion: {version}\n" in text_of("CITATION.cff")
     assert f"\ndate-released: {date}\n" in text_of("CITATION.cff")
     assert 'version = { attr = "barl.__version__" }' in text_of("pyproject.toml")
+
+
+def test_constraints_pin_each_direct_dependency_once():
+    pinned = [Requirement(line) for line in text_of("constraints.txt").splitlines() if line and line[0] != "#"]
+    names = [canonicalize_name(pin.name) for pin in pinned]
+    assert len(names) == len(set(names)) and all(str(pin.specifier).startswith("==") for pin in pinned)
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(one for name, extra in extras.items() if name != "host" for one in extra)]
+    assert {canonicalize_name(Requirement(one).name) for one in wanted} <= set(names), "host pins its own versions"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

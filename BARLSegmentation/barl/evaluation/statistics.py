@@ -10,7 +10,6 @@ import numpy as np
 from scipy import stats
 
 from barl.errors import InputError
-from barl.evaluation.lesions import LesionCounts
 from barl.evaluation.metrics import DISTANCES, RATIOS, LabelMetrics
 
 
@@ -60,11 +59,6 @@ def summarise_cases(
         )
         for name in RATIOS + DISTANCES
     }
-
-
-def total_lesions(cases: Sequence[Mapping[int, LabelMetrics]], values: Collection[int] | None = None) -> LesionCounts:
-    """Lesion counts added over cases and labels: their ratios weigh every lesion, not every case, the same."""
-    return sum((metrics.lesions for case in cases for metrics in _chosen(case, values)), LesionCounts(0, 0, 0))
 
 
 @dataclass(frozen=True)
