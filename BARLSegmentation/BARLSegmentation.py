@@ -141,7 +141,8 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             section.connect("contentsCollapsed(bool)", self.onSectionToggled)
 
         scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        # Before the layout manager, which takes the views away.
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose, priority=1.0)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
@@ -153,16 +154,15 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._cleanedUp:
             return
         self._cleanedUp = True
-        self.removeObservers()
+        steps = [self.removeObservers]
         if self.session is not None:
-            self.session.beforeClose.emit()
-        self.setParameterNode(None)
-        if self.session is not None:
-            self.session.end()
-        for panel in self.panels.values():
-            panel.cleanup()
+            steps += [self.session.beforeClose.emit, self.session.end]
+        steps += [panel.cleanup for panel in self.panels.values()]
         if self.worker is not None:
-            self.worker.close()
+            steps.append(self.worker.close)
+        with contextlib.ExitStack() as stack:  # each step runs, whatever another one raises
+            for step in reversed(steps):
+                stack.callback(step)
 
     def enter(self) -> None:
         self.initializeParameterNode()
@@ -183,6 +183,10 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSectionToggled(self, collapsed: bool) -> None:
         if not collapsed:
             self._tellExpanded()
+            return
+        for name, panel in self.panels.items():
+            if self._section(name).collapsed:
+                panel.collapsed()
 
     def _section(self, name: str) -> qt.QWidget:
         return getattr(self.ui, f"{name.lower()}CollapsibleButton")
@@ -196,6 +200,8 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller: object, event: object) -> None:
         self.session.beforeClose.emit()
+        for panel in self.panels.values():
+            panel.sceneCloses()
         self.setParameterNode(None)  # before the session forgets, so that the scene's own copy keeps what it is
         self.session.sceneCloses()
 

@@ -173,15 +173,16 @@ def test_scene_that_cannot_be_a_case_is_one_sentence(a_panel, a_project):
     open_project(a_panel, a_project)
     add(a_panel, SCENE, "")
     press(a_panel.ui.addButton)
+    assert a_panel.said[-1] == (True, "Choose a volume for each channel.")
+    volume = a_volume(an_oblique_image())
+    a_panel.adding.selectors[0].setCurrentNode(volume)
+    press(a_panel.ui.addButton)
     assert "has no name" in a_panel.said[-1][1]
     add(a_panel, SCENE, "Case 2")
+    a_panel.adding.selectors[0].setCurrentNode(volume)
     press(a_panel.ui.addButton)
     assert "has a case named 'Case 2' already" in a_panel.said[-1][1]
     add(a_panel, SCENE)
-    press(a_panel.ui.addButton)
-    assert "volume for each channel" in a_panel.said[-1][1]
-
-    volume = a_volume(an_oblique_image())
     a_panel.adding.selectors[0].setCurrentNode(volume)
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
     volume.SetAndObserveTransformNodeID(transform.GetID())
@@ -262,9 +263,17 @@ def test_files_with_a_label_map_and_what_the_worker_refuses(a_panel, tmp_path):
     first.currentPath = str(tmp_path / "a.nii.gz")
     press(a_panel.ui.addButton)
     assert a_panel.said[-1] == (True, "There is no file for the channel T2. Choose one.")
+    a_panel.ui.nameLineEdit.text = ""
+    second.currentPath = str(tmp_path / "gone.nii.gz")
+    press(a_panel.ui.addButton)
+    assert a_panel.said[-1] == (True, "There is no file gone.nii.gz. Choose it with the ... button.")
+    second.currentPath = str(tmp_path / "c.nii.gz")
+    press(a_panel.ui.addButton)
+    assert "has no name" in a_panel.said[-1][1]
+    a_panel.ui.nameLineEdit.text = "new case"
     second.currentPath = str(tmp_path / "c.nii.gz")
     press_add(a_panel)
-    assert a_panel.said[-1][0] and "channels of one case but they lie" in a_panel.said[-1][1]
+    assert a_panel.said[-1][0] and "are channels of one case but" in a_panel.said[-1][1]
     assert a_panel.ui.nameLineEdit.text == "new case", "to try again"
     second.currentPath = str(tmp_path / "b.nii.gz")
     a_panel.adding.labelSelector.currentPath = str(tmp_path / "l.nii.gz")

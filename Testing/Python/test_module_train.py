@@ -128,6 +128,23 @@ def test_a_run_says_what_it_is_at(host, tmp_path):
     assert run.inWords() == f"run_0001 failed. {failed}"
     run.take(RunEvents("run_0001", "interrupted", "", None, [], 10))
     assert "restarted" in run.inWords() and "Resume" in run.inWords()
+    run.take(RunEvents("run_0001", "stopped", "Cancelled.", None, [], 10))
+    assert run.inWords() == "run_0001 was cancelled at iteration 7. Resume goes on from its last checkpoint."
+    run.take(RunEvents("run_0001", "stopped", "", None, [], 10))
+    assert run.inWords() == "run_0001 is paused at iteration 7. Resume it when you like."
+
+
+def test_the_bar_of_a_run_never_goes_back(host, tmp_path):
+    from barl.project.records import RunRow
+    from BARLSegmentationLib.logic.Training import WatchedRun
+
+    run, shown = WatchedRun(RunRow("run_0001", "running", "", tmp_path)), []
+    stages = [("preparing", 0.0), ("preparing", 1.0), ("training", 0.0), ("training", 1.0)]
+    stages += [("validating", 0.0), ("training", 0.9), ("validating", 1.0)]
+    for stage, fraction in stages:
+        run.take(RunEvents("run_0001", "running", "", None, [Event("progress", stage, fraction)], 10))
+        shown.append(run.fraction)
+    assert shown == sorted(shown) and shown[1] <= 0.1 and shown[-1] == 1.0
 
 
 def test_why_no_training_can_start_and_what_held_out_cases_allow(host, tmp_path):

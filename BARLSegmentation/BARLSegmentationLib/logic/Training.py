@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 ALIVE = ("running",)
 #: States from which a run can go on.
 PAUSED = ("stopped", "interrupted", "failed", "queued")
+#: The message of a run that the user has cancelled (``barl.worker.detached.cancel``).
+CANCELLED = "Cancelled."
+#: Where each stage of a run begins on the bar, and how much of it it takes.
+SHARES = {"planning": (0.0, 0.02), "preparing": (0.02, 0.08), "training": (0.1, 0.85), "validating": (0.95, 0.05)}
 #: A training tells something every second; a validation or one step on a slow machine may take a while.
 SILENCE_S = 300.0
 #: Where the second column of a plan in words begins.
@@ -33,7 +37,8 @@ class WatchedRun:
         id: The run.
         state: One of ``barl.project.states.RunState``.
         offset: Where the next ``attach`` begins.
-        stage, fraction: Current stage, and how much of it is done (0 to 1).
+        stage: The current one.
+        fraction: How much of the run is done (0 to 1); it never goes back.
         etaSeconds: Time left of the training proper; None if not known.
         iteration: The last one it told.
         message: Why it ended as it did.
@@ -64,7 +69,9 @@ class WatchedRun:
         for event in answer.events:
             self._heardAt = time.monotonic()
             if event.event == "progress":
-                self.stage, self.fraction, self.etaSeconds = event.stage, event.fraction or 0.0, event.eta_s
+                self.stage, self.etaSeconds = event.stage, event.eta_s
+                start, share = SHARES.get(event.stage, (0.0, 0.0))
+                self.fraction = max(self.fraction, start + share * (event.fraction or 0.0))
                 self.iteration = (event.values or {}).get("iteration", self.iteration)
             elif event.event == "log":
                 self.notes.append(event.message or "")
@@ -94,6 +101,10 @@ class WatchedRun:
         if self.state == "failed":
             return _("{run} failed. {why}").format(run=self.id, why=self.message)
         where = _(" at iteration {number}").format(number=self.iteration) if self.iteration else ""
+        if self.message == CANCELLED:
+            return _("{run} was cancelled{where}. Resume goes on from its last checkpoint.").format(
+                run=self.id, where=where
+            )
         return _("{run} is paused{where}. Resume it when you like.").format(run=self.id, where=where)
 
 

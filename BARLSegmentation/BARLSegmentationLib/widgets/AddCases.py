@@ -12,6 +12,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.CaseIntake import listSeries, writeLabelMap, writeSegmentation, writeVolumes
+from BARLSegmentationLib.logic.Prediction import objection
 from BARLSegmentationLib.logic.Words import caseCountText, readOnlyReason
 from BARLSegmentationLib.widgets.Panel import allow
 
@@ -197,15 +198,29 @@ class AddCases:
                 )
                 for case in found
             ]
+        # First the scan: without one there is nothing to name.
+        if source == FILES:
+            channels, label = self._fromFiles()
+        elif source == DICOM:
+            channels, label = self._fromDatabase()
+        elif problem := objection([selector.currentNode() for selector in self.selectors]):
+            raise InputError(problem)
+        name = self._checkedName()
+        if source == SCENE:
+            channels, label = self._fromScene()  # last: it writes files
+        return [CaseFiles(name, channels, label, **common)]
+
+    def _checkedName(self) -> str:
+        from barl.errors import InputError
+
         name = self.ui.nameLineEdit.text.strip()
         if not name:
             raise InputError(_("The case has no name."), _("Type one; use no patient name."))
-        if name.casefold() in {case.name.casefold() for case in project.cases.all()}:
+        if name.casefold() in {case.name.casefold() for case in self.session.project.cases.all()}:
             raise InputError(
                 _("The project has a case named {name!r} already.").format(name=name), _("Give the case another name.")
             )
-        channels, label = {SCENE: self._fromScene, FILES: self._fromFiles, DICOM: self._fromDatabase}[source]()
-        return [CaseFiles(name, channels, label, **common)]
+        return name
 
     def _fromScene(self) -> tuple[list[str], str | None]:
         project = self.session.project
@@ -231,7 +246,13 @@ class AddCases:
                 raise InputError(
                     _("There is no file for the channel {name}.").format(name=channel.name), _("Choose one.")
                 )
-        return paths, self.labelSelector.currentPath or None
+        label = self.labelSelector.currentPath or None
+        for path in filter(None, [*paths, label]):
+            if not Path(path).exists():
+                raise InputError(
+                    _("There is no file {name}.").format(name=Path(path).name), _("Choose it with the ... button.")
+                )
+        return paths, label
 
     def _fromDatabase(self) -> tuple[list[list[str]], None]:
         from barl.errors import InputError

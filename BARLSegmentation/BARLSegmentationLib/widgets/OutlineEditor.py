@@ -108,6 +108,20 @@ class OutlineEditor(VTKObservationMixin):
         """End the tool in use, so that the mouse is free and nothing half done is left."""
         self.widget.setActiveEffect(None)
 
+    def sceneCloses(self) -> None:
+        """Let go of segmentation and views before the scene closes, as Slicer's Segment Editor module does.
+
+        A closing scene keeps the editor from updating: an effect that is only set to None stays active until the scene
+        has closed, and its brush is drawn in views that have lost their nodes.
+        """
+        self.stop()
+        self.show(None, [])
+        self.widget.removeViewObservations()
+
+    def observeViews(self) -> None:
+        """Let effects get the mouse in the views again, after ``sceneCloses``."""
+        self.widget.setupViewObservations()
+
     def cleanup(self) -> None:
         self.exit()
         self.removeObservers()

@@ -66,6 +66,12 @@ class Panel:
     def expanded(self) -> None:
         """The section has been opened by the user: the moment for what would be too dear at start."""
 
+    def collapsed(self) -> None:
+        """The section has been closed by the user."""
+
+    def sceneCloses(self) -> None:
+        """The scene is about to close; called before the views go."""
+
     def enter(self) -> None:
         """The user opened the module."""
         self.update()

@@ -133,6 +133,12 @@ class ReviewPanel(Panel):
         self.editor.exit()
         super().exit()
 
+    def collapsed(self) -> None:
+        self.editor.stop()
+
+    def sceneCloses(self) -> None:
+        self.editor.sceneCloses()
+
     def cleanup(self) -> None:
         self.background.close()
         for timer in (self._editTimer, self._thresholdTimer, self._ticksTimer):
@@ -148,6 +154,8 @@ class ReviewPanel(Panel):
         super().setParameterNode(node)
         if node is not None and self.editor is not None:
             self.editor.selectNode()
+            if self._entered:
+                self.editor.observeViews()
             self.showOverlay()
 
     # The case on screen
@@ -407,6 +415,8 @@ class ReviewPanel(Panel):
         work = self.session.ask(self.correction.preparedToStore, kind, self.reader(), otherwise=None)
         if work is None:
             return
+        if kind == "accepted":
+            self.editor.stop()
         self._storing = True
         self.update()
         self.session.status(_("Storing the outline…"))

@@ -31,7 +31,9 @@ class SetupPanel(Panel):
         self._last = None  # the one before: a QProcess must not go while it tells that it has ended
         self.found: dict | None = None
         self._conditions: dict[str, Setup.Condition] = {}
-        self.requirements = Setup.readRequirements(self._requirementsPath())
+        # Once: while Slicer quits, the module cannot be asked for its resources any more.
+        self._requirementsPath = self.moduleWidget.resourcePath("requirements.txt")
+        self.requirements = Setup.readRequirements(self._requirementsPath)
         self._names: dict[str, str] = {}
         for name in CONDITIONS:
             self._button(name).visible = False
@@ -214,7 +216,7 @@ class SetupPanel(Panel):
     def onPackages(self) -> None:
         from slicer import packaging
 
-        wanted = packaging.load_requirements(self._requirementsPath())
+        wanted = packaging.load_requirements(self._requirementsPath)
         self._stopWorker()
         try:
             packaging.pip_ensure(wanted, skip_packages=Setup.PROTECTED, requester=Setup.REQUESTER)
@@ -269,9 +271,6 @@ class SetupPanel(Panel):
         text = Setup.report(self.found, self._conditions, application, __version__)
         slicer.app.clipboard().setText(text)
         self.session.status(_("Copied the report; it names no patient and no folder."))
-
-    def _requirementsPath(self) -> str:
-        return self.moduleWidget.resourcePath("requirements.txt")
 
     def _button(self, name: str) -> qt.QPushButton:
         return getattr(self.ui, f"{name}Button")
