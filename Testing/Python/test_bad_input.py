@@ -38,6 +38,11 @@ def outline(value: int = 1, size=SIZE, voxels: int = 4) -> sitk.Image:
     return sitk.GetImageFromArray(array)
 
 
+def shifted(image: sitk.Image) -> sitk.Image:
+    image.SetOrigin((0.5, 0.0, 0.0))
+    return image
+
+
 def write(image: sitk.Image, path: Path) -> Path:
     sitk.WriteImage(image, str(path))
     return path
@@ -215,7 +220,7 @@ TABLE: list[tuple[str, Callable[[Place], list], int, str]] = [
     ("zero spacing", lambda p: p.add(nrrd_with_spacing(p, "0 1 1")), INPUT, "spacing"),
     ("absurd spacing", lambda p: p.add(nrrd_with_spacing(p, "4000 1 1")), INPUT, "spacing"),
     ("label on another grid",
-     lambda p: p.add(p.scan, "--label", p.image("l.nii.gz", outline(size=(12, 14, 20)))), INPUT, "grid"),
+     lambda p: p.add(p.scan, "--label", p.image("l.nii.gz", shifted(outline()))), INPUT, "grid"),
     ("label value not in the table",
      lambda p: p.add(p.scan, "--label", p.image("l.nii.gz", outline(value=7))), INPUT, r"value\(s\) 7"),
     ("channels of different geometry", two_channels, INPUT, "channels of one case"),

@@ -117,8 +117,8 @@ def test_several_channels_find_their_files_by_pattern(tmp_path, capsys):
     added = barl(capsys, "add", project, "--images", tmp_path)
     assert [case["name"] for case in added["cases"]] == ["a", "b"]
     (tmp_path / "b_T1c.nii.gz").unlink()
-    error = barl(capsys, "add", project, "--images", tmp_path, code=2)["error"]
-    assert "'b' has no file of channel T1c" in error["message"]
+    failed = barl(capsys, "add", project, "--images", tmp_path, code=2)["failed"]
+    assert any("'b' has no file of channel T1c" in item["message"] for item in failed)
 
 
 def test_labels_from_a_table_and_states(tmp_path, capsys):

@@ -91,7 +91,7 @@ def test_folder_is_sorted_into_cases_by_the_channels_patterns(tmp_path):
     for name in ("p1_t1.nii.gz", "p1_t1c.nii.gz", "p2_t1.nii.gz", "p2_t1c.nii.gz"):
         sitk.WriteImage(image, str(tmp_path / name))
     channels = [Channel("T1c", "_t1c"), Channel("T1", "_t1")]
-    found = find_cases(tmp_path, channels, held_out=True)
+    found = find_cases(tmp_path, channels, held_out=True).cases
     assert [(case.name, [path.name for path in case.channels], case.held_out) for case in found] == [
         ("p1", ["p1_t1c.nii.gz", "p1_t1.nii.gz"], True),
         ("p2", ["p2_t1c.nii.gz", "p2_t1.nii.gz"], True),
@@ -99,20 +99,25 @@ def test_folder_is_sorted_into_cases_by_the_channels_patterns(tmp_path):
     with pytest.raises(InputError, match="without a pattern"):
         find_cases(tmp_path, [Channel("T1c", "_t1c"), Channel("T1")])
     (tmp_path / "p2_t1.nii.gz").unlink()
-    with pytest.raises(InputError, match="'p2' has no file of channel T1"):
-        find_cases(tmp_path, channels)
+    content = find_cases(tmp_path, channels)
+    assert [case.name for case in content.cases] == ["p1"]
+    assert [(item.name, item.reason.message) for item in content.left_out] == [
+        ("p2", "The case 'p2' has no file of channel T1.")
+    ]
 
 
 def test_pattern_of_a_single_channel_counts_and_two_files_of_one_are_told(tmp_path):
     for name in ("p1_0000.nii.gz", "p1_0001.nii.gz", "p2_0000.nrrd"):
         (tmp_path / name).touch()
-    found = find_cases(tmp_path, [Channel("CT", "_0000")])
+    found = find_cases(tmp_path, [Channel("CT", "_0000")]).cases
     assert [(case.name, case.channels[0].name) for case in found] == [("p1", "p1_0000.nii.gz"), ("p2", "p2_0000.nrrd")]
-    assert [case.name for case in find_cases(tmp_path, [Channel("CT")])] == ["p1_0000", "p1_0001", "p2_0000"]
+    assert [case.name for case in find_cases(tmp_path, [Channel("CT")]).cases] == ["p1_0000", "p1_0001", "p2_0000"]
     (tmp_path / "p2_0000.nii").touch()
     for channel, case in ((Channel("CT", "_0000"), "p2"), (Channel("CT"), "p2_0000")):
-        with pytest.raises(InputError, match=f"'p2_0000.nii' and 'p2_0000.nrrd' are both CT of the case '{case}'"):
-            find_cases(tmp_path, [channel])
+        content = find_cases(tmp_path, [channel])
+        assert case not in [found.name for found in content.cases]
+        (left,) = [item for item in content.left_out if item.name == case]
+        assert left.reason.message == f"'p2_0000.nii' and 'p2_0000.nrrd' are both CT of the case '{case}'."
 
 
 def test_case_that_cannot_be_used_keeps_no_other_waiting(a_project, tmp_path):

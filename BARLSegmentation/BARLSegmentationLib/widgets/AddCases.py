@@ -196,7 +196,7 @@ class AddCases:
                     str(case.label) if case.label else None,
                     **common,
                 )
-                for case in found
+                for case in found.cases
             ]
         # First the scan: without one there is nothing to name.
         if source == FILES:

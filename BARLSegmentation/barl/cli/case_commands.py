@@ -16,6 +16,7 @@ from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
 from barl.project.records import Case
 from barl.project.scans import Intake, NewCase, add_cases, find_cases, stem
+from barl.project.sides import with_sides
 from barl.project.states import CaseState
 from barl.project.store import Project
 
@@ -25,10 +26,16 @@ def new_project(options: Namespace, terminal: Terminal) -> None:
     labels += [parse_label(text, position, options.lateral) for position, text in enumerate(options.label, len(labels))]
     if unknown := set(options.lateral) - {label.value for label in labels}:
         raise InputError(f"There is no label {min(unknown)} that could be lateral.", "Name it with --label first.")
+    given, labels = labels, with_sides(labels)
+    proposed = [after for before, after in zip(given, labels, strict=True) if after.lateral and not before.lateral]
     channels = [Channel(*text.partition("=")[::2]) for text in options.channel or ["image"]]
     name = options.name or options.project.resolve().name
     with Project.create(options.project, name, labels, channels) as project:
-        terminal.answer(_facts(project), f'Made the project "{project.name}" in {project.folder}.')
+        text = f'Made the project "{project.name}" in {project.folder}.'
+        if proposed:
+            names = ", ".join(label.name for label in proposed)
+            text += f"\nTaken as left or right by their names, and never mirrored: {names}."
+        terminal.answer(_facts(project), text)
 
 
 def show_project(options: Namespace, terminal: Terminal) -> None:
@@ -178,8 +185,8 @@ def export(options: Namespace, terminal: Terminal) -> None:
 
 
 def _add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
-    """Add every scan of a folder; those that cannot be used are told at the end and keep no other waiting."""
-    found = find_cases(
+    """Add every scan of a folder; what cannot be used is told at the end and keeps no other waiting."""
+    content = find_cases(
         options.images,
         project.channels,
         options.labels,
@@ -187,12 +194,15 @@ def _add_folder(project: Project, options: Namespace, terminal: Terminal) -> int
         group=options.group,
         resample=options.resample,
     )
-    intake = add_cases(project, found, terminal.progress)
-    if not intake.added:
-        raise intake.left_out[0].reason
+    intake = add_cases(project, content.cases, terminal.progress)
+    left_out = (*intake.left_out, *content.left_out)
+    scans = [item for item in left_out if item.is_scan]
+    if not intake.added and len(scans) == 1:
+        raise scans[0].reason
     n_outlined = sum(item.case.is_accepted for item in intake.added)
-    _tell(intake, f"Added {len(intake.added)} cases, {n_outlined} of them with an outline.", terminal)
-    return InputError.exit_code if intake.left_out else 0
+    first = f"Added {len(intake.added)} cases, {n_outlined} of them with an outline."
+    _tell(Intake(intake.added, left_out), first, terminal)
+    return InputError.exit_code if scans else 0
 
 
 def _tell(intake: Intake, first: str, terminal: Terminal) -> None:
@@ -207,7 +217,12 @@ def _tell(intake: Intake, first: str, terminal: Terminal) -> None:
     document = {
         "cases": [{**_case(item.case), "notes": list(item.notes)} for item in intake.added],
         "failed": [
-            {"name": item.name, "message": item.reason.message, "remedy": item.reason.remedy}
+            {
+                "name": item.name,
+                "message": item.reason.message,
+                "remedy": item.reason.remedy,
+                "is_scan": item.is_scan,
+            }
             for item in intake.left_out
         ],
     }

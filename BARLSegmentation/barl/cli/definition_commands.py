@@ -10,6 +10,7 @@ from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
 from barl.project.labels import Label
 from barl.project.palette import label_color
+from barl.project.sides import sided_values
 from barl.project.store import Project
 
 
@@ -57,7 +58,8 @@ def labels_command(options: Namespace, terminal: Terminal) -> None:
             notes += definition.rename_label(int(value), name)
         for text in options.add:
             label = parse_label(text, len(definition.labels), [])
-            label = Label(label.value, label.name, label.color, lateral=options.lateral)
+            sided = label.value in sided_values([*definition.labels, label])
+            label = Label(label.value, label.name, label.color, lateral=options.lateral or sided)
             notes += definition.add_label(label, reopen=options.reopen)
         labels = project.labels
     rows = [[la.value, la.name, "#" + bytes(la.color).hex(), la.lateral, _coded(la)] for la in labels]

@@ -27,6 +27,8 @@ _SPACING_MM = (0.0005, 50.0)
 
 # Up to this share of voxels without a finite value inside of a scan is repaired; more is a broken scan.
 _REPAIRED_SHARE = 1e-3
+# A border without values that takes more than this leaves no scan.
+_BORDER_SHARE = 0.9
 
 
 def read_image(path: Path | str, notes: list[str] | None = None, series: str | None = None) -> sitk.Image:
@@ -176,8 +178,8 @@ def _finite(array: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
         return array
     finite = np.isfinite(array)
     inside = bad
-    if bad > _REPAIRED_SHARE * array.size:
-        inside = bad - int(np.count_nonzero(_border(~finite)))
+    if _REPAIRED_SHARE * array.size < bad < _BORDER_SHARE * array.size:
+        inside = bad - int(np.count_nonzero(_border(np.isnan(array))))
     if inside > _REPAIRED_SHARE * array.size or not finite.any():
         raise InputError(
             f"'{name}' has {bad} voxels (of {array.size}) without a finite value (NaN or infinite).",

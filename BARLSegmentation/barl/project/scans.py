@@ -5,18 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import SimpleITK as sitk
 
 from barl.errors import BarlError, DeviceError, InputError, storage_error
+from barl.images.formats.kinds import COMPANIONS, describe_other, ending
 from barl.progress import SILENT, Progress
 from barl.project.labels import Channel
 from barl.project.records import Case
 from barl.project.store import Project
-
-_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,25 @@ class Added:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A case, or a file or folder, that was not added, and why."""
+    """A case, or a file or folder, that was not added.
+
+    Attributes:
+        name: The case's, the file's or the folder's.
+        reason: Why.
+        is_scan: Whether it is a scan or an outline, and no file of another kind that merely lies beside.
+    """
 
     name: str
     reason: BarlError
+    is_scan: bool = True
+
+
+@dataclass(frozen=True)
+class FolderContent:
+    """The cases of a folder, and what of it makes none."""
+
+    cases: tuple[NewCase, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,33 +115,52 @@ def find_cases(
     held_out: bool = False,
     group: str = "",
     resample: bool = False,
-) -> list[NewCase]:
+) -> FolderContent:
     """The cases of a folder, one for each scan or, with several channels, one for each set of files.
 
+    What makes no case keeps no other waiting: an incomplete set of channels, two files for one channel, an outline
+    without a scan, files of other kinds and folders are left out, each with its reason.
+
     Args:
-        images: Folder with NIfTI, NRRD or MetaImage files.
+        images: Folder with files of scans.
         channels: The project's; their patterns tell the files apart and are cut out of the file's name, what remains is
             the case's name. A single channel needs none: every file is then a case.
         labels: Folder with outlines, each named as its case.
         held_out: For all of them.
         group: For all of them.
+        resample: For all of them.
 
     Raises:
-        InputError: A folder is missing or holds no scan, a case lacks a channel or has two files for one, or an outline
-            lacks its scan.
+        InputError: A folder is missing or holds no scan, or channels lack patterns.
         StorageError: A folder cannot be read.
     """
-    outlines = {stem(path): path for path in _volumes(labels)} if labels else {}
-    groups = _by_case(_volumes(images), channels)
-    if unused := sorted(set(outlines) - set(groups)):
-        more = f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""
+    if len(channels) > 1 and not all(channel.pattern for channel in channels):
         raise InputError(
-            f"There is no scan for the outline '{unused[0]}'{more}.",
-            "Outlines and scans belong together by equal file names.",
+            "The project has several channels without a pattern for their files' names.",
+            "Add the cases one by one, or make the project with a pattern for each channel.",
         )
-    return [
-        NewCase(name, tuple(files), outlines.get(name), held_out, group, (), resample) for name, files in groups.items()
-    ]
+    scans, left_out = _volumes(images)
+    if not scans:
+        raise InputError(f"The folder {images} holds no NIfTI, NRRD or MHA file.", "Add DICOM series one by one.")
+    outlines: dict[str, list[Path]] = {}
+    if labels:
+        files, others = _volumes(labels, outlines=True)
+        left_out += [item for item in others if labels != images]
+        for path in files:
+            outlines.setdefault(stem(path), []).append(path)
+    sets = _by_case(scans, channels, left_out)
+    cases = []
+    for name, paths in sets.items():
+        own = outlines.pop(name, [])
+        if len(own) > 1:
+            two = f"'{own[0].name}' and '{own[1].name}' are both outlines of the case '{name}'."
+            left_out.append(LeftOut(name, InputError(two, "Move one of them away.")))
+            continue
+        cases.append(NewCase(name, tuple(paths), own[0] if own else None, held_out, group, (), resample))
+    unmatched = "Outlines and scans belong together by equal file names."
+    for paths in outlines.values():
+        left_out += [LeftOut(path.name, InputError("There is no scan for this outline.", unmatched)) for path in paths]
+    return FolderContent(tuple(cases), tuple(left_out))
 
 
 def add_cases(project: Project, cases: Sequence[NewCase], progress: Progress = SILENT) -> Intake:
@@ -170,53 +204,106 @@ def _read_files(files: tuple[Path, ...], name: str, notes: list[str]) -> sitk.Im
 
 
 def stem(path: Path) -> str:
-    """The file's name without the ending of a volume."""
-    ending = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), "")
-    return path.resolve().name.removesuffix(path.name[len(path.name) - len(ending) :] if ending else "")
+    """The file's or folder's own name, of a link too, without the ending of a volume."""
+    name = path.name or path.resolve().name  # "." has no name
+    return name.removesuffix(ending(name))
 
 
-def _volumes(folder: Path) -> list[Path]:
+def _volumes(folder: Path, *, outlines: bool = False) -> tuple[list[Path], list[LeftOut]]:
+    """The volume files of a folder, and everything else in it."""
     try:
-        found = sorted(
-            path for path in folder.iterdir() if path.name.lower().endswith(_ENDINGS) and path.name[0] != "."
-        )
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except NotADirectoryError:
         raise InputError(f"{folder} is not a folder.", "Name the folder that holds the files.") from None
     except FileNotFoundError:
         raise InputError(f"There is no folder {folder}.", "Check the path.") from None
     except OSError as error:
         raise storage_error(error, folder) from error
-    if not found:
-        raise InputError(f"The folder {folder} holds no NIfTI, NRRD or MHA file.", "Add DICOM series one by one.")
-    return found
+    found, left_out = [], []
+    stems = {stem(path) for path in entries if ending(path.name)}
+    for path in entries:
+        lower = path.name.lower()
+        if path.is_dir():
+            words = (
+                "It is a folder.",
+                "Add a folder with a DICOM series by itself, or name the folder that holds the files.",
+            )
+            left_out.append(LeftOut(path.name, InputError(*words), is_scan=_holds_scans(path)))
+        elif lower.endswith(".seg.nrrd") and not outlines:
+            words = "It is a segmentation, not a scan.", "Put it into a folder of its own and name that with --labels."
+            left_out.append(LeftOut(path.name, InputError(*words), is_scan=False))
+        elif ending(path.name):
+            found.append(path)
+        elif not (lower.endswith(COMPANIONS) and path.name.partition(".")[0] in {s.partition(".")[0] for s in stems}):
+            what = describe_other(path.name)
+            words = f"It is {what or 'no volume file'}.", "Convert it to NIfTI or NRRD if it is a scan."
+            left_out.append(LeftOut(path.name, InputError(*words), is_scan=bool(what)))
+    return found, left_out
 
 
-def _by_case(paths: list[Path], channels: Sequence[Channel]) -> dict[str, list[Path]]:
+def _holds_scans(folder: Path) -> bool:
+    """Whether one of the first files in a folder is a volume or DICOM."""
+    try:
+        for path in islice(folder.iterdir(), 50):
+            if ending(path.name) or path.suffix.lower() == ".dcm":
+                return True
+            if path.is_file():
+                with path.open("rb") as file:
+                    if file.read(132)[128:] == b"DICM":
+                        return True
+    except OSError:
+        pass  # a folder that cannot be read is told as a folder
+    return False
+
+
+def _by_case(paths: list[Path], channels: Sequence[Channel], left_out: list[LeftOut]) -> dict[str, list[Path]]:
     """Case name -> its files in the order of the channels; the channel's pattern is cut out of the file's name."""
-    if len(channels) > 1 and not all(channel.pattern for channel in channels):
-        raise InputError(
-            "The project has several channels without a pattern for their files' names.",
-            "Add the cases one by one, or make the project with a pattern for each channel.",
-        )
-    groups: dict[str, dict[int, Path]] = {}
+    groups: dict[str, dict[int, list[Path]]] = {}
     for path in paths:
-        fits = [n for n, channel in enumerate(channels) if channel.pattern in path.name]
-        if not fits:
-            continue
-        position = max(fits, key=lambda n: len(channels[n].pattern))  # T1c is not T1
-        pattern = channels[position].pattern
-        name = stem(path).replace(pattern, "").strip("_-. ") if pattern else stem(path)
-        other = groups.setdefault(name, {}).setdefault(position, path)
-        if other != path:
-            raise InputError(
-                f"'{other.name}' and '{path.name}' are both {channels[position].name} of the case '{name}'.",
-                "Move one of them away.",
-            )
-    for name, files in groups.items():
-        if missing := [channel.name for n, channel in enumerate(channels) if n not in files]:
-            raise InputError(
-                f"The case '{name}' has no file of channel {missing[0]}.", "Add it, or move the case away."
-            )
-    if not groups:
-        raise InputError("No file's name holds the pattern of a channel.", "Look at the patterns of the project.")
-    return {name: [files[n] for n in range(len(channels))] for name, files in groups.items()}
+        name = stem(path)
+        position, start, stop = 0, 0, 0
+        if any(channel.pattern for channel in channels):
+            place = _channel(name, channels)
+            if place is None:
+                reason = "Its name holds the pattern of no channel.", "Look at the patterns of the project."
+                left_out.append(LeftOut(path.name, InputError(*reason)))
+                continue
+            position, start, stop = place
+        case = (name[:start] + name[stop:]).strip("_-. ") if stop > start else name
+        groups.setdefault(case or name, {}).setdefault(position, []).append(path)
+    complete = {}
+    for case, files in groups.items():
+        twice = next((n for n, found in files.items() if len(found) > 1), None)
+        missing = [channel.name for n, channel in enumerate(channels) if n not in files]
+        if twice is not None:
+            one, other = files[twice][:2]
+            text = f"'{one.name}' and '{other.name}' are both {channels[twice].name} of the case '{case}'."
+            left_out.append(LeftOut(case, InputError(text, "Move one of them away.")))
+        elif missing:
+            text = f"The case '{case}' has no file of channel {missing[0]}."
+            left_out.append(LeftOut(case, InputError(text, "Add it, or move the case away.")))
+        else:
+            complete[case] = [files[n][0] for n in range(len(channels))]
+    return complete
+
+
+def _channel(name: str, channels: Sequence[Channel]) -> tuple[int, int, int] | None:
+    """Which channel's pattern a name holds, and from where to where: a whole word rather than a part of one, the last
+    rather than an earlier one, the longest rather than a part of it (T1c is not T1)."""
+    best: tuple[bool, int, int] | None = None
+    result = None
+    for position, channel in enumerate(channels):
+        start = name.find(channel.pattern) if channel.pattern else -1
+        while start >= 0:
+            stop = start + len(channel.pattern)
+            rank = (_is_word(name, start, stop), stop, stop - start)
+            if best is None or rank > best:
+                best, result = rank, (position, start, stop)
+            start = name.find(channel.pattern, start + 1)
+    return result
+
+
+def _is_word(name: str, start: int, stop: int) -> bool:
+    """Whether letters or digits do not go on at either end."""
+    before, after = name[:start][-1:], name[stop:][:1]
+    return not (before.isalnum() and name[start].isalnum()) and not (after.isalnum() and name[stop - 1].isalnum())

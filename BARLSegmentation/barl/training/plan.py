@@ -17,6 +17,7 @@ from barl.images.geometry import Triple, triple
 from barl.images.intensity import Normalisation, choose_normalisation
 from barl.networks.branches import NetworkSpec
 from barl.project.labels import Label
+from barl.project.sides import with_sides
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,8 @@ def make_plan(
             f"Use multiples of {' x '.join(map(str, divisor))}.",
         )
     method = methods.get(overrides.get("method", "barl"))(overrides.get("settings"))
-    lateral = any(label.lateral for label in labels)
+    # By name as well: a mirrored left kidney is a right one, whether the table says so or not.
+    lateral = any(label.lateral for label in with_sides(labels))
     reasons["mirror_axes"] = "the labels tell left from right" if lateral else "no label tells left from right"
     isotropic = max(spacing) < 2 * min(spacing)
     plan = Plan(
