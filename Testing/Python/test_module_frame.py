@@ -423,3 +423,29 @@ def test_icons_are_drawn_by_our_script(repository, tmp_path):
     ours = plt.imread(tmp_path / "icon.png")
     for path in (MODULE / "Resources/Icons/BARLSegmentation.png", repository / "Resources/Icons/BARLExtension.png"):
         assert np.abs(plt.imread(path) - ours).mean() < 0.02, path
+
+
+@host_only
+def test_no_hint_depends_on_the_present_width(a_review_panel):
+    """ctkCollapsibleButton makes a hint the least width: one that follows the width grows without end."""
+    import qt
+    import slicer
+
+    module = a_review_panel.moduleWidget
+    root = module.panels["Review"].widget.window()
+    grown = []
+    for name, panel in module.panels.items():
+        widgets = [panel.widget, *slicer.util.findChildren(panel.widget)]
+        widgets = [widget for widget in widgets if widget.isWidgetType() and not widget.isWindow()]
+        before = [widget.sizeHint.width() for widget in widgets]
+        size = panel.widget.size
+        panel.widget.resize(qt.QSize(1600, size.height()))
+        slicer.app.processEvents()
+        after = [widget.sizeHint.width() for widget in widgets]
+        grown += [
+            f"{name}: {widget.name or widget.className()}"
+            for widget, old, new in zip(widgets, before, after, strict=True)
+            if new > old and widget.sizePolicy.horizontalPolicy() != qt.QSizePolicy.Ignored
+        ]
+        panel.widget.resize(size)
+    assert root is not None and grown == []

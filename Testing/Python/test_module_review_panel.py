@@ -145,6 +145,61 @@ def test_hotspots_by_button_row_and_tick(panel):
     assert [table.item(row, 0).checkState() == qt.Qt.Checked for row in range(3)] == [True, False, True]
 
 
+def test_a_hotspot_is_marked_in_every_view_until_the_first_stroke(panel):
+    import slicer
+
+    crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    before = crosshair.GetCrosshairMode(), crosshair.GetCrosshairThickness()
+
+    def texts() -> list[str]:
+        manager, found = slicer.app.layoutManager(), []
+        for name in manager.sliceViewNames():
+            props = (
+                manager.sliceWidget(name).sliceView().renderWindow().GetRenderers().GetFirstRenderer().GetViewProps()
+            )
+            found += [prop.GetInput() for prop in props if prop.IsA("vtkTextActor")]
+        return [text for text in found if text.startswith("Hot-spot")]
+
+    for rank, label in ((1, "lesion, 0.60 ml"), (2, "edema, 0.30 ml")):
+        panel.onNextHotspot()
+        assert np.allclose(crosshair.GetCrosshairRAS(), spot(panel, rank), atol=1e-3)
+        assert crosshair.GetCrosshairMode() == crosshair.ShowSmallBasic
+        assert texts() == [f"Hot-spot {rank} of 3: {label}"] * 3, "one in each view, of the spot shown"
+    stroke(panel, "edema", "Paint", spot(panel, 2))
+    assert texts() == [] and (crosshair.GetCrosshairMode(), crosshair.GetCrosshairThickness()) == before
+    panel.onNextHotspot()
+    panel.session.openCase(UNTOUCHED)
+    assert texts() == [] and (crosshair.GetCrosshairMode(), crosshair.GetCrosshairThickness()) == before
+
+
+def test_a_jump_shows_the_surroundings_of_a_region_and_no_more_than_the_scan(panel):
+    import slicer
+    from BARLSegmentationLib.logic.Hotspots import SMALLEST_VIEW_MM, SURROUNDINGS, jumpTo
+
+    volume = slicer.util.addVolumeFromArray(np.zeros((100, 100, 100), np.uint8))  # 100 mm
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode")
+
+    def shown() -> list[float]:
+        return [min(node.GetFieldOfView()[:2]) for node in nodes]
+
+    for node in nodes:
+        node.SetFieldOfView(500.0, 500.0 * node.GetDimensions()[1] / node.GetDimensions()[0], 1.0)
+    jumpTo((50.0, 50.0, 50.0), volume, extentMm=20.0)
+    assert np.allclose(shown(), SURROUNDINGS * 20.0)
+    jumpTo((50.0, 50.0, 50.0), volume, extentMm=15.0)
+    assert np.allclose(shown(), SURROUNDINGS * 20.0), "near enough: the zoom stays"
+    jumpTo((50.0, 50.0, 50.0), volume, extentMm=1.0)
+    assert np.allclose(shown(), SURROUNDINGS * 20.0) and SMALLEST_VIEW_MM >= SURROUNDINGS * 20.0 / 2
+    for node in nodes:
+        node.SetFieldOfView(2.0, 2.0 * node.GetDimensions()[1] / node.GetDimensions()[0], 1.0)
+    jumpTo((50.0, 50.0, 50.0), volume, extentMm=90.0)  # half the scan
+    assert np.allclose(shown(), 100.0)
+    for node in nodes:
+        x, y, _z = node.GetFieldOfView()
+        width, height, _depth = node.GetDimensions()
+        assert np.isclose(x / y, width / height), "the view is not stretched"
+
+
 def test_keys_work_only_while_the_module_is_open(host, panel):
     import qt
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from barl.project.store import Project
 
 
+SURROUNDINGS = 4.0  # a view shows so many times the extent of a region
+SMALLEST_VIEW_MM = 40.0  # and at least so much
+
+
 @dataclass(frozen=True)
 class HotSpot:
     """An uncertain region.
@@ -22,6 +26,7 @@ class HotSpot:
         volumeMl: Its volume.
         uncertainty: Mean over the region, 0 to 1.
         label: Name of the label it is mostly about; empty if not known.
+        extentMm: Largest side of the box around it; 0 if not known.
     """
 
     rank: int
@@ -29,6 +34,7 @@ class HotSpot:
     volumeMl: float
     uncertainty: float
     label: str
+    extentMm: float = 0.0
 
 
 class HotSpotList:
@@ -99,24 +105,49 @@ def jumpTo(
     position: Iterable[float],
     volume: slicer.vtkMRMLScalarVolumeNode | None = None,
     scene: slicer.vtkMRMLScene | None = None,
-) -> None:
-    """Center all slice views on a point.
+    extentMm: float = 0.0,
+) -> list[float]:
+    """Center all slice views on a region, at a zoom at which it and its surroundings are seen.
+
+    A view that shows between half and twice as much keeps its zoom.
 
     Args:
-        position: RAS in mm.
-        volume: Whose coordinates these are, if it lies under a transform.
+        position: Center of the region, RAS in mm.
+        volume: Whose coordinates these are, if it lies under a transform; no view shows much more than it.
         scene: Where the slice views are.
+        extentMm: Largest side of the region; 0 leaves the zoom alone.
+
+    Returns:
+        The point in the world, RAS in mm.
     """
-    world = list(position)
+    world, scene = list(position), scene or slicer.mrmlScene
     if volume is not None:
         volume.TransformPointToWorld(list(position), world)
-    mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
-    slicer.vtkMRMLSliceNode.JumpAllSlices(scene or slicer.mrmlScene, *world, mode)
+    wanted = 0.0
+    if extentMm > 0:
+        wanted = max(SURROUNDINGS * extentMm, SMALLEST_VIEW_MM)
+        if volume is not None:
+            bounds = [0.0] * 6
+            volume.GetRASBounds(bounds)
+            wanted = min(wanted, max(bounds[n + 1] - bounds[n] for n in (0, 2, 4)))
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode", scene):
+        width, height, _depth = node.GetDimensions()
+        fieldX, fieldY, fieldZ = node.GetFieldOfView()
+        if wanted and width and height and not wanted / 2 <= min(fieldX, fieldY) <= wanted * 2:
+            pixel = wanted / min(width, height)
+            node.SetFieldOfView(pixel * width, pixel * height, fieldZ)
+    slicer.vtkMRMLSliceNode.JumpAllSlices(scene, *world, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
+    return world
 
 
 def _fromJson(spot: dict, names: dict[int, str]) -> HotSpot:
     x, y, z = spot["position_mm"]
-    value = spot.get("label", 0)
+    value, bounds = spot.get("label", 0), spot.get("bounds_mm") or [0.0] * 6
     return HotSpot(
-        spot["rank"], (-x, -y, z), spot["volume_ml"], spot["mean_uncertainty"], names.get(value, "")
-    )  # LPS of the engine to RAS
+        spot["rank"],
+        (-x, -y, z),  # LPS of the engine to RAS
+        spot["volume_ml"],
+        spot["mean_uncertainty"],
+        names.get(value, ""),
+        max(bounds[n + 1] - bounds[n] for n in (0, 2, 4)),
+    )

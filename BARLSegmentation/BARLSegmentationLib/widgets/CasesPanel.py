@@ -61,6 +61,7 @@ class CasesPanel(Panel):
         header.connect("sectionClicked(int)", self.onHeader)
         header.setSectionResizeMode(qt.QHeaderView.Interactive)
         header.setSectionResizeMode(NAME, qt.QHeaderView.Stretch)
+        ui.casesTable.setTextElideMode(qt.Qt.ElideMiddle)  # names of a series differ at their ends
         for column, width in self._widths().items():
             ui.casesTable.setColumnWidth(column, width)
         ui.casesTable.verticalHeader().setDefaultSectionSize(ui.casesTable.fontMetrics().height() + 6)

@@ -13,6 +13,7 @@ from BARLSegmentationLib.logic.Attention import unsureScan
 from BARLSegmentationLib.logic.Correction import Correction
 from BARLSegmentationLib.logic.Hotspots import HotSpotList, jumpTo
 from BARLSegmentationLib.logic.Overlay import Overlay
+from BARLSegmentationLib.logic.SpotMark import SpotMark
 from BARLSegmentationLib.logic.Words import readOnlyReason
 from BARLSegmentationLib.widgets.Background import Background
 from BARLSegmentationLib.widgets.HotspotTable import HotspotTable
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 EDIT_PAUSE_MS = 400  # after the last edit, before volumes are counted
 THRESHOLD_PAUSE_MS = 250  # after the last move of the threshold, before the mask is made
 TICKS_PAUSE_MS = 1000  # after the last tick, before the journal is written: it waits for the disk
+_UNKNOWN_EXTENT_MM = 10.0  # of a hot-spot from a project of an older version
 READER_SETTING = "BARLSegmentation/Reader"
 
 
@@ -43,7 +45,7 @@ class ReviewPanel(Panel):
 
     def __init__(self, session: Session, worker: WorkerLink, moduleWidget: ScriptedLoadableModuleWidget) -> None:
         super().__init__(session, worker, moduleWidget)
-        self.overlay, self.correction = Overlay(), Correction(session)
+        self.overlay, self.correction, self.mark = Overlay(), Correction(session), SpotMark()
         self.editor = None
         self._entered = self._storing = False
         self._shortcuts = []
@@ -128,18 +130,22 @@ class ReviewPanel(Panel):
 
     def exit(self) -> None:
         self._entered = False
+        self.mark.remove()
         for shortcut in self._shortcuts:
             shortcut.enabled = False
         self.editor.exit()
         super().exit()
 
     def collapsed(self) -> None:
+        self.mark.remove()
         self.editor.stop()
 
     def sceneCloses(self) -> None:
+        self.mark.remove()
         self.editor.sceneCloses()
 
     def cleanup(self) -> None:
+        self.mark.remove()
         self.background.close()
         for timer in (self._editTimer, self._thresholdTimer, self._ticksTimer):
             timer.stop()
@@ -161,6 +167,7 @@ class ReviewPanel(Panel):
     # The case on screen
 
     def onCaseOpened(self) -> None:
+        self.mark.remove()
         self._thresholdTimer.stop()
         with self.session.reporting():
             self.correction.begin()
@@ -295,7 +302,15 @@ class ReviewPanel(Panel):
     # Hot-spots
 
     def onHotspotChosen(self, spot: HotSpot) -> None:
-        jumpTo(spot.position, self.session.loaded.volumes[0])
+        slicer.app.pauseRender()  # one drawing of each view for all changes
+        try:
+            world = jumpTo(spot.position, self.session.loaded.volumes[0], extentMm=spot.extentMm or _UNKNOWN_EXTENT_MM)
+            text = _("Hot-spot {rank} of {count}: {label}, {volume:.2f} ml")
+            count = len(self.hotspots.hotspots.spots)
+            label = spot.label or _("unknown")
+            self.mark.show(world, text.format(rank=spot.rank, count=count, label=label, volume=spot.volumeMl))
+        finally:
+            slicer.app.resumeRender()
         self.correction.clock.tick()
 
     def onNextHotspot(self, _checked: bool = False) -> None:
@@ -365,6 +380,7 @@ class ReviewPanel(Panel):
     # Edits
 
     def onEdit(self) -> None:
+        self.mark.remove()
         self.correction.clock.tick()
         self._editTimer.start()
 

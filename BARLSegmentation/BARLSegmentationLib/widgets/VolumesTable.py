@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from barl.project.labels import Label
 
 NAME, PREDICTED, NOW, CHANGE = range(4)
+ROW_HEIGHT, MOST_ROWS = 22, 5  # more rows scroll
 UNKNOWN = "–"
 
 
@@ -31,6 +32,7 @@ class VolumesTable:
         """
         byValue = {volume["value"]: volume for volume in predicted}
         self.table.rowCount = len(labels)
+        self.table.setFixedHeight((min(len(labels), MOST_ROWS) + 1) * ROW_HEIGHT + 6)
         for row, label in enumerate(labels):
             for column, text in enumerate(_texts(label.name, byValue.get(label.value), now.get(label.value))):
                 item = qt.QTableWidgetItem(text)
