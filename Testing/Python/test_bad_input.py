@@ -56,14 +56,16 @@ def run(*words) -> int:
 def templates(tmp_path_factory) -> Path:
     """``good``: outlined, untouched, held-out cases and a model; ``bare``: one untouched case."""
     place = tmp_path_factory.mktemp("templates")
-    scan, label = write(volume(), place / "scan.nii.gz"), write(outline(), place / "label.nii.gz")
+    write(volume(), place / "scan.nii.gz")
+    label = write(outline(), place / "label.nii.gz")
     for name in ("good", "bare"):
         assert run("project", "new", place / name, "--label", "1=ball", "--channel", "CT") == 0
+    scans = {name: write(volume() + shift, place / f"{name}.nii.gz") for shift, name in enumerate("abhn", 1)}
     for name in ("a", "b"):
-        assert run("add", place / "good", scan, "--name", name, "--label", label) == 0
-    assert run("add", place / "good", scan, "--name", "h", "--label", label, "--held-out") == 0
+        assert run("add", place / "good", scans[name], "--name", name, "--label", label) == 0
+    assert run("add", place / "good", scans["h"], "--name", "h", "--label", label, "--held-out") == 0
     for name in ("good", "bare"):
-        assert run("add", place / name, scan, "--name", "new") == 0
+        assert run("add", place / name, scans["n"], "--name", "new") == 0
     assert run("train", place / "good", "--iterations", 1, *TINY) == 0
     return place
 

@@ -111,7 +111,7 @@ def test_the_usual_way(place, capsys, monkeypatch):
 
 def test_several_channels_find_their_files_by_pattern(tmp_path, capsys):
     for name in ("a_T1", "a_T1c", "b_T1", "b_T1c"):
-        write_ball(tmp_path, name, len(name))
+        write_ball(tmp_path, name, sum(map(ord, name)))
     project = tmp_path / "p"
     barl(capsys, "project", "new", project, "--label", "1=ball", "--channel", "T1=_T1", "--channel", "T1c=_T1c")
     added = barl(capsys, "add", project, "--images", tmp_path)

@@ -225,16 +225,16 @@ def test_segments_are_matched_by_the_name_that_is_seen(a_panel, a_project, tmp_p
     """Not by the value that they had in another project, nor by the name they had before."""
     with Project.create(tmp_path / "other", "other", [Label(1, "spleen"), Label(2, "liver")], [Channel("CT")]):
         pass
-    volume = a_volume(an_oblique_image())
+    volumes = [a_volume(an_oblique_image() + shift) for shift in range(3)]
     drawn = np.zeros((7, 8, 9), np.uint8)
     drawn[3, 2:4, 5] = 1
-    outline = a_segmentation(volume, {"liver": drawn})
+    outline = a_segmentation(volumes[0], {"liver": drawn})
     segment = outline.GetSegmentation().GetNthSegment(0)
     for folder, name, value in ((a_project, "liver", 1), (tmp_path / "other", "liver", 2), (a_project, "tumor", 3)):
         open_project(a_panel, folder)
         segment.SetName(name)
         add(a_panel, SCENE, f"drawn {value}")
-        a_panel.adding.selectors[0].setCurrentNode(volume)
+        a_panel.adding.selectors[0].setCurrentNode(volumes[value - 1])
         a_panel.adding.labelSelector.setCurrentNode(outline)
         press_add(a_panel)
         assert not a_panel.said[-1][0], a_panel.said
@@ -292,8 +292,8 @@ def test_folder_adds_what_it_can_and_tells_the_rest(a_panel, a_project, tmp_path
     a_panel.adding.selectors[0].currentPath = str(scans)
     press(a_panel.ui.addButton)
     assert a_panel.said[-1][0] and "holds no NIfTI" in a_panel.said[-1][1]
-    for name in ("p1", "p2"):
-        sitk.WriteImage(an_image(), str(scans / f"{name}.nii.gz"))
+    for number, name in enumerate(("p1", "p2"), 1):
+        sitk.WriteImage(an_image(number), str(scans / f"{name}.nii.gz"))
     (scans / "p3.nii.gz").write_bytes(b"cut off")
     press_add(a_panel)
     error, text = a_panel.said[-1]
@@ -408,7 +408,7 @@ def test_adding_can_be_cancelled(a_panel, a_project, tmp_path):
     scans = tmp_path / "scans"
     scans.mkdir()
     for number in range(40):
-        sitk.WriteImage(an_image(), str(scans / f"p{number}.nii.gz"))
+        sitk.WriteImage(an_image(number + 1), str(scans / f"p{number}.nii.gz"))
     add(a_panel, FOLDER)
     a_panel.adding.selectors[0].currentPath = str(scans)
     press(a_panel.ui.addButton)
@@ -435,7 +435,7 @@ def test_worker_adds_cases_with_what_slicers_python_has(a_project, tmp_path, mon
         "sys.meta_path.insert(0, Hidden())\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ["PYTHONPATH"]]))
-    sitk.WriteImage(an_image(), str(tmp_path / "a.nii.gz"))
+    sitk.WriteImage(an_image(1), str(tmp_path / "a.nii.gz"))
     project, case = str(a_project), CaseFiles("new case", [str(tmp_path / "a.nii.gz")])
     with WorkerProcess() as worker:
         with pytest.raises(DeviceError, match=r"torch, which .* is not installed.*Setup"):

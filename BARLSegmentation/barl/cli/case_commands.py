@@ -135,7 +135,7 @@ def add(options: Namespace, terminal: Terminal) -> int:
         new = NewCase(
             name, tuple(scans), options.label, options.held_out, options.group, tuple(series), options.resample
         )
-        intake = add_cases(project, [new], terminal.progress)
+        intake = add_cases(project, [new], terminal.progress, options.allow)
     if intake.left_out:
         raise intake.left_out[0].reason
     _tell(intake, f"Added {intake.added[0].case.name} ({intake.added[0].case.state}).", terminal)
@@ -194,7 +194,7 @@ def _add_folder(project: Project, options: Namespace, terminal: Terminal) -> int
         group=options.group,
         resample=options.resample,
     )
-    intake = add_cases(project, content.cases, terminal.progress)
+    intake = add_cases(project, content.cases, terminal.progress, options.allow)
     left_out = (*intake.left_out, *content.left_out)
     scans = [item for item in left_out if item.is_scan]
     if not intake.added and len(scans) == 1:

@@ -12,6 +12,7 @@ from barl import __version__
 from barl.cli import case_commands, definition_commands, model_commands, outline_commands, train_commands
 from barl.cli.command import command, project_folder, resample_option
 from barl.errors import InputError
+from barl.project.doubts import Doubt
 
 if TYPE_CHECKING:
     from barl.cli.command import Commands
@@ -201,6 +202,14 @@ def _add(commands: Commands) -> None:
     add.add_argument("--images", type=Path, metavar="FOLDER", help="add every scan in this folder")
     add.add_argument("--labels", type=Path, metavar="FOLDER", help="their outlines, as far as there are any")
     add.add_argument("--held-out", action="store_true", help="never train on them, evaluate on them")
+    add.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        type=Doubt,
+        choices=(Doubt.EMPTY, Doubt.SAME_SCAN, Doubt.LABEL_MAP),
+        help="confirm an empty outline, the scan of another case, or a scan that looks like a label map",
+    )
     add.add_argument("--group", default="", help="whom the scans are of, if there are several scans of one subject")
 
 

@@ -94,8 +94,9 @@ def accept(
         outline = outline.path
     grid = project.cases.grid(case.id)
     notes: list[str] = []
-    label = outline
-    if not isinstance(outline, sitk.Image):
+    if isinstance(outline, sitk.Image):
+        label = outline
+    else:
         rows = structures(project.labels)
         label = read_label(outline, grid, project.values, structures=rows, resample=resample, notes=notes)
     if notes:
@@ -129,7 +130,7 @@ def check_outline(project: Project, case: Case, label: sitk.Image, allow: Collec
     Raises:
         DoubtError: The outline is empty or unlike the accepted one, and ``allow`` lacks the doubt.
     """
-    check_not_empty(label, case.name, allow)
+    check_not_empty(not sitk.GetArrayViewFromImage(label).any(), case.name, allow)
     accepted = project.revisions.newest(case.id, (RevisionKind.ACCEPTED,)) if case.is_accepted else None
     grid = project.cases.grid(case.id)
     if accepted is None or label.GetSize() != grid.size:  # storing says what is wrong with the size

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +22,7 @@ from barl.images.writing import write_image
 from barl.project import files
 from barl.project.database import Database, Transaction, now
 from barl.project.definition import Definition
+from barl.project.doubts import Doubt, DoubtError, check_not_a_label_map, check_not_empty, voxel_digest
 from barl.project.labels import Channel
 from barl.project.names import check_name, clean, key
 from barl.project.records import Case
@@ -54,6 +55,7 @@ class Cases:
         series: Sequence[str | None] = (),
         resample: bool = False,
         notes: list[str] | None = None,
+        allow: Collection[Doubt] | None = None,
     ) -> Case:
         """Copy a case into the project, without any metadata of its files.
 
@@ -67,8 +69,11 @@ class Cases:
             series: For each channel which series of its DICOM folder is meant, or nothing at all.
             resample: Bring an outline of another grid onto the scan's, nearest voxel.
             notes: Gets a sentence for everything that was changed, left out or is doubtful; the journal keeps them too.
+            allow: Doubts that are confirmed; None: no doubt is raised.
 
         Raises:
+            DoubtError: The outline is empty, the scan looks like a label map or is that of another case, and ``allow``
+                lacks the doubt.
             InputError: The name is empty or taken, an image or the outline cannot be used, or the group is split.
             ProjectError: Another program is changing the project.
             StorageError: The disk is full or read-only.
@@ -84,15 +89,23 @@ class Cases:
             told: list[str] = []
             paths = [_as_file(item, other / f"{k}.nrrd") for k, item in enumerate(channels)]
             images = read_channels(paths, told, series)
+            voxels = [voxel_digest(image) for image in images]
+            if allow is not None:
+                for image in images:
+                    check_not_a_label_map(image, name, allow)
             names = _image_names(self._definition.channels)
             for image, file in zip(images, names, strict=True):
                 write_image(image, staging / file)
             grid = Grid.of_file(staging / names[0])
             files.flush_tree(staging)
             digests = [files.sha256(staging / file) for file in names]
+            if allow is not None and Doubt.SAME_SCAN not in allow:
+                self._check_new_scan(name, held_out, {*voxels, *digests})
             staged = None
             if label is not None:
                 staged = stage_revision(other, label, grid, self._definition.labels, resample=resample, notes=told)
+                if allow is not None:
+                    check_not_empty(staged.is_empty, name, allow)
             with self._database.write() as transaction:
                 self._check_new_name(name)
                 self._check_subject(name, held_out, group)
@@ -105,7 +118,8 @@ class Cases:
                 )
                 rows = [(case_id, k, *item) for k, item in enumerate(zip(names, digests, strict=True))]
                 transaction.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
-                transaction.log("case added", case_id, {"held_out": held_out, **({"notes": told} if told else {})})
+                facts = {"held_out": held_out, "voxels": voxels, **({"notes": told} if told else {})}
+                transaction.log("case added", case_id, facts)
                 if staged:
                     folder = self.revision_folder(case_id)
                     enter_revision(transaction, folder, case_id, staged, RevisionKind.ACCEPTED, author)
@@ -127,6 +141,24 @@ class Cases:
             raise InputError(f"The project has a case named {name!r} already.", "Give the case another name.")
         if self._database.row("SELECT 1 FROM cases WHERE id = ? AND id != ?", (key(name), own_id)):
             raise InputError(f"{name!r} is the id of another case.", "Give the case another name.")
+
+    def _check_new_scan(self, name: str, held_out: bool, digests: set[str]) -> None:
+        """``digests``: of the voxels, and of the files, for cases that 0.1 added have only those."""
+        query = (
+            "SELECT c.name, c.held_out, j.facts, i.sha256 FROM cases c JOIN journal j ON j.case_id = c.id "
+            f"JOIN images i ON i.case_id = c.id WHERE j.action = 'case added' AND {_NOT_DELETED}"
+        )
+        for row in self._database.rows(query):
+            if digests.isdisjoint([row["sha256"], *json.loads(row["facts"]).get("voxels", ())]):
+                continue
+            split = ""
+            if held_out != row["held_out"]:
+                split = " Only one of them would be held out: the evaluation would be too good."
+            raise DoubtError(
+                Doubt.SAME_SCAN,
+                f"The scan of {name!r} has the same voxels as that of the case {row['name']!r}.{split}",
+                "Leave one of them out.",
+            )
 
     def _new_id(self, transaction: Transaction, name: str) -> str:
         """An id that is no name of another case; a name that could be an id becomes the id."""

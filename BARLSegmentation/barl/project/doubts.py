@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from enum import StrEnum
 
@@ -42,13 +43,25 @@ class DoubtError(InputError):
         self.doubt = doubt
 
 
-def check_not_empty(label: sitk.Image, case_name: str, allow: Collection[Doubt]) -> None:
+def as_doubts(names: Collection[str]) -> list[Doubt]:
+    """The doubts with these names.
+
+    Raises:
+        InputError: There is no such doubt.
+    """
+    unknown = sorted(set(names) - set(Doubt))
+    if unknown:
+        raise InputError(f"There is no doubt {unknown[0]!r} to allow.", f"Use: {', '.join(Doubt)}.")
+    return [Doubt(name) for name in names]
+
+
+def check_not_empty(is_empty: bool, case_name: str, allow: Collection[Doubt]) -> None:
     """Refuse an outline without any voxel.
 
     Raises:
         DoubtError: The outline is empty, and ``allow`` lacks ``Doubt.EMPTY``.
     """
-    if Doubt.EMPTY not in allow and not sitk.GetArrayViewFromImage(label).any():
+    if Doubt.EMPTY not in allow and is_empty:
         raise DoubtError(
             Doubt.EMPTY,
             f"The outline of {case_name!r} is empty.",
@@ -83,8 +96,16 @@ def check_alike(label: sitk.Image, accepted: sitk.Image, case_name: str, allow: 
     return share
 
 
+def voxel_digest(image: sitk.Image) -> str:
+    """SHA-256 of the size and the values of a scan, whatever its pixel type and geometry."""
+    digest = hashlib.sha256(repr(image.GetSize()).encode())
+    for part in sitk.GetArrayViewFromImage(image):
+        digest.update(np.ascontiguousarray(part, dtype="<f4").data)
+    return digest.hexdigest()
+
+
 def check_not_a_label_map(scan: sitk.Image, case_name: str, allow: Collection[Doubt]) -> None:
-    """Refuse a scan that looks like a label map: a few different values, all of them whole and not negative.
+    """Refuse a scan that looks like a label map: mostly 0, and a few other values that are whole and not negative.
 
     Raises:
         DoubtError: It looks like one, and ``allow`` lacks ``Doubt.LABEL_MAP``.
@@ -92,11 +113,15 @@ def check_not_a_label_map(scan: sitk.Image, case_name: str, allow: Collection[Do
     if Doubt.LABEL_MAP in allow:
         return
     values: set[float] = set()
+    background = 0
     for part in sitk.GetArrayViewFromImage(scan):
         values.update(np.unique(part).tolist())
+        background += int(np.count_nonzero(part == 0))
         if len(values) > _VALUES_OF_A_LABEL_MAP:
             return
-    if len(values) > 1 and all(value >= 0 and value == int(value) for value in values):
+    if len(values) == 1 or background < scan.GetNumberOfPixels() / 2:
+        return
+    if all(value >= 0 and value == int(value) for value in values):
         raise DoubtError(
             Doubt.LABEL_MAP,
             f"The scan of {case_name!r} has only {len(values)} different values, like a label map.",

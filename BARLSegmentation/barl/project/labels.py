@@ -91,7 +91,7 @@ class Label:
                 name=data["name"],
                 color=tuple(data.get("color") or cls.color),
                 terminology=Terminology.from_json(terminology) if terminology else None,
-                lateral=bool(data.get("lateral", False)),
+                lateral=_true_or_false(data.get("lateral", False)),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
@@ -115,6 +115,14 @@ class Channel:
 
     name: str
     pattern: str = ""
+
+
+def _true_or_false(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(
+            f"The lateral of a label is {value!r}, which is neither true nor false.", "Write true or false."
+        )
+    return value
 
 
 def check_labels(labels: Sequence[Label]) -> list[Label]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from barl.errors import BarlError, DeviceError, InputError, storage_error
 from barl.images.formats.kinds import COMPANIONS, describe_other, ending
 from barl.progress import SILENT, Progress
+from barl.project.doubts import Doubt
 from barl.project.labels import Channel
 from barl.project.records import Case
 from barl.project.store import Project
@@ -96,7 +97,7 @@ class NewCase:
                 str(data["name"]),
                 channels,
                 Path(label) if label else None,
-                bool(data.get("held_out", False)),
+                _true_or_false(data.get("held_out", False), "held_out"),
                 str(data.get("group", "")),
                 tuple(None if item is None else str(item) for item in data.get("series") or ()),
                 bool(data.get("resample", False)),
@@ -105,6 +106,12 @@ class NewCase:
             raise InputError(
                 "A case that was to be added cannot be read.", "Give each case a name and its channels."
             ) from error
+
+
+def _true_or_false(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}, which is neither true nor false.", "Write true or false.")
+    return value
 
 
 def find_cases(
@@ -163,8 +170,10 @@ def find_cases(
     return FolderContent(tuple(cases), tuple(left_out))
 
 
-def add_cases(project: Project, cases: Sequence[NewCase], progress: Progress = SILENT) -> Intake:
-    """Add cases; those that cannot be used keep no other waiting.
+def add_cases(
+    project: Project, cases: Sequence[NewCase], progress: Progress = SILENT, allow: Collection[Doubt] = ()
+) -> Intake:
+    """Add cases; those that cannot be used, or raise a doubt that is not in ``allow``, keep no other waiting.
 
     Raises:
         ProjectError: Another program is changing the project.
@@ -187,6 +196,7 @@ def add_cases(project: Project, cases: Sequence[NewCase], progress: Progress = S
                 series=case.series,
                 resample=case.resample,
                 notes=notes,
+                allow=allow,
             )
             added.append(Added(stored, tuple(notes)))
         except (InputError, DeviceError) as error:  # a device that has too little memory for this one

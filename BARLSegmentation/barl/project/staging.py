@@ -35,6 +35,7 @@ class StagedRevision:
 
     label: Path
     sha256: str
+    is_empty: bool
     uncertainty: Path | None = None
     uncertainty_sha256: str | None = None
 
@@ -79,6 +80,7 @@ def stage_revision(
     return StagedRevision(
         label_file,
         sha256(label_file),
+        not sitk.GetArrayViewFromImage(label).any(),
         uncertainty_file,
         sha256(uncertainty_file) if uncertainty_file else None,
     )

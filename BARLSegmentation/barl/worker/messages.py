@@ -383,11 +383,15 @@ class CaseFiles:
 
 @dataclass(frozen=True)
 class AddCases(Request[AddedCases]):
-    """Copy scans into a project. Those that cannot be used are told and keep no other waiting."""
+    """Copy scans into a project. Those that cannot be used are told and keep no other waiting.
+
+    ``allow``: doubts that the user has confirmed: "empty", "same-scan", "label-map".
+    """
 
     name, answer, quick = "add_cases", AddedCases, True
     project: str
     cases: list[CaseFiles]
+    allow: list[str] | None = None
 
 
 @dataclass(frozen=True)

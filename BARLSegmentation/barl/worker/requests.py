@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from barl import __version__
 from barl.errors import InputError
 from barl.images.geometry import Roi
+from barl.project.doubts import as_doubts
 from barl.project.records import RunRow
 from barl.project.scans import NewCase, add_cases
 from barl.project.store import Project
@@ -140,7 +141,7 @@ class RequestHandlers:
     def add_cases(self, context: Context, request: messages.AddCases) -> messages.AddedCases:
         cases = [NewCase.from_json(dataclasses.asdict(case)) for case in request.cases]
         with Project.open(request.project) as opened:
-            intake = add_cases(opened, cases, context.progress)
+            intake = add_cases(opened, cases, context.progress, as_doubts(request.allow or ()))
         return messages.AddedCases(
             cases=[
                 messages.AddedCase(item.case.id, item.case.name, item.case.state, list(item.notes))
