@@ -52,7 +52,7 @@ def main() -> None:
             plan = make_plan(fingerprints, [Label(1, "Box")], ["MR"], device.type, overrides=overrides)
             run = TrainingRun(plan, cache_cases(cases, plan, folder / "cache"), folder / method, device, World())
             run.prepare(None, False)
-            run.iteration = plan.iterations // 2
+            run.schedule.iteration = plan.iterations // 2
             runs[method], batches[method] = run, next(run.batches(plan.iterations))
 
         def one(method: str) -> float:

@@ -64,7 +64,7 @@ def main() -> None:
         plan = make_plan(fingerprints, [Label(1, "Box")], ["MR"], device.type, overrides=overrides)
         run = TrainingRun(plan, cache_cases(cases, plan, folder / "cache"), folder, device, World())
         run.prepare(None, False)
-        run.iteration = plan.iterations // 2  # all terms of the loss at work
+        run.schedule.iteration = plan.iterations // 2  # all terms of the loss at work
         batches = run.batches(plan.iterations)
         kept = next(batches)
 

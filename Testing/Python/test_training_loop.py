@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import barl
@@ -134,11 +135,25 @@ def test_a_warm_start_begins_where_the_parent_ended(a_study, a_plan, tmp_path):
     assert load_model(child.model_folder)[0].parent == load_model(parent.model_folder)[0].id
 
 
-def test_a_budget_in_minutes_becomes_iterations(a_study, a_plan, tmp_path):
-    plan = dataclasses.replace(a_plan, minutes=0.02, iterations=100_000)
-    result = train(plan, a_study, tmp_path)
-    assert 10 < result.iterations < 1000
-    assert result.plan.minutes is None
+def test_a_budget_in_minutes_is_used_up_and_the_learning_rate_falls_with_it(a_study, a_plan, tmp_path, monkeypatch):
+    """The second half of the steps takes four times as long: fewer steps fit, and all still end together."""
+    real, rates, began = train_module.TrainingRun.step, [], time.monotonic()
+
+    def step(run, batch):
+        losses = real(run, batch)
+        rates.append(run.optimizer.param_groups[0]["lr"] / run.plan.learning_rate)
+        time.sleep(0.2 if time.monotonic() - began > 5 else 0.05)
+        return losses
+
+    monkeypatch.setattr(train_module.TrainingRun, "step", step)
+    events = []
+    plan = dataclasses.replace(a_plan, minutes=1 / 6, iterations=100_000)
+    result = train(plan, a_study, tmp_path, progress=Progress(events.append))
+    assert 10 < result.iterations < 190
+    assert rates == sorted(rates, reverse=True) and rates[0] == 1 and rates[-1] < 0.15
+    training = [event for event in events if event.get("stage") == "training"]
+    assert training[-1]["fraction"] > 0.9
+    assert load_model(result.model_folder)[0].settings["iterations"] == result.iterations
 
 
 def test_out_of_memory_shrinks_the_batch_then_the_patch_and_says_so(a_study, a_plan, tmp_path, monkeypatch):

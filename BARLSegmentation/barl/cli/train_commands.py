@@ -65,11 +65,11 @@ def _go(project: Project, run_id: str, options: Namespace, terminal: Terminal) -
             f'{run.id} trains in the background; see "barl train {options.project} --attach".',
         )
         return 0
-    from barl.jobs.runs import RunFolder
+    from barl.jobs.runs import RunFolder, process_age
     from barl.jobs.train_job import run_training
 
     with _interrupt_stops(RunFolder(project.runs.get(run_id).folder), terminal):
-        run = run_training(project.folder, run_id, on_event=terminal.show)
+        run = run_training(project.folder, run_id, on_event=terminal.show, spent=process_age())
     return _finish(project, run.id, terminal)
 
 

@@ -69,6 +69,13 @@ def choose_run(project: Project, run_id: str | None = None) -> RunRow:
     return runs[-1]
 
 
+def process_age() -> float:
+    """Seconds since this process began: starting Python and PyTorch takes some, more on a busy machine."""
+    import psutil
+
+    return max(time.time() - psutil.Process().create_time(), 0.0)
+
+
 class RunFolder:
     """The files through which a run is watched and steered.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from barl.images.label_maps import read_label
 from barl.images.reading import read_channels
 from barl.inference.device import choose_device
 from barl.jobs.failures import explain
+from barl.jobs.heartbeat import Heartbeat
 from barl.jobs.runs import RunFolder, claim
 from barl.json_text import plain
 from barl.networks.branches import NetworkSpec
@@ -188,16 +190,27 @@ def prepare_run(project: Project, options: TrainingOptions, progress: Progress =
         InputError: As ``prepare_training``.
         BarlError: The project cannot be written.
     """
+    began = time.monotonic()
     prepared = prepare_training(project, options, progress)
-    facts = {"cases": prepared.cases, "parent": prepared.parent, "notes": prepared.notes}
+    facts: dict[str, Any] = {"cases": prepared.cases, "parent": prepared.parent, "notes": prepared.notes}
+    facts["planning_s"] = round(time.monotonic() - began, 1)
     return project.runs.new({**prepared.plan.to_json(), "run": {**facts, "options": dataclasses.asdict(options)}})
 
 
-def run_training(project_folder: Path, run_id: str, *, on_event: OnEvent = lambda event: None) -> RunRow:
+def run_training(
+    project_folder: Path, run_id: str, *, on_event: OnEvent = lambda event: None, spent: float = 0.0
+) -> RunRow:
     """Train a queued, stopped or interrupted run in this process until it ends.
 
     Everything ``train`` tells goes to ``runs/<run>/events.jsonl`` and to ``on_event``. The new model becomes current
-    if there is none yet or the options ask for it.
+    if there is none yet or the options ask for it. A training that has nothing to tell for a second repeats its last
+    report, moved on by the time that has passed.
+
+    Args:
+        project_folder: The project's folder.
+        run_id: The run.
+        on_event: Gets every event, from more than one thread but one after the other.
+        spent: Seconds of a budget that this process has used up before, such as by starting.
 
     Returns:
         The run as it ended: finished or stopped.
@@ -209,13 +222,16 @@ def run_training(project_folder: Path, run_id: str, *, on_event: OnEvent = lambd
         run = project.runs.get(run_id)
         folder = RunFolder(run.folder)
 
-        def tell(event: Event) -> None:
+        def record(event: Event) -> None:
             folder.append(event)
             on_event(event)
 
         claim(project, run_id)
+        heart = Heartbeat(record)
+        tell = heart.send
         try:
-            result = _train(project, run, folder, tell)
+            with heart:
+                result = _train(project, run, folder, tell, spent)
             model_id = _keep(project, run, result, result.model_folder) if result.model_folder else None
             state = RunState.STOPPED if result.stopped else RunState.FINISHED
             if not result.stopped:
@@ -231,21 +247,23 @@ def run_training(project_folder: Path, run_id: str, *, on_event: OnEvent = lambd
         return done
 
 
-def _train(project: Project, run: RunRow, folder: RunFolder, tell: OnEvent) -> TrainResult:
+def _train(project: Project, run: RunRow, folder: RunFolder, tell: OnEvent, spent: float) -> TrainResult:
     plan = Plan.from_json({key: value for key, value in run.plan.items() if key != "run"})
     facts = run.plan["run"]
     for note in facts["notes"]:
         tell({"event": "log", "message": note})
+    resume = (run.folder / CHECKPOINT).exists()  # killed before the first one: from the start, which is as exact
     return train(
         plan,
         [_case_files(project, case) for case in facts["cases"]],
         run.folder,
         device=facts["options"]["device"],
         warm_start=project.models.get(facts["parent"]).folder if facts["parent"] else None,
-        resume=(run.folder / CHECKPOINT).exists(),  # killed before the first one: from the start, which is as exact
+        resume=resume,
         progress=Progress(tell),
         should_stop=folder.stop_asked,
         should_finish=folder.finish_asked,
+        spent=spent if resume else spent + facts.get("planning_s", 0.0),
     )
 
 

@@ -49,6 +49,16 @@ class World:
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag.item())
 
+    def share(self, value: float) -> float:
+        """The first process's value, for all."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64)
+        if dist.get_backend() == "nccl":
+            shared = shared.cuda()
+        dist.broadcast(shared, 0)
+        return float(shared.item())
+
 
 class _Gather(torch.autograd.Function):
     """Concatenate a tensor of all processes along the batch; the backward pass keeps the own part."""

@@ -34,13 +34,14 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .distributed import JoinedNetwork, World, sum_gradients
 from .patches import Patches, loader
 from .plan import Plan
-from .validation import Validation, validate
+from .schedule import LEAST_STEPS, Clock, Schedule
+from .validation import Validation, ValidationTimes, validate
 
-MEASURED_STEPS = 10
-"""Steps after which a budget in minutes is turned into a number of iterations."""
 CLIP_NORM = 5.0
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0
+_ENDLESS = 10**12
+"""Batches to come for a run whose length is a budget of time."""
 
 
 @dataclass
@@ -76,6 +77,7 @@ def train(
     progress: Progress = SILENT,
     should_stop: Callable[[], bool] = lambda: False,
     should_finish: Callable[[], bool] = lambda: False,
+    spent: float = 0.0,
 ) -> TrainResult:
     """Train a model.
 
@@ -90,6 +92,7 @@ def train(
         progress: Gets the stages preparing, training and validating, and logs.
         should_stop: Asked at every step; true ends the run after a checkpoint.
         should_finish: Asked after every step; true ends the run there as if its budget were used up.
+        spent: Seconds of a budget in minutes that are used up already, such as by planning.
 
     Raises:
         InputError: No outlined case, or a case that cannot be used.
@@ -97,6 +100,7 @@ def train(
         DeviceError: No such device, or too little memory for the smallest patch.
         StorageError: The disk is full or read-only.
     """
+    clock = Clock(spent)
     target = choose_device(device)
     world = World.join(target)
     if target.type == "cuda" and world.size > 1:
@@ -116,7 +120,7 @@ def train(
         raise InputError("All outlined cases are empty.", "Outline a structure, accept the case, then train.")
     while True:
         try:
-            attempt = TrainingRun(plan, cached, folder, target, world, progress, should_stop, should_finish)
+            attempt = TrainingRun(plan, cached, folder, target, world, progress, should_stop, should_finish, clock)
             return attempt.go(warm_start, resume)
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -140,9 +144,18 @@ class TrainingRun:
     progress: Progress = SILENT
     should_stop: Callable[[], bool] = lambda: False
     should_finish: Callable[[], bool] = lambda: False
-    iteration: int = 0
+    clock: Clock = field(default_factory=Clock)
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.schedule = Schedule(self.plan, self.clock)
+        self.validations = ValidationTimes(self.cases, self.plan)
+
+    @property
+    def iteration(self) -> int:
+        """Steps done."""
+        return self.schedule.iteration
 
     def go(self, warm_start: Path | None, resume: bool) -> TrainResult:
         """Train to the end or until stopped, validate and save."""
@@ -153,7 +166,7 @@ class TrainingRun:
         if stopped:
             return TrainResult(None, self.iteration, self.seconds, {}, True, self.plan)
         validating = self.progress.stage("validating")
-        validation = self._validate(0.5, validating)
+        validation = self._validate(self.validations.last_overlap, validating)
         metrics = validation.to_json() if validation else {}
         model = self.folder / "model"
         if self.world.rank == 0:
@@ -186,7 +199,13 @@ class TrainingRun:
 
     def _load_checkpoint(self) -> None:
         facts = load_checkpoint(self.folder, self.network, self.optimizer, self.method)
-        self.iteration, self.seconds, self.history = facts["iteration"], facts["seconds"], facts["history"]
+        self.seconds, self.history = facts["seconds"], facts["history"]
+        self.schedule.iteration = facts["iteration"]
+        # Checkpoints of version 0.1 lack what a budget needs: their plans have a fixed length.
+        self.schedule.done = facts.get("done", self.iteration / self.plan.iterations)
+        self.schedule.pace = facts.get("pace", 0.0)
+        if facts.get("spent", 0.0) > self.clock.seconds():  # not by an attempt of this very sitting
+            self.clock.spent += facts["spent"]
         self.parent = facts["parent"]
         self.scaler.load_state_dict(facts["scaler"])
 
@@ -195,6 +214,9 @@ class TrainingRun:
             facts = {
                 "iteration": self.iteration,
                 "seconds": self.seconds,
+                "done": self.schedule.done,
+                "pace": self.schedule.pace,
+                "spent": self.clock.seconds(),
                 "history": self.history,
                 "parent": self.parent,
                 "scaler": self.scaler.state_dict(),
@@ -212,64 +234,60 @@ class TrainingRun:
     def batches(self, stop: int) -> Iterator[methods.Batch]:
         """Batches from the present iteration up to ``stop``."""
         patches = Patches(self.plan, self.cases, self.method.uses_unlabelled, self.world.rank, self.world.size)
-        workers = self.plan.loader_workers if stop - self.iteration > MEASURED_STEPS else 0
+        workers = self.plan.loader_workers if stop - self.iteration > LEAST_STEPS else 0
         return iter(loader(patches, self.iteration, stop, workers, self.device.type == "cuda"))
 
     def _steps(self) -> bool:
         """Run to the end; true if stopped before it."""
         started = last_report = last_checkpoint = time.monotonic()
-        before, first = self.seconds, self.iteration
-        timed = self.plan.minutes is not None and self.iteration < MEASURED_STEPS
-        batches = self.batches(MEASURED_STEPS if timed else self.plan.iterations)
+        before = self.seconds
+        batches = self.batches(_ENDLESS if self.plan.minutes else self.plan.iterations)
         self.network.train()
-        while self.iteration < self.plan.iterations:
-            if timed and self.iteration == MEASURED_STEPS:
-                self._set_length((time.monotonic() - started) / max(self.iteration - first, 1))
-                batches, timed = self.batches(self.plan.iterations), False
+        while not self.world.agree(self.schedule.is_over):
             if self.world.agree(self.should_stop()):
                 return True
             if self.iteration and self.world.agree(self.should_finish()):
                 self.progress.log(f"Finished early, after {self.iteration} iterations.")
                 return False
+            began = time.monotonic()
             losses = self.step(next(batches))
-            self.iteration += 1
             now = time.monotonic()
             self.seconds = before + now - started
-            if self._validation_due():
-                self._record(self._validate())
-            if now - last_report >= REPORT_SECONDS or self.iteration == self.plan.iterations:
-                self._report(losses, (now - started) / (self.iteration - first))
+            self._advance(now - began)
+            if now - last_report >= REPORT_SECONDS or self.schedule.is_over:
+                self._report(losses)
                 last_report = now
             if now - last_checkpoint >= CHECKPOINT_SECONDS:
                 self._save_checkpoint()
                 last_checkpoint = now
         return False
 
-    def _set_length(self, seconds_a_step: float) -> None:
-        """Turn the budget in minutes into iterations that leave time for the validations."""
-        assert self.plan.minutes is not None
-        left = self.plan.minutes * 60 - MEASURED_STEPS * seconds_a_step - self._validation_seconds()
-        length = MEASURED_STEPS + max(int(left / seconds_a_step), 1)
-        self.plan = dataclasses.replace(self.plan, iterations=length, minutes=None)
-        self._write_plan()
-        self.progress.log(f"{length} iterations fit the time ({seconds_a_step:.2f} s each).")
-
-    def _validation_seconds(self) -> float:
-        """What all validations of this run will take, from the time of one held-out case."""
-        held_out = [case for case in self.cases if case.held_out and case.labelled]
-        if not held_out:
-            return 0.0
-        started = time.monotonic()
-        validate(self.network, held_out[:1], self.plan, self.device, self.amp)
-        # The last one overlaps its windows by half: up to 1.5^3 times the windows of the others.
-        return (time.monotonic() - started) * len(held_out) * (max(self.plan.validations - 1, 0) + 3.4)
+    def _advance(self, seconds: float) -> None:
+        """Count a step that took ``seconds``, validate where that is due, and set time aside for what follows."""
+        before = self.schedule.done
+        self.schedule.step(seconds)
+        self.schedule.done = self.world.share(self.schedule.done)
+        if self.world.rank != 0:
+            return
+        times = self.validations
+        if self.iteration == LEAST_STEPS:
+            times.measure_window(self.network, self.device, self.amp)
+            times.fit(self.plan.minutes)
+            if self.plan.minutes and self.schedule.time_left() < times.left(self.schedule.done):
+                self.progress.log(
+                    f"{self.plan.minutes:g} minutes do not suffice: preparing and validating alone take longer."
+                )
+        if times.is_due(before, self.schedule.done, self.schedule.is_over):
+            began = time.monotonic()
+            self._record(self._validate())
+            times.took(time.monotonic() - began)
+        self.schedule.reserve = times.left(self.schedule.done)
 
     def step(self, batch: methods.Batch) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch; returns the parts of the loss."""
         batch = batch.to(self.device)
-        progress = min(self.iteration / self.plan.iterations, 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.learning_rate * (1.0 - progress) ** 0.9
+            group["lr"] = self.schedule.learning_rate()
         network: Network = self.network
         if self.world.size > 1:
             joined = JoinedNetwork(self.network, batch)
@@ -278,7 +296,7 @@ class TrainingRun:
         # Dropout and noise follow from the step alone, so that a resumed run draws what the whole one would have drawn.
         torch.manual_seed(self.plan.seed * 1_000_003 + self.iteration)
         with half:
-            losses = self.method.loss(network, batch, self.iteration, self.plan.iterations)
+            losses = self.method.loss(network, batch, self.iteration, self.schedule.length)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(losses["total"]).backward()
         if self.world.size > 1:
@@ -291,10 +309,6 @@ class TrainingRun:
         self.method.after_step(self.network, self.iteration)
         return {name: value.detach() for name, value in losses.items()}
 
-    def _validation_due(self) -> bool:
-        n = self.plan.validations
-        return n > 0 and self.iteration < self.plan.iterations and self.iteration % -(-self.plan.iterations // n) == 0
-
     def _validate(self, overlap: float = 0.25, progress: Progress = SILENT) -> Validation | None:
         if self.world.rank != 0:
             return None
@@ -304,17 +318,15 @@ class TrainingRun:
         if validation:
             values = {f"dice {value}": score for value, score in validation.dice.items()}
             self.history.append({"iteration": self.iteration, **values})
-            self._report({}, self.seconds / self.iteration, values)
+            self._report({}, values)
 
-    def _report(
-        self, losses: dict[str, torch.Tensor], seconds_a_step: float, values: dict[str, float] | None = None
-    ) -> None:
+    def _report(self, losses: dict[str, torch.Tensor], values: dict[str, float] | None = None) -> None:
         numbers = {name: round(float(value), 5) for name, value in losses.items()}
-        if losses and (weight := self.method.consistency_weight(self.iteration, self.plan.iterations)) is not None:
+        if losses and (weight := self.method.consistency_weight(self.iteration, self.schedule.length)) is not None:
             numbers["consistency_weight"] = round(weight, 5)
         self.progress.stage("training").at(
-            self.iteration / self.plan.iterations,
-            eta_s=round((self.plan.iterations - self.iteration) * seconds_a_step, 1),
+            self.schedule.done,
+            eta_s=round(self.schedule.remaining_seconds(), 1),
             values={"iteration": self.iteration, **numbers, **(values or {})},
         )
 
@@ -336,9 +348,10 @@ class TrainingRun:
             method=plan.method,
             settings={
                 **dataclasses.asdict(self.method.settings),
+                "iterations": self.iteration if plan.minutes else plan.iterations,
                 **{
                     name: getattr(plan, name)
-                    for name in ("iterations", "batch_labelled", "batch_unlabelled", "learning_rate", "seed")
+                    for name in ("batch_labelled", "batch_unlabelled", "learning_rate", "seed")
                 },
             },
             data={

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,16 @@ import torch
 
 from barl.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
 from barl.evaluation.metrics import dice
-from barl.inference.sliding_window import predict_array
+from barl.inference.sliding_window import count_windows, predict_array
 from barl.networks.branches import BranchPair
 from barl.progress import SILENT, Progress
 
 from .cases import CachedCase
 from .plan import Plan
 
+_SHARE_OF_BUDGET = 0.15
+"""Of a budget in minutes that the validations between, and the last one, may use each."""
+_SAVING_SECONDS = 0.5
 CALIBRATION_VOXELS = 20_000
 """Voxels a case contributes to the temperature, drawn at random."""
 
@@ -101,6 +105,70 @@ def validate(
         _calibration_error(probabilities, classes),
         _calibration_error(apply_temperature(probabilities, temperature), classes),
     )
+
+
+class ValidationTimes:
+    """When the held-out cases are predicted during a run, and how long that will take.
+
+    Args:
+        cases: Of the run.
+        plan: Its ``validations`` are shared out evenly; the last one is at the end.
+
+    Attributes:
+        count: Validations of the run, the last one included.
+        last_overlap: Overlap of the windows of the last one.
+    """
+
+    def __init__(self, cases: Sequence[CachedCase], plan: Plan) -> None:
+        self._cases = [case for case in cases if case.held_out and case.labelled]
+        self._plan = plan
+        self.count = plan.validations if self._cases else 0
+        self.last_overlap = 0.5
+        self.window_seconds = 0.0
+
+    def measure_window(self, network: BranchPair, device: torch.device, amp_dtype: torch.dtype | None) -> None:
+        """Time one window of the first held-out case."""
+        if not self._cases:
+            return
+        part = tuple(slice(0, edge) for edge in self._plan.patch)
+        image = self._cases[0].image[(slice(None), *part)].astype(np.float32)
+        began = time.perf_counter()
+        branches = range(network.n_branches)
+        predict_array(network, image, self._plan.patch, device=device, amp_dtype=amp_dtype, branches=branches)
+        self.window_seconds = time.perf_counter() - began
+
+    def fit(self, minutes: float | None) -> None:
+        """Leave validations out, and windows of the last one, where they would use up the budget."""
+        if minutes is None or not self._cases:
+            return
+        share = minutes * 60 * _SHARE_OF_BUDGET
+        if self._seconds(0.5) > share:
+            self.last_overlap = 0.25
+        each = self._seconds(0.25)
+        while self.count > 1 and (self.count - 1) * each > share:
+            self.count -= 1
+
+    def is_due(self, before: float, done: float, is_over: bool) -> bool:
+        """Whether a step from the share ``before`` to ``done`` of the run is followed by a validation."""
+        # Rounded: 0.29999999999999993 of a run is three tenths.
+        return not is_over and int(round(done * self.count, 9)) > int(round(before * self.count, 9))
+
+    def took(self, seconds: float) -> None:
+        """A validation, not the last one, took ``seconds``."""
+        self.window_seconds = seconds / max(self._windows(0.25), 1)
+
+    def left(self, done: float) -> float:
+        """Seconds for the validations that are still to come once the share ``done`` of the run is done."""
+        if not self._cases:
+            return _SAVING_SECONDS
+        between = max(self.count - 1 - int(round(done * self.count, 9)), 0)
+        return between * self._seconds(0.25) + self._seconds(self.last_overlap) + _SAVING_SECONDS
+
+    def _seconds(self, overlap: float) -> float:
+        return self._windows(overlap) * self.window_seconds
+
+    def _windows(self, overlap: float) -> int:
+        return sum(count_windows(case.grid.shape, self._plan.patch, overlap) for case in self._cases)
 
 
 def _calibration_error(probabilities: np.ndarray, classes: np.ndarray) -> float:

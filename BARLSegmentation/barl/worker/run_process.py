@@ -11,10 +11,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Train; everything worth knowing goes to the run's events, a crash's last words to its ``output.log``."""
     project, run = sys.argv[1:] if arguments is None else arguments
     from barl.errors import BarlError
+    from barl.jobs.runs import process_age
     from barl.jobs.train_job import run_training
 
     try:
-        run_training(Path(project), run)
+        run_training(Path(project), run, spent=process_age())
     except BarlError as error:  # the run's events have told it
         return error.exit_code
     return 0
