@@ -22,6 +22,12 @@ pytest_plugins = ["slicerhost.fixtures"]
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A number of threads that is set is not chosen by measurement: results are the same to the last bit."""
+    if not getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """Root folder of the repository."""

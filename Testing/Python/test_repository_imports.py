@@ -16,7 +16,7 @@ MODULE = REPOSITORY / "BARLSegmentation"
 ENGINE = MODULE / "barl"
 
 RANKS = {
-    **dict.fromkeys(("errors", "json_text"), 0),
+    **dict.fromkeys(("errors", "json_text", "openmp"), 0),
     **dict.fromkeys(("progress", "images"), 1),
     **dict.fromkeys(("project", "networks", "losses"), 2),
     **dict.fromkeys(("hippocampus", "methods", "models"), 3),
@@ -29,7 +29,7 @@ RANKS = {
     "cli": 10,
 }
 # Slicer's own process imports these rooms, and of the worker what needs the standard library only.
-SLICER_SIDE_ROOMS = ("errors", "json_text", "progress", "images", "project", "hippocampus")
+SLICER_SIDE_ROOMS = ("errors", "json_text", "openmp", "progress", "images", "project", "hippocampus")
 SLICER_SIDE_FILES = ("barl.worker.client", "barl.worker.messages", "barl.worker.process_tree")
 SLICER_SIDE_LIBRARIES = {"numpy", "scipy", "SimpleITK", "pydicom", "barl"} | sys.stdlib_module_names
 APPLICATION = {"slicer", "qt", "ctk", "vtk", "PythonQt", "PySide6"}
@@ -164,7 +164,7 @@ def test_the_process_border_needs_only_the_standard_library():
         outside = set(map(top, found)) - sys.stdlib_module_names - {"barl"}
         assert not outside, f"{name}, which Slicer's process needs, imports {sorted(outside)}"
         waiting += filter(None, map(engine_module, found))
-    assert {room(name) for name in reached} <= {"", "errors", "json_text", "worker"}, sorted(reached)
+    assert {room(name) for name in reached} <= {"", "errors", "json_text", "openmp", "worker"}, sorted(reached)
 
 
 def test_slicer_part_reads_the_engine_late_and_never_torch():

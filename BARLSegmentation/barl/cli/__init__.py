@@ -11,6 +11,7 @@ from pathlib import Path
 from barl.cli.parser import build_parser
 from barl.cli.terminal import Terminal
 from barl.jobs.failures import explain
+from barl.openmp import wait_briefly
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0; 2 for input, 3 project, 4 model, 5 device, 6 disk, 130 stopped by the user, 1 anything else.
     """
+    wait_briefly(os.environ)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     terminal = Terminal(as_json="--json" in arguments)  # known before parsing, which may fail
     project: Path | None = None

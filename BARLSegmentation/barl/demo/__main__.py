@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from barl.demo.sources import SOURCES, DemoData, choose
 from barl.demo.steps import Steps
 from barl.errors import InputError, storage_error
 from barl.jobs.failures import explain
+from barl.openmp import wait_briefly
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--iterations", type=int, help="length of each of the two trainings")
     options = parser.parse_args(arguments)
     started = time.monotonic()
+    wait_briefly(os.environ)
     try:
         if options.iterations is not None and options.iterations < 1:
             raise InputError(f"A training of {options.iterations} iterations is not possible.", "Give 1 or more.")

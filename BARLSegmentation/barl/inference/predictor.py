@@ -21,6 +21,7 @@ from barl.inference.device import autocast, autocast_dtype, choose_device
 from barl.inference.hotspots import HotSpot, find_hotspots, half_a_bit
 from barl.inference.maps import ModelMaps
 from barl.inference.sliding_window import stream
+from barl.inference.threads import ThreadChoice
 from barl.models.disk import check_channels, load_model
 from barl.networks.branches import BranchPair
 from barl.progress import SILENT, Progress
@@ -142,6 +143,7 @@ class Predictor:
         self.overlap = 0.25 if fast else 0.5
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else 4)
         self.half = half
+        self._threads = ThreadChoice(self.device)
 
     @classmethod
     def load(cls, model_folder: Path, device: str = "auto", fast: bool = False) -> Predictor:
@@ -280,9 +282,13 @@ class Predictor:
             branches=self.branches,
             accumulate_on=effort.accumulate_on,
             progress=progress.part(0.0, 1.0, f"Predicting on {effort.device}"),
+            threads=self._threads if effort.device.type == "cpu" else None,
         )
-        for slab in slabs:
-            maps.add(slab, inside)
+        try:
+            for slab in slabs:
+                maps.add(slab, inside)
+        finally:
+            self._threads.release()
         return self._embedding(array, effort.device, amp_dtype)
 
     @torch.inference_mode()

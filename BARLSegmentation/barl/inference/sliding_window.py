@@ -12,6 +12,7 @@ model).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from barl.images.geometry import Triple, triple
 from barl.inference.device import autocast
+from barl.inference.threads import ThreadChoice
 from barl.progress import SILENT, Progress
 
 CHUNK_VOXELS = 65_536
@@ -93,6 +95,7 @@ def stream(
     branches: Sequence[int] = (0, 1),
     accumulate_on: torch.device | str | None = None,
     progress: Progress = SILENT,
+    threads: ThreadChoice | None = None,
 ) -> Iterator[Slab]:
     """Slide over the volume and hand out planes along k as soon as no later window touches them.
 
@@ -113,6 +116,7 @@ def stream(
         branches: Branches to run; those the network does not have are left out.
         accumulate_on: Device of the accumulators; the network's if not given.
         progress: Gets the fraction of windows done after each batch.
+        threads: Times the batches and chooses the number of threads; left to PyTorch if not given.
 
     Yields:
         Slabs in ascending k, without gap or overlap, cropped to the volume.
@@ -137,7 +141,8 @@ def stream(
             for first in range(0, len(columns), batch_size):
                 batch = columns[first : first + batch_size]
                 windows = [source[:, k : k + patch[0], j : j + patch[1], i : i + patch[2]] for j, i in batch]
-                outputs = _run(network, torch.stack(windows), branches, device, amp_dtype, home)
+                with threads.piece() if threads else nullcontext():
+                    outputs = _run(network, torch.stack(windows), branches, device, amp_dtype, home)
                 if not len(held):
                     held = torch.zeros(len(branches), outputs[0].shape[1], patch[0], *source.shape[2:], device=home)
                 for w, (j, i) in enumerate(batch):

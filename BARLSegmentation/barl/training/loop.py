@@ -23,6 +23,7 @@ from barl import __version__, methods
 from barl.errors import DeviceError, InputError, is_out_of_memory, storage_error
 from barl.images.geometry import triple
 from barl.inference.device import autocast_dtype, choose_device
+from barl.inference.threads import ThreadChoice
 from barl.models.disk import load_model, save_model
 from barl.networks.branches import Network, build_network
 from barl.progress import SILENT, Progress
@@ -162,6 +163,7 @@ class TrainingRun:
         self.prepare(warm_start, resume)
         self._write_plan()
         stopped = self._steps()
+        self.threads.release()
         self._save_checkpoint()
         if stopped:
             return TrainResult(None, self.iteration, self.seconds, {}, True, self.plan)
@@ -186,6 +188,8 @@ class TrainingRun:
         self.amp = autocast_dtype(self.device) if self.plan.precision == "auto" else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
         self.method.prepare(self.network)
+        # With a fixed length, the run is the same to the bit whenever it is stopped and resumed.
+        self.threads = ThreadChoice(self.device, every_start=self.plan.minutes is None)
         if resume:
             self._load_checkpoint()
 
@@ -204,6 +208,9 @@ class TrainingRun:
         # Checkpoints of version 0.1 lack what a budget needs: their plans have a fixed length.
         self.schedule.done = facts.get("done", self.iteration / self.plan.iterations)
         self.schedule.pace = facts.get("pace", 0.0)
+        known = facts.get("threads") or torch.get_num_threads()
+        fixed = self.plan.minutes is None
+        self.threads = ThreadChoice(self.device, every_start=fixed, chosen=known if fixed else None)
         if facts.get("spent", 0.0) > self.clock.seconds():  # not by an attempt of this very sitting
             self.clock.spent += facts["spent"]
         self.parent = facts["parent"]
@@ -214,6 +221,7 @@ class TrainingRun:
             facts = {
                 "iteration": self.iteration,
                 "seconds": self.seconds,
+                "threads": self.threads.chosen,
                 "done": self.schedule.done,
                 "pace": self.schedule.pace,
                 "spent": self.clock.seconds(),
@@ -250,7 +258,9 @@ class TrainingRun:
                 self.progress.log(f"Finished early, after {self.iteration} iterations.")
                 return False
             began = time.monotonic()
-            losses = self.step(next(batches))
+            batch = next(batches)
+            with self.threads.piece():
+                losses = self.step(batch)
             now = time.monotonic()
             self.seconds = before + now - started
             self._advance(now - began)

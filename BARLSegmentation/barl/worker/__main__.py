@@ -10,6 +10,9 @@ from pathlib import Path
 
 def main() -> int:
     """Keep standard output for protocol lines alone, then serve until the client is done."""
+    from barl.openmp import wait_briefly
+
+    wait_briefly(os.environ)
     # Libraries print, in C too: from here on descriptor 1 is standard error, and only we hold the real output.
     # Not inheritable, so that no child keeps the client waiting for the end of the stream.
     protocol_output = os.fdopen(os.dup(1), "wb")

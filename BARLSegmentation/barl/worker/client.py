@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 from barl.errors import BarlError
+from barl.openmp import wait_briefly
 from barl.worker.messages import Cancel, Event, Request
 from barl.worker.process_tree import end_process_tree
 from barl.worker.protocol import FINAL_EVENTS, LineBuffer, ProtocolError, decode, encode, error_from_event
@@ -46,11 +47,12 @@ def worker_command(python: str | None = None) -> list[str]:
 
 
 def worker_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment in which ``import barl`` finds this very package."""
+    """The environment in which ``import barl`` finds this very package and PyTorch's threads wait but briefly."""
     environment = dict(os.environ if base is None else base)
     root = str(Path(__file__).resolve().parents[2])
     others = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != root]
     environment["PYTHONPATH"] = os.pathsep.join([root, *others])
+    wait_briefly(environment)
     return environment
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from pathlib import Path
 def main(arguments: list[str] | None = None) -> int:
     """Train; everything worth knowing goes to the run's events, a crash's last words to its ``output.log``."""
     project, run = sys.argv[1:] if arguments is None else arguments
+    from barl.openmp import wait_briefly
+
+    wait_briefly(os.environ)
     from barl.errors import BarlError
     from barl.jobs.runs import process_age
     from barl.jobs.train_job import run_training
