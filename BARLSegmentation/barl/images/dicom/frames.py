@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from barl.images.dicom.headers import DAMAGE, Header
+from barl.images.dicom.headers import DAMAGE, Header, value_of
 from barl.images.dicom.objects import NUCLEAR_MEDICINE
 
 _MOST_FRAMES = 100_000
@@ -249,8 +249,9 @@ def _plain(value: Any) -> Any:
     """A value that can be compared, hashed and shown."""
     if value is None or value == "":
         return None
-    if isinstance(value, bytes):
-        return value.hex()
+    if isinstance(value, bytes):  # a private tag in a file without value representations
+        text = value.decode("ascii", errors="replace").strip(" \0")
+        value = text.split("\\") if "\\" in text else text
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         try:
             return float(value)
@@ -263,8 +264,7 @@ def _plain(value: Any) -> Any:
 def _get(item: Any, keyword: str | int) -> Any:
     """A tag's value; None where it is missing, empty or damaged beyond reading."""
     try:
-        element = item.get(keyword)
-        value = getattr(element, "value", element) if isinstance(keyword, int) else element
+        value = value_of(item, keyword)
         return None if value is None or (hasattr(value, "__len__") and not len(value)) else value
     except DAMAGE:
         return _DAMAGED
@@ -285,6 +285,6 @@ _DAMAGED = _Damaged()
 
 def _sequence(item: Any, keyword: str) -> Sequence[Any]:
     try:
-        return item.get(keyword) or () if keyword else ()
+        return value_of(item, keyword) or () if keyword else ()
     except DAMAGE:
         return ()

@@ -8,10 +8,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pydicom
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -69,7 +71,7 @@ class Header:
     def text(self, keyword: str) -> str:
         """A tag as one line of text; empty where it is missing or damaged."""
         try:
-            value = self.data.get(keyword)
+            value = value_of(self.data, keyword)
             parts = value if isinstance(value, pydicom.multival.MultiValue) else [value]
             return " ".join("" if part is None else " ".join(str(part).split()) for part in parts).strip()
         except DAMAGE:
@@ -78,7 +80,7 @@ class Header:
     def number(self, keyword: str) -> int | None:
         """A tag as a whole number, or None."""
         try:
-            return int(self.data.get(keyword))
+            return int(value_of(self.data, keyword))
         except (*DAMAGE, OverflowError):
             return None
 
@@ -105,6 +107,20 @@ class Header:
     def kind(self) -> str:
         """What an object that is no scan is."""
         return describe(self.sop_class)
+
+
+@cache
+def _tag(keyword: str) -> int:
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise ValueError(keyword)
+    return tag
+
+
+def value_of(item: Dataset, keyword: str | int) -> Any:
+    """A tag's value, or None where it is missing: without the detours of ``Dataset.get``, for there are many tags."""
+    tag = _tag(keyword) if isinstance(keyword, str) else keyword
+    return item[tag].value if tag in item.keys() else None  # noqa: SIM118 (the keys are numbers, a Dataset compares)
 
 
 @contextmanager

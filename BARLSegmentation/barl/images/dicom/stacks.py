@@ -231,7 +231,12 @@ def _by_number(frames: list[Frame], words: str) -> list[tuple[str, list[Frame], 
     ordered = [frames[n] for n in np.argsort(numbers, kind="stable")]
     volumes = [ordered[n : n + n_places] for n in range(0, len(ordered), n_places)]
     if any(len({places[id(frame)] for frame in volume}) < n_places for volume in volumes):
-        return []
+        # Or the numbers run through the images at one place first.
+        length = len(volumes)
+        rows = [ordered[n : n + length] for n in range(0, len(ordered), length)]
+        if any(len({places[id(frame)] for frame in row}) > 1 for row in rows):
+            return []
+        volumes = [list(column) for column in zip(*rows, strict=True)]
     count = len(volumes)
     return [(_join(words, f"volume {n + 1} of {count}"), _sorted(v), "") for n, v in enumerate(volumes)]
 
@@ -258,6 +263,8 @@ def _in_words(name: str, value: Any, number: int, count: int) -> str:
         return f"{name.partition(' ')[0] if name[0] == 'd' else 'direction'} {number + 1} of {count}"
     if value is None:
         return f"no {name}"
+    if isinstance(value, tuple) and name == "b-value":  # GE: more numbers follow
+        value = value[0]
     if isinstance(value, tuple):
         value = " ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value[:6])
     elif isinstance(value, float):
