@@ -377,6 +377,8 @@ def test_volumes_that_only_their_numbers_tell_apart(tmp_path):
     folder = woven(tmp_path, lambda data, v: None, interleaved=False)
     assert [item.description for item in list_series(folder)] == ["volume 1 of 2", "volume 2 of 2"]
     assert_exact(read_series(folder, "2"), ARRAY + 500)
+    folder = woven(tmp_path / "a", lambda data, v: None)  # the numbers run through the images at one place first
+    assert_exact(read_series(folder, "2"), ARRAY + 500)
     folder = woven(tmp_path / "b", lambda data, v: setattr(data, "InstanceNumber", 1))
     with pytest.raises(InputError, match=r"several slices at one place .* such as '001.dcm' and '002.dcm'"):
         read_image(folder)

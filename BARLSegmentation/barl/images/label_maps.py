@@ -10,10 +10,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from barl.errors import InputError
+from barl.images.formats.kinds import ending
 from barl.images.formats.volume import ROUNDING_VOXELS, Volume, no_number
 from barl.images.geometry import Grid, axes_between
-from barl.images.reading import difference, load, no_memory
-from barl.images.segments import Structure, label_array, nrrd_segments, values_of
+from barl.images.reading import difference, is_dicom, load, no_memory
+from barl.images.segments import Segment, Structure, label_array, nrrd_segments, refuse_overlap, values_of
 
 # Scaled whole numbers may miss theirs by this: half a step of the coarsest scale in use, 2/255.
 _ROUNDED = 0.005
@@ -34,7 +35,8 @@ def read_label(
 
     Args:
         path: A file as for ``read_image``; whole numbers stored as floats are fine. It may be cropped, and its axes may
-            be stored in another order: voxels count where they lie.
+            be stored in another order: voxels count where they lie. Or a DICOM segmentation or structure set, or a
+            folder with one file for each structure, named as its label.
         grid: The scan's.
         values: Label values of the project's table; background is 0 and always allowed.
         structures: The table with names: segments that bear names are matched by them.
@@ -51,10 +53,7 @@ def read_label(
     path = Path(path)
     told: list[str] = []
     try:
-        volume = load(path)
-        told += volume.notes
-        volume.array = _labels(volume, path.name, values, structures, told)
-        array = _on_grid(volume, grid, path.name, resample, told)
+        array = _outline(path, grid, values, structures, resample, told)
         if not array.any():
             told.append("The outline is empty.")
         if notes is not None:
@@ -64,13 +63,56 @@ def read_label(
         raise no_memory(path.name, error) from None
 
 
+def _outline(
+    path: Path, grid: Grid, values: Collection[int], structures: Sequence[Structure], resample: bool, notes: list[str]
+) -> np.ndarray:
+    """Labels ``[k, j, i]`` on the scan's grid, from a file or folder of any kind."""
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".") and file.is_file()]
+        if structures and any(ending(file.name) for file in files):
+            return _one_file_each([file for file in files if ending(file.name)], grid, structures, resample, notes)
+        path = files[0] if len(files) == 1 else path
+    if path.is_file() and is_dicom(path):
+        # pydicom takes half a second to import, which nobody without DICOM should wait.
+        from barl.images.dicom.outlines import read_outline
+
+        array = read_outline(path, grid, structures, notes)
+        if array is not None:
+            return array
+    volume = load(path)
+    notes += volume.notes
+    volume.array = _labels(volume, path.name, values, structures, notes)
+    return _on_grid(volume, grid, path.name, resample, notes)
+
+
+def _one_file_each(
+    files: Sequence[Path], grid: Grid, structures: Sequence[Structure], resample: bool, notes: list[str]
+) -> np.ndarray:
+    """Labels from one file for each structure, each with a single value beside 0."""
+    result = np.zeros(grid.shape, dtype=np.uint16)
+    for file in files:
+        name = file.name.removesuffix(ending(file.name))
+        (target,) = values_of([Segment(name, -1)], structures, file.name, []).values()
+        volume = load(file)
+        volume.array = _whole(volume.array, file.name, notes)
+        if volume.array.ndim > 3 or len(np.unique(volume.array[volume.array != 0])) > 1:
+            raise InputError(
+                f"'{file.name}' holds more than one structure.", "Give one file for each, or one label map."
+            )
+        volume.array = (volume.array != 0).astype(np.uint16)
+        mask = _on_grid(volume, grid, file.name, resample, notes) != 0
+        refuse_overlap(int(np.count_nonzero(mask & (result != 0) & (result != target))), file.name)
+        result[mask] = target
+    return result
+
+
 def _labels(
     volume: Volume, name: str, values: Collection[int], structures: Sequence[Structure], notes: list[str]
 ) -> np.ndarray:
     """Values of the table ``[k, j, i]``, uint16, still on the file's own grid."""
     segments = nrrd_segments(volume.texts)
     if segments and structures:
-        array = label_array(volume, values_of(segments, structures, name, notes), name)
+        array = label_array(volume, segments, structures, name, notes)
     elif volume.array.ndim > 3:
         raise no_number(name, str(len(volume.array)))
     else:

@@ -109,7 +109,7 @@ def load(path: Path, series: str | None = None) -> Volume:
     notes: list[str] = []
     if path.is_dir():
         volume = _dicom().read_series(path, series, notes)
-    elif _is_dicom(path):
+    elif is_dicom(path):
         volume = _dicom().read_files([path], path.name, series, notes)
     else:
         volume = read_volume(path)
@@ -158,7 +158,8 @@ def _dicom() -> ModuleType:
     return series
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins, or is named, as DICOM files are."""
     with open_regular(path) as file:
         start = file.read(132)
     if start[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".ima"):

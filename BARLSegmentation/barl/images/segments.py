@@ -87,32 +87,37 @@ def values_of(
     return result
 
 
-def label_array(volume: Volume, values: Mapping[tuple[int, int], int], file: str) -> np.ndarray:
-    """One label map ``[k, j, i]`` with the table's values from the layers of a segmentation.
+def label_array(
+    volume: Volume, segments: Sequence[Segment], structures: Sequence[Structure], file: str, notes: list[str]
+) -> np.ndarray:
+    """One label map ``[k, j, i]``, uint16, with the table's values from the layers of a segmentation.
 
     Raises:
-        InputError: Voxels belong to no segment, or to two.
+        InputError: Voxels belong to no segment or to two, or a segment with voxels is not in the table.
     """
     layers = volume.array if volume.array.ndim == 4 else volume.array[None]
+    found = {(n, value) for n, layer in enumerate(layers) for value in np.unique(layer).tolist() if value != 0}
+    targets = values_of([s for s in segments if (s.layer, s.value) in found], structures, file, notes)
+    if unnamed := sorted(found - set(targets)):
+        raise InputError(
+            f"'{file}' holds the value {unnamed[0][1]:g}, which belongs to none of its segments.",
+            "Save the segmentation again.",
+        )
     result = np.zeros(layers.shape[1:], dtype=np.uint16)
-    for number, layer in enumerate(layers):
-        for value in np.unique(layer).tolist():
-            if value == 0:
-                continue
-            if (number, value) not in values:
-                raise InputError(
-                    f"'{file}' holds the value {value:g}, which belongs to none of its segments.",
-                    "Save the segmentation again.",
-                )
-            mask = layer == value
-            target = values[number, value]
-            if overlap := int(np.count_nonzero(mask & (result != 0) & (result != target))):
-                raise InputError(
-                    f"Segments of '{file}' overlap in {overlap} voxels.",
-                    "A voxel has one label: let the segments not overlap (in Slicer: Masking, Overwrite all).",
-                )
-            result[mask] = target
+    for (number, value), target in targets.items():
+        mask = layers[number] == value
+        refuse_overlap(int(np.count_nonzero(mask & (result != 0) & (result != target))), file)
+        result[mask] = target
     return result
+
+
+def refuse_overlap(voxels: int, file: str) -> None:
+    """Refuse segments of which ``voxels`` voxels belong to two: a voxel of a label map has one label."""
+    if voxels:
+        raise InputError(
+            f"Segments of '{file}' overlap in {voxels} voxels.",
+            "A voxel has one label: let the segments not overlap (in Slicer: Masking, Overwrite all).",
+        )
 
 
 def _value_of(segment: Segment, structures: Sequence[Structure], file: str) -> int | None:

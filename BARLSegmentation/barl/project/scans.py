@@ -132,7 +132,7 @@ def find_cases(
         images: Folder with files of scans.
         channels: The project's; their patterns tell the files apart and are cut out of the file's name, what remains is
             the case's name. A single channel needs none: every file is then a case.
-        labels: Folder with outlines, each named as its case.
+        labels: Folder with outlines, each named as its case; a folder in it is an outline with a file for each label.
         held_out: For all of them.
         group: For all of them.
         resample: For all of them.
@@ -216,7 +216,7 @@ def _read_files(files: tuple[Path, ...], name: str, notes: list[str]) -> sitk.Im
 def stem(path: Path) -> str:
     """The file's or folder's own name, of a link too, without the ending of a volume."""
     name = path.name or path.resolve().name  # "." has no name
-    return name.removesuffix(ending(name))
+    return name.removesuffix(ending(name) or (path.suffix if path.suffix.lower() == ".dcm" else ""))
 
 
 def _volumes(folder: Path, *, outlines: bool = False) -> tuple[list[Path], list[LeftOut]]:
@@ -233,7 +233,9 @@ def _volumes(folder: Path, *, outlines: bool = False) -> tuple[list[Path], list[
     stems = {stem(path) for path in entries if ending(path.name)}
     for path in entries:
         lower = path.name.lower()
-        if path.is_dir():
+        if path.is_dir() and outlines and _holds_scans(path):
+            found.append(path)
+        elif path.is_dir():
             words = (
                 "It is a folder.",
                 "Add a folder with a DICOM series by itself, or name the folder that holds the files.",
@@ -242,7 +244,7 @@ def _volumes(folder: Path, *, outlines: bool = False) -> tuple[list[Path], list[
         elif lower.endswith(".seg.nrrd") and not outlines:
             words = "It is a segmentation, not a scan.", "Put it into a folder of its own and name that with --labels."
             left_out.append(LeftOut(path.name, InputError(*words), is_scan=False))
-        elif ending(path.name):
+        elif ending(path.name) or (outlines and lower.endswith(".dcm")):
             found.append(path)
         elif not (lower.endswith(COMPANIONS) and path.name.partition(".")[0] in {s.partition(".")[0] for s in stems}):
             what = describe_other(path.name)

@@ -71,6 +71,17 @@ def intensities(frames: Sequence[Frame]) -> np.ndarray:
     return result
 
 
+def stored_values(header: Header) -> np.ndarray:
+    """All frames of a file ``[frame, row, column]`` as they are stored; single bits become bytes.
+
+    Raises:
+        InputError: The file is damaged or cut off, or compressed in a way that cannot be read.
+    """
+    if header.number("BitsAllocated") == 1:
+        return _bits(header)
+    return _decoded([header])[id(header)] if _encapsulated(header) else _native(header)
+
+
 def same_pixels(one: Frame, other: Frame) -> bool:
     """Whether two frames have the same intensities."""
     if (one.slope, one.intercept, one.size) != (other.slope, other.intercept, other.size):
@@ -86,7 +97,7 @@ def _fits(ends: Sequence[int], kind: type[np.integer]) -> bool:
 def _stored(frames: Sequence[Frame]) -> list[np.ndarray]:
     """The stored values of each frame; every file is opened once."""
     headers = list({id(frame.header): frame.header for frame in frames}.values())
-    decoded = _decoded([header for header in headers if header.is_native is False and _encapsulated(header)])
+    decoded = _decoded([header for header in headers if _encapsulated(header)])
     files: dict[int, np.ndarray] = {}
     planes = []
     for frame in frames:
@@ -101,13 +112,31 @@ def _stored(frames: Sequence[Frame]) -> list[np.ndarray]:
 
 
 def _encapsulated(header: Header) -> bool:
-    return header.syntax.is_transfer_syntax and header.syntax.is_encapsulated
+    return not header.is_native and header.syntax.is_transfer_syntax and header.syntax.is_encapsulated
 
 
 def _native(header: Header) -> np.ndarray:
     """The frames of a file whose pixels are not compressed, ``[frame, row, column]``."""
     shape, kind = _layout(header)
-    expected = int(np.prod(shape)) * kind.itemsize
+    content = _content(header, int(np.prod(shape)) * kind.itemsize)
+    if header.syntax == ExplicitVRBigEndian:
+        kind = kind.newbyteorder(">")
+    array = np.frombuffer(content, dtype=kind).reshape(shape)
+    return _without_unused_bits(array.astype(kind.newbyteorder("="), copy=False), header)
+
+
+def _bits(header: Header) -> np.ndarray:
+    """Frames of single bits, packed without a gap from frame to frame (PS3.5, 8.1.1)."""
+    shape = (header.number("NumberOfFrames") or 1, header.number("Rows") or 0, header.number("Columns") or 0)
+    count = shape[0] * shape[1] * shape[2]
+    if count < 1 or _encapsulated(header):
+        raise _damaged(header)
+    content = _content(header, (count + 7) // 8)
+    return np.unpackbits(np.frombuffer(content, dtype=np.uint8), bitorder="little")[:count].reshape(shape)
+
+
+def _content(header: Header, expected: int) -> bytes:
+    """So many bytes of pixels that are not compressed."""
     try:
         if header.pixels:
             offset, length = header.pixels
@@ -116,17 +145,14 @@ def _native(header: Header) -> np.ndarray:
                 content = file.read(min(length, expected))
         else:  # big endian or deflated
             with silent():
-                content = pydicom.dcmread(header.path, force=True).PixelData
-            if header.syntax == ExplicitVRBigEndian:
-                kind = kind.newbyteorder(">")
+                content = pydicom.dcmread(header.path, force=True).PixelData[:expected]
     except OSError as error:
         raise InputError(f"'{header.path.name}' cannot be read ({error.strerror}).", "Check the drive.") from error
     except DAMAGE:
         raise _damaged(header) from None
     if len(content) < expected:
         raise _damaged(header)
-    array = np.frombuffer(content[:expected], dtype=kind).reshape(shape)
-    return _without_unused_bits(array.astype(kind.newbyteorder("="), copy=False), header)
+    return content
 
 
 def _layout(header: Header) -> tuple[tuple[int, int, int], np.dtype]:

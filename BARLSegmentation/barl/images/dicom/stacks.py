@@ -96,7 +96,7 @@ def check(stack: Stack, name: str) -> list[str]:
 def grid_of(stack: Stack) -> Grid:
     """The grid of a checked stack: from the positions of its first and last frame, whatever other tags say."""
     first, last = (np.array(stack.frames[n].position) for n in (0, -1))
-    axes = _axes(stack.frames[0])
+    axes = axes_of(stack.frames[0])
     step = float((last - first) @ axes[:, 2]) / (len(stack.frames) - 1)
     columns, rows = stack.frames[0].size
     return Grid(
@@ -107,7 +107,7 @@ def grid_of(stack: Stack) -> Grid:
     )
 
 
-def _axes(frame: Frame) -> np.ndarray:
+def axes_of(frame: Frame) -> np.ndarray:
     """3 x 3: the directions of rows, columns and slices of a frame as columns, orthonormal."""
     along, across = np.array(frame.orientation[:3]), np.array(frame.orientation[3:])
     along = along / np.linalg.norm(along)
@@ -118,7 +118,7 @@ def _axes(frame: Frame) -> np.ndarray:
 
 def _heights(frames: Sequence[Frame]) -> np.ndarray:
     """Where frames lie along the normal of the first, in mm."""
-    return np.array([frame.position for frame in frames]) @ _axes(frames[0])[:, 2]
+    return np.array([frame.position for frame in frames]) @ axes_of(frames[0])[:, 2]
 
 
 def _parallel(frames: Sequence[Frame]) -> list[list[Frame]]:
@@ -288,7 +288,7 @@ def _uneven(stack: Stack) -> list[str]:
 
 def _sideways(stack: Stack) -> list[str]:
     """A tilt of the stack, or single slices moved in their plane."""
-    axes = _axes(stack.frames[0])
+    axes = axes_of(stack.frames[0])
     places = (np.array([frame.position for frame in stack.frames]) - stack.frames[0].position) @ axes
     allowed = _SIDEWAYS * min(stack.frames[0].spacing)
     line = places[:, 2:] / places[-1, 2] * places[-1, :2]
