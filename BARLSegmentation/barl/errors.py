@@ -60,6 +60,17 @@ class StorageError(BarlError):
     exit_code = 6
 
 
+class NotFiniteError(ModelError):
+    """A network answers with, or has learned, values that are not finite numbers."""
+
+    def __init__(
+        self,
+        message: str = "The model answers with values that are not finite numbers.",
+        remedy: str = "Use another model, or train this one again; check the scan's intensities.",
+    ) -> None:
+        super().__init__(message, remedy)
+
+
 class Cancelled(BarlError):
     """The user stopped the job."""
 

@@ -343,6 +343,17 @@ def test_all_back_ends_are_understood_when_memory_is_short(error, is_memory):
     assert ("memory" in explained.message) is is_memory and isinstance(explained, DeviceError) is is_memory
 
 
+@pytest.mark.parametrize("factor", [1e20, 1e38])
+def test_answers_that_are_no_numbers_are_an_error_not_an_empty_outline(predictor, factor):
+    """Weights that are finite themselves."""
+    network = build_network(SPEC, seed=0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(factor)
+    with pytest.raises(ModelError, match="not finite"):
+        Predictor(predictor.card, network).predict([simulate()[0]])
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory(predictor):
     class Broken(Forgetful):
         def forward(self, x, branch=0):

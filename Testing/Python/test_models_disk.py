@@ -285,3 +285,27 @@ def test_an_invalid_card_is_not_saved(tmp_path, card, network):
 
 def test_weights_are_plain_safetensors(folder, network):
     assert (folder / WEIGHTS_FILE).read_bytes() == save(dict(network.state_dict()))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused(folder, card, network, value):
+    """One of all weights, the checksum right."""
+    weights = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
+    for name in sorted(weights)[:: max(1, len(weights) // 5)]:
+        tampered = {key: tensor.clone() for key, tensor in weights.items()}
+        tampered[name].view(-1)[-1] = value
+        (folder / WEIGHTS_FILE).write_bytes(save(tampered))
+        edit(folder, weights_sha256=sha256(folder / WEIGHTS_FILE))
+        with pytest.raises(ModelError, match=f"not finite numbers .{name}"):
+            disk.load_model(folder)
+    with pytest.raises(ModelError, match="not finite"):
+        disk.save_model(folder.parent / "other", card, tampered)
+    assert not (folder.parent / "other").exists()
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_card_with_numbers_that_are_none_is_refused(folder, number):
+    text = (folder / CARD_FILE).read_text("utf-8").replace('"mean": 40.5', f'"mean": {number}')
+    (folder / CARD_FILE).write_text(text, "utf-8")
+    with pytest.raises(ModelError, match="not JSON"):
+        read_card(folder)

@@ -156,6 +156,39 @@ def test_a_budget_in_minutes_is_used_up_and_the_learning_rate_falls_with_it(a_st
     assert load_model(result.model_folder)[0].settings["iterations"] == result.iterations
 
 
+def test_a_training_that_diverges_goes_on_from_its_last_checkpoint_at_half_the_rate(
+    a_study, a_plan, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", 0.0)
+    plan = dataclasses.replace(a_plan, iterations=12)
+    real, calls = train_module.TrainingRun.step, []
+
+    def step(run, batch):
+        calls.append(run.iteration)
+        if run.iteration >= 6 and run.plan.learning_rate == plan.learning_rate:
+            batch.weak[:] = float("nan")
+        return real(run, batch)
+
+    monkeypatch.setattr(train_module.TrainingRun, "step", step)
+    events = []
+    result = train(plan, a_study, tmp_path, progress=Progress(events.append))
+    said = [event["message"] for event in events if event["event"] == "log"]
+    assert said == ["The training diverged: it goes on from its last checkpoint with half the learning rate."]
+    assert calls == [*range(10), *range(6, 12)]
+    assert result.plan.learning_rate == plan.learning_rate / 2 and result.model_folder.is_dir()
+    assert json.loads((tmp_path / "plan.json").read_text())["learning_rate"] == plan.learning_rate / 2
+
+
+def test_a_training_that_diverges_again_and_again_ends_as_failed(a_study, a_plan, tmp_path):
+    events = []
+    with pytest.raises(ModelError, match="diverges") as error:
+        plan = dataclasses.replace(a_plan, iterations=30, learning_rate=1e30)
+        train(plan, a_study, tmp_path, progress=Progress(events.append))
+    assert "learning_rate" in error.value.remedy
+    assert len([event for event in events if event["event"] == "log"]) == train_module.RESCUES
+    assert not (tmp_path / "model").exists()
+
+
 def test_out_of_memory_shrinks_the_batch_then_the_patch_and_says_so(a_study, a_plan, tmp_path, monkeypatch):
     real = train_module.TrainingRun.step
     asked = []

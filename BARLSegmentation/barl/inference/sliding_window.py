@@ -21,6 +21,7 @@ import torch
 from monai.data.utils import compute_importance_map
 from torch import Tensor, nn
 
+from barl.errors import NotFiniteError
 from barl.images.geometry import Triple, triple
 from barl.inference.device import autocast
 from barl.inference.threads import ThreadChoice
@@ -208,12 +209,21 @@ def _run(
     amp_dtype: torch.dtype | None,
     home: torch.device,
 ) -> list[Tensor]:
-    """Logits relative to background, ``[B, L, k, j, i]`` float32 on ``home``, of each branch."""
+    """Logits relative to background, ``[B, L, k, j, i]`` float32 on ``home``, of each branch.
+
+    Raises:
+        NotFiniteError: They are not finite, in single precision either.
+    """
     x = windows.to(device, non_blocking=True)
     with autocast(device, amp_dtype):
         together = getattr(network, "logits", None)
         outputs = together(x, branches) if together else [network(x, branch) for branch in branches]
-    return [(out[:, 1:].float() - out[:, :1]).to(home) for out in outputs]
+    relative = [(out[:, 1:].float() - out[:, :1]).to(home) for out in outputs]
+    if all(bool(out.sum().isfinite()) for out in relative):
+        return relative
+    if amp_dtype is None:
+        raise NotFiniteError()
+    return _run(network, windows, branches, device, None, home)  # half precision overflows where single does not
 
 
 def _pad(volume: np.ndarray | Tensor, patch: Triple[int]) -> tuple[Tensor, Triple[int]]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from barl.errors import ModelError, storage_error
+from barl.errors import ModelError, NotFiniteError, storage_error
 from barl.project.files import flush_tree, settle, sha256, staging_folder
 from barl.project.model_card import CARD_FILE, FRESH_COPY, WEIGHTS_FILE, ModelCard, read_card
 
@@ -37,13 +37,15 @@ def save_model(
         The card as written.
 
     Raises:
-        ModelError: The card breaks its own schema.
+        ModelError: The card breaks its own schema, or a weight is not finite.
         StorageError: The disk is full or read-only.
     """
     from safetensors.torch import save
 
     folder = Path(folder)
     ModelCard.from_json(card.to_json())
+    if not all(tensor.isfinite().all() for tensor in state_dict.values()):
+        raise NotFiniteError("The network has learned values that are not finite numbers.")
     tensors = {
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous().clone()
         for name, tensor in state_dict.items()
@@ -75,7 +77,8 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[ModelC
         The card and the network in evaluation mode, float32.
 
     Raises:
-        ModelError: As ``read_card``; or the weights are missing, truncated, altered or do not fit the network.
+        ModelError: As ``read_card``; or the weights are missing, truncated, altered, not finite or do not fit the
+            network.
     """
     import torch
 
@@ -96,6 +99,10 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[ModelC
             f"The model card's patch {card.patch} is no multiple of {spec.divisor}, as its network needs.", FRESH_COPY
         )
     _check_fit(weights, network.state_dict())
+    if broken := next((name for name, tensor in weights.items() if not tensor.isfinite().all()), ""):
+        raise ModelError(
+            f"The weights of the model {card.name} hold values that are not finite numbers ({broken}).", FRESH_COPY
+        )
     network.load_state_dict(weights, assign=True)
     return card, network.requires_grad_(False).eval().to(device)
 

@@ -7,6 +7,7 @@ Free of torch, so that a list of models can be shown without loading it.
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -125,10 +126,17 @@ def read_card(folder: Path) -> ModelCard:
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"The model card {folder / CARD_FILE} cannot be read ({error}).", FRESH_COPY) from error
     try:
-        card = json.loads(text)
+        card = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
         raise ModelError(f"The model card {folder / CARD_FILE} is not JSON.", FRESH_COPY) from None
     return ModelCard.from_json(card)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
 
 
 def weights_checksum(folder: Path) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from barl import __version__, methods
-from barl.errors import DeviceError, InputError, is_out_of_memory, storage_error
+from barl.errors import DeviceError, InputError, NotFiniteError, is_out_of_memory, storage_error
 from barl.images.geometry import triple
 from barl.inference.device import autocast_dtype, choose_device
 from barl.inference.threads import ThreadChoice
@@ -31,6 +31,7 @@ from barl.project.files import write_atomically
 from barl.project.model_card import ModelCard
 
 from .cases import CachedCase, CaseFiles, cache_cases
+from .checkpoint import NAME as CHECKPOINT
 from .checkpoint import load_checkpoint, save_checkpoint
 from .distributed import JoinedNetwork, World, sum_gradients
 from .patches import Patches, loader
@@ -41,6 +42,10 @@ from .validation import Validation, ValidationTimes, validate
 CLIP_NORM = 5.0
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0
+PATIENCE = 3
+"""Steps in a row whose loss or gradient is not finite that are left out, before a training counts as diverged."""
+RESCUES = 3
+"""Times that a diverged training goes on with half the learning rate."""
 _ENDLESS = 10**12
 """Batches to come for a run whose length is a budget of time."""
 
@@ -97,7 +102,7 @@ def train(
 
     Raises:
         InputError: No outlined case, or a case that cannot be used.
-        ModelError: The warm start or the checkpoint cannot be used.
+        ModelError: The warm start or the checkpoint cannot be used, or the training diverges even with a lower rate.
         DeviceError: No such device, or too little memory for the smallest patch.
         StorageError: The disk is full or read-only.
     """
@@ -119,16 +124,31 @@ def train(
     cached = cache_cases(cases, plan, cache or folder / "cache", progress)
     if not any(case.labelled and not case.held_out and len(case.foreground) for case in cached):
         raise InputError("All outlined cases are empty.", "Outline a structure, accept the case, then train.")
+    rescues = 0
     while True:
         try:
             attempt = TrainingRun(plan, cached, folder, target, world, progress, should_stop, should_finish, clock)
             return attempt.go(warm_start, resume)
+        except NotFiniteError as error:
+            rescues += 1
+            if rescues > RESCUES:
+                raise NotFiniteError(
+                    "The training diverges: its values are no longer finite numbers.",
+                    "Train with a lower learning_rate, or look for scans with unusual intensities.",
+                ) from error
+            saved = (folder / CHECKPOINT).exists()
+            plan = dataclasses.replace(plan, learning_rate=plan.learning_rate / 2)
+            progress.log(
+                "The training diverged: it goes on "
+                f"{'from its last checkpoint' if saved else 'from its start'} with half the learning rate."
+            )
+            resume = saved
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             smaller = _smaller(plan)
             progress.log(f"Out of memory: {_difference(plan, smaller)}.")
-            plan, resume = smaller, resume or (folder / "checkpoint.safetensors").exists()
+            plan, resume = smaller, resume or (folder / CHECKPOINT).exists()
         if target.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -147,6 +167,7 @@ class TrainingRun:
     should_finish: Callable[[], bool] = lambda: False
     clock: Clock = field(default_factory=Clock)
     seconds: float = 0.0
+    not_finite: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -164,6 +185,8 @@ class TrainingRun:
         self._write_plan()
         stopped = self._steps()
         self.threads.release()
+        if self.not_finite:
+            raise NotFiniteError()
         self._save_checkpoint()
         if stopped:
             return TrainResult(None, self.iteration, self.seconds, {}, True, self.plan)
@@ -267,7 +290,7 @@ class TrainingRun:
             if now - last_report >= REPORT_SECONDS or self.schedule.is_over:
                 self._report(losses)
                 last_report = now
-            if now - last_checkpoint >= CHECKPOINT_SECONDS:
+            if now - last_checkpoint >= CHECKPOINT_SECONDS and not self.not_finite:
                 self._save_checkpoint()
                 last_checkpoint = now
         return False
@@ -313,7 +336,13 @@ class TrainingRun:
             sum_gradients(self.network)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP_NORM)
-        if self.scaler.is_enabled() or math.isfinite(float(norm)):
+        finite = math.isfinite(float(losses["total"].detach())) and (
+            self.scaler.is_enabled() or math.isfinite(float(norm))
+        )
+        self.not_finite = 0 if finite else self.not_finite + 1
+        if self.not_finite > PATIENCE:
+            raise NotFiniteError()
+        if finite:
             self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.after_step(self.network, self.iteration)
