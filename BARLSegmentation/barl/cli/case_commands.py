@@ -240,7 +240,9 @@ def _read_table(path: Path) -> list[Label]:
         raise InputError(f"The label table {path.name} cannot be read.", "Give a JSON file.") from error
     rows = rows.get("labels", rows) if isinstance(rows, dict) else rows
     if not isinstance(rows, list):
-        raise InputError(f"The label table {path.name} is not a list of labels.", 'See "barl project labels --json".')
+        raise InputError(
+            f"The label table {path.name} is not a list of labels.", 'See "barl project labels PROJECT --json".'
+        )
     return [Label.from_json(row) for row in rows]
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def command(commands: Commands, name: str, run: Callable | None, help: str, example: str) -> argparse.ArgumentParser:
-    """Add a command with its help and an example to ``commands``; ``run`` does the command."""
+    """Add a command with its help and an example to ``commands``; ``run`` does it, None: it has actions of its own."""
     parser = commands.add_parser(
         name,
         help=help,
@@ -21,10 +21,15 @@ def command(commands: Commands, name: str, run: Callable | None, help: str, exam
         epilog=f"Example:\n{example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(run=run or show_help(parser))
     if run is not None:
-        parser.set_defaults(run=run)
         parser.add_argument("--json", action="store_true", help="write the answer as one JSON document")
     return parser
+
+
+def show_help(parser: argparse.ArgumentParser) -> Callable[..., None]:
+    """A command that prints the help of ``parser``: for ``barl`` and ``barl project`` without anything more."""
+    return lambda options, terminal: parser.print_help()
 
 
 def project_folder(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of the command line and their help."""
+"""The commands of ``barl``, their arguments and their help."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from barl import __version__
 from barl.cli import case_commands, definition_commands, model_commands, outline_commands, train_commands
-from barl.cli.command import command, project_folder, resample_option
+from barl.cli.command import command, project_folder, resample_option, show_help
 from barl.errors import InputError
 from barl.project.doubts import Doubt
 
@@ -36,7 +36,7 @@ The usual way:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Mistakes become an ``InputError`` like all others, so that there is one form and one exit code for them."""
+    """Raises an ``InputError`` for wrong arguments: they are reported like every other bad input."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message[:1].upper()}{message[1:]}.", f'See "{self.prog} --help".')
@@ -46,7 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of ``barl``; the namespace it gives has ``run``, the function that does the command."""
     parser = _Parser(prog="barl", description=_OVERVIEW, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"barl {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(run=show_help(parser))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _project(commands)
     _add(commands)
     _train(commands)
@@ -72,8 +73,19 @@ def _project(commands: Commands) -> None:
         "make a project, look at it, accept outlines",
         "  barl project new study --label 1=tumor",
     )
-    actions = project.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = project.add_subparsers(title="actions", metavar="ACTION")
+    _new(actions)
+    _show(actions)
+    definition_commands.add_parsers(actions)
+    _cases(actions)
+    outline_commands.add_parsers(actions)
+    _mark(actions)
+    _rename(actions)
+    _delete(actions)
+    _verify(actions)
 
+
+def _new(actions: Commands) -> None:
     new = command(
         actions,
         "new",
@@ -102,13 +114,15 @@ def _project(commands: Commands) -> None:
         help="an image of each case; PATTERN is in the names of its files (default: one, 'image')",
     )
 
+
+def _show(actions: Commands) -> None:
     show = command(
         actions, "show", case_commands.show_project, "show what a project holds", "  barl project show study"
     )
     project_folder(show)
 
-    definition_commands.add_parsers(actions)
 
+def _cases(actions: Commands) -> None:
     cases = command(
         actions, "cases", case_commands.list_cases, "list the cases", "  barl project cases study --state predicted"
     )
@@ -116,8 +130,8 @@ def _project(commands: Commands) -> None:
     cases.add_argument("--state", help="only those that are new, predicted, in_review, accepted or excluded")
     cases.add_argument("--deleted", action="store_true", help="the deleted ones that can be brought back")
 
-    outline_commands.add_parsers(actions)
 
+def _mark(actions: Commands) -> None:
     mark = command(
         actions,
         "mark",
@@ -132,6 +146,8 @@ def _project(commands: Commands) -> None:
     excluded.add_argument("--exclude", action="store_true", help="leave them out of everything")
     excluded.add_argument("--include", action="store_true", help="take them in again")
 
+
+def _rename(actions: Commands) -> None:
     rename = command(
         actions, "rename", case_commands.rename, "rename a case", "  barl project rename study case7 knee7"
     )
@@ -139,6 +155,8 @@ def _project(commands: Commands) -> None:
     rename.add_argument("case", help="name or id of the case")
     rename.add_argument("name", help="its new name")
 
+
+def _delete(actions: Commands) -> None:
     delete = command(
         actions,
         "delete",
@@ -162,6 +180,8 @@ def _project(commands: Commands) -> None:
     undelete.add_argument("case", help="its id, or the name that it had")
     undelete.add_argument("--name", help="another name, if the old one is taken")
 
+
+def _verify(actions: Commands) -> None:
     verify = command(
         actions,
         "verify",
@@ -210,7 +230,7 @@ def _add(commands: Commands) -> None:
         choices=(Doubt.EMPTY, Doubt.SAME_SCAN, Doubt.LABEL_MAP),
         help="confirm an empty outline, the scan of another case, or a scan that looks like a label map",
     )
-    add.add_argument("--group", default="", help="whom the scans are of, if there are several scans of one subject")
+    add.add_argument("--group", default="", help="the subject, if several cases are of one: it is held out as a whole")
 
 
 def _train(commands: Commands) -> None:
@@ -227,12 +247,12 @@ def _train(commands: Commands) -> None:
     project_folder(train)
     what = train.add_mutually_exclusive_group()
     for name, text in (
-        ("resume", "go on with a run"),
-        ("attach", "watch a run until it ends"),
-        ("stop", "have a run write a checkpoint and end"),
-        ("cancel", "end a run at once, with all its processes"),
+        ("resume", "go on with a run (default: the newest unfinished one)"),
+        ("attach", "watch a run until it ends (default: the newest)"),
+        ("stop", "have a run write a checkpoint and end (default: the one that is training)"),
+        ("cancel", "end a run at once, with all its processes (default: the one that is training)"),
     ):
-        what.add_argument(f"--{name}", nargs="?", const="", metavar="RUN", help=f"{text} (the newest by default)")
+        what.add_argument(f"--{name}", nargs="?", const="", metavar="RUN", help=text)
     what.add_argument("--runs", action="store_true", help="list the runs")
     what.add_argument("--plan", action="store_true", help="only show what would be done")
     train.add_argument("--minutes", type=float, help="time budget; without any budget the plan chooses")
@@ -265,7 +285,11 @@ def _predict(commands: Commands) -> None:
     predict.add_argument("--model", help="a model's folder, or its id in the project (default: the current one)")
     predict.add_argument("--output", type=Path, metavar="FILE", help="write the label map of the scan here")
     predict.add_argument("--uncertainty", type=Path, metavar="FILE", help="with --output: write the uncertainty here")
-    predict.add_argument("--fast", action="store_true", help="one branch instead of both: half the time")
+    predict.add_argument(
+        "--fast",
+        action="store_true",
+        help="one branch and fewer windows: a fifth of the work, rougher uncertainty",
+    )
     predict.add_argument(
         "--roi", type=float, nargs=6, metavar=("X0", "X1", "Y0", "Y1", "Z0", "Z1"), help="only this box, in mm (LPS)"
     )
@@ -312,7 +336,7 @@ def _export(commands: Commands) -> None:
 
 def _models(commands: Commands) -> None:
     models = command(commands, "models", None, "list, show and choose models", "  barl models list study")
-    actions = models.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = models.add_subparsers(title="actions", metavar="ACTION")
     listing = command(
         actions, "list", model_commands.list_models, "list the models of a project", "  barl models list study"
     )

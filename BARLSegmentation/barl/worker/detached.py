@@ -21,7 +21,7 @@ from barl.worker.process_tree import end_process_tree
 
 #: Importing torch from a cold disk takes its time.
 _START_S = 120.0
-#: A training tells something every second; another machine that has told nothing for so long (s) is taken for gone.
+# A training sends an update every second; another machine without any for so long (s) is taken for gone.
 _GONE_S = 1800.0
 #: Starts the training and leaves, so that it is nobody's child: ending the worker's process tree must not reach it.
 _LAUNCH = """
@@ -72,7 +72,7 @@ def start(project: Project, run_id: str) -> RunRow:
         if not process.is_alive():
             break
         time.sleep(0.05)
-    raise ProjectError(f"The training process of {run_id} ended at once.", f"Its last words are in {log}.")
+    raise ProjectError(f"The training process of {run_id} ended at once.", f"See the end of {log}.")
 
 
 def attach(project: Project, run_id: str | None = None, offset: int = 0) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def cancel(project: Project, run_id: str | None = None) -> RunRow:
     """End a run and all its processes within 2 s; its last checkpoint stays and it can be resumed from there.
 
     Raises:
-        ProjectError: It does not run, or runs on another machine that has told something in the last half hour.
+        ProjectError: It does not run, or runs on another machine that has sent an update in the last half hour.
     """
     run = _running(project, run_id)
     assert run.pid is not None  # it runs
@@ -132,7 +132,7 @@ def cancel(project: Project, run_id: str | None = None) -> RunRow:
         raise ProjectError(
             f"{run.id} is being trained on {run.host}, which cannot be reached from here.",
             "Cancel it on that machine, or have it stop by itself, which works from here as well. If that machine is "
-            "gone, cancel half an hour after its last word.",
+            "gone, cancel half an hour after its last update.",
         )
     end_process_tree(run.pid)
     if project.runs.get(run.id).state in (RunState.RUNNING, RunState.INTERRUPTED):
@@ -141,7 +141,12 @@ def cancel(project: Project, run_id: str | None = None) -> RunRow:
 
 
 def _running(project: Project, run_id: str | None) -> RunRow:
-    run = choose_run(project, run_id)
+    """The run named, or else the newest that is being trained."""
+    if run_id is None:
+        training = [run for run in project.runs.all() if run.is_running]
+        run = training[-1] if training else choose_run(project)
+    else:
+        run = project.runs.get(run_id)
     if not run.is_running:
         raise ProjectError(f"{run.id} is not being trained: it is {run.state}.", "Nothing needs to be stopped.")
     return run
