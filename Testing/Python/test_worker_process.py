@@ -311,7 +311,7 @@ def test_a_run_of_a_machine_that_is_gone_can_be_given_up(tmp_path, monkeypatch):
             project.runs.update(run.id, "running")
         events = run.folder / "events.jsonl"
         events.write_text("{}\n")
-        with pytest.raises(ProjectError, match=r"on lab-3, which cannot be reached.*half an hour after its last update"):
+        with pytest.raises(ProjectError, match=r"on lab-3, which cannot be reached.*after its last update"):
             detached.cancel(project, run.id)
         assert project.runs.get(run.id).state == "running"
         os.utime(events, (time.time() - 1900,) * 2)
