@@ -25,7 +25,7 @@ from barl.project.labels import Channel, Label
 from barl.project.processes import start_mark
 from barl.project.store import Project
 from barl.worker import detached
-from barl.worker.client import WorkerError, WorkerProcess
+from barl.worker.client import WorkerError, WorkerProcess, worker_environment
 from barl.worker.messages import (
     Attach,
     CancelTraining,
@@ -206,6 +206,19 @@ def test_shutdown_and_a_killed_worker():
     with pytest.raises(WorkerError):
         request.wait(10)
     assert time.monotonic() - began < 2 and not worker.alive
+
+
+def test_modules_of_the_current_folder_are_never_imported(tmp_path, monkeypatch):
+    for name in ("random", "json", "numpy", "barl", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a foreign module was imported')\n")
+    monkeypatch.chdir(tmp_path)
+    with WorkerProcess() as worker:
+        assert worker.call(SayHello(), timeout=120).pid == worker.pid
+    code = "import random, json, numpy, barl; print('sound')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=worker_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "sound", done.stderr
 
 
 def test_an_interpreter_that_is_not_there_is_one_sentence(tmp_path):

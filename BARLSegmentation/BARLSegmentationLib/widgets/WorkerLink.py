@@ -144,7 +144,8 @@ class WorkerLink:
         self._ended(self._process)
         program, *arguments = worker_command(self.python)
         environment = qt.QProcessEnvironment.systemEnvironment()
-        environment.insert("PYTHONPATH", worker_environment()["PYTHONPATH"])
+        for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
+            environment.insert(name, worker_environment()[name])
         process = qt.QProcess()
         process.setProcessEnvironment(environment)
         process.connect("readyReadStandardOutput()", self._onOutput)

@@ -25,6 +25,7 @@ def work_in_processes(plan: str, results: Path, count: int, device: str = "auto"
     environment = {
         "OMP_NUM_THREADS": str(threads),
         **os.environ,
+        "PYTHONSAFEPATH": "1",  # a file of the current folder, such as random.py, is never imported
         "PYTHONPATH": os.pathsep.join(
             filter(None, [str(Path(barl.__file__).parents[1]), os.environ.get("PYTHONPATH")])
         ),

@@ -52,6 +52,7 @@ def worker_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[2])
     others = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != root]
     environment["PYTHONPATH"] = os.pathsep.join([root, *others])
+    environment["PYTHONSAFEPATH"] = "1"  # a file of the current folder, such as random.py, is never imported
     wait_briefly(environment)
     return environment
 

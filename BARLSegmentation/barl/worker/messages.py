@@ -372,13 +372,19 @@ class CompareModels(Request[ModelComparison]):
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """A case to add. ``channels``: for each channel a path, or the paths of a DICOM series. ``group``: the subject."""
+    """A case to add.
+
+    ``channels``: for each channel a path, or the paths of a DICOM series. ``group``: the subject. ``series``: for each
+    channel which series of its DICOM folder is meant. ``resample``: bring an outline of another grid onto the scan's.
+    """
 
     name: str
     channels: list[str | list[str]]
     label: str | None = None
     held_out: bool = False
     group: str = ""
+    series: list[str] | None = None
+    resample: bool = False
 
 
 @dataclass(frozen=True)
