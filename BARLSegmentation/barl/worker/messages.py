@@ -372,11 +372,8 @@ class CompareModels(Request[ModelComparison]):
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """A case to add.
-
-    ``channels``: for each channel a path, or the paths of a DICOM series. ``group``: the subject. ``series``: for each
-    channel which series of its DICOM folder is meant. ``resample``: bring an outline of another grid onto the scan's.
-    """
+    """A case to add. ``channels``: for each channel a path, or the paths of a DICOM series. ``group``: the subject.
+    ``series``: for each channel which one of its folder. ``resample``: an outline of another grid is brought over."""
 
     name: str
     channels: list[str | list[str]]
