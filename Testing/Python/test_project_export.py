@@ -100,7 +100,7 @@ def test_what_cannot_be_exported_is_refused(project: Project, tmp_path: Path) ->
     with pytest.raises(InputError, match="no layout"):
         export_dataset(project, tmp_path / "out", "coco")
     project.revisions.accepted_label("Bob").write_bytes(b"damaged")
-    with pytest.raises(ProjectError, match="'Bob' is missing or not as it was stored"):
+    with pytest.raises(ProjectError, match="of 'Bob' is not as it was stored"):
         export_dataset(project, tmp_path / "out")
     for case in project.cases.all():
         project.cases.set_state(case.id, "excluded")

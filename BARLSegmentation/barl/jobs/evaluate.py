@@ -84,7 +84,7 @@ def evaluate_model(
     rows, scores, confidences, hits = [], [], [], []
     rng = np.random.default_rng(0)
     for case, part in progress.stage("evaluating").each(cases, lambda case: case.name):
-        channels = read_channels(project.cases.image_paths(case.id))
+        channels = read_channels(project.cases.sound_images(case.id))
         grid = Grid.of(channels[0])
         # A copy: a view into an image that nobody holds shows whatever its memory is used for next.
         truth = sitk.GetArrayFromImage(read_label(project.revisions.accepted(case.id).path, grid, project.values))

@@ -59,7 +59,7 @@ def predict_cases(
     done, failed, compared = [], [], []
     for case, part in progress.stage("predicting").each(cases, lambda case: case.name):
         try:
-            prediction = predictor.predict(read_channels(project.cases.image_paths(case.id)), roi=roi, progress=part)
+            prediction = predictor.predict(read_channels(project.cases.sound_images(case.id)), roi=roi, progress=part)
             if case.is_accepted and not case_ids:
                 # Nobody asked for its prediction: only ``rank_cases`` needs its place.
                 project.cases.score(case.id, prediction.case_uncertainty, prediction.embedding, model_id)

@@ -226,10 +226,13 @@ def run_training(
             folder.append(event)
             on_event(event)
 
+        others = [other.id for other in project.runs.all() if other.is_running and other.id != run_id]
         claim(project, run_id)
         heart = Heartbeat(record)
         tell = heart.send
         try:
+            if others:
+                tell({"event": "log", "message": _beside(others)})
             with heart:
                 result = _train(project, run, folder, tell, spent)
             model_id = _keep(project, run, result, result.model_folder) if result.model_folder else None
@@ -245,6 +248,12 @@ def run_training(
             raise cause from error
         tell({"event": "result", "value": {"state": state, "model": model_id, "metrics": plain(result.metrics)}})
         return done
+
+
+def _beside(others: list[str]) -> str:
+    """What a person should know who trains one run beside others."""
+    names = ", ".join(others)
+    return f"{names} of this project is being trained as well: both become slower, and neither learns from the other."
 
 
 def _train(project: Project, run: RunRow, folder: RunFolder, tell: OnEvent, spent: float) -> TrainResult:
@@ -271,8 +280,10 @@ def _case_files(project: Project, case: Mapping[str, Any]) -> CaseFiles:
     """The files of a case as it was when the run was prepared: revisions never change, so a resumed run is the same."""
     label = None
     if case["revision"] is not None:
-        label = next(r.path for r in project.revisions.of(case["id"]) if r.id == case["revision"])
-    return CaseFiles(case["id"], project.cases.image_paths(case["id"]), label, case["held_out"])
+        revision = next(r for r in project.revisions.of(case["id"]) if r.id == case["revision"])
+        project.revisions.check(revision)
+        label = revision.path
+    return CaseFiles(case["id"], project.cases.sound_images(case["id"]), label, case["held_out"])
 
 
 def _keep(project: Project, run: RunRow, result: TrainResult, model_folder: Path) -> str:
@@ -310,7 +321,7 @@ def _fingerprints(
     chosen = [*outlined, *untouched[::step]]
     found = []
     for case, _ in progress.stage("planning").each(chosen, lambda case: case.name):
-        channels = read_channels(project.cases.image_paths(case.id))
+        channels = read_channels(project.cases.sound_images(case.id))
         label = None
         if case.is_accepted:
             label = read_label(project.revisions.accepted(case.id).path, Grid.of(channels[0]), project.values)

@@ -26,6 +26,7 @@ from barl.project.doubts import Doubt, DoubtError, check_not_a_label_map, check_
 from barl.project.labels import Channel
 from barl.project.names import check_name, clean, key
 from barl.project.records import Case
+from barl.project.soundness import known_problem
 from barl.project.staging import enter_revision, enter_score, stage_revision
 from barl.project.states import CaseState, RevisionKind
 
@@ -400,6 +401,25 @@ class Cases:
         identity = self.get(case_id).id
         rows = self._database.rows("SELECT file FROM images WHERE case_id = ? ORDER BY position", (identity,))
         return [self.folder / identity / row["file"] for row in rows]
+
+    def sound_images(self, case_id: str) -> list[Path]:
+        """As ``image_paths``, after each file was compared with its checksum, once as long as it does not change.
+
+        Raises:
+            InputError: A file is missing or not as it was stored.
+            ProjectError: The case is unknown.
+        """
+        case = self.get(case_id)
+        rows = self._database.rows("SELECT file, sha256 FROM images WHERE case_id = ? ORDER BY position", (case.id,))
+        paths = []
+        for row in rows:
+            paths.append(self.folder / case.id / row["file"])
+            if problem := known_problem(paths[-1], row["sha256"]):
+                raise InputError(
+                    f"The image {row['file']} of {case.name!r} {problem}.",
+                    "Put it back from a backup, or delete the case and add its scan again.",
+                )
+        return paths
 
     def revision_folder(self, case_id: str) -> Path:
         """Where the revisions of the case with this id lie."""

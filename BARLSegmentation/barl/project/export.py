@@ -78,7 +78,7 @@ def export_dataset(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with files.staging_folder(folder.parent) as staging:
             for case, _ in progress.stage("export").each(cases, lambda case: case.name):
-                _LAYOUTS[layout](project, case, _sound_label(project, case), staging)
+                _LAYOUTS[layout](project, case, project.revisions.accepted(case.id).path, staging)
             _write_tables(project, cases, layout, staging)
             files.flush_tree(staging)
             if folder.exists():
@@ -95,18 +95,12 @@ def export_dataset(
     )
 
 
-def _sound_label(project: Project, case: Case) -> Path:
-    revision = project.revisions.accepted(case.id)
-    project.revisions.check(revision)
-    return revision.path
-
-
 def _write_nnunet_case(project: Project, case: Case, label: Path, folder: Path) -> None:
     part = "Ts" if case.held_out else "Tr"
     images, labels = folder / f"images{part}", folder / f"labels{part}"
     images.mkdir(exist_ok=True)
     labels.mkdir(exist_ok=True)
-    for channel, image in enumerate(project.cases.image_paths(case.id)):
+    for channel, image in enumerate(project.cases.sound_images(case.id)):
         shutil.copyfile(image, images / f"{case.id}_{channel:04d}.nii.gz")
     place = labels / f"{case.id}.nii.gz"
     if project.values == list(range(1, len(project.values) + 1)):
@@ -122,7 +116,7 @@ def _write_nnunet_case(project: Project, case: Case, label: Path, folder: Path) 
 def _write_plain_case(project: Project, case: Case, label: Path, folder: Path) -> None:
     home = folder / case.id
     home.mkdir()
-    for image in project.cases.image_paths(case.id):
+    for image in project.cases.sound_images(case.id):
         shutil.copyfile(image, home / image.name)
     shutil.copyfile(label, home / "label.nii.gz")
 

@@ -16,8 +16,9 @@ from barl.project.cases import Cases
 from barl.project.database import Database, Transaction
 from barl.project.definition import Definition
 from barl.project.doubts import Doubt, DoubtError
-from barl.project.files import sha256, staging_folder
+from barl.project.files import staging_folder
 from barl.project.records import Case, Revision
+from barl.project.soundness import known_problem
 from barl.project.staging import enter_revision, enter_score, stage_revision
 from barl.project.states import CaseState, RevisionKind
 
@@ -128,14 +129,15 @@ class Revisions:
         return self._as_revision(row) if row else None
 
     def accepted(self, case_id: str) -> Revision:
-        """The newest accepted revision of a case.
+        """The newest accepted revision of a case, after its label map was compared with its checksum.
 
         Raises:
-            ProjectError: The case is unknown or has none.
+            ProjectError: The case is unknown or has none, or the file is missing or not as it was stored.
         """
         revision = self.newest(case_id, (RevisionKind.ACCEPTED,))
         if revision is None:
             raise ProjectError(f"The case {case_id} has no accepted outline.", "Outline it and accept the outline.")
+        self.check(revision)
         return revision
 
     def accepted_label(self, case_id: str) -> Path | None:
@@ -161,10 +163,10 @@ class Revisions:
         Raises:
             ProjectError: The file is missing or not as it was stored.
         """
-        if not revision.path.is_file() or sha256(revision.path) != revision.sha256:
+        if problem := known_problem(revision.path, revision.sha256):
             name = self._cases.get(revision.case_id).name
             raise ProjectError(
-                f"The outline {revision.id} of {name!r} is missing or not as it was stored.",
+                f"The outline {revision.id} of {name!r} {problem}.",
                 "Put it back from a backup, or outline the case again.",
             )
 

@@ -10,6 +10,8 @@ from barl.project.files import sha256
 from barl.project.records import Damage
 from barl.project.states import RevisionKind
 
+_sound: dict[Path, tuple[int, int, str]] = {}
+
 
 def verify(database: Database, everything: bool = False) -> list[Damage]:
     """Compare the files of a project with their digests.
@@ -45,6 +47,24 @@ def verify(database: Database, everything: bool = False) -> list[Damage]:
         if problem := _problem(path, digest):
             damage.append(Damage(name, path, problem))
     return damage
+
+
+def known_problem(path: Path, digest: str) -> str:
+    """What is wrong with a file, as words to follow its name; empty: nothing.
+
+    A file that was sound is not read again as long as its size and its time of change stay the same.
+    """
+    try:
+        facts = path.stat()
+    except OSError:
+        return _problem(path, digest)
+    state = (facts.st_mtime_ns, facts.st_size, digest)
+    if _sound.get(path) == state:
+        return ""
+    problem = _problem(path, digest)
+    if not problem:
+        _sound[path] = state
+    return problem
 
 
 def _problem(path: Path, digest: str) -> str:
