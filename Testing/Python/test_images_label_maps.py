@@ -158,7 +158,7 @@ def test_scaled_labels_are_rounded_and_told(stored, slope, kind, tmp_path):
 
 def test_probabilities_are_no_labels(tmp_path):
     for array in (LABELS * 0.98, LABELS + np.float32(0.01)):
-        with pytest.raises(InputError, match="not whole"):
+        with pytest.raises(InputError, match="not integers"):
             read(write(GRID.image(array.astype(np.float32)), tmp_path / "a.nrrd"))
 
 

@@ -277,9 +277,9 @@ def test_label_maps_come_out_on_the_scans_grid(tmp_path):
         (sitk.GetImageFromArray(LABELS), "scan's grid: spacing 1 x 1 x 1"),
         (scan(LABELS + 7), r"value\(s\) 7, 9, 11, which"),
         (scan(LABELS.astype(np.int16) - 2), r"value\(s\) -2, which"),
-        (scan(LABELS * 0.5 + 0.25), "not whole"),
-        (scan(np.where(LABELS > 2, np.nan, LABELS)), "not whole"),
-        (scan(np.where(LABELS > 2, np.inf, LABELS)), "infinite|not whole"),
+        (scan(LABELS * 0.5 + 0.25), "not integers"),
+        (scan(np.where(LABELS > 2, np.nan, LABELS)), "not integers"),
+        (scan(np.where(LABELS > 2, np.inf, LABELS)), "infinite|not integers"),
         (sitk.Compose(scan(LABELS), scan(LABELS)), "2 values per voxel"),
     ],
 )

@@ -93,7 +93,7 @@ def test_the_first_model_becomes_current_and_the_second_waits_to_be_promoted(cop
         first = project.models.current()
         assert first.id == "model_0001" and first.summary["data"] == {"labelled": 2, "unlabelled": 2, "held_out": 1}
         run = prepare_run(project, options(2))
-        assert run.plan["run"]["parent"] == first.id
+        assert run.plan["run"]["parent"] == first.id and run.plan["reasons"]["spacing"] == "as in model_0001"
     done = run_training(copy, run.id)
     with Project.open(copy) as project:
         assert project.models.current().id == first.id

@@ -122,7 +122,8 @@ def _labels(
         shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
         raise InputError(
             f"The label map '{name}' holds the value(s) {shown}, which the label table does not have.",
-            f"Change them to {', '.join(map(str, sorted(values)))}, or add them to the label table.",
+            f"Change them to {', '.join(map(str, sorted(values)))}, or add them to the label table: "
+            '"barl project labels PROJECT --add VALUE=NAME".',
         )
     return array.astype(np.uint16)
 
@@ -140,7 +141,7 @@ def _whole(array: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
         off = max(off, float(np.abs(given - rounded).max())) if not np.isnan(given).any() else np.inf
         if off > _ROUNDED or np.abs(rounded).max() > 2**53:
             raise InputError(
-                f"The label map '{name}' holds numbers that are not whole.",
+                f"The label map '{name}' holds values that are not integers.",
                 "Export the label map itself, not a probability map, and without interpolation.",
             )
         kept[...] = rounded

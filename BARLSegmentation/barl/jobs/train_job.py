@@ -169,6 +169,8 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
     plan = make_plan(
         fingerprints, project.labels, channels, device.type, _memory_bytes(device), {**(inherited or {}), **own}
     )
+    if parent and inherited and "spacing" not in own:
+        plan = dataclasses.replace(plan, reasons={**plan.reasons, "spacing": f"as in {parent.id}"})
     if parent and inherited is None:
         parent = None
     elif parent and NetworkSpec.from_json(read_card(parent.folder).network) != plan.network:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train; everything worth knowing goes to the run's events, a crash's last words to its ``output.log``."""
+    """Train; events go to the run's ``events.jsonl``, the output of a crash to its ``output.log``."""
     project, run = sys.argv[1:] if arguments is None else arguments
     from barl.openmp import wait_briefly
 

@@ -85,7 +85,7 @@ def goRound(project: Path) -> tuple[dict[str, bytes], str]:
         correction = loop.session.project.revisions.newest(case.id, ("accepted",)).details["correction"]
         changed = sum(label["added_ml"] + label["removed_ml"] for label in correction["labels"])
         loop.session.closeProject()
-        return pictures, f"{reason} Corrected by a stroke of the script: {changed:.3f} ml changed."
+        return pictures, f"{reason} The script corrected it with one brush stroke: {changed:.3f} ml changed."
     finally:
         host.close()
 
