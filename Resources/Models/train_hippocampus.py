@@ -25,7 +25,7 @@ from barl.training.plan import make_plan
 
 TARGET = Path(__file__).resolve().parents[2] / "BARLSegmentation" / "Resources" / "Models" / "hippocampus"
 ITERATIONS = 760
-LICENCE = "CC BY-SA 4.0"
+LICENSE = "CC BY-SA 4.0"
 NOTES = (
     "Demonstration model, not for clinical use. Segments the anterior (head) and posterior (body and tail) hippocampus "
     "in T1-weighted MRI already cropped to one hippocampus, about 35 x 50 x 36 mm, as in its data; on whole-head scans "
@@ -76,7 +76,7 @@ def main(folder: Path) -> None:
 
     result = train(plan, cases, folder, resume=(folder / "checkpoint.safetensors").exists(), progress=Progress(tell))
     card, network = load_model(result.model_folder)
-    card = dataclasses.replace(card, id="hippocampus", name="Hippocampus (demonstration)", licence=LICENCE, notes=NOTES)
+    card = dataclasses.replace(card, id="hippocampus", name="Hippocampus (demonstration)", licence=LICENSE, notes=NOTES)
     # Half the size; the rounding changes no more than a voxel here and there.
     save_model(TARGET, card, network.state_dict(), dtype=torch.float16)
     scores = result.metrics["dice"]

@@ -47,7 +47,7 @@ def write_scan(path: Path, shape: tuple[int, int, int]) -> None:
 def predict(path: Path, spacing: list[float], patch: list[int], labels: int, every: int) -> dict:
     """Predict the scan at ``path`` and report; runs in the process that is measured."""
     import torch
-    from barl.images.intensity import Normalisation
+    from barl.images.intensity import Normalization
     from barl.images.reading import read_image
     from barl.inference.device import choose_device
     from barl.inference.predictor import Predictor
@@ -77,7 +77,7 @@ def predict(path: Path, spacing: list[float], patch: list[int], labels: int, eve
         labels=[Label(value, str(value)) for value in range(1, labels + 1)],
         channels=["CT"],
         spacing=tuple(spacing),
-        normalisations=[Normalisation("ct_window", -100.0, 200.0, 40.0, 60.0)],
+        normalisations=[Normalization("ct_window", -100.0, 200.0, 40.0, 60.0)],
         patch=tuple(patch),
         network=spec.to_json(),
         method="supervised",

@@ -25,7 +25,7 @@ from time import perf_counter, process_time
 import numpy as np
 import SimpleITK as sitk
 import torch
-from barl.images.intensity import Normalisation
+from barl.images.intensity import Normalization
 from barl.inference.device import autocast, autocast_dtype, choose_device
 from barl.inference.predictor import Predictor
 from barl.inference.sliding_window import count_windows, predict_array
@@ -45,7 +45,7 @@ def make_card(spec: NetworkSpec, patch: tuple[int, int, int]) -> ModelCard:
         labels=[Label(1, "one"), Label(2, "two")],
         channels=["T1"],
         spacing=(1.0, 1.0, 1.0),
-        normalisations=[Normalisation("zscore")],
+        normalisations=[Normalization("zscore")],
         patch=patch,
         network=spec.to_json(),
         method="supervised",

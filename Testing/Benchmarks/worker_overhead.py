@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "BARLSegmentation")
 
 import numpy as np
 import SimpleITK as sitk
-from barl.images.intensity import Normalisation
+from barl.images.intensity import Normalization
 from barl.jobs.compute import Compute, WarmPredictors
 from barl.jobs.predict import predict_cases
 from barl.models.disk import save_model
@@ -53,7 +53,7 @@ def make_project(folder: Path, shape: tuple[int, int, int]) -> None:
         labels=LABELS,
         channels=["CT"],
         spacing=(1.0, 1.0, 1.0),
-        normalisations=[Normalisation("zscore")],
+        normalisations=[Normalization("zscore")],
         patch=(32, 48, 32),
         network=spec.to_json(),
         method="supervised",

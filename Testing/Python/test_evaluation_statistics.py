@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from barl.errors import InputError
 from barl.evaluation.metrics import segmentation_metrics
-from barl.evaluation.statistics import Summary, holm, paired_test, summarise, summarise_cases
+from barl.evaluation.statistics import Summary, holm, paired_test, summarize, summarize_cases
 
 NAN = math.nan
 
 
 def test_undefined_values_are_left_out_and_counted_out():
-    assert summarise([1.0, NAN, 3.0]) == Summary(2.0, pytest.approx(math.sqrt(2)), 2)
-    assert summarise([4.0]).n == 1
-    assert math.isnan(summarise([4.0]).sd)
-    assert summarise([NAN]).n == 0
-    assert str(summarise([0.8, 0.9])) == "0.850 ± 0.071"
-    assert str(summarise([])) == "undefined"
-    assert str(summarise([0.5])) == "0.500"
+    assert summarize([1.0, NAN, 3.0]) == Summary(2.0, pytest.approx(math.sqrt(2)), 2)
+    assert summarize([4.0]).n == 1
+    assert math.isnan(summarize([4.0]).sd)
+    assert summarize([NAN]).n == 0
+    assert str(summarize([0.8, 0.9])) == "0.850 ± 0.071"
+    assert str(summarize([])) == "undefined"
+    assert str(summarize([0.5])) == "0.500"
 
 
 def case(predicted, true):
@@ -37,10 +37,10 @@ def test_every_case_counts_once_and_true_negatives_do_not_count():
         case([1, 1, 0, 0, 0], [0, 1, 0, 0, 0]),  # Dice 2/3, label 2 a true negative
         case([0, 0, 0, 0, 0], [0, 0, 0, 0, 0]),  # nothing to score
     ]
-    summary = summarise_cases(cases)
+    summary = summarize_cases(cases)
     assert summary["dice"].mean == pytest.approx(((1 + 2 / 3) / 2 + 2 / 3) / 2)
     assert summary["dice"].n == 2
-    assert summarise_cases(cases, [2])["dice"] == Summary(pytest.approx(2 / 3), pytest.approx(NAN, nan_ok=True), 1)
+    assert summarize_cases(cases, [2])["dice"] == Summary(pytest.approx(2 / 3), pytest.approx(NAN, nan_ok=True), 1)
 
 
 def test_wilcoxon_worked_out_by_hand():

@@ -400,7 +400,7 @@ def test_a_border_without_values_is_padding_and_told(tmp_path):
 
 @pytest.mark.parametrize("value", [-3024, -8192, -32768, -2000, -2048])
 def test_padding_is_told_and_does_not_enter_the_statistics(value, tmp_path):
-    from barl.images.intensity import ImageStatistics, Normalisation
+    from barl.images.intensity import ImageStatistics, Normalization
 
     rng = np.random.default_rng(0)
     scan = rng.normal(40, 30, (20, 20, 20)).astype(np.int16)
@@ -413,7 +413,7 @@ def test_padding_is_told_and_does_not_enter_the_statistics(value, tmp_path):
     assert np.array_equal(array, padded)
     assert f"20% of the voxels hold {value}; they are taken for padding." in notes
     assert ImageStatistics.of(padded).looks_like_ct == ImageStatistics.of(scan[:, :, 4:]).looks_like_ct
-    window, expected = Normalisation("zscore").fitted(padded), Normalisation("zscore").fitted(scan[:, :, 4:])
+    window, expected = Normalization("zscore").fitted(padded), Normalization("zscore").fitted(scan[:, :, 4:])
     assert (window.low, window.high, window.mean, window.sd) == pytest.approx(
         (expected.low, expected.high, expected.mean, expected.sd), rel=0.02
     )

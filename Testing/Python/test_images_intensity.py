@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalisation follows from the data, and a case's fingerprint says what the data are."""
+"""Normalization follows from the data, and a case's fingerprint says what the data are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from barl.errors import InputError
 from barl.images.fingerprint import CaseFingerprint, fingerprint_case
 from barl.images.geometry import Grid
-from barl.images.intensity import ImageStatistics, Normalisation, choose_normalisation
+from barl.images.intensity import ImageStatistics, Normalization, choose_normalization
 from barl.images.label_maps import read_label
 from barl.images.reading import read_image
 
@@ -30,7 +30,7 @@ def ct_like(organ: float = 60.0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_ct_gets_a_fixed_window_from_its_structures():
     samples = [ImageStatistics.of(*ct_like(organ)) for organ in (60.0, 100.0)]
-    chosen = choose_normalisation(samples)
+    chosen = choose_normalization(samples)
     assert chosen.scheme == "ct_window"
     assert chosen.low == pytest.approx(60 - 2.3 * 10, abs=6)
     assert chosen.high == pytest.approx(100 + 2.3 * 10, abs=6)
@@ -46,21 +46,21 @@ def test_ct_gets_a_fixed_window_from_its_structures():
 
 
 def test_ct_without_outlines_takes_the_body():
-    chosen = choose_normalisation([ImageStatistics.of(ct_like()[0])])
+    chosen = choose_normalization([ImageStatistics.of(ct_like()[0])])
     assert chosen.scheme == "ct_window"
     assert chosen.low > -100
 
 
 def test_one_scan_that_is_no_ct_makes_it_no_ct():
     mr = ImageStatistics.of(RANDOM.gamma(2.0, 200.0, (20, 20, 20)).astype(np.float32))
-    assert choose_normalisation([ImageStatistics.of(ct_like()[0]), mr]).scheme == "zscore"
+    assert choose_normalization([ImageStatistics.of(ct_like()[0]), mr]).scheme == "zscore"
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])
 def test_mr_is_the_same_at_every_scale(scale):
     scan = RANDOM.gamma(2.0, 200.0, (20, 20, 20))
-    reference = Normalisation("zscore").apply(scan)
-    result = Normalisation("zscore").apply((scan * scale).astype(np.float32))
+    reference = Normalization("zscore").apply(scan)
+    result = Normalization("zscore").apply((scan * scale).astype(np.float32))
     assert result == pytest.approx(reference, abs=1e-4)
     assert result.mean() == pytest.approx(0, abs=1e-5)
     assert result.std() == pytest.approx(1, abs=1e-5)
@@ -70,15 +70,15 @@ def test_a_few_bright_voxels_do_not_matter():
     scan = RANDOM.normal(100, 10, (30, 30, 30)).astype(np.float32)
     bright = scan.copy()
     bright[0, 0, :20] = 1e7
-    difference = Normalisation("zscore").apply(bright) - Normalisation("zscore").apply(scan)
+    difference = Normalization("zscore").apply(bright) - Normalization("zscore").apply(scan)
     assert np.abs(difference[1:]).max() < 0.05
 
 
 def test_a_stripped_background_does_not_enter_the_statistics():
     scan = np.zeros((20, 20, 20), dtype=np.float32)
     scan[5:15, 5:15, 5:15] = RANDOM.normal(500, 20, (10, 10, 10))
-    chosen = choose_normalisation([ImageStatistics.of(scan)])
-    assert chosen == Normalisation("zscore_nonzero")
+    chosen = choose_normalization([ImageStatistics.of(scan)])
+    assert chosen == Normalization("zscore_nonzero")
     brain = chosen.apply(scan)[5:15, 5:15, 5:15]
     assert brain.mean() == pytest.approx(0, abs=1e-4)
     assert brain.std() == pytest.approx(1, abs=1e-3)
@@ -89,23 +89,23 @@ def test_a_stripped_background_does_not_enter_the_statistics():
 def test_flat_and_empty_images_become_zeros():
     for scheme in ("zscore", "zscore_nonzero"):
         for value in (0, 7):
-            assert not Normalisation(scheme).apply(np.full((4, 4, 4), value, dtype=np.int16)).any()
+            assert not Normalization(scheme).apply(np.full((4, 4, 4), value, dtype=np.int16)).any()
 
 
-def test_a_fitted_normalisation_holds_for_any_part():
+def test_a_fitted_normalization_holds_for_any_part():
     scan = RANDOM.gamma(2.0, 200.0, (20, 20, 20)).astype(np.float32)
-    fitted = Normalisation("zscore").fitted(scan)
-    assert np.array_equal(fitted.apply(scan[3:5]), Normalisation("zscore").apply(scan)[3:5])
+    fitted = Normalization("zscore").fitted(scan)
+    assert np.array_equal(fitted.apply(scan[3:5]), Normalization("zscore").apply(scan)[3:5])
 
 
 def test_json_and_bad_input():
-    chosen = Normalisation("ct_window", -50.0, 150.0, 40.0, 30.0)
-    assert Normalisation.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
-    assert np.array_equal(Normalisation("none").apply(np.arange(8, dtype=np.int16).reshape(2, 2, 2)).ravel(), range(8))
-    with pytest.raises(InputError, match="'minmax' is not a normalisation"):
-        Normalisation("minmax")
+    chosen = Normalization("ct_window", -50.0, 150.0, 40.0, 30.0)
+    assert Normalization.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
+    assert np.array_equal(Normalization("none").apply(np.arange(8, dtype=np.int16).reshape(2, 2, 2)).ravel(), range(8))
+    with pytest.raises(InputError, match="'minmax' is not a normalization"):
+        Normalization("minmax")
     with pytest.raises(InputError, match="no scan"):
-        choose_normalisation([])
+        choose_normalization([])
 
 
 def test_fingerprint_of_a_made_case():
@@ -142,7 +142,7 @@ def test_the_scheme_of_real_scans(data_dir, pattern, scheme):
     paths = sorted(data_dir.glob(pattern))[:12]
     assert paths
     samples = [ImageStatistics.of(sitk.GetArrayViewFromImage(read_image(path))) for path in paths]
-    assert choose_normalisation(samples).scheme == scheme
+    assert choose_normalization(samples).scheme == scheme
 
 
 def test_fingerprint_of_a_real_case(data_dir):

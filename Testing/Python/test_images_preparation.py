@@ -13,14 +13,14 @@ import pytest
 import SimpleITK as sitk
 from barl.errors import InputError
 from barl.images.geometry import Grid, Roi
-from barl.images.intensity import Normalisation
+from barl.images.intensity import Normalization
 from barl.images.label_maps import read_label
 from barl.images.preparation import PreparedScan, restore_label, restore_probabilities
 from barl.images.reading import read_image
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-ZSCORE, RAW = Normalisation("zscore"), Normalisation("none")
+ZSCORE, RAW = Normalization("zscore"), Normalization("none")
 FORTY_EIGHT = list(product(permutations(range(3)), product((False, True), repeat=3)))
 SPACING = (0.9, 1.1, 2.0)
 COARSER = (1.2, 0.8, 1.5)
@@ -251,7 +251,7 @@ def test_an_anisotropic_oblique_real_case(data_dir):
     for path in sorted((data_dir / "bonbid_hie" / "images").glob("*.nii.gz"))[:12:4]:
         image = read_image(path)
         label = read_label(data_dir / "bonbid_hie" / "labels" / path.name, Grid.of(image), (1,))
-        prepared = prepare([image], [Normalisation("zscore_nonzero")], None, label=label)
+        prepared = prepare([image], [Normalization("zscore_nonzero")], None, label=label)
         restored = restore_label(prepared.label, prepared.grid, prepared.scan_grid)
         assert np.array_equal(sitk.GetArrayFromImage(restored), sitk.GetArrayFromImage(label))
         assert Grid.of(restored) == Grid.of(image)
@@ -260,13 +260,13 @@ def test_an_anisotropic_oblique_real_case(data_dir):
 WHOLE_SCAN = """
 import resource, sys
 import numpy as np, SimpleITK as sitk
-from barl.images.intensity import Normalisation
+from barl.images.intensity import Normalization
 from barl.images.preparation import PreparedScan
 image = sitk.GaussianSource(sitk.sitkInt16, (512, 512, 600), (100.0,) * 3, (250.0,) * 3, 900.0)
 image.SetSpacing((0.7, 0.7, 0.8))
 image.SetDirection((0.8, -0.6, 0, -0.6, -0.8, 0, 0, 0, 1))
 for spacing in (None, (0.75, 0.75, 0.75)):
-    scan = PreparedScan([image], [Normalisation("zscore")], spacing)
+    scan = PreparedScan([image], [Normalization("zscore")], spacing)
     array = scan.to_network()
     label = (array[0] > 0).astype(np.uint8)
     restored = scan.restore_label(label)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from barl.errors import Cancelled, DeviceError, InputError, ModelError, is_out_of_memory
 from barl.images.geometry import Grid, Roi
-from barl.images.intensity import Normalisation
+from barl.images.intensity import Normalization
 from barl.inference.device import autocast_dtype, choose_device
 from barl.inference.predictor import Predictor
 from barl.inference.sliding_window import predict_array
@@ -40,7 +40,7 @@ def make_card(spec: NetworkSpec, patch=(32, 32, 32), spacing=(1.0, 1.0, 1.0)) ->
         labels=[Label(value, f"label {value}") for value in VALUES],
         channels=["T1"],
         spacing=spacing,
-        normalisations=[Normalisation("zscore")],
+        normalisations=[Normalization("zscore")],
         patch=patch,
         network=spec.to_json(),
         method="supervised",
@@ -163,7 +163,7 @@ def mapped_back(label: sitk.Image, original: sitk.Image) -> np.ndarray:
 
 
 def check_same_place(back: np.ndarray, reference: np.ndarray) -> None:
-    """At least 99 % of the labelled voxels agree, and any shift by a voxel is worse."""
+    """At least 99 % of the labeled voxels agree, and any shift by a voxel is worse."""
     assert dice(back, reference) >= 0.99
     for axis in range(3):
         for step in (-1, 1):
@@ -239,7 +239,7 @@ def test_labels_equal_those_of_the_whole_array():
     network = build_network(NetworkSpec(in_channels=1, n_classes=3, widths=(4, 8)), seed=2)
     card = replace(make_card(SPEC), temperature=1.7)
     prediction = Predictor(card, network, half=False).predict([image])
-    array = Normalisation("zscore").apply(sitk.GetArrayViewFromImage(image))[None]
+    array = Normalization("zscore").apply(sitk.GetArrayViewFromImage(image))[None]
     mean = predict_array(network, array, (32, 32, 32)).mean(axis=0)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(prediction.label), np.array([0, *VALUES])[mean.argmax(axis=0)])
 
@@ -410,7 +410,7 @@ def test_devices_there_are():
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_scan(repository):
-    """Twice as many slices cost no more than the scan, its normalised copy and a few bytes a voxel."""
+    """Twice as many slices cost no more than the scan, its normalized copy and a few bytes a voxel."""
     peaks = []
     for slices in (160, 320):
         command = ["--memory-shape", str(slices), "256", "256", "--memory-patch", "64", "64", "64"]

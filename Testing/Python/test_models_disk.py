@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 from barl.errors import ModelError, StorageError
-from barl.images.intensity import Normalisation
+from barl.images.intensity import Normalization
 from barl.models import disk
 from barl.networks.branches import NetworkSpec, build_network
 from barl.project.files import sha256
@@ -37,7 +37,7 @@ def card():
         labels=[Label(7, "tumor", (255, 0, 0), lateral=True), Label(2, "liver", (0, 255, 0), LIVER)],
         channels=["T1", "FLAIR"],
         spacing=(0.7, 0.9, 1.25),
-        normalisations=[Normalisation("zscore"), Normalisation("ct_window", -100.0, 300.0, 40.5, 12.25)],
+        normalisations=[Normalization("zscore"), Normalization("ct_window", -100.0, 300.0, 40.5, 12.25)],
         patch=(8, 16, 16),
         network=SPEC.to_json(),
         method="barl",

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from barl.images.intensity import Normalisation
+from barl.images.intensity import Normalization
 from barl.jobs.heartbeat import Heartbeat
 from barl.networks.branches import NetworkSpec
 from barl.project.labels import Label
@@ -29,7 +29,7 @@ def a_plan(**values) -> Plan:
     return Plan(
         labels=(Label(1, "tumor"),),
         channels=("image",),
-        normalisations=(Normalisation(),),
+        normalisations=(Normalization(),),
         spacing=(1.0, 1.0, 1.0),
         patch=(8, 8, 8),
         network=NetworkSpec(1, 2),

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from barl.evaluation.statistics import summarise
+from barl.evaluation.statistics import summarize
 from barl.project.palette import FIGURE_COLORS, hexadecimal
 
 from .tables import Row, blocks_of, compared_arms, differences, read_results, run_score
@@ -72,7 +72,7 @@ def _by_count(rows: Sequence[Row], dataset: str, own: Sequence[tuple[int, list[s
     for arm in arms:
         for labelled in sorted({labelled for labelled, some in own if arm in some}):
             scores = [run_score(r) for r in own_rows if r["arm"] == arm and r["labelled"] == labelled]
-            summary = summarise(scores)
+            summary = summarize(scores)
             points.setdefault(arm, []).append((labelled, summary.mean, summary.sd if summary.n > 1 else 0.0))
     ranked = sorted(arms, key=lambda arm: -max(mean for _, mean, _ in points[arm]))
     styles = _styles(arms, [a for a in ranked if a != "supervised"], "supervised")

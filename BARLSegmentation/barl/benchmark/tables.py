@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from barl.evaluation.lesions import LesionCounts
-from barl.evaluation.statistics import holm, paired_test, summarise
+from barl.evaluation.statistics import holm, paired_test, summarize
 
 Row = dict[str, Any]
 
@@ -43,7 +43,7 @@ def run_score(row: Row, metric: str = "dice", which: str = "mean") -> float:
     ``"field hd95"`` and the like are the metrics of ``field_metrics``.
     """
     values = [value for case in row["cases"] for value in _values(case, metric, which)]
-    return summarise(values).mean
+    return summarize(values).mean
 
 
 def lesion_f1(row: Row, which: str = "mean") -> float:
@@ -128,14 +128,14 @@ def table(
         if not runs:
             continue
         cells = [arm, str(len(runs))]
-        cells += [str(summarise([run_score(run, "dice", which) for run in runs])) for which in ("mean", "first")]
+        cells += [str(summarize([run_score(run, "dice", which) for run in runs])) for which in ("mean", "first")]
         if field:
-            cells.append(str(summarise([run_score(run, "field jaccard") for run in runs])))
+            cells.append(str(summarize([run_score(run, "field jaccard") for run in runs])))
             cells += [_two_digits([run_score(run, f"field {name}") for run in runs]) for name in ("hd95", "asd")]
         else:
             cells.append(_two_digits([run_score(run, "hd95_mm") for run in runs]))
         if lesions:
-            cells.append(str(summarise([lesion_f1(run) for run in runs])))
+            cells.append(str(summarize([lesion_f1(run) for run in runs])))
         for tests, rival in ((to_baseline, ""), (to_best, best.get(arm))):
             name = f" ({rival})" if rival else ""
             cells += [f"{100 * tests[arm][0]:+.2f} points{name}", _p(tests[arm][1])] if arm in tests else ["", ""]
@@ -145,7 +145,7 @@ def table(
 
 
 def _two_digits(values: Sequence[float]) -> str:
-    summary = summarise(values)
+    summary = summarize(values)
     return f"{summary.mean:.2f} ± {summary.sd:.2f}" if summary.n > 1 else f"{summary.mean:.2f}"
 
 

@@ -133,7 +133,7 @@ def show_model(options: Namespace, terminal: Terminal) -> None:
         "cases": ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in card.data.items()),
         "Dice": _dice({"metrics": card.metrics}),
         "parent": card.parent,
-        "licence": card.licence or None,
+        "license": card.licence or None,
         "notes": card.notes or None,
     }
     text = "\n".join(f"{name:9s} {value if value is not None else '-'}" for name, value in rows.items())

@@ -27,8 +27,8 @@ class Summary:
         return f"{self.mean:.3f}" if self.n == 1 else f"{self.mean:.3f} ± {self.sd:.3f}"
 
 
-def summarise(values: Sequence[float]) -> Summary:
-    """Summarise values; nan means undefined and is left out, and counted out of ``n``."""
+def summarize(values: Sequence[float]) -> Summary:
+    """Summarize values; nan means undefined and is left out, and counted out of ``n``."""
     defined = np.asarray(values, dtype=float)
     defined = defined[~np.isnan(defined)]
     return Summary(
@@ -38,24 +38,24 @@ def summarise(values: Sequence[float]) -> Summary:
     )
 
 
-def summarise_cases(
+def summarize_cases(
     cases: Sequence[Mapping[int, LabelMetrics]], values: Collection[int] | None = None
 ) -> dict[str, Summary]:
-    """Summarise each metric over cases.
+    """Summarize each metric over cases.
 
     A case's score is the mean over those of its labels in which the metric is defined; the summary is over the cases
     that have a score. So every case counts once, however many labels it shows.
 
     Args:
         cases: Per case what ``segmentation_metrics`` returned.
-        values: Label values to include; all if None. Pass one to summarise that label.
+        values: Label values to include; all if None. Pass one to summarize that label.
 
     Returns:
         Metric name -> summary, for all of ``metrics.RATIOS`` and ``metrics.DISTANCES``.
     """
     return {
-        name: summarise(
-            [summarise([getattr(metrics, name) for metrics in _chosen(case, values)]).mean for case in cases]
+        name: summarize(
+            [summarize([getattr(metrics, name) for metrics in _chosen(case, values)]).mean for case in cases]
         )
         for name in RATIOS + DISTANCES
     }

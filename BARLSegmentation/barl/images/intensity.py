@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intensities: what a channel's values look like, and the normalisation that follows from it.
+"""Intensities: what a channel's values look like, and the normalization that follows from it.
 
 CT has a physical scale: a fixed window taken from the outlined structures (as nnU-Net does, Isensee et al., Nature
 Methods 18, 2021). Everything else gets a z-score of each image by itself, between its 0.5th and 99.5th percentile,
@@ -123,7 +123,7 @@ class ImageStatistics:
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     """How one channel's values are brought to the network.
 
     Attributes:
@@ -141,16 +141,16 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
-            raise InputError(f"'{self.scheme}' is not a normalisation.", f"Use one of {', '.join(SCHEMES)}.")
+            raise InputError(f"'{self.scheme}' is not a normalization.", f"Use one of {', '.join(SCHEMES)}.")
 
     @classmethod
-    def from_json(cls, data: dict) -> Normalisation:
+    def from_json(cls, data: dict) -> Normalization:
         return cls(**data)
 
     def to_json(self) -> dict:
         return asdict(self)
 
-    def fitted(self, array: np.ndarray) -> Normalisation:
+    def fitted(self, array: np.ndarray) -> Normalization:
         """The same with the numbers of one image ``[k, j, i]``: a fixed window for any part of it."""
         if not self.scheme.startswith("zscore"):
             return self
@@ -161,10 +161,10 @@ class Normalisation:
         clipped = np.clip(sample.astype(np.float64), low, high)
         sd = float(clipped.std())
         # A flat image has nothing to scale; it becomes zeros.
-        return Normalisation("ct_window", float(low), float(high), float(clipped.mean()), sd if sd > 0 else 1.0)
+        return Normalization("ct_window", float(low), float(high), float(clipped.mean()), sd if sd > 0 else 1.0)
 
     def apply(self, array: np.ndarray) -> np.ndarray:
-        """Normalised values, float32, of an array ``[k, j, i]`` holding a whole image (any part, once ``fitted``)."""
+        """Normalized values, float32, of an array ``[k, j, i]`` holding a whole image (any part, once ``fitted``)."""
         result = array.astype(np.float32)
         if self.scheme == "none":
             return result
@@ -175,8 +175,8 @@ class Normalisation:
         return result
 
 
-def choose_normalisation(samples: Sequence[ImageStatistics]) -> Normalisation:
-    """The normalisation of one channel, from the statistics of that channel in the project's scans.
+def choose_normalization(samples: Sequence[ImageStatistics]) -> Normalization:
+    """The normalization of one channel, from the statistics of that channel in the project's scans.
 
     CT (every scan looks like Hounsfield units) gets the 0.5th to 99.5th percentile, mean and standard deviation of the
     outlined structures over all cases, each case counted alike; without any outline, of all voxels above -500 HU.
@@ -185,7 +185,7 @@ def choose_normalisation(samples: Sequence[ImageStatistics]) -> Normalisation:
         InputError: No scan.
     """
     if not samples:
-        raise InputError("There is no scan from which to choose a normalisation.", "Add scans to the project.")
+        raise InputError("There is no scan from which to choose a normalization.", "Add scans to the project.")
     if all(sample.looks_like_ct for sample in samples):
         values = np.array([value for sample in samples for value in sample.foreground_quantiles])
         if not values.size:
@@ -193,7 +193,7 @@ def choose_normalisation(samples: Sequence[ImageStatistics]) -> Normalisation:
         if values.size:
             low, high = np.quantile(values, (0.005, 0.995))
             if high > low:
-                return Normalisation("ct_window", float(low), float(high), float(values.mean()), float(values.std()))
+                return Normalization("ct_window", float(low), float(high), float(values.mean()), float(values.std()))
     if np.median([sample.zero_share for sample in samples]) >= _STRIPPED_SHARE:
-        return Normalisation("zscore_nonzero")
-    return Normalisation("zscore")
+        return Normalization("zscore_nonzero")
+    return Normalization("zscore")

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 
 from barl.errors import InputError
 from barl.images.geometry import Grid, Roi, Triple, axes_between, axes_towards, triple
-from barl.images.intensity import Normalisation
+from barl.images.intensity import Normalization
 from barl.images.resampling import AxisWeights, resample_labels, slabs
 
 # Spacings nearer than this are the same: the voxels of a 20 cm scan shift by at most 1 mm at its edge.
@@ -55,7 +55,7 @@ class PreparedScan:
     def __init__(
         self,
         channels: Sequence[sitk.Image],
-        normalisations: Sequence[Normalisation],
+        normalisations: Sequence[Normalization],
         spacing: Sequence[float] | None,
         orientation: str = "LPS",
         *,
@@ -67,7 +67,7 @@ class PreparedScan:
                 f"The scan has {len(channels)} channel(s), the model needs {len(normalisations)}.",
                 "Give one image for each channel of the model, in its order.",
             )
-        self._channels, self._normalisations = channels, normalisations
+        self._channels, self._normalizations = channels, normalisations
         self.scan_grid = Grid.of(channels[0])
         for image in channels[1:]:
             self._must_match(image)
@@ -90,12 +90,12 @@ class PreparedScan:
         return bool(np.allclose(oriented.spacing, self.scan_grid.spacing, rtol=1e-6))
 
     def to_network(self) -> np.ndarray:
-        """Normalised intensities, float32 ``[C, k, j, i]``, in the model's orientation and spacing."""
+        """Normalized intensities, float32 ``[C, k, j, i]``, in the model's orientation and spacing."""
         weights = _weights(self._source, self.grid, cubic=True)
         array = np.empty((len(self._channels), *self.grid.shape), dtype=np.float32)
-        for image, normalisation, out in zip(self._channels, self._normalisations, array, strict=True):
+        for image, normalization, out in zip(self._channels, self._normalizations, array, strict=True):
             view = self._axes.view(sitk.GetArrayViewFromImage(image))
-            fitted = normalisation.fitted(view)
+            fitted = normalization.fitted(view)
             for slab in slabs(weights):
                 out[slab.rows] = slab.resample(fitted.apply(view[slab.source]))
         return array

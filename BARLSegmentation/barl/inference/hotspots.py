@@ -46,9 +46,9 @@ class HotSpot:
 
 
 def half_a_bit(n_classes: int) -> float:
-    """The normalised entropy that means half a bit of doubt, whatever the number of classes (0.5 for two).
+    """The normalized entropy that means half a bit of doubt, whatever the number of classes (0.5 for two).
 
-    With two classes this is a probability of 0.89 for the likelier one. A fixed threshold on the normalised entropy
+    With two classes this is a probability of 0.89 for the likelier one. A fixed threshold on the normalized entropy
     would never fire in a model of twenty classes, where a tie of two is 0.23.
     """
     return 0.5 * log(2) / log(n_classes)

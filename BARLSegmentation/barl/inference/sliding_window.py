@@ -102,12 +102,12 @@ def stream(
 
     Beside the volume it holds ``(n_branches * L + 1) * patch_k * j * i`` floats, whatever the length along k. An axis
     shorter than the patch is padded on both sides with its edge values: air stays air and tissue stays tissue in any
-    normalisation, which a constant does not promise. No window is left out: a network may find something anywhere.
+    normalization, which a constant does not promise. No window is left out: a network may find something anywhere.
 
     Args:
         network: ``network(x [B, C, k, j, i], branch) -> logits [B, L+1, k, j, i]``; put into eval mode meanwhile. One
             that has ``logits(x, branches)`` is asked for all branches at once.
-        volume: ``[C, k, j, i]`` float32, normalised as for training.
+        volume: ``[C, k, j, i]`` float32, normalized as for training.
         patch: Window ``(k, j, i)``.
         overlap: Fraction of the patch that neighbors share.
         stride: Steps ``(k, j, i)`` of the windows in voxels, instead of ``overlap``.

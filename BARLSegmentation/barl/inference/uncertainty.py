@@ -50,7 +50,7 @@ def join_branches(log_probabilities: Tensor, temperature: float = 1.0) -> Ensemb
 
     Args:
         log_probabilities: ``[n_branches, L+1, ...]``, log-softmax along axis 1.
-        temperature: Calibration of the mean: p^(1/T), normalised (Guo et al., ICML 2017, applied to the ensemble); it
+        temperature: Calibration of the mean: p^(1/T), normalized (Guo et al., ICML 2017, applied to the ensemble); it
             changes no label. The disagreement is that of the branches as they are.
     """
     n_branches, n_classes = log_probabilities.shape[:2]

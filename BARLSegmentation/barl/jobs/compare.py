@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from barl.errors import InputError, ProjectError
-from barl.evaluation.statistics import PairedTest, holm, paired_test, summarise
+from barl.evaluation.statistics import PairedTest, holm, paired_test, summarize
 from barl.jobs.choice import choose_model
 from barl.jobs.compute import AUTOMATIC, Compute, WarmPredictors
 from barl.jobs.evaluate import evaluate_model, held_out_cases
@@ -71,7 +71,7 @@ def compare_models(
         result["model"] = model_id or str(folder)
 
     values = [str(value) for value in project.values]
-    means = [[summarise(_dice(row, values)).mean for row in result["cases"]] for result in results]
+    means = [[summarize(_dice(row, values)).mean for row in result["cases"]] for result in results]
     label_tests = [
         paired_test(*([*(_dice(row, [value])[0] for row in result["cases"])] for result in results)) for value in values
     ]
@@ -88,7 +88,7 @@ def compare_models(
         "labels": {
             value: {**asdict(found), "p": p} for value, found, p in zip(values, label_tests, adjusted, strict=True)
         },
-        "words": in_words(summarise(means[0]).mean, summarise(means[1]).mean, test),
+        "words": in_words(summarize(means[0]).mean, summarize(means[1]).mean, test),
         "notes": [f"Left out, because one of the models has learned from it: {name}." for name in left_out],
     }
 

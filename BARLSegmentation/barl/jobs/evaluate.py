@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from barl.errors import InputError
 from barl.evaluation.calibration import area_under_risk_coverage, expected_calibration_error
 from barl.evaluation.metrics import LabelMetrics, segmentation_metrics
-from barl.evaluation.statistics import Summary, summarise_cases
+from barl.evaluation.statistics import Summary, summarize_cases
 from barl.images.components import bounding_box
 from barl.images.geometry import Grid
 from barl.images.label_maps import read_label
@@ -127,7 +127,7 @@ def _sample(
 
 def _summary(name: str, scores: Sequence[Mapping[int, LabelMetrics]], values: list[int] | None) -> dict[str, Any]:
     """Metric -> mean, sd and n over the cases."""
-    summaries: dict[str, Summary] = summarise_cases(scores, values)
+    summaries: dict[str, Summary] = summarize_cases(scores, values)
     return {"name": name, **{metric: asdict(summary) for metric, summary in summaries.items()}}
 
 

@@ -93,7 +93,7 @@ def instance_alignment(
     Args:
         features_s: Features of branch S ``[B, F, k, j, i]``.
         features_t: Features of branch T, same shape.
-        classes_s: Hard labels of branch S ``[B, K, J, I]`` (class indices; ground truth on labelled items).
+        classes_s: Hard labels of branch S ``[B, K, J, I]`` (class indices; ground truth on labeled items).
         classes_t: The same of branch T.
         min_voxels: Smaller components are no lesions.
         limit: At most so many largest components per item and class.

@@ -34,7 +34,7 @@ def region_alignment(
     Args:
         features_s: Features of branch S ``[B, F, k, j, i]``.
         features_t: Features of branch T, same shape.
-        masks_s: Hard class masks of branch S ``[B, C, k, j, i]``, detached (ground truth on labelled items).
+        masks_s: Hard class masks of branch S ``[B, C, k, j, i]``, detached (ground truth on labeled items).
         masks_t: The same of branch T.
         min_voxels: A class with fewer voxels in either mask of an item is left out.
     """

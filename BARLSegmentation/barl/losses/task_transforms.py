@@ -125,7 +125,7 @@ def _exact(mask: np.ndarray, reach: float, spacing: Sequence[float]) -> np.ndarr
 
 
 def _smooth(x: Tensor, h: float, radius: int, spacing: Triple[float]) -> Tensor:
-    """Convolve with the normalised kernel, the edge values repeated outside.
+    """Convolve with the normalized kernel, the edge values repeated outside.
 
     By Fourier transforms, as the kernel is not separable: 15^3 taps over six maps of 32 x 48 x 32 voxels, backward pass
     included, take 17 ms of one core; 7^3 taps in ``conv3d`` take 370 ms.

@@ -30,13 +30,13 @@ PARTS = ("cps", "dpr", "pcbc", "region", "instance")
 
 
 def paste_outlines(batch: Batch, iteration: int) -> tuple[Batch, Tensor]:
-    """CutMix (Yun et al., ICCV 2019) from labelled into unlabelled items: one box of half the patch's edge each.
+    """CutMix (Yun et al., ICCV 2019) from labeled into unlabeled items: one box of half the patch's edge each.
 
     The box lies at the same place in both patches and in both views. It depends on ``iteration`` alone, so that a run
     resumes exactly.
 
     Returns:
-        The batch, and what is known of its unlabelled items: classes ``[B_u, k, j, i]``, -1 outside the boxes.
+        The batch, and what is known of its unlabeled items: classes ``[B_u, k, j, i]``, -1 outside the boxes.
     """
     n, size = batch.n_labelled, batch.weak.shape[2:]
     rng = np.random.default_rng(iteration)
@@ -69,9 +69,9 @@ class Settings:
         pull: PCBC's weight of the squared error. SDCL and RAIL use 0.5 and 0.05; a fifth of both measured the same
             on large structures and better on small lesions.
         unlearn: PCBC's weight of the entropy term.
-        correct: Where PCBC works: ``labelled`` items against the ground truth, or ``all``, the unlabelled ones
+        correct: Where PCBC works: ``labelled`` items against the ground truth, or ``all``, the unlabeled ones
             against the branches' mean.
-        cutmix: Paste a box of half the patch's edge, with its ground truth, from labelled into unlabelled items.
+        cutmix: Paste a box of half the patch's edge, with its ground truth, from labeled into unlabeled items.
         region_min_voxels: Smaller regions are not aligned.
         lesion_min_voxels: Smaller components are no lesions.
         lesion_min_iou: Lesions that overlap less are not matched.

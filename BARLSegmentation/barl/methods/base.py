@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every method has in common: a batch of two views, settings, and the ramp of its unlabelled terms."""
+"""What every method has in common: a batch of two views, settings, and the ramp of its unlabeled terms."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PEERS = f"{__package__}.peers"
 
 @dataclass
 class Batch:
-    """One step's patches: labelled items first, then unlabelled ones; either part may be empty.
+    """One step's patches: labeled items first, then unlabeled ones; either part may be empty.
 
     Attributes:
         weak: Weak view ``[B, C, k, j, i]``: spatial augmentation only.

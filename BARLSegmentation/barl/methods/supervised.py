@@ -20,7 +20,7 @@ def multi_scale_supervision(
     """``mean over branches of sum_l w_l 1/2 (CE + Dice)``.
 
     Args:
-        log_p: Per branch and scale (coarse to fine) log-probabilities; their first ``B_l`` items are labelled.
+        log_p: Per branch and scale (coarse to fine) log-probabilities; their first ``B_l`` items are labeled.
         target: One-hot ground truth ``[B_l, C, k, j, i]``.
         weights: ``w_l`` per scale.
         voxels: Weight of each voxel ``[B_l, 1, k, j, i]``; all the same if not given.

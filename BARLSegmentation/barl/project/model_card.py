@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from barl.errors import InputError, ModelError
-from barl.images.intensity import Normalisation
+from barl.images.intensity import Normalization
 from barl.json_text import plain
 from barl.project.labels import Label
 
@@ -38,7 +38,7 @@ class ModelCard:
         channels: Names of the scan's channels, in the network's order.
         spacing: Voxel spacing (x, y, z) in mm that scans are resampled to.
         orientation: Axis order and directions scans are brought to, as an LPS-style code.
-        normalisations: Intensity normalisation per channel.
+        normalisations: Intensity normalization per channel.
         patch: Window of the network (k, j, i) in voxels.
         network: ``NetworkSpec`` as JSON.
         mirror_axes: Spatial axes (0 = k, 1 = j, 2 = i) along which mirroring is harmless; empty with lateral labels.
@@ -61,7 +61,7 @@ class ModelCard:
     labels: list[Label]
     channels: list[str]
     spacing: tuple[float, float, float]
-    normalisations: list[Normalisation]
+    normalisations: list[Normalization]
     patch: tuple[int, int, int]
     network: dict[str, Any]
     method: str
@@ -87,7 +87,7 @@ class ModelCard:
         """The card as plain JSON types; NaN and infinities become null."""
         card = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         card["labels"] = [label.to_json() for label in self.labels]
-        card["normalisations"] = [normalisation.to_json() for normalisation in self.normalisations]
+        card["normalisations"] = [normalization.to_json() for normalization in self.normalisations]
         return plain(card)
 
     @classmethod
@@ -101,7 +101,7 @@ class ModelCard:
         try:
             values = dict(card)
             values["labels"] = [Label.from_json(label) for label in card["labels"]]
-            values["normalisations"] = [Normalisation.from_json(item) for item in card["normalisations"]]
+            values["normalisations"] = [Normalization.from_json(item) for item in card["normalisations"]]
             values["spacing"], values["patch"] = tuple(card["spacing"]), tuple(card["patch"])
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:

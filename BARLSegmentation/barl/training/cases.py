@@ -64,7 +64,7 @@ class CachedCase:
 
     @property
     def image(self) -> np.ndarray:
-        """Normalised intensities, float16 ``[C, k, j, i]``."""
+        """Normalized intensities, float16 ``[C, k, j, i]``."""
         return np.load(self.folder / "image.npy", mmap_mode="r", allow_pickle=False)
 
     @property
@@ -120,7 +120,7 @@ def _write(case: CaseFiles, plan: Plan, folder: Path) -> None:
     label = read_label(case.label, Grid.of(channels[0]), plan.values) if case.label else None
     scan = PreparedScan(channels, plan.normalisations, plan.spacing, plan.orientation)
     folder.mkdir(parents=True, exist_ok=True)
-    # float16 holds normalised intensities to 0.1 % and halves what a step reads.
+    # float16 holds normalized intensities to 0.1 % and halves what a step reads.
     _save(folder / "image.npy", scan.to_network().astype(np.float16))
     if label is not None:
         classes = np.searchsorted([0, *plan.values], scan.labels_to_network(label)).astype(np.uint8)

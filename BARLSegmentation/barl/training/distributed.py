@@ -77,7 +77,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(tensor: Tensor, n_labelled: int) -> Tensor:
-    """The joined batch, labelled items of all processes first; each process has ``n_labelled`` of them."""
+    """The joined batch, labeled items of all processes first; each process has ``n_labelled`` of them."""
     return torch.cat([_Gather.apply(part) for part in (tensor[:n_labelled], tensor[n_labelled:]) if len(part)])
 
 
@@ -108,7 +108,7 @@ class JoinedNetwork(Network):
         size, n = dist.get_world_size(), self.own.n_labelled
         rank = dist.get_rank()
         unlabelled = (len(x) - n * size) // size
-        # A method that looks at the labelled part alone passes only that.
+        # A method that looks at the labeled part alone passes only that.
         mine = torch.cat(
             [x[rank * n : (rank + 1) * n], x[n * size + rank * unlabelled : n * size + (rank + 1) * unlabelled]]
         )

@@ -28,7 +28,7 @@ class Patches(Dataset):
     Args:
         plan: Patch, batch and augmentation.
         cases: Prepared cases; held-out ones are left out.
-        unlabelled: Whether to add unlabelled patches.
+        unlabelled: Whether to add unlabeled patches.
         rank: This process among ``world``; each takes its share of the slots.
         world: Number of processes.
 
@@ -90,7 +90,7 @@ def cut_patch(case: CachedCase, plan: Plan, rng: np.random.Generator, labelled: 
     Outside the scan, intensities repeat the edge (as prediction does) and labels are background.
 
     Returns:
-        Image float32 ``[C, k, j, i]`` and classes int64 ``[k, j, i]`` (``None`` if not labelled).
+        Image float32 ``[C, k, j, i]`` and classes int64 ``[k, j, i]`` (``None`` if not labeled).
     """
     image = case.image
     shape, patch = np.array(image.shape[1:]), np.array(plan.patch)
@@ -143,7 +143,7 @@ def _sampling_grid(axes: np.ndarray, center: np.ndarray, patch: np.ndarray, shap
 def disturb(image: Tensor, rng: np.random.Generator) -> Tensor:
     """Strong view of ``[C, k, j, i]``: gamma 0.7-1.5, contrast and brightness +-20 %, blur 0.5-1.0 voxels, noise 0.1.
 
-    Each with probability 1/2 and per channel; intensities are normalised, so brightness counts in standard deviations.
+    Each with probability 1/2 and per channel; intensities are normalized, so brightness counts in standard deviations.
     """
     out = image.clone()
     for channel in out:

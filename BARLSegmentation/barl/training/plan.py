@@ -14,7 +14,7 @@ from barl import methods
 from barl.errors import InputError
 from barl.images.fingerprint import CaseFingerprint
 from barl.images.geometry import Triple, triple
-from barl.images.intensity import Normalisation, choose_normalisation
+from barl.images.intensity import Normalization, choose_normalization
 from barl.networks.branches import NetworkSpec
 from barl.project.labels import Label
 from barl.project.sides import with_sides
@@ -29,7 +29,7 @@ class Budget:
         patch_voxels: Upper limit of a patch.
         volume_voxels: A median scan with more voxels is trained at coarser spacing.
         iterations: Default length of a run.
-        batch: Labelled and unlabelled patches a step, each.
+        batch: Labeled and unlabeled patches a step, each.
         learning_rate: Of AdamW at the start.
         loader_workers: Processes that prepare patches. On a CPU one takes more from the network's threads (0.91 of the
             rate without any loading, 2 cores) than preparing them in between (0.97).
@@ -65,8 +65,8 @@ class Plan:
         patch: Patch ``(k, j, i)`` in voxels.
         network: The branches.
         mirror_axes: Array axes (0 = k, 1 = j, 2 = i) that augmentation may flip.
-        batch_labelled: Labelled patches per step.
-        batch_unlabelled: Unlabelled patches per step, if the method uses them.
+        batch_labelled: Labeled patches per step.
+        batch_unlabelled: Unlabeled patches per step, if the method uses them.
         iterations: Length of the run.
         minutes: Time budget that replaces ``iterations`` once the step time is known; ``None`` for no limit.
         method: Name of the method.
@@ -74,7 +74,7 @@ class Plan:
         learning_rate: At the start; falls to zero as ``(1 - t/T)^0.9``.
         weight_decay: Of AdamW.
         precision: ``"auto"`` (half precision where the device has it) or ``"float32"``.
-        foreground: Share of labelled patches centered on a label.
+        foreground: Share of labeled patches centered on a label.
         rotate_degrees: Largest random rotation about each axis (k, j, i).
         scale: Largest random scaling, as a factor.
         seed: Of everything random.
@@ -85,7 +85,7 @@ class Plan:
 
     labels: tuple[Label, ...]
     channels: tuple[str, ...]
-    normalisations: tuple[Normalisation, ...]
+    normalisations: tuple[Normalization, ...]
     spacing: Triple[float]
     patch: Triple[int]
     network: NetworkSpec
@@ -115,7 +115,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data["labels"] = [label.to_json() for label in self.labels]
-        data["normalisations"] = [normalisation.to_json() for normalisation in self.normalisations]
+        data["normalisations"] = [normalization.to_json() for normalization in self.normalisations]
         data["network"] = self.network.to_json()
         return data
 
@@ -137,7 +137,7 @@ class Plan:
                     **data,
                     **tuples,
                     "labels": tuple(Label.from_json(row) for row in data["labels"]),
-                    "normalisations": tuple(Normalisation.from_json(n) for n in data["normalisations"]),
+                    "normalisations": tuple(Normalization.from_json(n) for n in data["normalisations"]),
                     "network": NetworkSpec.from_json(data["network"]),
                 }
             )
@@ -158,7 +158,7 @@ class Plan:
             "patch": " x ".join(map(str, self.patch)) + " voxels (k, j, i)",
             "network": f"{_branches(self.network)} of widths {', '.join(map(str, self.network.widths))}",
             "batch": f"{batch} patches a step",
-            "normalisations": ", ".join(
+            "normalizations": ", ".join(
                 f"{name}: {n.scheme}" for name, n in zip(self.channels, self.normalisations, strict=True)
             ),
             "mirror_axes": "left-right mirroring" if self.mirror_axes else "no mirroring",
@@ -236,7 +236,7 @@ def make_plan(
     plan = Plan(
         labels=tuple(sorted(labels, key=lambda label: label.value)),
         channels=tuple(channels),
-        normalisations=tuple(choose_normalisation([f.channels[c] for f in fingerprints]) for c in range(len(channels))),
+        normalisations=tuple(choose_normalization([f.channels[c] for f in fingerprints]) for c in range(len(channels))),
         spacing=triple(round(float(s), 4) for s in spacing),
         patch=triple(int(edge) for edge in patch),
         network=NetworkSpec(len(channels), len(labels) + 1, widths, strides, kernels, **method.network_options()),

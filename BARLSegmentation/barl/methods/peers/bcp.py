@@ -4,7 +4,7 @@
 First trained on boxes pasted between outlined patches; then a box is exchanged between outlined and untouched patches,
 the teacher's hard labels (largest piece of each class) standing for the missing outlines:
 
-    L = 1/2 (CE + Dice) on outlined voxels + 0.5 * 1/2 (CE + Dice) on pseudo-labelled voxels
+    L = 1/2 (CE + Dice) on outlined voxels + 0.5 * 1/2 (CE + Dice) on pseudo-labeled voxels
 
 Defaults from BCP's code: box of 2/3 of each edge; pseudo-label weight 0.5; decay 0.99; 2,000 of 17,000 iterations of
 pre-training. With one outlined patch a step there is no pair to paste, and the pre-training is plain supervision.
@@ -24,7 +24,7 @@ from barl.methods.peers.each_branch import EachBranch, Step, Term, WithTeacher
 
 @dataclass(frozen=True)
 class Settings:
-    """Attributes: weight: of pseudo-labelled voxels; ramp: none by default; decay: of the teacher; box: share of
+    """Attributes: weight: of pseudo-labeled voxels; ramp: none by default; decay: of the teacher; box: share of
     each edge; pretraining: share of the iterations; largest: keep only the largest piece of a pseudo-label."""
 
     weight: float = 0.5
