@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from barl.errors import Cancelled
 
 T = TypeVar("T")
+# ``progress`` (stage, fraction, message ...) or ``log`` (message), as in ``docs/worker-protocol.md``.
 Event = Mapping[str, Any]
-"""``progress`` (stage, fraction, message ...) or ``log`` (message), as in ``docs/worker-protocol.md``."""
 
 
 def _to_nobody(event: Event) -> None:
@@ -91,5 +91,5 @@ class Progress:
             raise Cancelled()
 
 
+# Reports to nobody.
 SILENT = Progress()
-"""Reports to nobody."""

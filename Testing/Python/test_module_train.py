@@ -20,7 +20,7 @@ from barl.worker.process_tree import end_process_tree
 pytestmark = pytest.mark.host
 
 TINY = {"widths": [4, 8], "patch": [16, 16, 16], "loader_workers": 0, "validations": 2}
-#: Longer than any test waits; a training that a killed test leaves behind still comes to its end.
+# Longer than any test waits; a training that a killed test leaves behind still comes to its end.
 LONG = {"iterations": None, "minutes": 10.0}
 
 

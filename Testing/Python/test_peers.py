@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 SHAPE = (8, 8, 8)
 SPEC = NetworkSpec(1, 3, widths=(4, 8, 16))
+# Each with the part of its loss that needs no outline.
 PEERS = {
     "mean_teacher": "consistency",
     "ua_mt": "consistency",
@@ -39,7 +40,6 @@ PEERS = {
     "bcp": "pseudo",
     "sdcl": "pseudo",
 }
-"""Each with the part of its loss that needs no outline."""
 STATEFUL = ["mean_teacher", "ua_mt", "ict", "sassnet", "ss_net", "bcp", "sdcl"]
 
 

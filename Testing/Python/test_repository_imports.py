@@ -126,6 +126,13 @@ def test_rooms_import_only_rooms_of_lower_rank():
     assert not wrong, wrong
 
 
+def test_imports_are_absolute_and_constants_have_their_comment_above():
+    for path in [*ENGINE_FILES.values(), *SLICER_FILES]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level], path
+        assert not re.search(r"^\s*#:", path.read_text(encoding="utf-8"), re.MULTILINE), path
+
+
 def test_no_import_cycle_between_files():
     graph = {
         name: {target for target in map(engine_module, imports(path)) if target and target != name}

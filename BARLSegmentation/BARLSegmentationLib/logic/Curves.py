@@ -12,7 +12,7 @@ from BARLSegmentationLib.logic import Plots
 if TYPE_CHECKING:
     from barl.worker.messages import Event
 
-#: A panel is a few hundred pixels wide: longer runs keep every second row, then every fourth ...
+# A panel is a few hundred pixels wide: longer runs keep every second row, then every fourth ...
 MAX_ROWS = 1000
 WEIGHT = "consistency_weight"
 _ITERATION = "iteration"

@@ -14,7 +14,7 @@ ANATOMY = "Anatomical Structure (SCT 123037004)"
 TISSUE = "Tissue (SCT 85756007)"
 ALTERED = "Morphologically Altered Structure (SCT 49755003)"
 
-#: Common meanings of labels, to choose from.
+# Common meanings of labels, to choose from.
 COMMON = (
     "Brain (SCT 12738006)",
     "Hippocampus (SCT 5366008); Left (SCT 7771000)",

@@ -14,7 +14,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
-#: Okabe and Ito's colors without the yellow that vanishes on white: told apart with any kind of color vision.
+# Okabe and Ito's colors without the yellow that vanishes on white: told apart with any kind of color vision.
 COLORS = {
     "black": (0.0, 0.0, 0.0),
     "blue": (0.0, 0.447, 0.698),

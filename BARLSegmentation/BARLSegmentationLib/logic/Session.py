@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Alternative = TypeVar("Alternative")
 
-#: Set to "1" on a segmentation that holds an edit which is stored nowhere: such a node is never removed.
+# Set to "1" on a segmentation that holds an edit which is stored nowhere: such a node is never removed.
 UNSAVED_ATTRIBUTE = "BARL.Unsaved"
-#: How long the window may stand still for another program that is changing the project.
+# How long the window may stand still for another program that is changing the project.
 WAIT_SECONDS = 0.4
 
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 GIB = 2**30
-#: Below this a training may fail to store its model and checkpoints.
+# Below this a training may fail to store its model and checkpoints.
 LITTLE_GIB = 5
 TORCH_REQUIREMENT = ">=2.4"  # as in pyproject.toml
-#: Slicer's own, and torch, which only the PyTorch extension may choose: pip must not touch them on the way.
+# Slicer's own, and torch, which only the PyTorch extension may choose: pip must not touch them on the way.
 PROTECTED = ["SimpleITK", "numpy", "scipy", "requests", "torch", "torchvision"]
 REQUESTER = "BARL Segmentation"
 

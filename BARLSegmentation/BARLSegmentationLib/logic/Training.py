@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from barl.project.store import Project
     from barl.worker.messages import RunEvents
 
-#: States in which a run may still have something to tell.
+# States in which a run may still have something to tell.
 ALIVE = ("running",)
-#: States from which a run can go on.
+# States from which a run can go on.
 PAUSED = ("stopped", "interrupted", "failed", "queued")
-#: The message of a run that the user has cancelled (``barl.worker.detached.cancel``).
+# The message of a run that the user has cancelled (``barl.worker.detached.cancel``).
 CANCELLED = "Cancelled."
-#: Where each stage of a run begins on the bar, and how much of it it takes.
+# Where each stage of a run begins on the bar, and how much of it it takes.
 SHARES = {"planning": (0.0, 0.02), "preparing": (0.02, 0.08), "training": (0.1, 0.85), "validating": (0.95, 0.05)}
-#: A training tells something every second; a validation or one step on a slow machine may take a while.
+# A training tells something every second; a validation or one step on a slow machine may take a while.
 SILENCE_S = 300.0
-#: Where the second column of a plan in words begins.
+# Where the second column of a plan in words begins.
 _PLAN_COLUMN = 15
 
 

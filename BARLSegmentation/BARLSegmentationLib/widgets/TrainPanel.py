@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 
 _WAIT = _("Wait until what was asked for is done, or cancel it.")
 POLL_MS = 1000
-#: So many polls in a row may fail (each starts the worker anew) before the panel gives up until it is opened again.
+# So many polls in a row may fail (each starts the worker anew) before the panel gives up until it is opened again.
 POLLS_IN_VAIN = 3
 
 

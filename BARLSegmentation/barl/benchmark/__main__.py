@@ -10,11 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from barl.benchmark.harness import runs_of, work
+from barl.benchmark.plans import read_plan, sources_of
+from barl.benchmark.tables import tables
 from barl.errors import BarlError, Cancelled
-
-from .harness import runs_of, work
-from .plans import read_plan, sources_of
-from .tables import tables
 
 
 def main() -> int:

@@ -17,17 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from barl.benchmark.field_sets import FIELD_SETS, read_field_set
 from barl.errors import InputError
 from barl.hippocampus import LABELS
 from barl.project.labels import Label
 from barl.project.store import Project
 from barl.training.cases import CaseFiles
 
-from .field_sets import FIELD_SETS, read_field_set
-
 SPLIT_SEED = 2026
+# Per data set where it lies: ``folder``, and ``reader`` if the name is not that of a reader.
 Sources = Mapping[str, Mapping[str, Any]]
-"""Per data set where it lies: ``folder``, and ``reader`` if the name is not that of a reader."""
 
 
 @dataclass(frozen=True)

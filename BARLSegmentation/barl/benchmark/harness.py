@@ -25,6 +25,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from barl import methods
+from barl.benchmark import datasets
+from barl.benchmark.field_metrics import field_metrics
+from barl.benchmark.memory import PeakMemory
 from barl.errors import BarlError, InputError, storage_error
 from barl.evaluation.metrics import segmentation_metrics
 from barl.images.fingerprint import fingerprint_case
@@ -41,12 +44,8 @@ from barl.training.checkpoint import NAME as CHECKPOINT
 from barl.training.loop import train
 from barl.training.plan import Plan, make_plan
 
-from . import datasets
-from .field_metrics import field_metrics
-from .memory import PeakMemory
-
+# Scans that a plan is made from; more change no median.
 PLANNING_CASES = 30
-"""Scans that a plan is made from; more change no median."""
 CURVE_POINTS = 300
 
 

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from barl.benchmark.harness import arms_of, runs_of
 from barl.errors import InputError
-
-from .harness import arms_of, runs_of
 
 NAMED = Path(__file__).with_name("named")
 

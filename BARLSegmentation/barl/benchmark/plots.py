@@ -11,10 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from barl.benchmark.tables import Row, blocks_of, compared_arms, differences, read_results, run_score
 from barl.evaluation.statistics import summarize
 from barl.project.palette import FIGURE_COLORS, hexadecimal
-
-from .tables import Row, blocks_of, compared_arms, differences, read_results, run_score
 
 _DPI = 110
 _COLORS = [hexadecimal(name) for name in FIGURE_COLORS]

@@ -17,7 +17,7 @@ from barl.worker.protocol import error_event
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-#: Where there is no terminal, one line of progress so often (s) shows in a log that the job lives.
+# Where there is no terminal, one line of progress so often (s) shows in a log that the job lives.
 LINE_INTERVAL_S = 30.0
 
 

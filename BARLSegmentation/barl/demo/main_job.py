@@ -30,10 +30,10 @@ from barl.project.states import RevisionKind
 from barl.project.store import Project
 from barl.training.plan import Plan
 
+# How many of the cases ranked first get the expert's outline.
 CORRECTIONS = 2
-"""How many of the cases ranked first get the expert's outline."""
+# Steps of ``run_demo``, the choice of the data before it and the report after it left out.
 STEPS = 8
-"""Steps of ``run_demo``, the choice of the data before it and the report after it left out."""
 _MARK = ".barl-demo"
 
 

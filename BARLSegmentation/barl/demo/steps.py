@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from barl.progress import Event, Progress
 
-#: Where there is no terminal, a line so often (s) shows in a log that the step is under way.
+# Where there is no terminal, a line so often (s) shows in a log that the step is under way.
 _LINE_INTERVAL_S = 30.0
 
 

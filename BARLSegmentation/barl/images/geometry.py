@@ -19,8 +19,8 @@ import SimpleITK as sitk
 from barl.errors import InputError
 
 T = TypeVar("T")
+# One value per axis.
 Triple = tuple[T, T, T]
-"""One value per axis."""
 
 _DIRECTION_OF_LETTER = {
     "L": (1, 0, 0),

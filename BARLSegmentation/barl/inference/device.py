@@ -11,8 +11,8 @@ import torch
 
 from barl.errors import DeviceError
 
+# Names of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Names of glibc's malloc.h."""
 
 
 def choose_device(name: str = "auto") -> torch.device:

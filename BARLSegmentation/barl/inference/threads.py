@@ -15,12 +15,12 @@ from contextlib import contextmanager
 import torch
 
 _SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+# Share of the time of its cores that a process gets on a machine that does nothing else.
 _IDLE = 0.75
-"""Share of the time of its cores that a process gets on a machine that does nothing else."""
 _GAIN = 0.9
 _CHANGE = 1.5
+# Pieces of work with one thread after which all are tried once more.
 _AGAIN = 50
-"""Pieces of work with one thread after which all are tried once more."""
 
 
 class ThreadChoice:

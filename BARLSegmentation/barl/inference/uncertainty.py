@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Uncertainty from which a background voxel counts in the score of a case (two classes: probability above 0.04).
 DOUBTFUL = 0.25
-"""Uncertainty from which a background voxel counts in the score of a case (two classes: probability above 0.04)."""
 
 
 @dataclass

@@ -15,7 +15,7 @@ from barl.jobs.evaluate import evaluate_model, held_out_cases
 from barl.progress import SILENT, Progress
 from barl.project.store import Project
 
-#: With fewer pairs even a difference of the same sign everywhere has p >= 2/2^5 = 0.06.
+# With fewer pairs even a difference of the same sign everywhere has p >= 2/2^5 = 0.06.
 PAIRS_FOR_A_TEST = 6
 SIGNIFICANT = 0.05
 

@@ -58,5 +58,5 @@ class Compute:
         return (self.warm or WarmPredictors()).get(folder, self.device, self.fast)
 
 
+# The best device, both branches, nothing kept loaded.
 AUTOMATIC = Compute()
-"""The best device, both branches, nothing kept loaded."""

@@ -14,10 +14,10 @@ from barl import __version__
 from barl.errors import BarlError, Cancelled, DeviceError, is_out_of_memory, storage_error
 
 LOG_NAME = "barl.log"
-#: Anything with a slash or backslash in it, quoted parts whole: folders and files are often named after patients.
+# Anything with a slash or backslash in it, quoted parts whole: folders and files are often named after patients.
 _PATH = re.compile(r"""(["'])(?:(?!\1).)*[/\\](?:(?!\1).)*\1|\S*[/\\]\S*""")
 
-#: What Slicer's own Python lacks.
+# What Slicer's own Python lacks.
 _PACKAGES = ("torch", "monai", "safetensors", "jsonschema", "filelock")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 

@@ -13,8 +13,8 @@ from typing import Any
 from barl.progress import Event
 
 INTERVAL_S = 1.0
+# Taken for the time that a stage lasts before anything is known of it.
 _UNKNOWN_S = 120.0
-"""Taken for the time that a stage lasts before anything is known of it."""
 
 
 class Heartbeat:

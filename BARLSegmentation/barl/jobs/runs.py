@@ -23,7 +23,7 @@ from barl.project.records import RunRow
 from barl.project.states import RunState
 from barl.project.store import Project
 
-#: One look answers with at most this much, so that a long log never becomes one huge message.
+# One look answers with at most this much, so that a long log never becomes one huge message.
 _MOST_BYTES = 1 << 20
 
 

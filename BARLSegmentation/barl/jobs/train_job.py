@@ -34,7 +34,7 @@ from barl.training.checkpoint import NAME as CHECKPOINT
 from barl.training.loop import CaseFiles, TrainResult, train
 from barl.training.plan import Plan, make_plan
 
-#: A plan reads at most so many untouched scans: spacing and intensities repeat.
+# A plan reads at most so many untouched scans: spacing and intensities repeat.
 _SCANS_FOR_PLAN = 40
 OnEvent = Callable[[Event], None]
 

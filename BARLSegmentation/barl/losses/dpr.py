@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .overlap import at_scale, one_hot, overlap_loss
+from barl.losses.overlap import at_scale, one_hot, overlap_loss
 
 
 def pseudo_label(log_p: Tensor, known: Tensor | None = None, confidence: float = 0.0) -> tuple[Tensor, Tensor | None]:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .consistency import squared_difference
-from .overlap import dice_loss
+from barl.losses.consistency import squared_difference
+from barl.losses.overlap import dice_loss
 
 
 def cross_task_supervision(log_p_of_r: Tensor, r_of_p: Tensor, truth: Tensor, distances: Tensor) -> Tensor:

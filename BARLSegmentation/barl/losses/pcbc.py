@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .overlap import at_scale, hard_label, one_hot
+from barl.losses.overlap import at_scale, hard_label, one_hot
 
 
 def scale_gates(n_scales: int, progress: float) -> list[float]:

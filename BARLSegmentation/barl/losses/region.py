@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .overlap import at_scale
+from barl.losses.overlap import at_scale
 
 
 def prototypes(features: Tensor, masks: Tensor) -> Tensor:

@@ -36,8 +36,8 @@ from barl.images.components import bounding_box
 from barl.images.geometry import Triple, triple
 
 _AXES = (-3, -2, -1)
+# Limit of ``q``: the logarithm stays finite, in float32 on both sides.
 _EPS = 1e-6
-"""Limit of ``q``: the logarithm stays finite, in float32 on both sides."""
 
 
 def distance_to_segmentation(distances: Tensor, k: float = 50.0) -> Tensor:

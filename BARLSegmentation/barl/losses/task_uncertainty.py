@@ -18,8 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .consistency import squared_difference
-from .overlap import overlap_loss
+from barl.losses.consistency import squared_difference
+from barl.losses.overlap import overlap_loss
 
 
 @torch.no_grad()

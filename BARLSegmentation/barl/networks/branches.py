@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from barl.images.geometry import Triple, triple
 
 TASKS = ("segmentation", "distance", "both")
+# Fields that the first model cards did not have: left out where unused, so that every version reads those cards.
 _ADDED = ("shared_encoder", "tasks", "dropout", "steepness")
-"""Fields that the first model cards did not have: left out where unused, so that every version reads those cards."""
 
 
 @dataclass(frozen=True)

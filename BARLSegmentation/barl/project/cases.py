@@ -31,7 +31,7 @@ from barl.project.staging import enter_revision, enter_score, stage_revision
 from barl.project.states import CaseState, RevisionKind
 
 _ID = re.compile(r"case_\d{4,9}")
-#: What the keys of deleted cases begin with; no user's name can, for it counts as a space.
+# What the keys of deleted cases begin with; no user's name can, for it counts as a space.
 _DELETED = "\x1f"
 _NOT_DELETED = "substr(name_key, 1, 1) != char(31)"
 

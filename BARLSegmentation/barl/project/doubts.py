@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from barl.errors import InputError
 
-#: An outline that differs from the accepted one in more than this share of the voxels that either has is a doubt.
+# An outline that differs from the accepted one in more than this share of the voxels that either has is a doubt.
 LARGEST_DIFFERENCE = 0.5
 _VALUES_OF_A_LABEL_MAP = 20
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import colorsys
 
+# Red, green and blue from 0 to 255.
 Color = tuple[int, int, int]
-"""Red, green and blue from 0 to 255."""
 
 OKABE_ITO: dict[str, Color] = {
     "orange": (230, 159, 0),

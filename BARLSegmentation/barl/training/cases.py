@@ -19,12 +19,11 @@ from barl.images.preparation import PreparedScan
 from barl.images.reading import read_channels
 from barl.progress import SILENT, Progress
 from barl.project.files import write_atomically
-
-from .plan import Plan
+from barl.training.plan import Plan
 
 VERSION = 1
+# Voxels remembered per class to center patches on.
 FOREGROUND_SAMPLES = 2000
-"""Voxels remembered per class to center patches on."""
 
 
 @dataclass(frozen=True)

@@ -29,25 +29,24 @@ from barl.networks.branches import Network, build_network
 from barl.progress import SILENT, Progress
 from barl.project.files import write_atomically
 from barl.project.model_card import ModelCard
-
-from .cases import CachedCase, CaseFiles, cache_cases
-from .checkpoint import NAME as CHECKPOINT
-from .checkpoint import load_checkpoint, save_checkpoint
-from .distributed import JoinedNetwork, World, sum_gradients
-from .patches import Patches, loader
-from .plan import Plan
-from .schedule import LEAST_STEPS, Clock, Schedule
-from .validation import Validation, ValidationTimes, validate
+from barl.training.cases import CachedCase, CaseFiles, cache_cases
+from barl.training.checkpoint import NAME as CHECKPOINT
+from barl.training.checkpoint import load_checkpoint, save_checkpoint
+from barl.training.distributed import JoinedNetwork, World, sum_gradients
+from barl.training.patches import Patches, loader
+from barl.training.plan import Plan
+from barl.training.schedule import LEAST_STEPS, Clock, Schedule
+from barl.training.validation import Validation, ValidationTimes, validate
 
 CLIP_NORM = 5.0
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0
+# Steps in a row whose loss or gradient is not finite that are left out, before a training counts as diverged.
 PATIENCE = 3
-"""Steps in a row whose loss or gradient is not finite that are left out, before a training counts as diverged."""
+# Times that a diverged training goes on with half the learning rate.
 RESCUES = 3
-"""Times that a diverged training goes on with half the learning rate."""
+# Batches to come for a run whose length is a budget of time.
 _ENDLESS = 10**12
-"""Batches to come for a run whose length is a budget of time."""
 
 
 @dataclass

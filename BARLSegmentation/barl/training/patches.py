@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from barl.errors import InputError
 from barl.methods import Batch
-
-from .cases import CachedCase
-from .plan import Plan
+from barl.training.cases import CachedCase
+from barl.training.plan import Plan
 
 _LABELLED, _UNLABELLED = 0, 1
 

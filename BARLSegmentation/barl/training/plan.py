@@ -48,8 +48,8 @@ class Budget:
 # core) 600 steps of one patch reached Dice 0.861, 300 steps of two 0.853, at 3e-3 as at 5e-3; 2e-3 reached 0.844.
 CPU = Budget((8, 16, 32, 64), 50_000, 4e6, 600, 1, 3e-3, 0)
 GPU = Budget((32, 64, 128, 256, 320), 128**3, 6e7, 15_000, 2, 1e-3, 4)
+# Activations kept for the backward pass, per voxel, patch and branch, at width 32 in half precision (estimate).
 BYTES_PER_VOXEL = 1200
-"""Activations kept for the backward pass, per voxel, patch and branch, at width 32 in half precision (estimate)."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 from barl.training.plan import Plan
 
+# Steps that a run takes however little time it has.
 LEAST_STEPS = 10
-"""Steps that a run takes however little time it has."""
+# Weight of the past in the mean time of a step: the last dozen steps count.
 _MEMORY = 0.85
-"""Weight of the past in the mean time of a step: the last dozen steps count."""
 
 
 @dataclass

@@ -16,15 +16,14 @@ from barl.evaluation.metrics import dice
 from barl.inference.sliding_window import count_windows, predict_array
 from barl.networks.branches import BranchPair
 from barl.progress import SILENT, Progress
+from barl.training.cases import CachedCase
+from barl.training.plan import Plan
 
-from .cases import CachedCase
-from .plan import Plan
-
+# Of a budget in minutes that the validations between, and the last one, may use each.
 _SHARE_OF_BUDGET = 0.15
-"""Of a budget in minutes that the validations between, and the last one, may use each."""
 _SAVING_SECONDS = 0.5
+# Voxels a case contributes to the temperature, drawn at random.
 CALIBRATION_VOXELS = 20_000
-"""Voxels a case contributes to the temperature, drawn at random."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from barl.worker.typed_json import MismatchError, read, write
 
 Answer = TypeVar("Answer")
 OnEvent = Callable[[Event], None]
-#: Gets a message that belongs to no open request.
+# Gets a message that belongs to no open request.
 OnStray = Callable[[dict[str, Any]], None]
 
 

@@ -19,11 +19,11 @@ from barl.project.store import Project
 from barl.worker.client import worker_environment
 from barl.worker.process_tree import end_process_tree
 
-#: Importing torch from a cold disk takes its time.
+# Importing torch from a cold disk takes its time.
 _START_S = 120.0
 # A training sends an update every second; another machine without any for so long (s) is taken for gone.
 _GONE_S = 1800.0
-#: Starts the training and leaves, so that it is nobody's child: ending the worker's process tree must not reach it.
+# Starts the training and leaves, so that it is nobody's child: ending the worker's process tree must not reach it.
 _LAUNCH = """
 import json, subprocess, sys
 command, log, options = json.loads(sys.argv[1])

@@ -494,5 +494,5 @@ class Shutdown(Request[Nothing]):
     name, answer, quick = "shutdown", Nothing, True
 
 
-#: All of the above.
+# All of the above.
 REQUESTS: tuple[type[Request], ...] = tuple(Request.__subclasses__())

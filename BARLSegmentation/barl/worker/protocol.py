@@ -10,9 +10,9 @@ from barl import errors
 from barl.json_text import dumps
 
 VERSION = 1
-#: A line longer than this is refused: nobody sends volumes through the pipe, and a runaway line would fill the memory.
+# A line longer than this is refused: nobody sends volumes through the pipe, and a runaway line would fill the memory.
 MAX_LINE = 16 * 1024 * 1024
-#: The events that end a request; every accepted request gets exactly one of them.
+# The events that end a request; every accepted request gets exactly one of them.
 FINAL_EVENTS = frozenset({"result", "error"})
 
 

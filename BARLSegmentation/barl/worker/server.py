@@ -18,12 +18,12 @@ from barl.worker.messages import Cancel, CancelRequested, Nothing, Request, Shut
 from barl.worker.protocol import LineBuffer, ProtocolError, decode, encode, error_event
 from barl.worker.typed_json import MismatchError, hints, read
 
-#: Answers a request; what it returns, an answer of ``barl.worker.messages`` or a dict of its fields, is the result.
+# Answers a request; what it returns, an answer of ``barl.worker.messages`` or a dict of its fields, is the result.
 Handler = Callable[["Context", Any], object]
 
-#: Progress events of one request come no closer than this (s): a window follows it with ease, a pipe never fills.
+# Progress events of one request come no closer than this (s): a window follows it with ease, a pipe never fills.
 PROGRESS_INTERVAL_S = 0.1
-#: What still runs this long (s) after the end was asked for is cut off; whatever it stores, it stores atomically.
+# What still runs this long (s) after the end was asked for is cut off; whatever it stores, it stores atomically.
 LAST_WORD_S = 1.5
 
 

@@ -13,7 +13,7 @@ from barl.images.formats.nifti import is_nifti, read_nifti
 from barl.images.formats.nrrd import read_nrrd
 from barl.images.formats.volume import Volume, unknown_kind
 
-#: Endings of volume files, longest first; a folder's files with them are taken for scans.
+# Endings of volume files, longest first; a folder's files with them are taken for scans.
 ENDINGS = (
     ".nii.gz",
     ".img.gz",
@@ -28,7 +28,7 @@ ENDINGS = (
     ".mgz",
     ".mgh",
 )
-#: Endings of files that only go with one of those.
+# Endings of files that only go with one of those.
 COMPANIONS = (".img", ".img.gz", ".raw", ".raw.gz", ".zraw")
 
 _OTHERS = {

@@ -20,10 +20,10 @@ from barl.methods.peers.teacher import Teacher
 from barl.methods.supervised import multi_scale_supervision, scale_weights
 from barl.networks.branches import BranchOutput, BranchPair, Network
 
+# Weight of each coarser scale relative to the next finer one, as of ``supervised``.
 SCALE_DECAY = 0.5
-"""Weight of each coarser scale relative to the next finer one, as of ``supervised``."""
+# Name, weight and value of a part of the loss.
 Term = tuple[str, float, Tensor]
-"""Name, weight and value of a part of the loss."""
 
 
 @dataclass

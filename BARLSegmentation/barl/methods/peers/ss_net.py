@@ -24,8 +24,8 @@ from barl.losses.overlap import dice_loss, hard_label
 from barl.methods.peers.each_branch import EachBranch, Step, Term
 from barl.networks.branches import BranchPair
 
+# Of the patch for which the length of the disturbance is given.
 REFERENCE_VOXELS = 112 * 112 * 80
-"""Of the patch for which the length of the disturbance is given."""
 
 
 class ClassMemory(nn.Module):

@@ -12,9 +12,9 @@ from typing import Any
 import slicer
 from packaging.requirements import InvalidRequirement, Requirement
 
-#: (what, requirements as texts) of every call that would have changed the installation.
+# (what, requirements as texts) of every call that would have changed the installation.
 calls: list[tuple[str, list[str]]] = []
-#: Names that shall look as if they were not installed.
+# Names that shall look as if they were not installed.
 hidden: set[str] = set()
 
 
