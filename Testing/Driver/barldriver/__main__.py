@@ -102,7 +102,7 @@ def takePictures(host, widget, folder: Path) -> None:
     for number, section in enumerate(SECTIONS, start=1):
         for other in SECTIONS:
             getattr(widget.ui, f"{other}CollapsibleButton").collapsed = other != section
-        bar = host.window.findChild(qt.QScrollArea).verticalScrollBar()
+        bar = host.window.findChild(qt.QScrollArea, "ScrollArea").verticalScrollBar()
         for place in ("", "-below"):
             host.processEvents(0.5)
             if place and not bar.maximum:

@@ -47,7 +47,7 @@ class Loop:
         """Scroll the panel so that a widget is at its top."""
         import qt
 
-        area = self.host.window.findChild(qt.QScrollArea)
+        area = self.host.window.findChild(qt.QScrollArea, "ScrollArea")
         top = widget.mapTo(area.widget(), qt.QPoint(0, 0)).y()
         bar = area.verticalScrollBar()
         bar.value = min(max(top - 2, 0), bar.maximum)

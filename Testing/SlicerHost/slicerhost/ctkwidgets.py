@@ -14,7 +14,7 @@ import types
 from PySide6 import QtCore, QtGui, QtWidgets
 
 from . import declared, pythonqt, uiloader
-from .pythonqt import stored
+from .pythonqt import OwnHints, stored
 
 P, S, Qt = QtCore.Property, QtCore.Signal, QtCore.Qt
 QStyle = QtWidgets.QStyle
@@ -71,7 +71,7 @@ class Folding:
 
 
 @uiloader.register("ctkCollapsibleButton")
-class ctkCollapsibleButton(Folding, QtWidgets.QAbstractButton):
+class ctkCollapsibleButton(OwnHints, Folding, QtWidgets.QAbstractButton):
     """A section under a wide button; `checked` is the opposite of `collapsed`."""
 
     contentsCollapsed = S(bool)
@@ -79,16 +79,29 @@ class ctkCollapsibleButton(Folding, QtWidgets.QAbstractButton):
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         self._collapsed = False
         super().__init__(parent)
+        self._hints(sizeHint=_hintOfSection, minimumSizeHint=_minimumOfSection)
         self._unfoldedHeight = self.maximumHeight
         self.setCheckable(True)
         self.setChecked(True)
         self.setSizePolicy(QtWidgets.QSizePolicy.Minimum, QtWidgets.QSizePolicy.Preferred)
-        self.setContentsMargins(0, self._headerHeight(), 0, 0)
+        self.setContentsMargins(0, self._buttonSize().height(), 0, 0)
         self.setBackgroundRole(QtGui.QPalette.Window)
         self.toggled.connect(self._collapse)
 
+    def _buttonSize(self):
+        """Size of the button without what is below it."""
+        option = QtWidgets.QStyleOptionButton()
+        option.initFrom(self)
+        metric = self.style().pixelMetric
+        text = self.fontMetrics().size(Qt.TextShowMnemonic, self.text or "XXXX")
+        width = metric(QStyle.PM_IndicatorWidth, option, self) + metric(QStyle.PM_CheckBoxLabelSpacing, option, self)
+        if self.text:
+            width += text.width()
+        height = max(metric(QStyle.PM_IndicatorHeight, option, self), text.height())
+        return self.style().sizeFromContents(QStyle.CT_PushButton, option, QtCore.QSize(width, height), self)
+
     def _headerHeight(self):
-        return max(self.fontMetrics().height() + 10, 24)
+        return self._buttonSize().height()
 
     def _setCollapsed(self, folded):
         if self.checkable:
@@ -103,11 +116,16 @@ class ctkCollapsibleButton(Folding, QtWidgets.QAbstractButton):
         self._collapsed = folded
         if folded:
             self._unfoldedHeight = self.maximumHeight
-            self.setMaximumHeight(self._headerHeight() + self.collapsedHeight)
+            self.setMaximumHeight(self.sizeHint.height())
         else:
             self.setMaximumHeight(self._unfoldedHeight)
+            self.updateGeometry()
         self._applyToAll()
-        self.updateGeometry()
+        parent = self.parentWidget()
+        if not folded and (parent is None or parent.layout() is None):
+            self.resize(self.sizeHint)
+        else:
+            self.updateGeometry()
         self.contentsCollapsed.emit(folded)
 
     collapsed = P(bool, lambda self: self._collapsed, _setCollapsed)
@@ -141,6 +159,20 @@ class ctkCollapsibleButton(Folding, QtWidgets.QAbstractButton):
         painter.drawItemText(area, self.buttonTextAlignment, self.palette, self.enabled, self.text)
 
 
+def _hintOfSection(button):
+    size = button._buttonSize() + QtCore.QSize(0, button.collapsedHeight)
+    if button.collapsed or button.layout() is None:
+        return size
+    return button.layout().totalSizeHint().expandedTo(size)
+
+
+def _minimumOfSection(button):
+    if button.collapsed:
+        return button._buttonSize() + QtCore.QSize(0, button.collapsedHeight)
+    size = button._buttonSize()
+    return size if button.layout() is None else button.layout().totalMinimumSize().expandedTo(size)
+
+
 @uiloader.register("ctkCollapsibleGroupBox")
 class ctkCollapsibleGroupBox(Folding, QtWidgets.QGroupBox):
     """A group box folded by its check mark."""
@@ -157,7 +189,10 @@ class ctkCollapsibleGroupBox(Folding, QtWidgets.QGroupBox):
             self.setMaximumHeight(self._unfoldedHeight)
         else:
             self._unfoldedHeight = self.maximumHeight
-            self.setMaximumHeight(self.fontMetrics().height() + 6 + self.collapsedHeight)
+            option = QtWidgets.QStyleOptionGroupBox()
+            self.initStyleOption(option)
+            label = self.style().subControlRect(QStyle.CC_GroupBox, option, QStyle.SC_GroupBoxLabel, self)
+            self.setMaximumHeight(label.height() + self.collapsedHeight)
 
     collapsed = P(bool, lambda self: not self.checked, lambda self, folded: self.setChecked(not folded))
     collapsedHeight = stored(int, 14)

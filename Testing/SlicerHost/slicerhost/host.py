@@ -134,7 +134,7 @@ class Host:
         widget = module.widgetRepresentation()
         if widget is None:
             return
-        self.window._showPanel(widget)
+        self.window._panel._setModule(module, widget)
         self._entered = widget
         widget._isEntered = True
         if hasattr(widget._python, "enter"):
@@ -163,8 +163,8 @@ class Host:
             if self._entered is widget:
                 self._leave()
             self.app.moduleManager().moduleAboutToBeUnloaded.emit(name)  # ScriptedLoadableModuleWidget calls cleanup
-            if self.window._scroll.widget() is widget:
-                self.window._scroll.takeWidget()
+            if self.window._panel._module is widget:
+                self.window._panel._setModule(None, None)
             widget.deleteLater()
         self.window._selector._forget(name)
         for entry in (name.lower(), f"{name}Widget", f"{name}Instance"):

@@ -14,8 +14,8 @@ What stand-ins for CTK and qMRML widgets are written like:
 
 Rules for such code: Qt properties are attributes (`self.width`, not `self.width()`; `property(w, "size")` from this
 module where a subclass hides one); getters of list properties return tuples; a name the real class does not offer must
-begin with an underscore; do not override a property's getter (sizeHint): it would turn the attribute into a method;
-virtual methods that return an enum return PySide6's (`enums.toPySide`).
+begin with an underscore; a property's getter (sizeHint) is overridden with the help of `OwnHints`: a method would hide
+the attribute; virtual methods that return an enum return PySide6's (`enums.toPySide`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ import inspect
 import json
 import sys
 import types
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,24 @@ _genericSet.argtypes, _genericSet.restype = [ctypes.py_object] * 3, ctypes.c_int
 def property(obj: Any, name: str) -> Any:
     """Value of a Qt property whatever Python attribute hides it."""
     return calls.fromQt(_readProperty(obj, name))
+
+
+class OwnHints:
+    """Base, before Qt's, of stand-ins with size hints of their own: see `_hints`.
+
+    Qt looks for overrides in the instance's dictionary first; Python reads the property.
+    """
+
+    def _hints(self, **functions: Callable[[Any], QtCore.QSize]) -> None:
+        """Makes functions of the widget its `sizeHint` or `minimumSizeHint`."""
+        alive = weakref.ref(self)
+        for name, function in functions.items():
+            self.__dict__[name] = lambda function=function: function(alive())
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("sizeHint", "minimumSizeHint"):
+            return property(self, name)
+        return super().__getattribute__(name)
 
 
 # ---------------------------------------------------------------- properties

@@ -6,7 +6,9 @@ from __future__ import annotations
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
+from .ctkwidgets import ctkCollapsibleButton
 from .layoutmanager import qSlicerLayoutManager
+from .modulepanel import qSlicerModulePanel
 from .uiloader import register
 
 TITLE = "Test host for Slicer modules (this is not 3D Slicer)"
@@ -45,37 +47,39 @@ class qSlicerModuleSelectorToolBar(QtWidgets.QToolBar):
     selectedModule = QtCore.Property(str, lambda self: self._name)
 
 
-class _PanelArea(QtWidgets.QScrollArea):
-    """Scrolls a panel up and down only: it is never narrower than the panel, as in Slicer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setWidgetResizable(True)
-        self.setHorizontalScrollBarPolicy(QtCore.Qt.ScrollBarAlwaysOff)
-        self.setMinimumWidth(430)
-
-    def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
-        if watched is self.widget() and event.type() in (QtCore.QEvent.Resize, QtCore.QEvent.LayoutRequest):
-            bar = self.verticalScrollBar().sizeHint.width()
-            self.setMinimumWidth(max(430, watched.minimumSizeHint.width() + bar + 2 * self.frameWidth))
-        return super().eventFilter(watched, event)
-
-
 class qSlicerMainWindow(QtWidgets.QMainWindow):
+    """The parts of Slicer's window that leave a module its room: menus, tool bar, logo, Data Probe and status bar.
+
+    At 1366 x 768 a module's panel is about 440 x 450 pixels, as measured in Slicer.
+    """
+
     def __init__(self, scene: slicer.vtkMRMLScene | None) -> None:
         super().__init__()
         self.setObjectName("qSlicerMainWindow")
         self.setWindowTitle(TITLE)
         self.resize(1366, 768)
+        for title in ("&File", "&Edit", "&View", "&Help"):
+            self.menuBar().addMenu(title)
         self._selector = qSlicerModuleSelectorToolBar(self)
+        self._selector.setMinimumHeight(40)
         self.addToolBar(self._selector)
 
         self._dock = QtWidgets.QDockWidget("Module panel", self)
         self._dock.setObjectName("PanelDockWidget")
         self._dock.setFeatures(QtWidgets.QDockWidget.DockWidgetFeature.NoDockWidgetFeatures)
-        self._dock.setTitleBarWidget(QtWidgets.QWidget())
-        self._scroll = _PanelArea()
-        self._dock.setWidget(self._scroll)
+        logo = QtWidgets.QLabel(" Test host")
+        logo.setFixedHeight(36)
+        self._dock.setTitleBarWidget(logo)
+        contents = QtWidgets.QWidget()
+        contents.setObjectName("dockWidgetContents")
+        contents.setSizePolicy(QtWidgets.QSizePolicy.Policy.Minimum, QtWidgets.QSizePolicy.Policy.Preferred)
+        column = QtWidgets.QVBoxLayout(contents)
+        column.setSpacing(2)
+        column.setContentsMargins(0, 2, 0, 0)
+        self._panel = qSlicerModulePanel(contents)
+        column.addWidget(self._panel)
+        column.addWidget(self._dataProbe(contents))
+        self._dock.setWidget(contents)
         self.addDockWidget(QtCore.Qt.DockWidgetArea.LeftDockWidgetArea, self._dock)
 
         views = QtWidgets.QWidget()
@@ -84,14 +88,22 @@ class qSlicerMainWindow(QtWidgets.QMainWindow):
         self._layoutManager = qSlicerLayoutManager(scene, views)
         note = "Test host, not 3D Slicer: real scene and views, stand-in widgets"
         self.statusBar().addPermanentWidget(QtWidgets.QLabel(note))
+        self.statusBar().setMinimumHeight(36)
+        self.resizeDocks([self._dock], [470], QtCore.Qt.Orientation.Horizontal)
+
+    @staticmethod
+    def _dataProbe(parent):
+        probe = ctkCollapsibleButton(parent)
+        probe.setObjectName("DataProbeCollapsibleWidget")
+        probe.setText("Data Probe")
+        probe.setSizePolicy(QtWidgets.QSizePolicy.Policy.Preferred, QtWidgets.QSizePolicy.Policy.Preferred)
+        probe.collapsedHeight = 0
+        QtWidgets.QHBoxLayout(probe).addWidget(QtWidgets.QLabel("Not in this test host"))
+        probe.setFixedHeight(168)
+        return probe
 
     def moduleSelector(self) -> qSlicerModuleSelectorToolBar:
         return self._selector
-
-    def _showPanel(self, widget):
-        self._scroll.takeWidget()
-        self._scroll.setWidget(widget)
-        widget.show()
 
     def closeEvent(self, event: QtGui.QCloseEvent) -> None:
         event.accept()
