@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.cli import main
+from barl.project.doubts import Doubt
 from barl.project.labels import Channel, Code, Label, Terminology
 from barl.project.scans import add_cases, find_cases, stem
 from barl.project.sides import sided_values
@@ -43,7 +44,7 @@ def test_one_incomplete_case_stops_no_other(tmp_path, capsys):
     for n in range(4):
         for channel in ("T1", "FLAIR"):
             if (n, channel) != (2, "FLAIR"):
-                scan(tmp_path / "i" / f"s{n}_{channel}.nii.gz")
+                scan(tmp_path / "i" / f"s{n}_{channel}.nii.gz", 10 * n + len(channel))
         scan(tmp_path / "l" / f"s{n}.nii.gz")
     (tmp_path / "i" / "s1_T1.nii.gz").write_bytes(b"damaged")
     run(capsys, "project", "new", tmp_path / "p", "--label", "1=a", "--channel", "T1=T1", "--channel", "FLAIR=FLAIR")
@@ -54,7 +55,7 @@ def test_one_incomplete_case_stops_no_other(tmp_path, capsys):
         "s2": "The case 's2' has no file of channel FLAIR.",
     }
     # The folder has grown: the new one is added, those that are there already are told.
-    scan(tmp_path / "i" / "s2_FLAIR.nii.gz")
+    scan(tmp_path / "i" / "s2_FLAIR.nii.gz", 25)
     answer = run(capsys, "add", tmp_path / "p", "--images", tmp_path / "i", code=2)
     assert [case["name"] for case in answer["cases"]] == ["s2"]
     assert {item["name"] for item in answer["failed"]} == {"s0", "s1", "s3"}
@@ -80,7 +81,7 @@ def test_every_file_that_is_not_taken_is_told(tmp_path):
     }
     assert [item.name for item in content.left_out if not item.is_scan] == ["c8.seg.nrrd", "lonely.img", "notes.txt"]
     with a_project(tmp_path / "p") as project:
-        intake = add_cases(project, content.cases)
+        intake = add_cases(project, content.cases, allow=[Doubt.SAME_SCAN])
     assert (len(intake.added), intake.left_out) == (5, ())
 
 
@@ -166,7 +167,9 @@ def test_what_was_changed_stays_in_the_journal_and_names_no_file(tmp_path, capsy
         (entry,) = [entry for entry in project.journal.entries() if entry.action == "case added"]
     assert note in entry.facts["notes"]
     assert "Doe" not in json.dumps(entry.facts)
-    assert main(["add", str(tmp_path / "p"), str(tmp_path / "Doe_Jane.nrrd"), "--name", "c2"]) == 0
+    assert (
+        main(["add", str(tmp_path / "p"), str(tmp_path / "Doe_Jane.nrrd"), "--name", "c2", "--allow", "same-scan"]) == 0
+    )
     assert f"Note: {note} (c2)" in capsys.readouterr().out
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from barl.project.next_case import rank_cases
 from barl.project.records import Case
+from barl.project.states import CaseState
 
 
 def case(name: str, state: str = "predicted", uncertainty=None, place=None, held_out=False, model="m") -> Case:
     embedding = None if place is None else np.asarray(place, dtype=np.float32)
-    return Case(name, name, state, held_out, "", uncertainty, None, embedding, model)
+    return Case(name, name, CaseState(state), held_out, "", uncertainty, None, embedding, model)
 
 
 def names(ranked: list) -> list[str]:

@@ -108,6 +108,14 @@ def undelete(options: Namespace, terminal: Terminal) -> None:
     terminal.answer({"cases": [_case(case)]}, f"{case.name} is back: {case.state.replace('_', ' ')}.")
 
 
+def restore(options: Namespace, terminal: Terminal) -> None:
+    from barl.project.restore import restore as put_back
+
+    restored = put_back(options.project, options.copy, even_if_sound=options.force)
+    document = {"made": restored.made.isoformat(), "set_aside": restored.set_aside, "unlisted": restored.unlisted}
+    terminal.answer(document, restored.in_words())
+
+
 def verify(options: Namespace, terminal: Terminal) -> int:
     with Project.open(options.project, read_only=True) as project:
         damages = project.verify(everything=True)

@@ -182,6 +182,18 @@ def _delete(actions: Commands) -> None:
 
 
 def _verify(actions: Commands) -> None:
+    restore = command(
+        actions,
+        "restore",
+        case_commands.restore,
+        "put a copy of a damaged or missing project.db back",
+        "  barl project restore study                       the copy that BARL keeps\n"
+        "  barl project restore study --from backup/project.db",
+    )
+    project_folder(restore)
+    restore.add_argument("--from", dest="copy", type=Path, metavar="FILE", help="a copy of project.db")
+    restore.add_argument("--force", action="store_true", help="even if the present project.db is sound")
+
     verify = command(
         actions,
         "verify",

@@ -16,6 +16,7 @@ from barl.images.quiet import quiet
 from barl.progress import SILENT, Progress
 from barl.project.database import Database
 from barl.project.definition import Definition
+from barl.project.files import inside
 from barl.project.journal import Journal
 
 _ACTION = "agreement measured"
@@ -71,8 +72,10 @@ class Agreements:
         measured = self._measured()
         pairs = [row for row in self._database.rows(_PAIRS) if (row["prediction"], row["correction"]) not in measured]
         for row, _ in progress.stage("measuring agreement").each(pairs):
-            home = self._database.folder / "cases" / row["case_id"] / "revisions"
-            prediction, correction = _read(home / row["prediction_file"]), _read(home / row["correction_file"])
+            home = inside(self._database.folder / "cases", row["case_id"], "revisions")
+            prediction, correction = (
+                _read(inside(home, row[f"{which}_file"])) for which in ("prediction", "correction")
+            )
             by_label = dice_by_label(prediction, correction, self._definition.values)
             mean = round(float(np.mean(list(by_label.values()))), 4) if by_label else None
             self._journal.log(

@@ -400,7 +400,7 @@ class Cases:
         """The case's images, in the order of the channels."""
         identity = self.get(case_id).id
         rows = self._database.rows("SELECT file FROM images WHERE case_id = ? ORDER BY position", (identity,))
-        return [self.folder / identity / row["file"] for row in rows]
+        return [files.inside(self.folder, identity, row["file"]) for row in rows]
 
     def sound_images(self, case_id: str) -> list[Path]:
         """As ``image_paths``, after each file was compared with its checksum, once as long as it does not change.
@@ -413,7 +413,7 @@ class Cases:
         rows = self._database.rows("SELECT file, sha256 FROM images WHERE case_id = ? ORDER BY position", (case.id,))
         paths = []
         for row in rows:
-            paths.append(self.folder / case.id / row["file"])
+            paths.append(files.inside(self.folder, case.id, row["file"]))
             if problem := known_problem(paths[-1], row["sha256"]):
                 raise InputError(
                     f"The image {row['file']} of {case.name!r} {problem}.",
@@ -423,7 +423,7 @@ class Cases:
 
     def revision_folder(self, case_id: str) -> Path:
         """Where the revisions of the case with this id lie."""
-        return self.folder / case_id / "revisions"
+        return files.inside(self.folder, case_id, "revisions")
 
     def grid(self, case_id: str) -> Grid:
         """The grid of the case's images, without reading them."""

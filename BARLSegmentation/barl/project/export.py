@@ -76,6 +76,7 @@ def export_dataset(
         raise InputError("No case of the project is accepted.", "Accept the outline of at least one case first.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        files.remove_leftovers(folder.parent)
         with files.staging_folder(folder.parent) as staging:
             for case, _ in progress.stage("export").each(cases, lambda case: case.name):
                 _LAYOUTS[layout](project, case, project.revisions.accepted(case.id).path, staging)

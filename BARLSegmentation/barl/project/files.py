@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from barl.errors import storage_error
+from barl.errors import ProjectError, storage_error
 from barl.project.processes import ProcessId, start_mark
 
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>[0-9a-f]{8})-[0-9a-f]{8}(-.*)?")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _OTHER_HOST_SECONDS = 24 * 3600.0
 
 
@@ -110,6 +111,28 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def inside(home: Path, *names: str) -> Path:
+    """The file or folder ``home/name/name/...`` for names that come from a database.
+
+    Raises:
+        ProjectError: A name could lead out of ``home``, or one of them is a link.
+    """
+    path = home
+    for name in names:
+        if not _PLAIN_NAME.fullmatch(name):
+            raise ProjectError(
+                f"The project's database names a file {name!r}, which is not inside of the project.",
+                "Open only projects from people that you trust.",
+            )
+        path = path / name
+        if path.is_symlink():
+            raise ProjectError(
+                f"{name!r} in the project's folder is a link to another place.",
+                "Put the file itself in its place; open only projects from people that you trust.",
+            )
+    return path
+
+
 def sha256(path: Path | str) -> str:
     """The file's SHA-256 as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
@@ -133,13 +156,14 @@ def remove_leftovers(folder: Path) -> list[Path]:
     """
     removed = []
     for path in folder.glob(".tmp-*") if folder.is_dir() else ():
-        if _is_leftover(path):
+        if is_leftover(path):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
             removed.append(path)
     return removed
 
 
-def _is_leftover(path: Path) -> bool:
+def is_leftover(path: Path) -> bool:
+    """Whether no running process is writing the temporary file or folder ``path``."""
     found = _TEMPORARY.fullmatch(path.name)
     if not found:
         return False

@@ -11,7 +11,7 @@ from typing import Any
 
 from barl.errors import ModelError, storage_error
 from barl.project.database import Database, now, unknown
-from barl.project.files import flush_tree, staging_folder
+from barl.project.files import flush_tree, inside, staging_folder
 from barl.project.model_card import CARD_FILE, WEIGHTS_FILE
 from barl.project.records import ModelRow
 
@@ -101,7 +101,7 @@ class Models:
             row["id"],
             row["name"],
             row["created"],
-            self._folder / row["id"],
+            inside(self._folder, row["id"]),
             row["parent"],
             json.loads(row["summary"]),
             bool(row["is_current"]),

@@ -16,7 +16,7 @@ from barl.project.cases import Cases
 from barl.project.database import Database, Transaction
 from barl.project.definition import Definition
 from barl.project.doubts import Doubt, DoubtError
-from barl.project.files import staging_folder
+from barl.project.files import inside, staging_folder
 from barl.project.records import Case, Revision
 from barl.project.soundness import known_problem
 from barl.project.staging import enter_revision, enter_score, stage_revision
@@ -178,10 +178,10 @@ class Revisions:
             kind=RevisionKind(row["kind"]),
             created=row["created"],
             author=row["author"],
-            path=folder / row["file"],
+            path=inside(folder, row["file"]),
             sha256=row["sha256"],
             model_id=row["model_id"],
-            uncertainty_path=folder / uncertainty_file if uncertainty_file else None,
+            uncertainty_path=inside(folder, uncertainty_file) if uncertainty_file else None,
             uncertainty_sha256=row["uncertainty_sha256"],
             details=json.loads(row["details"]),
         )

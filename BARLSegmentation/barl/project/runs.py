@@ -10,7 +10,7 @@ from typing import Any
 
 from barl.errors import InputError
 from barl.project.database import Database, now, unknown
-from barl.project.files import staging_folder, write_atomically
+from barl.project.files import inside, staging_folder, write_atomically
 from barl.project.processes import ProcessId
 from barl.project.records import RunRow
 from barl.project.states import RunState
@@ -112,7 +112,7 @@ class Runs:
             row["id"],
             state,
             row["created"],
-            self._folder / row["id"],
+            inside(self._folder, row["id"]),
             json.loads(row["plan"]),
             row["pid"],
             row["host"],

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from barl.project.database import Database
-from barl.project.files import sha256
+from barl.project.files import inside, sha256
 from barl.project.records import Damage
 from barl.project.states import RevisionKind
 
@@ -29,21 +29,24 @@ def verify(database: Database, everything: bool = False) -> list[Damage]:
         "SELECT c.name, r.* FROM revisions r JOIN cases c ON c.id = r.case_id WHERE ? OR r.kind = ? ORDER BY r.number",
         (everything, RevisionKind.ACCEPTED),
     )
-    expected = [(row["name"], cases / row["case_id"] / "revisions" / row["file"], row["sha256"]) for row in revisions]
+    expected: list[tuple[str, tuple[str, ...], str]] = [
+        (row["name"], (row["case_id"], "revisions", row["file"]), row["sha256"]) for row in revisions
+    ]
     if everything:
         expected += [
-            (row["name"], cases / row["case_id"] / "revisions" / row["uncertainty_file"], row["uncertainty_sha256"])
+            (row["name"], (row["case_id"], "revisions", row["uncertainty_file"]), row["uncertainty_sha256"])
             for row in revisions
             if row["uncertainty_file"]
         ]
         images = database.rows("SELECT c.name, i.* FROM images i JOIN cases c ON c.id = i.case_id")
-        expected += [(row["name"], cases / row["case_id"] / row["file"], row["sha256"]) for row in images]
+        expected += [(row["name"], (row["case_id"], row["file"]), row["sha256"]) for row in images]
     erased = {
         row["id"] for row in database.rows("SELECT DISTINCT case_id AS id FROM journal WHERE action = 'case erased'")
     }
-    for name, path, digest in expected:
-        if path.relative_to(cases).parts[0] in erased:
+    for name, parts, digest in expected:
+        if parts[0] in erased:
             continue
+        path = inside(cases, *parts)
         if problem := _problem(path, digest):
             damage.append(Damage(name, path, problem))
     return damage

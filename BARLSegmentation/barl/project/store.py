@@ -11,6 +11,7 @@ Several programs may have a project open at once. Reading always works; changes 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -125,11 +126,14 @@ class Project:
             raise ProjectError(
                 f"There is no project folder {folder}.", "Check the path and that the drive is connected."
             )
+        for name in (FILE_NAME, *FOLDERS):
+            if (folder / name).is_symlink():
+                files.inside(folder, name)
         if not (folder / FILE_NAME).is_file():
             backup = (folder / BACKUP_NAME).is_file()
             raise ProjectError(
                 f"{folder} is not a BARL project: it has no {FILE_NAME}.",
-                f"Copy {BACKUP_NAME} to {FILE_NAME}."
+                f"Restore its copy: barl project restore {shlex.quote(str(folder))}"
                 if backup
                 else "Choose a project's folder, or create a new project in an empty folder.",
             )
@@ -141,6 +145,7 @@ class Project:
         database = Database(folder, read_only=read_only, wait_seconds=wait_seconds)
         try:
             database.check_format()
+            database.check_soundness()
             project = cls(folder, database)
             if not read_only:
                 project._tidy()
@@ -151,7 +156,10 @@ class Project:
 
     def _tidy(self) -> None:
         _make_folders(self.folder)
-        for home in (self.folder, *(self.folder / name for name in FOLDERS)):
+        self.database.remove_unfinished()
+        runs = [path for path in (self.folder / "runs").glob("*") if path.is_dir()]
+        caches = [path for run in runs for path in (run / "cache", *(run / "cache").glob("*")) if path.is_dir()]
+        for home in (self.folder, *(self.folder / name for name in FOLDERS), *runs, *caches):
             files.remove_leftovers(home)
         with suppress(StorageError):  # A full disk takes the copy, not the project.
             self.database.back_up()
