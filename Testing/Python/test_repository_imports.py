@@ -18,7 +18,7 @@ ENGINE = MODULE / "barl"
 RANKS = {
     **dict.fromkeys(("errors", "json_text", "openmp"), 0),
     **dict.fromkeys(("progress", "images"), 1),
-    **dict.fromkeys(("project", "networks", "losses"), 2),
+    **dict.fromkeys(("project", "fill", "networks", "losses"), 2),
     **dict.fromkeys(("hippocampus", "methods", "models"), 3),
     "evaluation": 4,
     "inference": 5,
@@ -29,7 +29,7 @@ RANKS = {
     "cli": 10,
 }
 # Slicer's own process imports these rooms, and of the worker what needs the standard library only.
-SLICER_SIDE_ROOMS = ("errors", "json_text", "openmp", "progress", "images", "project", "hippocampus")
+SLICER_SIDE_ROOMS = ("errors", "json_text", "openmp", "progress", "images", "project", "fill", "hippocampus")
 SLICER_SIDE_FILES = ("barl.worker.client", "barl.worker.messages", "barl.worker.process_tree")
 SLICER_SIDE_LIBRARIES = {"numpy", "scipy", "SimpleITK", "pydicom", "barl"} | sys.stdlib_module_names
 APPLICATION = {"slicer", "qt", "ctk", "vtk", "PythonQt", "PySide6"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from barl import __version__
-from barl.cli import case_commands, definition_commands, model_commands, outline_commands, train_commands
+from barl.cli import case_commands, definition_commands, fill_commands, model_commands, outline_commands, train_commands
 from barl.cli.command import command, project_folder, resample_option, show_help
 from barl.errors import InputError
 from barl.project.doubts import Doubt
@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     _predict(commands)
     _evaluate(commands)
     _next(commands)
+    fill_commands.add_parser(commands)
     _export(commands)
     _models(commands)
     if _FOR_RESEARCH:

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filling files: a scan and what was drawn on it in, the whole outline out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from barl.errors import InputError
+from barl.fill.drawn import drawn_voxels
+from barl.fill.filling import Prediction, fill_scan
+from barl.fill.next_plane import next_plane
+from barl.images.geometry import Grid
+from barl.images.label_maps import read_label
+from barl.images.reading import read_channels, read_image
+from barl.images.writing import write_image
+from barl.progress import SILENT, Progress
+
+_VALUES = range(1, 256)
+
+
+@dataclass(frozen=True)
+class Task:
+    """The files of one scan.
+
+    Attributes:
+        scan: One file or DICOM folder per channel.
+        labels: Label map of what was drawn, on the scan's grid.
+        output: Gets the whole outline.
+        drawn: Mask of the voxels that were drawn or looked at; None: found by ``drawn_voxels``.
+        prior: A model's label map, which pulls.
+        prior_uncertainty: Its uncertainty, 0 to 1.
+        uncertainty: Gets the uncertainty of the fill.
+    """
+
+    scan: Sequence[Path]
+    labels: Path
+    output: Path
+    drawn: Path | None = None
+    prior: Path | None = None
+    prior_uncertainty: Path | None = None
+    uncertainty: Path | None = None
+
+
+def fill_files(task: Task, *, overwrite: bool = False, progress: Progress = SILENT) -> dict[str, Any]:
+    """Fill one scan.
+
+    Returns:
+        What was done, for JSON: ``output``, ``drawn_voxels``, ``ml`` (per label value), ``expected_dice``, ``trust``,
+        ``next_plane`` and ``notes``.
+
+    Raises:
+        InputError: A file cannot be used, or an output is there already and may not be overwritten.
+        StorageError: An output cannot be written.
+        Cancelled: The work was ended.
+    """
+    outputs = [path for path in (task.output, task.uncertainty) if path is not None]
+    for path in outputs:
+        if path.exists() and not overwrite:
+            raise InputError(f"'{path.name}' is there already.", "Choose another name, or add --overwrite.")
+    notes: list[str] = []
+    scans = read_channels(task.scan, notes)
+    grid = Grid.of(scans[0])
+    labels = _array(read_label(task.labels, grid, _VALUES, notes=notes))
+    drawn = drawn_voxels(labels)
+    if task.drawn is not None:
+        drawn = _array(read_label(task.drawn, grid, _VALUES)) != 0
+        if (outside := np.count_nonzero((labels != 0) & ~drawn)) > 0:
+            notes.append(f"{outside} labeled voxels lie outside of the mask of drawn voxels and were not used.")
+    prediction = None
+    if task.prior is not None:
+        predicted = _array(read_label(task.prior, grid, _VALUES))
+        prediction = Prediction(predicted, _uncertainty(task.prior_uncertainty, grid))
+    arrays = [sitk.GetArrayViewFromImage(scan) for scan in scans]
+    filled = fill_scan(arrays, labels, grid.spacing[::-1], drawn, prediction, progress=progress)
+    write_image(grid.image(filled.labels), task.output)
+    if task.uncertainty is not None:
+        write_image(grid.image(filled.uncertainty()), task.uncertainty)
+    plane = next_plane(filled, drawn)
+    return {
+        "output": task.output,
+        "drawn_voxels": int(np.count_nonzero(drawn)),
+        "ml": {str(v): float(np.count_nonzero(filled.labels == v)) * grid.voxel_ml for v in filled.values},
+        "expected_dice": filled.expected_dice(),
+        "trust": filled.trust,
+        "next_plane": None
+        if plane is None
+        else {"axis": "kji"[plane.axis], "index": plane.index, "expected_dice": plane.dice_after},
+        "notes": notes,
+    }
+
+
+def _array(image: sitk.Image) -> np.ndarray:
+    return sitk.GetArrayFromImage(image)
+
+
+def _uncertainty(path: Path | None, grid: Grid) -> np.ndarray | None:
+    if path is None:
+        return None
+    image = read_image(path)
+    if not grid.matches(Grid.of(image)):
+        raise InputError(f"'{path.name}' does not lie on the scan's grid.", "Use the uncertainty of this scan.")
+    array = _array(image).astype(np.float32)
+    if array.max() > 1:  # projects store it as whole numbers from 0 to 255
+        array /= 255
+    if array.min() < 0 or array.max() > 1:
+        raise InputError(f"'{path.name}' holds values beyond 0 to 1 (or 255).", "Use a map of uncertainty.")
+    return array
