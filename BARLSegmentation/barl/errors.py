@@ -85,7 +85,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a computation failed for want of memory: some of PyTorch's back ends say so in words alone."""
+    """Whether a computation ran out of memory; some of PyTorch's back ends raise a plain RuntimeError with a text."""
     words = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in words for sign in _OUT_OF_MEMORY)

@@ -123,7 +123,7 @@ def test_a_run_says_what_it_is_at(host, tmp_path):
     assert run.inWords() == "Starting"
     assert not run.take(RunEvents("run_0001", "running", "", None, [losses(7)], 10))
     assert run.inWords() == "Training, iteration 7, about 2 min left" and run.offset == 10
-    failed = "The memory of the graphics card is not sufficient. Close other programs."
+    failed = "The graphics card does not have enough memory. Close other programs."
     assert run.take(RunEvents("run_0001", "failed", failed, None, [], 10))
     assert run.inWords() == f"run_0001 failed. {failed}"
     run.take(RunEvents("run_0001", "interrupted", "", None, [], 10))

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a model's confidence can be believed, and the temperature that makes it so.
+"""How well a model's confidence matches its accuracy, and the temperature that calibrates it.
 
 Confidence is the probability of the predicted class; "correct" is whether that class is the true one. All functions
-take flat arrays: the caller chooses which voxels count (a scan's background is easy and would drown the rest).
+take flat arrays: the caller chooses which voxels count (a scan's background is trivially correct and would dominate the
+    estimate).
 """
 
 from __future__ import annotations

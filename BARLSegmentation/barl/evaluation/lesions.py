@@ -4,8 +4,8 @@
 A lesion is a 26-connected component. A predicted and a true lesion may be paired when their intersection over union
 is at least 0.1; each lesion enters at most one pair, and of all such assignments the one with the largest summed
 IoU counts. It is the rule by which BARL pairs the lesions of its two branches in training. One-to-one makes the
-count symmetric (swapping prediction and truth swaps precision and recall) and punishes a prediction that melts
-many lesions into one, which "any overlap" would call perfect.
+count symmetric (swapping prediction and truth swaps precision and recall) and lowers the score of a prediction that
+merges several lesions into one, which "any overlap" would call perfect.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _NAN = float("nan")
 
 @dataclass(frozen=True)
 class LabelMetrics:
-    """What one label of one case scores; nan where undefined (see the module's text).
+    """The scores of one label of one case; nan where undefined (see the module's docstring).
 
     Attributes:
         dice: 2 |A and B| / (|A| + |B|).
@@ -97,7 +97,7 @@ def segmentation_metrics(
         )
     if prediction.ndim != 3 or not all(np.issubdtype(array.dtype, np.integer) for array in (prediction, truth)):
         raise InputError(
-            "Only 3D label maps of whole numbers can be compared.", "Pass label maps, not probabilities or images."
+            "Only 3D label maps with integer values can be compared.", "Pass label maps, not probabilities or images."
         )
     spacing = np.asarray(spacing_kji, dtype=float)
     if spacing.shape != (3,) or not np.all(np.isfinite(spacing) & (spacing > 0)):

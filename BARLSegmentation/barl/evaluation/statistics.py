@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From scores of cases to statements: means with the number of cases behind them, paired tests, Holm's correction."""
+"""Statistics of scores: means with the number of cases, paired tests, Holm's correction."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Summary:
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Summarize values; nan means undefined and is left out, and counted out of ``n``."""
+    """Summarize values; nan means undefined, is left out and does not count in ``n``."""
     defined = np.asarray(values, dtype=float)
     defined = defined[~np.isnan(defined)]
     return Summary(
@@ -80,7 +80,7 @@ def paired_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:
     """
     if len(first) != len(second):
         raise InputError(
-            f"{len(first)} and {len(second)} scores are no pairs.", "Compare both methods on the same cases."
+            f"{len(first)} and {len(second)} scores cannot be paired.", "Compare both methods on the same cases."
         )
     difference = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     difference = difference[~np.isnan(difference)]

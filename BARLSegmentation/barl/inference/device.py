@@ -67,7 +67,7 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
 
 
 def _cpu_has(query: str) -> bool:
-    """Ask torch for a feature of the CPU; torch has no public question for it in all versions that we support."""
+    """Whether the CPU has a feature; not all supported versions of torch have a public function for it."""
     ask = getattr(torch.cpu, query, None)
     return bool(ask and ask())
 

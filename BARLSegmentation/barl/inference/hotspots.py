@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hot-spots: the connected uncertain regions of a scan, the most worth a look first."""
+"""Hot-spots: the connected uncertain regions of a scan, ranked by volume and uncertainty."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class HotSpot:
     """An uncertain region.
 
     Attributes:
-        rank: 1 is the most worth a look.
+        rank: From 1, the highest score.
         position_mm: LPS position of a voxel inside the region, where the uncertainty of the 3 x 3 x 3 neighborhood is
-            highest: in the thick of it, not on a stray voxel.
+            highest, so that a single noisy voxel is not chosen.
         volume_ml: Volume of the region.
         mean_uncertainty: Mean over the region, [0, 1].
         score: ``volume_ml * mean_uncertainty``, by which the regions are ranked.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept of a prediction on the model's grid, in as few bytes as it needs."""
+"""The maps of a prediction on the model's grid, in compact types."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model kept warm, and what it says about a scan."""
+"""Predicts scans with a loaded model: label map, uncertainty, hot-spots and volumes."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class LabelVolume:
 
 @dataclass
 class Prediction:
-    """What a model says about a scan; all images lie on the scan's own grid.
+    """The prediction of a scan; all images lie on the scan's own grid.
 
     Attributes:
         label: Label values (not classes), uint8 or uint16; background outside the region of interest.
         uncertainty: float32 in [0, 1] in steps of 1/255: the maximum of the next two.
         entropy, disagreement: float32 in [0, 1], on request; no disagreement with a single branch.
         probabilities: Label value -> float32 image, on request.
-        hotspots: Most worth a look first.
+        hotspots: The highest score first.
         volumes: One for each label.
         case_uncertainty: One number in [0, 1] to rank cases by, see ``uncertainty.score_levels``.
-        embedding: Features of the scan, to tell how alike two scans are.
+        embedding: Features of the scan; similar scans have similar features.
         seconds: Stage -> time it took.
-        notes: Sentences for the user: whatever went differently from what was asked.
+        notes: Sentences for the user about every deviation from the request.
     """
 
     label: sitk.Image
@@ -88,7 +88,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Effort:
-    """One rung of the ladder that prediction climbs down when memory runs out."""
+    """One way to compute; prediction tries the next, cheaper one when memory runs out."""
 
     device: torch.device
     batch_size: int
@@ -97,7 +97,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is kept of a prediction beside classes and uncertainty."""
+    """Which maps to keep beside classes and uncertainty."""
 
     probabilities: bool
     components: bool
@@ -105,7 +105,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Streamed:
-    """What the network says about a scan, on the model's grid, and notes for the user."""
+    """The network's maps of a scan on the model's grid, and notes for the user."""
 
     maps: ModelMaps
     embedding: list[float]
@@ -177,7 +177,7 @@ class Predictor:
         Raises:
             ModelError: The scan has not the model's channels.
             InputError: The channels differ in geometry, or the ROI lies outside.
-            DeviceError: Not even the last resort has memory enough.
+            DeviceError: The memory is too small even for the cheapest way to compute.
         """
         clock = _Clock()
         check_channels(self.card, len(channels))
@@ -248,14 +248,14 @@ class Predictor:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         raise DeviceError(
-            "The memory does not suffice to predict this scan.", "Draw a region of interest or close other programs."
+            "There is not enough memory to predict this scan.", "Draw a region of interest or close other programs."
         )
 
     def _notes(self, effort: Effort) -> list[str]:
         if effort.device != self.device:
-            return [f"The memory of {self.device} did not suffice, so the CPU computed."]
+            return [f"The memory of {self.device} was too small, so the CPU computed."]
         if (effort.batch_size, effort.accumulate_on) != (self.batch_size, self.device):
-            return [f"The memory of {self.device} was short, so it computed in smaller steps."]
+            return [f"The memory of {self.device} was nearly full, so the prediction took smaller steps."]
         return []
 
     def _run(

@@ -4,8 +4,9 @@
 Each window weighs as in MONAI: a Gaussian, sigma = patch / 8, not below 0.001. The floor matters: without
 it 5 % of the voxels of a small volume get another label (measured with an untrained network).
 
-Logits are averaged, not probabilities: one softmax per voxel instead of one per window and voxel. Softmax only knows
-differences, so they are accumulated relative to background, which saves one channel (half of the memory of a binary
+Logits are averaged, not probabilities: one softmax per voxel instead of one per window and voxel. Softmax depends on
+    differences alone, so the logits are accumulated relative to background, which saves one channel (half of the memory
+    of a binary
 model).
 """
 
@@ -101,8 +102,8 @@ def stream(
     """Slide over the volume and hand out planes along k as soon as no later window touches them.
 
     Beside the volume it holds ``(n_branches * L + 1) * patch_k * j * i`` floats, whatever the length along k. An axis
-    shorter than the patch is padded on both sides with its edge values: air stays air and tissue stays tissue in any
-    normalization, which a constant does not promise. No window is left out: a network may find something anywhere.
+    shorter than the patch is padded on both sides with its edge values: the padding looks like its neighborhood under
+        any normalization; a constant would not. No window is left out: a network may find something anywhere.
 
     Args:
         network: ``network(x [B, C, k, j, i], branch) -> logits [B, L+1, k, j, i]``; put into eval mode meanwhile. One

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread or all: whichever is faster beside what else the machine does.
+"""Chooses one thread or all, whichever is faster under the present load of the machine.
 
 All threads wait for the slowest one at the end of every layer. On an idle machine that costs nothing; beside a job that
 keeps each core busy some thread is always late, and one thread alone may be the faster choice.

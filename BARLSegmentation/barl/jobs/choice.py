@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which model and which cases a person means."""
+"""Finds the models and cases that the user named."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def choose_cases(project: Project, wanted: Sequence[str] | None = None, model_id
 
     Raises:
         ProjectError: The project has no case of that name.
-        InputError: None was named and there is none to predict.
+        InputError: No cases were named and every case is outlined or excluded.
     """
     if wanted:
         return [project.cases.get(name) for name in wanted]

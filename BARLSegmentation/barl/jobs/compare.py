@@ -31,7 +31,7 @@ def compare_models(
     """Evaluate two models on the same held-out cases and test the difference of their Dice.
 
     A case that was held out only after one of the models, or one it was trained on from, had learned its outline is
-    left out, and that is told.
+    left out; a note names it.
 
     Args:
         project: May be open for reading only; nothing is stored.
@@ -94,13 +94,13 @@ def compare_models(
 
 
 def in_words(dice: float, reference: float, test: PairedTest) -> str:
-    """The outcome as one or two sentences that promise no more than the number of cases allows."""
+    """The outcome as one or two sentences; they mention chance where the number of cases demands it."""
     count = "the only held-out case" if test.n == 1 else f"{test.n} held-out cases"
     if not test.n:
         return "The held-out cases show none of the labels: the models cannot be compared on them."
     outcome = f"On {count} the mean Dice is {dice:.3f}, with the current model {reference:.3f}"
     if test.n < PAIRS_FOR_A_TEST:
-        return f"{outcome}. So few cases cannot tell a difference from chance: hold out {PAIRS_FOR_A_TEST} or more."
+        return f"{outcome}. On so few cases a difference may be chance: hold out {PAIRS_FOR_A_TEST} or more."
     p = "p < 0.001" if test.p < 0.001 else f"p = {test.p:.3f}"
     outcome += f" (median difference {test.median_difference:+.3f}, Wilcoxon signed-rank test, {p})"
     if test.p >= SIGNIFICANT:
@@ -117,10 +117,10 @@ def _learned_from(project: Project, model_id: str | None) -> set[str]:
     known = {model.id: model for model in project.models.all()}
     found: set[str] = set()
     while model_id in known:
-        model = known.pop(model_id)  # popped: a circle in a damaged database must not hold us
+        model = known.pop(model_id)  # popped: a circle in a damaged database would never end
         try:
             cases = project.runs.get(model.summary["run"]).plan["run"]["cases"]
-        except (KeyError, ProjectError):  # not trained here: nobody knows
+        except (KeyError, ProjectError):  # trained elsewhere: its cases are unknown
             cases = []
         found |= {case["id"] for case in cases if case["revision"] is not None and not case["held_out"]}
         model_id = model.parent

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What computes: a device, how thoroughly, and the models that are loaded already."""
+"""The means of computing: device, fast or full prediction, and loaded models."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ from barl.project.model_card import read_card
 from barl.project.records import Case
 from barl.project.store import Project
 
-# Calibration looks at this many voxels (in each direction) around what is or should be outlined: the rest is easy and
-# would drown it.
+# Calibration looks at this many voxels (in each direction) around the predicted and the true structures: the far
+# background is trivially correct and would dominate.
 _MARGIN = 5
 _VOXELS_PER_CASE = 50_000
 

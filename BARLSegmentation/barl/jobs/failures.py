@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of an exception nobody foresaw: one sentence for the user, the details in a log without patient data."""
+"""Turns any exception into one sentence for the user and a log without patient data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class InternalError(BarlError):
-    """Something that is our mistake and not the user's."""
+    """An error of BARL itself, not of the user's input."""
 
 
 def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
@@ -44,7 +44,7 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
     if is_out_of_memory(error):
         what = "graphics card" if type(error).__name__ == "OutOfMemoryError" else "computer"
         return DeviceError(
-            f"The memory of the {what} is not sufficient.",
+            f"The {what} does not have enough memory.",
             "Close other programs, choose the CPU as device, or predict a region of interest only.",
         )
     missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
@@ -68,7 +68,7 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
 
 
 def _while_importing_torch(error: BaseException) -> bool:
-    """A library of torch that does not fit the computer is told as an OSError on Windows."""
+    """On Windows, a library of torch that does not fit the computer raises an OSError."""
     return any(
         frame.name == "<module>" and Path(frame.filename).parts[-2:] == ("torch", "__init__.py")
         for frame in traceback.extract_tb(error.__traceback__)

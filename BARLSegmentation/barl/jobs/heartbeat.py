@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bar that never stands still: a job that is silent for a while repeats its last report, moved on by the clock."""
+"""Repeats the last progress report of a job that is silent, extrapolated by the clock."""
 
 from __future__ import annotations
 

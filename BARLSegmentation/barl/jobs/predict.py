@@ -29,9 +29,9 @@ def predict_cases(
     roi: Roi | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Predict cases and store each result as a revision; an accepted outline stays what it is.
+    """Predict cases and store each result as a revision; accepted outlines stay.
 
-    A scan that cannot be used does not keep the others waiting: it is told under ``failed``.
+    A scan that cannot be used is listed under ``failed``; the others are predicted.
 
     Args:
         project: Open for writing.
@@ -61,7 +61,7 @@ def predict_cases(
         try:
             prediction = predictor.predict(read_channels(project.cases.sound_images(case.id)), roi=roi, progress=part)
             if case.is_accepted and not case_ids:
-                # Nobody asked for its prediction: only ``rank_cases`` needs its place.
+                # Its prediction was not requested: ``rank_cases`` needs its embedding only.
                 project.cases.score(case.id, prediction.case_uncertainty, prediction.embedding, model_id)
                 compared.append(case.name)
                 continue

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training run as a place where two processes meet: the one that trains and the ones that look on.
+"""Files and states through which the training process and its observers communicate.
 
 The project's database says which process trains. ``runs/<run>/`` holds, beside what the training itself writes:
     events.jsonl   what happened, one JSON object a line, appended
-    stop           exists once somebody has asked the training to save and end
-    finish         exists once somebody has asked it to make a model of what it has learned so far
+    stop           exists once a stop has been requested: save a checkpoint and end
+    finish         exists once a finish has been requested: end with a model now
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from barl.project.records import RunRow
 from barl.project.states import RunState
 from barl.project.store import Project
 
-# One look answers with at most this much, so that a long log never becomes one huge message.
+# Most bytes of events in one answer.
 _MOST_BYTES = 1 << 20
 
 
@@ -120,7 +120,7 @@ class RunFolder:
             os.close(descriptor)
 
     def silence_s(self) -> float:
-        """How long ago the training told something, or began (s)."""
+        """Time since the last event or, without any, since the start (s)."""
         path = self.events_path if self.events_path.exists() else self.folder
         return time.time() - path.stat().st_mtime
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training inside a project: which cases, from which model, and what becomes of the result."""
+"""Training in a project: chooses cases and the initial model, trains, and stores the new model."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ OnEvent = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What a person may want to decide about a training.
+    """The options of a training that the user may set.
 
     Attributes:
         minutes, iterations: Budget; the plan chooses if neither is given.
-        method: ``barl`` or ``supervised``; the plan chooses by default.
+        method: A name of ``methods.available()``; ``barl`` by default.
         seed: Start of all random numbers.
         device: As for ``choose_device``.
         warm_start: Start from the current model, if there is one and it fits.
@@ -67,7 +67,7 @@ class TrainingOptions:
         """Read options as they come from a request.
 
         Raises:
-            InputError: An option is unknown or cannot be.
+            InputError: An option is unknown or has an impossible value.
         """
         unknown = set(values) - {entry.name for entry in dataclasses.fields(cls)}
         if unknown:
@@ -118,7 +118,7 @@ def _check_kind(name: str, value: Any) -> None:
 
 @dataclass(frozen=True)
 class PreparedTraining:
-    """A training as it would be done: the plan, the cases, the model it starts from, and what a person should know."""
+    """A planned training: plan, cases, the model it starts from, and notes for the user."""
 
     plan: Plan
     cases: list[dict[str, Any]]
@@ -129,8 +129,8 @@ class PreparedTraining:
 def prepare_training(project: Project, options: TrainingOptions, progress: Progress = SILENT) -> PreparedTraining:
     """Choose cases and plan without starting anything.
 
-    Outlined cases (state accepted) are learned from; untouched ones (new, predicted, in review) only through what the
-    method makes of them; excluded ones not at all; held-out ones are never trained on.
+    Outlined cases (state accepted) are learned from; the scans of untouched ones (new, predicted, in review) are used
+    by the method without outlines; excluded ones not at all; held-out ones are never trained on.
 
     Raises:
         InputError: No outlined case, all outlines empty, or a scan that cannot be read.
@@ -204,9 +204,9 @@ def run_training(
 ) -> RunRow:
     """Train a queued, stopped or interrupted run in this process until it ends.
 
-    Everything ``train`` tells goes to ``runs/<run>/events.jsonl`` and to ``on_event``. The new model becomes current
-    if there is none yet or the options ask for it. A training that has nothing to tell for a second repeats its last
-    report, moved on by the time that has passed.
+    Every event of ``train`` goes to ``runs/<run>/events.jsonl`` and to ``on_event``. The new model becomes current
+    if there is none yet or the options ask for it. A training without an event for a second repeats its last report,
+    extrapolated by the time passed.
 
     Args:
         project_folder: The project's folder.
@@ -253,7 +253,7 @@ def run_training(
 
 
 def _beside(others: list[str]) -> str:
-    """What a person should know who trains one run beside others."""
+    """A note for the user if other runs of the project are training."""
     names = ", ".join(others)
     return f"{names} of this project is being trained as well: both become slower, and neither learns from the other."
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the field's consistency terms share: squared difference of probabilities, entropy, sharpening, view noise.
 
-All means are zero, with a gradient path, over an empty batch.
+The mean over an empty batch is a differentiable zero.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from barl.losses.overlap import at_scale, one_hot, overlap_loss
 
 
 def pseudo_label(log_p: Tensor, known: Tensor | None = None, confidence: float = 0.0) -> tuple[Tensor, Tensor | None]:
-    """Hard label of a branch as a detached one-hot ``[B, C, k, j, i]``, and the mask of voxels it is sure of.
+    """Hard label of a branch as a detached one-hot ``[B, C, k, j, i]``, and the mask of the voxels above
+    ``confidence``.
 
     Args:
         log_p: Finest log-probabilities ``[B, C, k, j, i]``.

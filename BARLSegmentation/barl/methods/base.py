@@ -88,8 +88,8 @@ class Method(Generic[S]):
         """Called once before the first step, the network having its first weights.
 
         A method that keeps something beside the network (a teacher, a critic, a memory) puts it into ``kept`` here, as
-        modules whose parameters and buffers are all there is to know, and the optimizers of those that learn by
-        themselves into ``optimizers``. Both are written to the checkpoint and put back when a run is resumed.
+        modules whose ``state_dict`` is complete, and the optimizers of modules that are trained separately into
+        ``optimizers``. Both are written to the checkpoint and put back when a run is resumed.
         """
 
     def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ class NetworkSpec:
         steepness: ``k`` by which a branch without segmentation turns its distances into logits (``k d / 2`` per class:
             of two classes this is the logistic function of ``k d``).
 
-    What stands per branch is repeated if there are more branches.
+    A value per branch is repeated if there are more branches than values.
     """
 
     in_channels: int
@@ -102,7 +102,7 @@ class NetworkSpec:
 
 @dataclass
 class BranchOutput:
-    """What one branch says about a patch.
+    """The outputs of one branch for a patch.
 
     Attributes:
         logits: One tensor ``[B, L+1, k, j, i]`` per scale, coarse to fine, each at its own resolution. A branch without
@@ -283,7 +283,7 @@ class BranchPair(Network):
         return lambda branch: skips
 
     def describe(self, x: Tensor) -> Tensor:
-        """Bottleneck of the first branch averaged over space, ``[B, F]``: tells how alike two scans are."""
+        """Bottleneck of the first branch averaged over space, ``[B, F]``: scans with similar features are similar."""
         return self.branch(0).encode(x)[-1].mean(dim=(2, 3, 4))
 
 

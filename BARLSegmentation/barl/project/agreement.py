@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well a prediction agreed with what the expert made of it: measured once, kept in the journal."""
+"""Agreement of predictions with the outlines accepted after them: measured once, kept in the journal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Agreement:
         case_id: Their case.
         prediction: Id of the predicted revision.
         correction: Id of the accepted one.
-        measured: Whether somebody has compared them yet.
+        measured: Whether they have been compared.
         dice: Mean over the labels that either has; None: not measured, or both are empty.
     """
 
@@ -63,7 +63,7 @@ class Agreements:
         return {case: Agreement(case, *pair, pair in measured, measured.get(pair)) for case, pair in pairs.items()}
 
     def measure(self, progress: Progress = SILENT) -> int:
-        """Compare the pairs that nobody has compared yet and enter the result in the journal; returns how many.
+        """Compare the pairs that have not been compared yet and enter the result in the journal; returns how many.
 
         Raises:
             ProjectError: A label map is damaged or missing, or another program is changing the project.

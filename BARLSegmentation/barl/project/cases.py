@@ -65,7 +65,7 @@ class Cases:
             channels: One file (or DICOM folder) or one image for each of the project's channels, in their order.
             label: Its outline, if there is one; kept as an accepted revision.
             held_out: Put it into the fixed group that is only ever used for evaluation.
-            group: Whom it belongs to, if several cases are of one subject; a subject is held out as a whole.
+            group: The subject, if several cases are of one; a subject is held out as a whole.
             author: Who made the outline.
             series: For each channel which series of its DICOM folder is meant, or nothing at all.
             resample: Bring an outline of another grid onto the scan's, nearest voxel.
@@ -342,7 +342,8 @@ class Cases:
         return self.get(case.id)
 
     def include(self, case_id: str) -> Case:
-        """Take a case that was excluded back, in the state that its label maps tell; any other stays as it is.
+        """Take a case that was excluded back, in the state that follows from its label maps; any other case stays as it
+        is.
 
         Raises:
             ProjectError: The case is unknown, or another program is changing the project.
@@ -380,7 +381,7 @@ class Cases:
         embedding: Sequence[float] | np.ndarray | None,
         model_id: str | None,
     ) -> None:
-        """Keep what ranking needs of a case.
+        """Store the values of a case by which cases are ranked.
 
         Args:
             case_id: Id or name.

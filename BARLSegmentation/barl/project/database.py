@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``project.db``: its tables, who may change it when, and what its errors mean in plain words.
+"""``project.db``: its tables, its locks, and its errors as sentences.
 
 Why a rollback journal and not WAL: WAL needs memory shared between the processes and therefore breaks on network
 drives, where hospital data often lie. Why ``synchronous=EXTRA``: a transaction that was reported as done survives a
@@ -128,9 +128,9 @@ class Database:
     Args:
         folder: The project folder.
         read_only: Refuse every change.
-        wait_seconds: How long to wait for another program that is changing the project. A window gives less than the
-            default: once that was in vain, it does not wait again until the project could be used, so that five
-            questions hold it up once, not five times. A training always waits: its model must not be lost.
+        wait_seconds: How long to wait for another program that is changing the project. Panels pass less than the
+            default: after one timeout, further calls fail at once until the lock was free again, so that the window
+            freezes once and not at every query. A training always waits: its model must not be lost.
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False, wait_seconds: float = WAIT_SECONDS) -> None:
@@ -169,7 +169,7 @@ class Database:
             self._connection.close()
 
     def create(self, name: str, labels: Sequence[tuple], channels: Sequence[tuple]) -> None:
-        """Lay the tables, in one transaction.
+        """Create the tables, in one transaction.
 
         Raises:
             ProjectError: The folder holds a project already.

@@ -21,7 +21,7 @@ class Case:
         name: What the user typed.
         state: What has been done with it.
         held_out: Belongs to the fixed group that is only ever used for evaluation.
-        group: Whom the case belongs to, if several cases are of one subject (empty: not told).
+        group: The subject, if several cases are of one (empty: not given).
         uncertainty: Of the newest prediction, 0 to 1.
         newest_revision: Its id.
         embedding: float32 [n]; where the case lies in the model's feature space.

@@ -67,7 +67,7 @@ class Runs:
         model_id: str | None = None,
         message: str = "",
     ) -> RunRow:
-        """Enter what became of a run.
+        """Change the state of a run.
 
         Args:
             run_id: The run.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scans on their way into a project: which files of a folder make up which case, and adding many at once."""
+"""Finds the cases of a folder of scans, and adds many cases at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class FolderContent:
-    """The cases of a folder, and what of it makes none."""
+    """The cases of a folder, and the files that make none."""
 
     cases: tuple[NewCase, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
@@ -53,7 +53,7 @@ class FolderContent:
 
 @dataclass(frozen=True)
 class Intake:
-    """What became of the cases that were to be added."""
+    """The cases that were added and those that were not."""
 
     added: tuple[Added, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
@@ -68,7 +68,7 @@ class NewCase:
         channels: For each channel a file, a folder with one DICOM series, or the files of one DICOM series.
         label: Its outline, if there is one.
         held_out: Only ever used for evaluation.
-        group: Whom it belongs to, if several cases are of one subject.
+        group: The subject, if several cases are of one.
         series: For each channel which series of its DICOM folder is meant; empty where there is only one.
         resample: Bring an outline of another grid onto the scan's, nearest voxel.
     """

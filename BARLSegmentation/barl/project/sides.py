@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels whose names or terminology say a side of the body: mirroring would turn one into the other."""
+"""Finds labels of one side of the body by name or terminology: mirroring would turn one into the other."""
 
 from __future__ import annotations
 

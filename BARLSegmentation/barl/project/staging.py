@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A label map on its way into a project: checked, written under a temporary name, flushed, renamed and entered.
+"""Stores a label map in a project: check, write under a temporary name, flush, rename, enter.
 
 The order is what makes it safe to kill any process at any moment: the files are written and flushed under a temporary
 name; then, inside one short transaction, renamed and entered in the database with their SHA-256. A process killed
@@ -198,7 +198,8 @@ def _checked(label: sitk.Image, grid: Grid, values: Sequence[int]) -> sitk.Image
 def _stepped(uncertainty: sitk.Image, grid: Grid) -> sitk.Image:
     """An uncertainty map exactly on ``grid``, float32 in steps of 1/256.
 
-    Nobody sees a finer step, and it is what makes the file small: a map of 256 x 256 x 180 voxels took 42 MiB and 4.0 s
+    A finer step is not visible, and the steps make the file small: a map of 256 x 256 x 180 voxels took 42 MiB and 4.0
+        s
     to write as it came, 2.2 MiB and 1.0 s in steps.
     """
     if uncertainty.GetNumberOfComponentsPerPixel() != 1 or not Grid.of(uncertainty).matches(grid):

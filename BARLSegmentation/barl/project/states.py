@@ -40,7 +40,7 @@ class RevisionKind(StrEnum):
 
 
 class RunState(StrEnum):
-    """What became of a training run."""
+    """The state of a training run."""
 
     QUEUED = "queued"
     RUNNING = "running"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cases brought to the model's grid once and kept on disk as plain arrays that every step maps into memory."""
+"""Prepares cases once: arrays on the model's grid, on disk, which every step maps into memory."""
 
 from __future__ import annotations
 

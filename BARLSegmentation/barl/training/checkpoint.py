@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything needed to go on exactly: weights, optimizer state, what the method keeps, and iteration, in one
-safetensors file."""
+"""The checkpoint, one safetensors file: weights, optimizer state, the method's modules and the iteration."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ def save_checkpoint(
         folder: The run's folder.
         network: Its weights.
         optimizer: Its moments.
-        method: What it keeps beside the network, and its own optimizers' moments.
+        method: Its ``kept`` modules and the moments of its ``optimizers``.
         facts: JSON-able values such as the iteration.
 
     Raises:

@@ -2,7 +2,7 @@
 """Several processes, one batch: each computes its share, the losses see the joined batch.
 
 Losses such as batch Dice, masked means and lesion pairs are not means over items, so averaging the gradients of each
-process (as DistributedDataParallel does) would train something else than one process does. Here the branches' outputs
+process (as DistributedDataParallel does) would compute another loss than one process does. Here the branches' outputs
 are gathered, every process computes the same joined loss, and the gradients of its own share are summed.
 """
 
@@ -40,7 +40,7 @@ class World:
         return cls(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
 
     def agree(self, value: bool) -> bool:
-        """True for all as soon as it is true for one: nobody waits for a process that has stopped."""
+        """True for all as soon as it is true for one, so that no process waits for one that has stopped."""
         if self.size == 1:
             return value
         flag = torch.tensor(float(value))

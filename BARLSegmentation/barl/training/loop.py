@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: resumable to the bit, stoppable at any step, and smaller when memory runs out."""
+"""The training loop: it resumes bit for bit, stops at any step, and shrinks batch and patch when memory runs out."""
 
 from __future__ import annotations
 
@@ -307,7 +307,7 @@ class TrainingRun:
             times.fit(self.plan.minutes)
             if self.plan.minutes and self.schedule.time_left() < times.left(self.schedule.done):
                 self.progress.log(
-                    f"{self.plan.minutes:g} minutes do not suffice: preparing and validating alone take longer."
+                    f"{self.plan.minutes:g} minutes are too few: preparing and validating alone take longer."
                 )
         if times.is_due(before, self.schedule.done, self.schedule.is_over):
             began = time.monotonic()
@@ -415,7 +415,7 @@ def _versions() -> dict[str, str]:
 
 
 def _smaller(plan: Plan) -> Plan:
-    """The next rung of the ladder: half the batch, then a smaller patch.
+    """A plan that needs less memory: half the batch, then a smaller patch.
 
     Raises:
         DeviceError: There is no smaller one.

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training plan: every number a run needs, chosen from cases and device, said in words, overridable."""
+"""The training plan: chooses every value of a run from the cases and the device, with reasons; values can be
+overridden."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from barl.project.sides import with_sides
 
 @dataclass(frozen=True)
 class Budget:
-    """What a kind of device can carry.
+    """The limits and defaults of a kind of device.
 
     Attributes:
         widths: Feature channels per level.
@@ -44,7 +45,8 @@ class Budget:
     loader_workers: int
 
 
-# Where steps are dear, many small ones learn more: on the hippocampus tuning cases (all outlined, the same 85 s of one
+# Where a step takes long, many small steps learn more: on the hippocampus tuning cases (all outlined, the same 85 s of
+# one
 # core) 600 steps of one patch reached Dice 0.861, 300 steps of two 0.853, at 3e-3 as at 5e-3; 2e-3 reached 0.844.
 CPU = Budget((8, 16, 32, 64), 50_000, 4e6, 600, 1, 3e-3, 0)
 GPU = Budget((32, 64, 128, 256, 320), 128**3, 6e7, 15_000, 2, 1e-3, 4)
@@ -145,7 +147,7 @@ class Plan:
             raise InputError(f"The training plan cannot be read ({error}).", "Make a new plan.") from error
 
     def in_words(self) -> str:
-        """The plan as a person would say it, a line per choice."""
+        """The plan as text, one line for each choice."""
         method = methods.get(self.method)
         batch = f"{self.batch_labelled} outlined"
         if method.uses_unlabelled:
@@ -211,11 +213,12 @@ def make_plan(
         reasons["spacing"] = "as asked for"
     elif voxels > budget.volume_voxels:
         spacing = _coarser(spacing, extent, budget.volume_voxels)
-        reasons["spacing"] = f"coarser than the scans of {voxels / 1e6:.0f} million voxels, for the device's sake"
+        reasons["spacing"] = f"coarser than the scans of {voxels / 1e6:.0f} million voxels, which are too many for the
+        device"
     limit = budget.patch_voxels
     if memory_bytes and device != "cpu":
         limit = min(limit, int(0.6 * memory_bytes / (BYTES_PER_VOXEL * widths[0] / 32 * 2 * 4)))
-        reasons["patch"] = f"what {memory_bytes / 2**30:.0f} GiB of memory carry"
+        reasons["patch"] = f"what {memory_bytes / 2**30:.0f} GiB of memory can hold"
     shape = np.maximum(np.round(extent / spacing), 1)[::-1]
     patch = np.array(overrides.get("patch", _patch(shape, limit)))
     strides, kernels = _levels(patch, spacing[::-1], len(widths))
@@ -231,7 +234,8 @@ def make_plan(
     method = methods.get(overrides.get("method", "barl"))(overrides.get("settings"))
     # By name as well: a mirrored left kidney is a right one, whether the table says so or not.
     lateral = any(label.lateral for label in with_sides(labels))
-    reasons["mirror_axes"] = "the labels tell left from right" if lateral else "no label tells left from right"
+    reasons["mirror_axes"] = "the labels differ between left and right" if lateral else "no label differs between left
+    and right"
     isotropic = max(spacing) < 2 * min(spacing)
     plan = Plan(
         labels=tuple(sorted(labels, key=lambda label: label.value)),

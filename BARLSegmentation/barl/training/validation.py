@@ -28,7 +28,7 @@ CALIBRATION_VOXELS = 20_000
 
 @dataclass(frozen=True)
 class Validation:
-    """What a network scores on held-out cases, on the training grid.
+    """The scores of a network on held-out cases, on the training grid.
 
     Attributes:
         dice: Label value -> mean Dice of the branches' mean; nan where no case has the label.

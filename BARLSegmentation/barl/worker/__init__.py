@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process Slicer talks to: one JSON object a line, requests in, events out (see ``docs/worker-protocol.md``).
+"""The worker process: reads requests and writes events, one JSON object a line (see ``docs/worker-protocol.md``).
 
 Nothing is imported here, so that ``barl.worker.client`` stays light enough for Slicer's own process.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The near end of the worker protocol; standard library only, because Slicer's own process imports it.
+"""The client of the worker protocol; standard library only, because Slicer's own process imports it.
 
 ``Conversation`` handles lines and requests and no process: give it the bytes the worker wrote, write the bytes it hands
 out. A ``QProcess`` drives it from ``readyReadStandardOutput``; ``WorkerProcess`` drives it with ``subprocess`` and a
@@ -197,7 +197,8 @@ class Conversation:
         how = "" if exit_code is None else f" (exit code {exit_code})"
         gone = WorkerError(
             f"The BARL worker ended before it had finished{how}.",
-            "Start it again; what was saved before is unchanged. If it happens again, it may lack memory.",
+            "Start it again; what was saved before is unchanged. If it happens again, the computer may have too little
+            memory.",
         )
         for pending in self.open_requests:
             del self._open[pending.id]
@@ -269,7 +270,7 @@ class WorkerProcess:
         self._write(line)
 
     def close(self, timeout: float = 5.0) -> int:
-        """End the worker in peace, by force after ``timeout`` seconds; gives its exit code. Trainings go on."""
+        """Ask the worker to end, kill it after ``timeout`` seconds; returns its exit code. Trainings go on."""
         with self._writing, contextlib.suppress(OSError):
             self._stdin.close()
         try:
@@ -295,7 +296,8 @@ class WorkerProcess:
             self._stdin.write(line)
             self._stdin.flush()
         with self._lock:
-            if self._ended:  # the reader has finished; before, it fails what is open when it does
+            if self._ended:  # the reader thread fails open requests when it ends; if it has ended already, they are
+            failed here
                 self._conversation.worker_ended(self._process.poll())
 
     def _read(self) -> None:

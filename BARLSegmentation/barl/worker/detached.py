@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trainings that outlive whoever started them: started, found again, stopped and ended by any later process."""
+"""Starts trainings in processes of their own, and lets any later process find, stop and end them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ with open(log, "ab") as output:
 
 
 def start(project: Project, run_id: str) -> RunRow:
-    """Train a queued, stopped or interrupted run in a process of its own that nothing here keeps alive or ends.
+    """Train a queued, stopped or interrupted run in a process that goes on when this one ends.
 
     Returns:
         The run once its process trains.

@@ -19,7 +19,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Nothing:
-    """The request is done; there is nothing to say."""
+    """The request is done; the answer has no fields."""
 
 
 @dataclass(frozen=True)

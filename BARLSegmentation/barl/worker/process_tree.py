@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ending a process and everything it started; standard library only, psutil where it is there."""
+"""Ends a process and its descendants; standard library only, psutil if it is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 def end_process_tree(pid: int, grace_s: float = 1.0) -> None:
     """End the process ``pid``, its descendants and its process group: asked first, killed after ``grace_s`` seconds.
 
-    Processes that are gone already are no error. The caller makes sure that ``pid`` still is the process it means.
+    Processes that are gone already are no error. The caller must make sure that ``pid`` has not been reused.
     """
     family = _family(pid)
     _signal_group(pid, kill=False)

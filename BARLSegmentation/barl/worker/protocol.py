@@ -10,7 +10,7 @@ from barl import errors
 from barl.json_text import dumps
 
 VERSION = 1
-# A line longer than this is refused: nobody sends volumes through the pipe, and a runaway line would fill the memory.
+# A longer line is refused: volumes never pass through the pipe, and an endless line would fill the memory.
 MAX_LINE = 16 * 1024 * 1024
 # The events that end a request; every accepted request gets exactly one of them.
 FINAL_EVENTS = frozenset({"result", "error"})
@@ -45,7 +45,7 @@ def decode(line: bytes) -> dict:
 
 
 class LineBuffer:
-    """Cuts a stream of bytes, however it was chopped up, into lines."""
+    """Splits a stream of bytes, which arrives in pieces of any size, into lines."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -72,7 +72,7 @@ def error_event(error: errors.BarlError) -> dict:
 
 
 def error_from_event(event: Mapping) -> errors.BarlError:
-    """The exception an ``error`` event speaks of, as the class of ``barl.errors`` it names where there is one."""
+    """The exception of an ``error`` event, as the class of ``barl.errors`` that it names, if there is one."""
     kind = getattr(errors, str(event.get("class")), errors.BarlError)
     if not (isinstance(kind, type) and issubclass(kind, errors.BarlError)):
         kind = errors.BarlError

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What answers the requests of ``barl.worker.messages``."""
+"""The handlers of the requests of ``barl.worker.messages``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def handlers() -> dict[type[messages.Request], Handler]:
-    """What answers each request; the models they load are kept."""
+    """One handler for each request; loaded models are kept."""
     all_of = RequestHandlers()
     return {
         messages.SayHello: all_of.hello,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The far end of the worker protocol: reads requests, runs them, writes events."""
+"""The server of the worker protocol: reads requests, runs them, writes events."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from barl.worker.typed_json import MismatchError, hints, read
 # Answers a request; what it returns, an answer of ``barl.worker.messages`` or a dict of its fields, is the result.
 Handler = Callable[["Context", Any], object]
 
-# Progress events of one request come no closer than this (s): a window follows it with ease, a pipe never fills.
+# Least time between two progress events of one request (s): a window can follow, and the pipe never fills.
 PROGRESS_INTERVAL_S = 0.1
 # What still runs this long (s) after the end was asked for is cut off; whatever it stores, it stores atomically.
 LAST_WORD_S = 1.5
 
 
 class Context:
-    """What a handler gets to talk with its client while it works on one request."""
+    """Lets a handler report to its client while it works on one request."""
 
     def __init__(self, server: Server, request_id: str | int) -> None:
         self._server = server
@@ -80,7 +80,7 @@ class Server:
     one job at a time is all that a device's memory is planned for. Quick ones run beside them.
 
     Args:
-        handlers: What answers each request, beside ``Cancel`` and ``Shutdown``, which the server answers itself.
+        handlers: Answer the requests, except ``Cancel`` and ``Shutdown``, which the server answers itself.
         incoming: Raw (unbuffered) bytes from the client: a read gives what is there.
         outgoing: Bytes to the client.
     """
@@ -104,7 +104,7 @@ class Server:
             self._answer(*job)
 
     def send(self, message: dict) -> None:
-        """Write one message; a client that no longer listens ends everything."""
+        """Write one message; if the client has closed the pipe, the server ends."""
         line = encode(message)
         with self._writing:
             try:
@@ -188,7 +188,7 @@ class Server:
         return CancelRequested(found=context is not None)
 
     def _end(self) -> None:
-        """Stop what runs, then leave; a job that does not listen is cut off."""
+        """Cancel the running jobs, then exit; a job that does not react in time is cut off."""
         for context in list(self._open.values()):
             context.cancel()
         self._waiting.put(None)

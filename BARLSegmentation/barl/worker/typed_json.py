@@ -17,7 +17,7 @@ Kind = TypeVar("Kind", bound="DataclassInstance")
 
 
 class MismatchError(Exception):
-    """A value is not of the kind that a field wants.
+    """A value does not have the type of its field.
 
     Attributes:
         field: The field.

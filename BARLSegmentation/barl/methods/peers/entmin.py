@@ -24,7 +24,7 @@ class Settings:
 
 
 class EntropyMinimization(EachBranch[Settings]):
-    """The network is to be sure of itself everywhere."""
+    """Minimizes the entropy of the prediction at every voxel."""
 
     name = "entmin"
     title = "EntMin"
