@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(arguments)
         project = getattr(options, "project", None)
         code = options.run(options, terminal)
-    except BrokenPipeError:  # `barl ... | head`: nobody wants the rest
+    except BrokenPipeError:  # `barl ... | head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except (Exception, KeyboardInterrupt) as error:

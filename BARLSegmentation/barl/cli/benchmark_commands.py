@@ -19,7 +19,7 @@ def benchmark(options: Namespace, terminal: Terminal) -> None:
     plan = read_plan(options.plan)
     sources = sources_of(plan, options.data)
     if options.processes < 1:
-        raise InputError(f"{options.processes} processes cannot do anything.", "Use --processes 1 or more.")
+        raise InputError(f"A benchmark cannot run in {options.processes} processes.", "Use --processes 1 or more.")
     if options.report:
         pass
     elif options.processes == 1:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``barl project``, ``barl add`` and ``barl export``: what needs no network."""
+"""``barl project``, ``barl add`` and ``barl export``."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def list_cases(options: Namespace, terminal: Terminal) -> None:
 def mark(options: Namespace, terminal: Terminal) -> None:
     if not (options.exclude or options.include or options.held_out):
         raise InputError(
-            "Nothing was said about the cases.", "Use --held-out yes, --held-out no, --exclude or --include."
+            "No change of the cases was given.", "Use --held-out yes, --held-out no, --exclude or --include."
         )
     with Project.open(options.project) as project:
         cases = [project.cases.find(name) for name in options.cases]  # all names are right before the first is changed
@@ -193,7 +193,7 @@ def export(options: Namespace, terminal: Terminal) -> None:
 
 
 def _add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
-    """Add every scan of a folder; what cannot be used is told at the end and keeps no other waiting."""
+    """Add every scan of a folder; scans that cannot be used are listed at the end, the others are added."""
     content = find_cases(
         options.images,
         project.channels,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all commands of ``barl`` have in common."""
+"""Parts that the commands of ``barl`` share."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from barl.images.geometry import Roi
 from barl.project.next_case import rank_cases
 from barl.project.store import Project
 
-# The jobs bring torch along: imported where they are needed, so that the other commands answer at once.
+# The jobs import torch: they are imported inside functions, so that the other commands answer at once.
 
 
 def predict(options: Namespace, terminal: Terminal) -> int:
@@ -79,7 +79,7 @@ def evaluate(options: Namespace, terminal: Terminal) -> None:
 
 def next_cases(options: Namespace, terminal: Terminal) -> None:
     if options.count < 1:
-        raise InputError("The number of cases to name is below 1.", "Use --count 1 or more.")
+        raise InputError("The number of cases must be 1 or more.", "Use --count 1 or more.")
     with Project.open(options.project, read_only=True) as project:
         cases = project.cases.all()
     ranked = rank_cases(cases)[: options.count]

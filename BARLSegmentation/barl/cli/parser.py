@@ -96,7 +96,7 @@ def _new(actions: Commands) -> None:
         '  barl project new knees --label "1=left meniscus" --label "2=right meniscus" --lateral 1 --lateral 2',
     )
     project_folder(new)
-    new.add_argument("--name", help="what people call it; the folder's name by default")
+    new.add_argument("--name", help="its name in lists and titles; the folder's name by default")
     new.add_argument("--label", action="append", default=[], metavar="VALUE=NAME", help="a row of the label table")
     new.add_argument(
         "--lateral",
@@ -233,7 +233,7 @@ def _add(commands: Commands) -> None:
     resample_option(add)
     add.add_argument("--list-series", action="store_true", help="list the series of DICOM folders and add nothing")
     add.add_argument("--images", type=Path, metavar="FOLDER", help="add every scan in this folder")
-    add.add_argument("--labels", type=Path, metavar="FOLDER", help="their outlines, as far as there are any")
+    add.add_argument("--labels", type=Path, metavar="FOLDER", help="their outlines; a scan without one stays untouched")
     add.add_argument("--held-out", action="store_true", help="never train on them, evaluate on them")
     add.add_argument(
         "--allow",
@@ -274,7 +274,7 @@ def _train(commands: Commands) -> None:
         "--method",
         help="barl (default), dbisl, supervised" + (f", or one to compare with: {_PEERS}" if _FOR_RESEARCH else ""),
     )
-    train.add_argument("--seed", type=int, help="start of the random numbers")
+    train.add_argument("--seed", type=int, help="seed of the random numbers")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the plan")
     train.add_argument("--from-scratch", action="store_true", help="do not start from the current model")
     train.add_argument("--promote", action="store_true", help="make the new model the current one when it is done")
@@ -327,7 +327,7 @@ def _next(commands: Commands) -> None:
         commands,
         "next",
         model_commands.next_cases,
-        "say which case is worth correcting next, and why",
+        "name the cases whose correction is worth most, with the reason",
         "  barl next study --count 3",
     )
     project_folder(following)

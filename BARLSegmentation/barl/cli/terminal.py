@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command line shows: a bar on a terminal, now and then a line in a log file, one JSON document when asked."""
+"""Output of the command line: a progress bar on a terminal, progress lines in a log, one JSON document with --json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from barl.worker.protocol import error_event
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-# Where there is no terminal, one line of progress so often (s) shows in a log that the job lives.
+# Seconds between two lines of progress where there is no terminal.
 LINE_INTERVAL_S = 30.0
 
 

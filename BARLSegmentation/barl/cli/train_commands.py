@@ -94,7 +94,7 @@ def _finish(project: Project, run_id: str, terminal: Terminal) -> int:
 
 @contextlib.contextmanager
 def _interrupt_stops(folder: RunFolder, terminal: Terminal) -> Iterator[None]:
-    """The first Ctrl-C has the training save a checkpoint and end, the second one ends it at once."""
+    """The first Ctrl-C makes the training save a checkpoint and end, the second one ends it at once."""
 
     def asked(number: int, frame: FrameType | None) -> None:
         terminal.note("Saving a checkpoint, then stopping. Press Ctrl-C again to stop at once.")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The main job on a fresh machine, with whatever data can be had there."""
+"""The demo: the whole loop on example data, with a report."""

@@ -13,8 +13,7 @@ from barl import hippocampus
 from barl.errors import InputError, storage_error
 from barl.progress import SILENT, Progress
 
-# A server that sends nothing for so long is given up; so is one that needs longer for the whole file: the demo has
-# simulated cases instead.
+# Longest pause of the server, and longest time for the whole file (s); after either the demo simulates its cases.
 SILENCE_S = 10.0
 LONGEST_S = 180.0
 

@@ -209,7 +209,7 @@ def reliability(judged: Sequence[Judged], labels: Sequence[Label]) -> bytes:
 
 
 def _confidence(item: Judged, labels: Sequence[Label], margin: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Of the voxels within ``margin`` of what is or should be outlined: the rest is easy and would drown them."""
+    """Of the voxels within ``margin`` of the structures; the far background is trivially correct and would dominate."""
     scan = read_image(item.case.image)
     truth = sitk.GetArrayFromImage(read_label(item.case.label, Grid.of(scan), [label.value for label in labels]))
     predicted = sitk.GetArrayFromImage(item.after.label)

@@ -56,7 +56,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Judged:
-    """A held-out case and what both models say about it."""
+    """A held-out case and the predictions of both models."""
 
     case: DemoCase
     before: Prediction

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's report: one HTML file with everything in it, for a reader who was not there."""
+"""The demo's report: one HTML file with all figures and tables in it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_report(outcome: Outcome, path: Path) -> None:
 
 
 def answer(outcome: Outcome) -> str:
-    """What came out, in a sentence, whatever it is."""
+    """The outcome as a sentence, good or bad."""
     before, after = (table["mean"]["dice"]["mean"] for table in (outcome.before, outcome.after))
     pairs = list(zip(_case_means(outcome.before), _case_means(outcome.after), strict=True))
     better, n = sum(second > first for first, second in pairs), len(outcome.corrected)

@@ -168,7 +168,7 @@ def _is_sized(lesion: np.ndarray) -> bool:
 
 
 def _acquire(t1: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What a scanner makes of tissue in [0, 1]: another contrast, shading, noise and an arbitrary scale."""
+    """Simulates the scanner: contrast, shading, noise and an arbitrary scale, applied to tissue in [0, 1]."""
     brain = t1 > 0.05
     z, y, x = (np.linspace(-1, 1, n) for n in t1.shape)
     shading = leggrid3d(z, y, x, rng.normal(0, 0.025, (3, 3, 3)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's cases: real ones if they can be had, simulated ones otherwise, and then plainly called so."""
+"""The demo's cases: real ones if they are available, else simulated ones, which the report calls simulated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SPLIT_SEED = 7
 
 @dataclass(frozen=True)
 class Counts:
-    """How many cases take which part; one case a subject, so that no subject is on two sides."""
+    """Numbers of outlined, untouched and held-out cases; one case per subject, so that no subject is in two groups."""
 
     outlined: int
     untouched: int
@@ -174,7 +174,7 @@ def _simulated(folder: Path, counts: Counts | None, progress: Progress) -> DemoD
 
 
 def _dealt(data: DemoData, cases: list[DemoCase], counts: Counts) -> DemoData:
-    """Deal the cases out, the same way every time."""
+    """Split the cases into the three groups, the same way every time."""
     shuffled = [cases[n] for n in np.random.default_rng(_SPLIT_SEED).permutation(len(cases))]
     start = counts.outlined + counts.untouched
     return replace(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keep the C++ libraries beneath SimpleITK from printing: what they have to say is said by this package's errors."""
+"""Keep the C++ libraries beneath SimpleITK from printing: their failures are reported by this package's exceptions."""
 
 from __future__ import annotations
 

@@ -213,8 +213,7 @@ def make_plan(
         reasons["spacing"] = "as asked for"
     elif voxels > budget.volume_voxels:
         spacing = _coarser(spacing, extent, budget.volume_voxels)
-        reasons["spacing"] = f"coarser than the scans of {voxels / 1e6:.0f} million voxels, which are too many for the
-        device"
+        reasons["spacing"] = f"coarser than the scans of {voxels / 1e6:.0f} million voxels: too many for the device"
     limit = budget.patch_voxels
     if memory_bytes and device != "cpu":
         limit = min(limit, int(0.6 * memory_bytes / (BYTES_PER_VOXEL * widths[0] / 32 * 2 * 4)))
@@ -234,8 +233,7 @@ def make_plan(
     method = methods.get(overrides.get("method", "barl"))(overrides.get("settings"))
     # By name as well: a mirrored left kidney is a right one, whether the table says so or not.
     lateral = any(label.lateral for label in with_sides(labels))
-    reasons["mirror_axes"] = "the labels differ between left and right" if lateral else "no label differs between left
-    and right"
+    reasons["mirror_axes"] = "labels of the left and right side" if lateral else "no label is of one side"
     isotropic = max(spacing) < 2 * min(spacing)
     plan = Plan(
         labels=tuple(sorted(labels, key=lambda label: label.value)),

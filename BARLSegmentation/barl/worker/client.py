@@ -197,8 +197,7 @@ class Conversation:
         how = "" if exit_code is None else f" (exit code {exit_code})"
         gone = WorkerError(
             f"The BARL worker ended before it had finished{how}.",
-            "Start it again; what was saved before is unchanged. If it happens again, the computer may have too little
-            memory.",
+            "Start it again; what was saved before is unchanged. If it ends again, memory may be short.",
         )
         for pending in self.open_requests:
             del self._open[pending.id]
@@ -296,8 +295,7 @@ class WorkerProcess:
             self._stdin.write(line)
             self._stdin.flush()
         with self._lock:
-            if self._ended:  # the reader thread fails open requests when it ends; if it has ended already, they are
-            failed here
+            if self._ended:  # the reader thread, which fails open requests when it ends, is gone
                 self._conversation.worker_ended(self._process.poll())
 
     def _read(self) -> None:
