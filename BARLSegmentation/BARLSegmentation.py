@@ -27,15 +27,8 @@ if TYPE_CHECKING:
 
 STATUS_MS = 15000  # how long the window's status bar shows a sentence
 
-# Each is the class <name>Panel of BARLSegmentationLib.widgets.<name>Panel, in the section <name>CollapsibleButton.
-PANELS = [
-    "Project",
-    "Cases",
-    "Predict",
-    "Review",
-    "Train",
-    "Setup",
-]
+# The steps of the work in their order. Each is the class <name>Panel of BARLSegmentationLib.widgets.<name>Panel.
+PANELS = ["Project", "Cases", "Review", "Train", "Predict", "Setup"]
 
 
 class BARLSegmentation(ScriptedLoadableModule):
@@ -105,7 +98,7 @@ class BARLSegmentationParameterNode:
 
 
 class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The module's panel: a line of status and one section per step of the work. Keeps session and scene in step."""
+    """The module's panel: one step of the work at a time, and a line of status. Keeps session and scene in step."""
 
     def __init__(self, parent: qt.QObject = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -118,6 +111,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._restoring = self._cleanedUp = False
 
     def setup(self) -> None:
+        from BARLSegmentationLib.widgets.Steps import Steps
         from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -132,13 +126,15 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.session.projectChanged.connect(self.onProjectChanged)
         self.session.caseOpened.connect(self.onCaseOpened)
 
+        self.steps = Steps(uiWidget, self.ui.stepsLayout, self.ui.pagesLayout)
         for name in PANELS:
             panelClass = getattr(importlib.import_module(f"BARLSegmentationLib.widgets.{name}Panel"), f"{name}Panel")
             panel = self.panels[name] = panelClass(self.session, self.worker, self)
-            section = self._section(name)
-            section.layout().addWidget(panel.widget)
+            self.steps.add(name, *stepTexts(name), panel)
             panel.setup()
-            section.connect("contentsCollapsed(bool)", self.onSectionToggled)
+        self.steps.show(PANELS[0])
+        self.steps.changed.connect(self.onStepChanged)
+        self.session.stepWanted.connect(self.steps.show)
 
         scene = slicer.mrmlScene
         # Before the layout manager, which takes the views away.
@@ -168,7 +164,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
         for panel in self.panels.values():
             panel.enter()
-        self._tellExpanded()
+        self.panels[self.steps.shown].opened()
 
     def exit(self) -> None:
         for panel in self.panels.values():
@@ -180,21 +176,11 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
 
-    def onSectionToggled(self, collapsed: bool) -> None:
-        if not collapsed:
-            self._tellExpanded()
-            return
-        for name, panel in self.panels.items():
-            if self._section(name).collapsed:
-                panel.collapsed()
-
-    def _section(self, name: str) -> qt.QWidget:
-        return getattr(self.ui, f"{name.lower()}CollapsibleButton")
-
-    def _tellExpanded(self) -> None:
-        for name, panel in self.panels.items():
-            if not self._section(name).collapsed:
-                panel.expanded()
+    def onStepChanged(self, name: str, before: str) -> None:
+        self.onStatus("", False)  # what was said belongs to the step before
+        if before:
+            self.panels[before].left()
+        self.panels[name].opened()
 
     # Scene and session in step
 
@@ -261,11 +247,24 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onStatus(self, text: str, isError: bool) -> None:
         self.ui.statusLabel.text = text
-        slicer.util.showStatusMessage(text, STATUS_MS)  # the panel's top may be scrolled out of sight
-        self.ui.statusIconLabel.visible = isError
+        self.ui.statusLabel.visible = bool(text)
+        slicer.util.showStatusMessage(text, STATUS_MS)
+        self.ui.statusIconLabel.visible = isError and bool(text)
         if isError:
             icon = slicer.app.style().standardIcon(qt.QStyle.SP_MessageBoxWarning)
             self.ui.statusIconLabel.setPixmap(icon.pixmap(qt.QSize(16, 16)))
+
+
+def stepTexts(name: str) -> tuple[str, str]:
+    """Title and tooltip of a step."""
+    return {
+        "Project": (_("Project"), _("Open a project or make a new one")),
+        "Cases": (_("Cases"), _("Add cases, see how far they are, predict them, open one")),
+        "Review": (_("Review"), _("Look where the model was unsure, correct, accept")),
+        "Train": (_("Train"), _("Train a model from the accepted cases")),
+        "Predict": (_("Predict"), _("Predict with another model, inside a region, or volumes that are no case")),
+        "Setup": (_("Setup"), _("What prediction and training need on this computer")),
+    }[name]
 
 
 class BARLSegmentationLogic(ScriptedLoadableModuleLogic):

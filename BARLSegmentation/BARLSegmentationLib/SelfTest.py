@@ -95,6 +95,7 @@ class BARLSegmentationTest(ScriptedLoadableModuleTest):
         self.addCleanup(widget.session.closeProject)
         for table in (project.ui.labelsTable, project.ui.channelsTable):
             table.setRowCount(0)
+        widget.steps.show("Project")
         project.ui.newGroupBox.collapsed = False  # a folded box takes no clicks
         project.ui.newFolderPathLineEdit.currentPath = str(self.folder)
         project.ui.addLabelButton.click()

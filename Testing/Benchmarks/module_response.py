@@ -152,7 +152,7 @@ def predict(host, module, stall: Stall) -> dict[str, list[float]]:
     from slicerhost.clicks import press, waitUntil
 
     panel, ui = module.panels["Predict"], module.panels["Predict"].ui
-    module._section("Predict").collapsed = False
+    module.steps.show("Predict")
     bounds = [0.0] * 6
     module.session.loaded.volumes[0].GetRASBounds(bounds)
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
@@ -160,14 +160,14 @@ def predict(host, module, stall: Stall) -> dict[str, list[float]]:
     roi.SetSize(BOX_MM, BOX_MM, BOX_MM)
     ui.roiSelector.setCurrentNode(roi)
     host.processEvents(0.5)  # the box is drawn
-    figures, show = {}, panel.onCasesPredicted
+    figures, casesChanged = {}, module.session.casesChanged
 
-    def shown(value):
+    def arrived():  # the result is stored, and not shown yet
+        casesChanged.disconnect(arrived)
         figures["predict"] = stall.end()
         stall.begin()
-        show(value)
 
-    panel.onCasesPredicted = shown
+    casesChanged.connect(arrived)
     stall.begin()
     press(ui.applyButton)
     waitUntil(lambda: not panel.busy, 900)
@@ -184,7 +184,7 @@ def train(host, module, stall: Stall) -> dict[str, list[float]]:
     from slicerhost.clicks import press, waitUntil
 
     panel, ui = module.panels["Train"], module.panels["Train"].ui
-    module._section("Train").collapsed = False
+    module.steps.show("Train")
     panel.moreOptions = SHORT
     host.processEvents(0.5)
     stall.begin()

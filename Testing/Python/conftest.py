@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # Before torch or matplotlib are imported by anyone: they read these once. Threads are set in pytest-xdist's workers
@@ -129,12 +130,13 @@ def a_review_panel(a_module, a_predicted_project):
     from barldriver.loop import settle
 
     module = a_module
-    for name in module.panels:
-        module._section(name).collapsed = name != "Review"
+    module.steps.show("Review")
     module.session.openProject(a_predicted_project)
     module.session.openCase("case_0001")
     panel = module.panels["Review"]
     panel.setPauses(10)
+    panel.ui.detailsGroupBox.collapsed = False
+    panel.ui.goOnCheckBox.checked = False
     panel.ui.onlyWhereUnsureCheckBox.checked = False
     panel.ui.overlayVisibleCheckBox.checked = True
     panel.ui.overlayThresholdSlider.value = 0.3
@@ -142,3 +144,56 @@ def a_review_panel(a_module, a_predicted_project):
     yield panel
     module.session.closeProject()
     settle(panel)
+
+
+@pytest.fixture
+def a_panel_of(host):
+    """Makes a panel by itself, without the module's window; ``said`` collects (error, text) of its status line."""
+    import importlib
+    from types import SimpleNamespace
+
+    from BARLSegmentationLib.logic.Session import Session
+
+    resources, made = REPOSITORY / "BARLSegmentation" / "Resources", []
+
+    def make(name: str, worker=None, height: int = 620):
+        kind = getattr(importlib.import_module(f"BARLSegmentationLib.widgets.{name}Panel"), f"{name}Panel")
+        panel = kind(Session(), worker, SimpleNamespace(resourcePath=lambda file: str(resources / file)))
+        panel.said = []
+        panel.session.statusChanged.connect(lambda text, error: panel.said.append((error, text)))
+        panel.setup()
+        panel.update()
+        panel.widget.resize(460, height)
+        panel.widget.show()
+        made.append(panel)
+        return panel
+
+    yield make
+    for panel in made:
+        panel.cleanup()
+        panel.session.end()
+        panel.widget.hide()
+        panel.widget.deleteLater()
+
+
+@pytest.fixture(scope="module")
+def a_worker_link(host):
+    """The module's link to a worker process of this Python, ended after the tests of a file."""
+    from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
+
+    worker = WorkerLink(sys.executable)
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def a_cases_panel(a_panel_of, a_worker_link):
+    return a_panel_of("Cases", a_worker_link)
+
+
+@pytest.fixture
+def a_study(tmp_path) -> Path:
+    """Folder of a project with an accepted, a predicted and a new case."""
+    from barldriver.studies import make_study
+
+    return make_study(tmp_path / "study")

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,75 +13,12 @@ import SimpleITK as sitk
 from barl.errors import DeviceError
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
+from barldriver.studies import LABELS, a_map, an_image, cells
 from slicerhost.clicks import press, waitUntil
 
 pytestmark = pytest.mark.host
-RESOURCES = Path(__file__).resolve().parents[2] / "BARLSegmentation" / "Resources"
-LABELS = [Label(1, "liver"), Label(3, "tumor")]
 NAME, STATUS = range(2)
 SCENE, FILES, FOLDER, DICOM = range(4)
-
-
-def an_image(value=0.0) -> sitk.Image:
-    image = sitk.GetImageFromArray(np.full((4, 5, 6), value, np.float32))
-    image.SetSpacing((1.0, 1.5, 2.0))
-    image.SetOrigin((-7.0, 8.0, 9.0))
-    return image
-
-
-def a_map(count: int) -> sitk.Image:
-    array = np.zeros((4, 5, 6), np.uint8)
-    array[1, 2, :count] = 1
-    label = sitk.GetImageFromArray(array)
-    label.CopyInformation(an_image())
-    return label
-
-
-@pytest.fixture(scope="module")
-def a_worker(host):
-    from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
-
-    worker = WorkerLink(sys.executable)
-    yield worker
-    worker.close()
-
-
-@pytest.fixture
-def a_panel(host, a_worker):
-    from BARLSegmentationLib.logic.Session import Session
-    from BARLSegmentationLib.widgets.CasesPanel import CasesPanel
-
-    session = Session()
-    panel = CasesPanel(session, a_worker, SimpleNamespace(resourcePath=lambda name: str(RESOURCES / name)))
-    panel.said = []
-    session.statusChanged.connect(lambda text, error: panel.said.append((error, text)))
-    panel.setup()
-    panel.update()
-    panel.widget.resize(460, 620)
-    panel.widget.show()
-    yield panel
-    panel.cleanup()
-    session.end()
-    panel.widget.hide()
-    panel.widget.deleteLater()
-
-
-@pytest.fixture
-def a_project(tmp_path) -> Path:
-    folder = tmp_path / "study"
-    with Project.create(folder, "Study", LABELS, [Channel("CT")]) as project:
-        for number in (2, 10, 1):
-            project.cases.add(f"case {number}", [an_image()])
-        second, tenth, _first = (case.id for case in project.cases.all())
-        for case, uncertainty in ((second, 0.2), (tenth, 0.6)):
-            project.revisions.store(case, a_map(4), "prediction", author="model", case_uncertainty=uncertainty)
-        project.revisions.store(second, a_map(2), "accepted", author="reader")
-    return folder
-
-
-def cells(panel, column) -> list[str]:
-    table = panel.ui.casesTable
-    return [table.item(row, column).text() for row in range(table.rowCount)]
 
 
 def open_project(panel, folder, **options):
@@ -136,10 +71,10 @@ def an_oblique_image() -> sitk.Image:
     return image
 
 
-def test_volumes_of_the_scene_with_their_segmentation(a_panel, a_project):
+def test_volumes_of_the_scene_with_their_segmentation(a_cases_panel, a_study):
     from barl.images.geometry import Grid
 
-    open_project(a_panel, a_project)
+    open_project(a_cases_panel, a_study)
     image = an_oblique_image()
     volume = a_volume(image)
     liver = np.zeros((7, 8, 9), np.uint8)
@@ -147,15 +82,15 @@ def test_volumes_of_the_scene_with_their_segmentation(a_panel, a_project):
     tumor = np.zeros_like(liver)
     tumor[3, 3:5, 5:8] = 1
     outline = a_segmentation(volume, {"tumor": tumor, "Liver": liver})
-    add(a_panel, SCENE)
-    a_panel.adding.selectors[0].setCurrentNode(volume)
-    a_panel.adding.labelSelector.setCurrentNode(outline)
-    a_panel.ui.subjectLineEdit.text = "s1"
-    a_panel.ui.addHeldOutCheckBox.checked = True
-    press_add(a_panel)
-    assert not a_panel.said[-1][0], a_panel.said
-    assert a_panel.said[-1][1].startswith("Added new case, 1 with an outline. 4 voxels outlined twice")
-    project = a_panel.session.project
+    add(a_cases_panel, SCENE)
+    a_cases_panel.adding.selectors[0].setCurrentNode(volume)
+    a_cases_panel.adding.labelSelector.setCurrentNode(outline)
+    a_cases_panel.ui.subjectLineEdit.text = "s1"
+    a_cases_panel.ui.addHeldOutCheckBox.checked = True
+    press_add(a_cases_panel)
+    assert not a_cases_panel.said[-1][0], a_cases_panel.said
+    assert a_cases_panel.said[-1][1].startswith("Added new case, 1 with an outline. 4 voxels outlined twice")
+    project = a_cases_panel.session.project
     case = project.cases.get("new case")
     assert (case.state, case.held_out, case.group) == ("accepted", True, "s1")
     assert project.cases.grid(case.id).matches(Grid.of(image))
@@ -163,65 +98,69 @@ def test_volumes_of_the_scene_with_their_segmentation(a_panel, a_project):
     assert np.array_equal(sitk.GetArrayFromImage(stored), sitk.GetArrayFromImage(image))
     label = sitk.GetArrayFromImage(sitk.ReadImage(str(project.revisions.accepted_label(case.id))))
     assert np.array_equal(label, np.where(tumor, 3, liver))
-    assert cells(a_panel, NAME)[-1] == "new case" and a_panel.ui.nameLineEdit.text == ""
-    assert a_panel.adding._staging is None
+    assert cells(a_cases_panel, NAME)[-1] == "new case" and a_cases_panel.ui.nameLineEdit.text == ""
+    assert a_cases_panel.adding._staging is None
 
 
-def test_scene_that_cannot_be_a_case_is_one_sentence(a_panel, a_project):
+def test_scene_that_cannot_be_a_case_is_one_sentence(a_cases_panel, a_study):
     import slicer
 
-    open_project(a_panel, a_project)
-    add(a_panel, SCENE, "")
-    press(a_panel.ui.addButton)
-    assert a_panel.said[-1] == (True, "Choose a volume for each channel.")
+    open_project(a_cases_panel, a_study)
+    add(a_cases_panel, SCENE, "")
+    press(a_cases_panel.ui.addButton)
+    assert a_cases_panel.said[-1] == (True, "Choose a volume for each channel.")
     volume = a_volume(an_oblique_image())
-    a_panel.adding.selectors[0].setCurrentNode(volume)
-    press(a_panel.ui.addButton)
-    assert "has no name" in a_panel.said[-1][1]
-    add(a_panel, SCENE, "Case 2")
-    a_panel.adding.selectors[0].setCurrentNode(volume)
-    press(a_panel.ui.addButton)
-    assert "has a case named 'Case 2' already" in a_panel.said[-1][1]
-    add(a_panel, SCENE)
-    a_panel.adding.selectors[0].setCurrentNode(volume)
+    a_cases_panel.adding.selectors[0].setCurrentNode(volume)
+    press(a_cases_panel.ui.addButton)
+    assert "has no name" in a_cases_panel.said[-1][1]
+    add(a_cases_panel, SCENE, "Case 2")
+    a_cases_panel.adding.selectors[0].setCurrentNode(volume)
+    press(a_cases_panel.ui.addButton)
+    assert "has a case named 'Case 2' already" in a_cases_panel.said[-1][1]
+    add(a_cases_panel, SCENE)
+    a_cases_panel.adding.selectors[0].setCurrentNode(volume)
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
     volume.SetAndObserveTransformNodeID(transform.GetID())
-    press(a_panel.ui.addButton)
-    assert "harden" in a_panel.said[-1][1].lower()
+    press(a_cases_panel.ui.addButton)
+    assert "harden" in a_cases_panel.said[-1][1].lower()
     volume.SetAndObserveTransformNodeID(None)
 
     drawn = np.ones((7, 8, 9), np.uint8)
-    a_panel.adding.labelSelector.setCurrentNode(a_segmentation(volume, {"spleen": drawn}))
-    press(a_panel.ui.addButton)
-    assert "no label for the segment spleen" in a_panel.said[-1][1] and "liver, tumor" in a_panel.said[-1][1]
-    a_panel.adding.labelSelector.setCurrentNode(a_segmentation(volume, {"liver": drawn * 0}))
-    press(a_panel.ui.addButton)
-    assert "is empty" in a_panel.said[-1][1]
-    assert all(error for error, _ in a_panel.said)
-    assert len(a_panel.session.cases()) == 3 and a_panel.adding._staging is None
+    a_cases_panel.adding.labelSelector.setCurrentNode(a_segmentation(volume, {"spleen": drawn}))
+    press(a_cases_panel.ui.addButton)
+    assert (
+        "no label for the segment spleen" in a_cases_panel.said[-1][1] and "liver, tumor" in a_cases_panel.said[-1][1]
+    )
+    a_cases_panel.adding.labelSelector.setCurrentNode(a_segmentation(volume, {"liver": drawn * 0}))
+    press(a_cases_panel.ui.addButton)
+    assert "is empty" in a_cases_panel.said[-1][1]
+    assert all(error for error, _ in a_cases_panel.said)
+    assert len(a_cases_panel.session.cases()) == 3 and a_cases_panel.adding._staging is None
 
 
-def test_label_map_of_the_scene_is_an_outline(a_panel, a_project):
+def test_label_map_of_the_scene_is_an_outline(a_cases_panel, a_study):
     import slicer
 
-    open_project(a_panel, a_project)
+    open_project(a_cases_panel, a_study)
     volume = a_volume(an_oblique_image())
-    add(a_panel, SCENE)
-    a_panel.adding.selectors[0].setCurrentNode(volume)
+    add(a_cases_panel, SCENE)
+    a_cases_panel.adding.selectors[0].setCurrentNode(volume)
     drawn = np.zeros((7, 8, 9), np.int16)
     drawn[3, 2:4, 5] = 3
     node = slicer.util.addVolumeFromArray(drawn, name="map", nodeClassName="vtkMRMLLabelMapVolumeNode")
-    a_panel.adding.labelSelector.setCurrentNode(node)
-    press_add(a_panel)
-    assert a_panel.said[-1][0] and "does not lie on its scan's grid" in a_panel.said[-1][1]
+    a_cases_panel.adding.labelSelector.setCurrentNode(node)
+    press_add(a_cases_panel)
+    assert a_cases_panel.said[-1][0] and "does not lie on its scan's grid" in a_cases_panel.said[-1][1]
     node.CopyOrientation(volume)
-    press_add(a_panel)
-    assert a_panel.said[-1] == (False, "Added new case, 1 with an outline.")
-    stored = a_panel.session.project.revisions.accepted_label(a_panel.session.project.cases.get("new case").id)
+    press_add(a_cases_panel)
+    assert a_cases_panel.said[-1] == (False, "Added new case, 1 with an outline.")
+    stored = a_cases_panel.session.project.revisions.accepted_label(
+        a_cases_panel.session.project.cases.get("new case").id
+    )
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(stored))), drawn)
 
 
-def test_segments_are_matched_by_the_name_that_is_seen(a_panel, a_project, tmp_path):
+def test_segments_are_matched_by_the_name_that_is_seen(a_cases_panel, a_study, tmp_path):
     """Not by the value that they had in another project, nor by the name they had before."""
     with Project.create(tmp_path / "other", "other", [Label(1, "spleen"), Label(2, "liver")], [Channel("CT")]):
         pass
@@ -230,25 +169,25 @@ def test_segments_are_matched_by_the_name_that_is_seen(a_panel, a_project, tmp_p
     drawn[3, 2:4, 5] = 1
     outline = a_segmentation(volumes[0], {"liver": drawn})
     segment = outline.GetSegmentation().GetNthSegment(0)
-    for folder, name, value in ((a_project, "liver", 1), (tmp_path / "other", "liver", 2), (a_project, "tumor", 3)):
-        open_project(a_panel, folder)
+    for folder, name, value in ((a_study, "liver", 1), (tmp_path / "other", "liver", 2), (a_study, "tumor", 3)):
+        open_project(a_cases_panel, folder)
         segment.SetName(name)
-        add(a_panel, SCENE, f"drawn {value}")
-        a_panel.adding.selectors[0].setCurrentNode(volumes[value - 1])
-        a_panel.adding.labelSelector.setCurrentNode(outline)
-        press_add(a_panel)
-        assert not a_panel.said[-1][0], a_panel.said
-        project = a_panel.session.project
+        add(a_cases_panel, SCENE, f"drawn {value}")
+        a_cases_panel.adding.selectors[0].setCurrentNode(volumes[value - 1])
+        a_cases_panel.adding.labelSelector.setCurrentNode(outline)
+        press_add(a_cases_panel)
+        assert not a_cases_panel.said[-1][0], a_cases_panel.said
+        project = a_cases_panel.session.project
         stored = project.revisions.accepted_label(project.cases.get(f"drawn {value}").id)
         assert sitk.GetArrayFromImage(sitk.ReadImage(str(stored))).max() == value
         assert not segment.HasTag("BARL.Label")
 
 
-def test_files_with_a_label_map_and_what_the_worker_refuses(a_panel, tmp_path):
+def test_files_with_a_label_map_and_what_the_worker_refuses(a_cases_panel, tmp_path):
     channels = [Channel("T1", "_t1"), Channel("T2", "_t2")]
     with Project.create(tmp_path / "p", "p", LABELS, channels):
         pass
-    open_project(a_panel, tmp_path / "p")
+    open_project(a_cases_panel, tmp_path / "p")
     shifted = an_image()
     shifted.SetOrigin((0.0, 0.0, 0.0))
     for image, name in (
@@ -258,47 +197,47 @@ def test_files_with_a_label_map_and_what_the_worker_refuses(a_panel, tmp_path):
         (a_map(3), "l.nii.gz"),
     ):
         sitk.WriteImage(image, str(tmp_path / name))
-    add(a_panel, FILES)
-    first, second = a_panel.adding.selectors
+    add(a_cases_panel, FILES)
+    first, second = a_cases_panel.adding.selectors
     first.currentPath = str(tmp_path / "a.nii.gz")
-    press(a_panel.ui.addButton)
-    assert a_panel.said[-1] == (True, "There is no file for the channel T2. Choose one.")
-    a_panel.ui.nameLineEdit.text = ""
+    press(a_cases_panel.ui.addButton)
+    assert a_cases_panel.said[-1] == (True, "There is no file for the channel T2. Choose one.")
+    a_cases_panel.ui.nameLineEdit.text = ""
     second.currentPath = str(tmp_path / "gone.nii.gz")
-    press(a_panel.ui.addButton)
-    assert a_panel.said[-1] == (True, "There is no file gone.nii.gz. Choose it with the ... button.")
+    press(a_cases_panel.ui.addButton)
+    assert a_cases_panel.said[-1] == (True, "There is no file gone.nii.gz. Choose it with the ... button.")
     second.currentPath = str(tmp_path / "c.nii.gz")
-    press(a_panel.ui.addButton)
-    assert "has no name" in a_panel.said[-1][1]
-    a_panel.ui.nameLineEdit.text = "new case"
+    press(a_cases_panel.ui.addButton)
+    assert "has no name" in a_cases_panel.said[-1][1]
+    a_cases_panel.ui.nameLineEdit.text = "new case"
     second.currentPath = str(tmp_path / "c.nii.gz")
-    press_add(a_panel)
-    assert a_panel.said[-1][0] and "are channels of one case but" in a_panel.said[-1][1]
-    assert a_panel.ui.nameLineEdit.text == "new case", "to try again"
+    press_add(a_cases_panel)
+    assert a_cases_panel.said[-1][0] and "are channels of one case but" in a_cases_panel.said[-1][1]
+    assert a_cases_panel.ui.nameLineEdit.text == "new case", "to try again"
     second.currentPath = str(tmp_path / "b.nii.gz")
-    a_panel.adding.labelSelector.currentPath = str(tmp_path / "l.nii.gz")
-    press_add(a_panel)
-    assert not a_panel.said[-1][0] and cells(a_panel, STATUS) == ["Accepted"]
+    a_cases_panel.adding.labelSelector.currentPath = str(tmp_path / "l.nii.gz")
+    press_add(a_cases_panel)
+    assert not a_cases_panel.said[-1][0] and cells(a_cases_panel, STATUS) == ["Accepted"]
 
 
-def test_folder_adds_what_it_can_and_tells_the_rest(a_panel, a_project, tmp_path):
-    open_project(a_panel, a_project)
-    add(a_panel, FOLDER)
-    assert not a_panel.ui.nameLineEdit.enabled
-    press(a_panel.ui.addButton)
-    assert a_panel.said[-1] == (True, "No folder is chosen. Choose the folder with the scans.")
+def test_folder_adds_what_it_can_and_tells_the_rest(a_cases_panel, a_study, tmp_path):
+    open_project(a_cases_panel, a_study)
+    add(a_cases_panel, FOLDER)
+    assert not a_cases_panel.ui.nameLineEdit.enabled
+    press(a_cases_panel.ui.addButton)
+    assert a_cases_panel.said[-1] == (True, "No folder is chosen. Choose the folder with the scans.")
     scans = tmp_path / "scans"
     scans.mkdir()
-    a_panel.adding.selectors[0].currentPath = str(scans)
-    press(a_panel.ui.addButton)
-    assert a_panel.said[-1][0] and "holds no NIfTI" in a_panel.said[-1][1]
+    a_cases_panel.adding.selectors[0].currentPath = str(scans)
+    press(a_cases_panel.ui.addButton)
+    assert a_cases_panel.said[-1][0] and "holds no NIfTI" in a_cases_panel.said[-1][1]
     for number, name in enumerate(("p1", "p2"), 1):
         sitk.WriteImage(an_image(number), str(scans / f"{name}.nii.gz"))
     (scans / "p3.nii.gz").write_bytes(b"cut off")
-    press_add(a_panel)
-    error, text = a_panel.said[-1]
+    press_add(a_cases_panel)
+    error, text = a_cases_panel.said[-1]
     assert error and text.startswith("Added 2 cases, 0 with an outline. p3: ")
-    assert cells(a_panel, NAME)[3:] == ["p1", "p2"]
+    assert cells(a_cases_panel, NAME)[3:] == ["p1", "p2"]
 
 
 # ruff: noqa: N802, N815
@@ -362,64 +301,64 @@ def dicom_files(folder: Path) -> list[Path]:
     return paths
 
 
-def test_dicom_series_takes_pixels_and_the_typed_name_only(a_panel, a_project, tmp_path, monkeypatch):
+def test_dicom_series_takes_pixels_and_the_typed_name_only(a_cases_panel, a_study, tmp_path, monkeypatch):
     import slicer
 
-    open_project(a_panel, a_project)
+    open_project(a_cases_panel, a_study)
     monkeypatch.setattr(slicer, "dicomDatabase", None, raising=False)
-    add(a_panel, DICOM)
-    assert a_panel.said[-1][0] and "DICOM database is not open" in a_panel.said[-1][1]
+    add(a_cases_panel, DICOM)
+    assert a_cases_panel.said[-1][0] and "DICOM database is not open" in a_cases_panel.said[-1][1]
     files = dicom_files(tmp_path / "dicom")
     monkeypatch.setattr(slicer, "dicomDatabase", Database({"1.2.3": files, "1.2.4": [tmp_path / "gone.dcm"]}))
-    add(a_panel, SCENE)
-    add(a_panel, DICOM, "scan 7")
-    selector = a_panel.adding.selectors[0]
+    add(a_cases_panel, SCENE)
+    add(a_cases_panel, DICOM, "scan 7")
+    selector = a_cases_panel.adding.selectors[0]
     assert selector.itemText(0) == "Doe, Jane / Abdomen / axial 1.2.3 (5 files)"
     selector.setCurrentIndex(1)
-    press_add(a_panel)
-    assert a_panel.said[-1][0] and "are missing" in a_panel.said[-1][1]
+    press_add(a_cases_panel)
+    assert a_cases_panel.said[-1][0] and "are missing" in a_cases_panel.said[-1][1]
     selector.setCurrentIndex(0)
-    press_add(a_panel)
-    assert a_panel.said[-1] == (False, "Added scan 7, 0 with an outline.")
-    project = a_panel.session.project
+    press_add(a_cases_panel)
+    assert a_cases_panel.said[-1] == (False, "Added scan 7, 0 with an outline.")
+    project = a_cases_panel.session.project
     stored = sitk.ReadImage(str(project.cases.image_paths("scan 7")[0]))
     assert stored.GetSpacing()[2] == pytest.approx(2.5)
     assert sitk.GetArrayFromImage(stored)[:, 0, 0].tolist() == [0, 10, 20, 30, 40]
-    everything = b"".join(path.read_bytes() for path in (a_project / "cases").rglob("*") if path.is_file())
-    assert b"Doe" not in everything + (a_project / "project.db").read_bytes()
-    assert not any("Doe" in text for _, text in a_panel.said)
+    everything = b"".join(path.read_bytes() for path in (a_study / "cases").rglob("*") if path.is_file())
+    assert b"Doe" not in everything + (a_study / "project.db").read_bytes()
+    assert not any("Doe" in text for _, text in a_cases_panel.said)
 
 
-def test_worker_that_dies_while_adding_is_one_sentence(a_panel, a_project, tmp_path):
-    open_project(a_panel, a_project)
+def test_worker_that_dies_while_adding_is_one_sentence(a_cases_panel, a_study, tmp_path):
+    open_project(a_cases_panel, a_study)
     sitk.WriteImage(an_image(), str(tmp_path / "a.nii.gz"))
-    add(a_panel, FILES)
-    a_panel.adding.selectors[0].currentPath = str(tmp_path / "a.nii.gz")
-    press(a_panel.ui.addButton)
-    assert not a_panel.ui.addButton.enabled and a_panel.ui.cancelAddButton.enabled
-    os.kill(a_panel.worker.pid, signal.SIGKILL)
-    waitUntil(lambda: a_panel.adding.isIdle)
-    assert a_panel.said[-1][0] and "ended before it had finished" in a_panel.said[-1][1]
-    assert a_panel.ui.addButton.enabled
+    add(a_cases_panel, FILES)
+    a_cases_panel.adding.selectors[0].currentPath = str(tmp_path / "a.nii.gz")
+    press(a_cases_panel.ui.addButton)
+    assert not a_cases_panel.ui.addButton.enabled and a_cases_panel.ui.cancelAddButton.enabled
+    os.kill(a_cases_panel.worker.pid, signal.SIGKILL)
+    waitUntil(lambda: a_cases_panel.adding.isIdle)
+    assert a_cases_panel.said[-1][0] and "ended before it had finished" in a_cases_panel.said[-1][1]
+    assert a_cases_panel.ui.addButton.enabled
 
 
-def test_adding_can_be_cancelled(a_panel, a_project, tmp_path):
-    open_project(a_panel, a_project)
+def test_adding_can_be_cancelled(a_cases_panel, a_study, tmp_path):
+    open_project(a_cases_panel, a_study)
     scans = tmp_path / "scans"
     scans.mkdir()
     for number in range(40):
         sitk.WriteImage(an_image(number + 1), str(scans / f"p{number}.nii.gz"))
-    add(a_panel, FOLDER)
-    a_panel.adding.selectors[0].currentPath = str(scans)
-    press(a_panel.ui.addButton)
-    press(a_panel.ui.cancelAddButton)
-    waitUntil(lambda: a_panel.adding.isIdle)
-    assert a_panel.said[-1] == (True, "Cancelled.")
-    assert len(a_panel.session.cases()) < 43
-    assert len(cells(a_panel, NAME)) == len(a_panel.session.cases())
+    add(a_cases_panel, FOLDER)
+    a_cases_panel.adding.selectors[0].currentPath = str(scans)
+    press(a_cases_panel.ui.addButton)
+    press(a_cases_panel.ui.cancelAddButton)
+    waitUntil(lambda: a_cases_panel.adding.isIdle)
+    assert a_cases_panel.said[-1] == (True, "Cancelled.")
+    assert len(a_cases_panel.session.cases()) < 43
+    assert len(cells(a_cases_panel, NAME)) == len(a_cases_panel.session.cases())
 
 
-def test_worker_adds_cases_with_what_slicers_python_has(a_project, tmp_path, monkeypatch):
+def test_worker_adds_cases_with_what_slicers_python_has(a_study, tmp_path, monkeypatch):
     """Neither PyTorch nor a package of the engine: only prediction and training may need them."""
     from barl.worker.client import WorkerProcess
     from barl.worker.messages import AddCases, CaseFiles, ListRuns, MeasureAgreement, SayHello
@@ -436,7 +375,7 @@ def test_worker_adds_cases_with_what_slicers_python_has(a_project, tmp_path, mon
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ["PYTHONPATH"]]))
     sitk.WriteImage(an_image(1), str(tmp_path / "a.nii.gz"))
-    project, case = str(a_project), CaseFiles("new case", [str(tmp_path / "a.nii.gz")])
+    project, case = str(a_study), CaseFiles("new case", [str(tmp_path / "a.nii.gz")])
     with WorkerProcess() as worker:
         with pytest.raises(DeviceError, match=r"torch, which .* is not installed.*Setup"):
             worker.call(SayHello(), timeout=120)

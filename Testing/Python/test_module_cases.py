@@ -3,87 +3,18 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import sys
-import time
 from datetime import UTC, datetime
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
-from barl.project.labels import Channel, Label
+from barl.project.labels import Channel
 from barl.project.store import Project
+from barldriver.studies import LABELS, an_image, cells
 from slicerhost.clicks import DOUBLE_CLICK, mouse, press, waitUntil
 
 pytestmark = pytest.mark.host
-RESOURCES = Path(__file__).resolve().parents[2] / "BARLSegmentation" / "Resources"
-LABELS = [Label(1, "liver"), Label(3, "tumor")]
 NAME, STATUS, HELD_OUT, UNCERTAINTY, DICE, CHANGED = range(6)
-
-
-def an_image(value=0.0) -> sitk.Image:
-    image = sitk.GetImageFromArray(np.full((4, 5, 6), value, np.float32))
-    image.SetSpacing((1.0, 1.5, 2.0))
-    image.SetOrigin((-7.0, 8.0, 9.0))
-    return image
-
-
-def a_map(count: int) -> sitk.Image:
-    array = np.zeros((4, 5, 6), np.uint8)
-    array[1, 2, :count] = 1
-    label = sitk.GetImageFromArray(array)
-    label.CopyInformation(an_image())
-    return label
-
-
-@pytest.fixture(scope="module")
-def a_worker(host):
-    from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
-
-    worker = WorkerLink(sys.executable)
-    yield worker
-    worker.close()
-
-
-@pytest.fixture
-def a_panel(host, a_worker):
-    from BARLSegmentationLib.logic.Session import Session
-    from BARLSegmentationLib.widgets.CasesPanel import CasesPanel
-
-    session = Session()
-    panel = CasesPanel(session, a_worker, SimpleNamespace(resourcePath=lambda name: str(RESOURCES / name)))
-    panel.said = []
-    session.statusChanged.connect(lambda text, error: panel.said.append((error, text)))
-    panel.setup()
-    panel.update()
-    panel.widget.resize(460, 620)
-    panel.widget.show()
-    yield panel
-    panel.cleanup()
-    session.end()
-    panel.widget.hide()
-    panel.widget.deleteLater()
-
-
-@pytest.fixture
-def a_project(tmp_path) -> Path:
-    folder = tmp_path / "study"
-    with Project.create(folder, "Study", LABELS, [Channel("CT")]) as project:
-        for number in (2, 10, 1):
-            project.cases.add(f"case {number}", [an_image()])
-        second, tenth, _first = (case.id for case in project.cases.all())
-        for case, uncertainty in ((second, 0.2), (tenth, 0.6)):
-            project.revisions.store(case, a_map(4), "prediction", author="model", case_uncertainty=uncertainty)
-        project.revisions.store(second, a_map(2), "accepted", author="reader")
-    return folder
-
-
-def cells(panel, column) -> list[str]:
-    table = panel.ui.casesTable
-    return [table.item(row, column).text() for row in range(table.rowCount)]
 
 
 def select(panel, *rows):
@@ -112,14 +43,14 @@ def open_project(panel, folder, **options):
 # The table
 
 
-def test_table_tells_each_case_and_the_agreement_is_measured_by_the_worker(a_panel, a_project):
-    open_project(a_panel, a_project)
-    assert cells(a_panel, NAME) == ["case 2", "case 10", "case 1"]
-    assert cells(a_panel, STATUS) == ["Accepted", "Predicted", "New"]
-    assert cells(a_panel, UNCERTAINTY) == ["0.20", "0.60", ""]
-    assert cells(a_panel, DICE) == ["0.67", "", ""]  # 2 * 2 / (4 + 2)
-    assert a_panel.ui.countLabel.text == "3 cases"
-    assert [entry.action for entry in a_panel.session.project.journal.entries()].count("agreement measured") == 1
+def test_table_tells_each_case_and_the_agreement_is_measured_by_the_worker(a_cases_panel, a_study):
+    open_project(a_cases_panel, a_study)
+    assert cells(a_cases_panel, NAME) == ["case 2", "case 10", "case 1"]
+    assert cells(a_cases_panel, STATUS) == ["Accepted", "Predicted", "New"]
+    assert cells(a_cases_panel, UNCERTAINTY) == ["0.20", "0.60", ""]
+    assert cells(a_cases_panel, DICE) == ["0.67", "", ""]  # 2 * 2 / (4 + 2)
+    assert a_cases_panel.ui.countLabel.text == "3 cases"
+    assert [entry.action for entry in a_cases_panel.session.project.journal.entries()].count("agreement measured") == 1
 
 
 def test_time_of_change_is_as_short_as_it_can_be(host):
@@ -132,152 +63,152 @@ def test_time_of_change_is_as_short_as_it_can_be(host):
     assert localTime(texts[1]) == "2026-04-04 12:00" and localTime("") == ""
 
 
-def test_headers_sort_and_cases_without_a_value_come_last(a_panel, a_project):
-    open_project(a_panel, a_project)
-    click_header(a_panel, NAME)
-    assert cells(a_panel, NAME) == ["case 1", "case 2", "case 10"]
-    click_header(a_panel, NAME)
-    assert cells(a_panel, NAME) == ["case 10", "case 2", "case 1"]
-    click_header(a_panel, UNCERTAINTY)
-    assert cells(a_panel, UNCERTAINTY) == ["0.60", "0.20", ""]
-    click_header(a_panel, UNCERTAINTY)
-    assert cells(a_panel, UNCERTAINTY) == ["0.20", "0.60", ""]
-    click_header(a_panel, STATUS)
-    assert cells(a_panel, STATUS) == ["New", "Predicted", "Accepted"]
+def test_headers_sort_and_cases_without_a_value_come_last(a_cases_panel, a_study):
+    open_project(a_cases_panel, a_study)
+    click_header(a_cases_panel, NAME)
+    assert cells(a_cases_panel, NAME) == ["case 1", "case 2", "case 10"]
+    click_header(a_cases_panel, NAME)
+    assert cells(a_cases_panel, NAME) == ["case 10", "case 2", "case 1"]
+    click_header(a_cases_panel, UNCERTAINTY)
+    assert cells(a_cases_panel, UNCERTAINTY) == ["0.60", "0.20", ""]
+    click_header(a_cases_panel, UNCERTAINTY)
+    assert cells(a_cases_panel, UNCERTAINTY) == ["0.20", "0.60", ""]
+    click_header(a_cases_panel, STATUS)
+    assert cells(a_cases_panel, STATUS) == ["New", "Predicted", "Accepted"]
 
 
-def test_filter_takes_words_of_name_status_and_held_out(a_panel, a_project):
-    open_project(a_panel, a_project)
+def test_filter_takes_words_of_name_status_and_held_out(a_cases_panel, a_study):
+    open_project(a_cases_panel, a_study)
     for text, expected in (("pred", ["case 10"]), ("CASE 1", ["case 10", "case 1"]), ("case accepted", ["case 2"])):
-        a_panel.ui.filterLineEdit.text = text
-        assert cells(a_panel, NAME) == expected
-    assert a_panel.ui.countLabel.text == "1 of 3 cases"
-    a_panel.ui.filterLineEdit.text = "held out"
-    assert cells(a_panel, NAME) == []
-    a_panel.ui.filterLineEdit.text = ""
-    assert len(cells(a_panel, NAME)) == 3
+        a_cases_panel.ui.filterLineEdit.text = text
+        assert cells(a_cases_panel, NAME) == expected
+    assert a_cases_panel.ui.countLabel.text == "1 of 3 cases"
+    a_cases_panel.ui.filterLineEdit.text = "held out"
+    assert cells(a_cases_panel, NAME) == []
+    a_cases_panel.ui.filterLineEdit.text = ""
+    assert len(cells(a_cases_panel, NAME)) == 3
 
 
-def test_selection_stays_when_the_order_changes(a_panel, a_project):
-    open_project(a_panel, a_project)
-    select(a_panel, 0, 2)
-    chosen = a_panel.session.selectedCaseIds()
+def test_selection_stays_when_the_order_changes(a_cases_panel, a_study):
+    open_project(a_cases_panel, a_study)
+    select(a_cases_panel, 0, 2)
+    chosen = a_cases_panel.session.selectedCaseIds()
     assert len(chosen) == 2
-    click_header(a_panel, NAME)
-    assert set(a_panel.session.selectedCaseIds()) == set(chosen)
-    a_panel.ui.filterLineEdit.text = "accepted"
-    assert len(a_panel.session.selectedCaseIds()) == 1
+    click_header(a_cases_panel, NAME)
+    assert set(a_cases_panel.session.selectedCaseIds()) == set(chosen)
+    a_cases_panel.ui.filterLineEdit.text = "accepted"
+    assert len(a_cases_panel.session.selectedCaseIds()) == 1
 
 
-def test_exclude_include_and_hold_out(a_panel, a_project):
-    open_project(a_panel, a_project)
-    ui = a_panel.ui
+def test_exclude_include_and_hold_out(a_cases_panel, a_study):
+    open_project(a_cases_panel, a_study)
+    ui = a_cases_panel.ui
     assert not ui.excludeButton.enabled and ui.excludeButton.toolTip == "Select cases first"
-    select(a_panel, 0, 1)
+    select(a_cases_panel, 0, 1)
     press(ui.excludeButton)
-    assert cells(a_panel, STATUS) == ["Excluded", "Excluded", "New"]
-    assert a_panel.said[-1] == (False, "Excluded: case 2, case 10.")
+    assert cells(a_cases_panel, STATUS) == ["Excluded", "Excluded", "New"]
+    assert a_cases_panel.said[-1] == (False, "Excluded: case 2, case 10.")
     assert ui.excludeButton.text == "Include"
     press(ui.excludeButton)
-    assert cells(a_panel, STATUS) == ["Accepted", "Predicted", "New"]
+    assert cells(a_cases_panel, STATUS) == ["Accepted", "Predicted", "New"]
     press(ui.holdOutButton)
-    assert cells(a_panel, HELD_OUT) == ["✓", "✓", ""]
+    assert cells(a_cases_panel, HELD_OUT) == ["✓", "✓", ""]
     ui.filterLineEdit.text = "held out"
-    assert len(cells(a_panel, NAME)) == 2
+    assert len(cells(a_cases_panel, NAME)) == 2
     ui.filterLineEdit.text = ""
     assert ui.holdOutButton.text == "Train on"
     press(ui.holdOutButton)
-    assert cells(a_panel, HELD_OUT) == ["", "", ""]
+    assert cells(a_cases_panel, HELD_OUT) == ["", "", ""]
 
 
-def test_subjects_are_held_out_whole(a_panel, tmp_path):
+def test_subjects_are_held_out_whole(a_cases_panel, tmp_path):
     with Project.create(tmp_path / "p", "p", LABELS, [Channel("CT")]) as project:
         for name in ("before", "after"):
             project.cases.add(name, [an_image()], group="s1")
-    open_project(a_panel, tmp_path / "p")
-    select(a_panel, 0)
-    press(a_panel.ui.holdOutButton)
-    assert cells(a_panel, HELD_OUT) == ["✓", "✓"]
-    assert "1 cases of the same subjects" in a_panel.said[-1][1]
+    open_project(a_cases_panel, tmp_path / "p")
+    select(a_cases_panel, 0)
+    press(a_cases_panel.ui.holdOutButton)
+    assert cells(a_cases_panel, HELD_OUT) == ["✓", "✓"]
+    assert "1 cases of the same subjects" in a_cases_panel.said[-1][1]
 
 
-def test_read_only_project_allows_to_look_and_says_why_not_more(a_panel, a_project):
-    open_project(a_panel, a_project, readOnly=True)
-    select(a_panel, 0)
-    ui = a_panel.ui
+def test_read_only_project_allows_to_look_and_says_why_not_more(a_cases_panel, a_study):
+    open_project(a_cases_panel, a_study, readOnly=True)
+    select(a_cases_panel, 0)
+    ui = a_cases_panel.ui
     assert ui.openCaseButton.enabled
     for button in (ui.excludeButton, ui.holdOutButton, ui.addButton):
         assert not button.enabled and "reading only" in button.toolTip
-    assert cells(a_panel, DICE) == ["", "", ""], "nothing is written into it"
+    assert cells(a_cases_panel, DICE) == ["", "", ""], "nothing is written into it"
 
 
-def test_project_held_by_another_program_is_one_sentence(a_panel, a_project):
-    open_project(a_panel, a_project)
-    session = a_panel.session
+def test_project_held_by_another_program_is_one_sentence(a_cases_panel, a_study):
+    open_project(a_cases_panel, a_study)
+    session = a_cases_panel.session
     session.project.close()
-    session.project = Project.open(a_project, wait_seconds=0.1)
-    select(a_panel, 1)
-    with Project.open(a_project) as other, other.database.write():
-        press(a_panel.ui.excludeButton)
-        assert a_panel.said[-1][0] and "being changed by another program" in a_panel.said[-1][1]
-    assert cells(a_panel, STATUS)[1] == "Predicted"
+    session.project = Project.open(a_study, wait_seconds=0.1)
+    select(a_cases_panel, 1)
+    with Project.open(a_study) as other, other.database.write():
+        press(a_cases_panel.ui.excludeButton)
+        assert a_cases_panel.said[-1][0] and "being changed by another program" in a_cases_panel.said[-1][1]
+    assert cells(a_cases_panel, STATUS)[1] == "Predicted"
 
 
 # Opening
 
 
-def test_double_click_and_button_open_a_case(a_panel, a_project, host):
-    open_project(a_panel, a_project)
-    table = a_panel.ui.casesTable
+def test_double_click_and_button_open_a_case(a_cases_panel, a_study, host):
+    open_project(a_cases_panel, a_study)
+    table = a_cases_panel.ui.casesTable
     middle = table.visualItemRect(table.item(1, NAME)).center()
     mouse(table.viewport(), middle, DOUBLE_CLICK)
-    assert a_panel.session.case().name == "case 10"
-    assert a_panel.said[-1] == (False, "Opened case 10 (Predicted).")
+    assert a_cases_panel.session.case().name == "case 10"
+    assert a_cases_panel.said[-1] == (False, "Opened case 10 (Predicted).")
     assert table.item(1, NAME).font().bold() and not table.item(0, NAME).font().bold()
-    select(a_panel, 0)
-    press(a_panel.ui.openCaseButton)
-    assert a_panel.session.case().name == "case 2"
+    select(a_cases_panel, 0)
+    press(a_cases_panel.ui.openCaseButton)
+    assert a_cases_panel.session.case().name == "case 2"
 
 
-def test_case_that_cannot_be_read_is_one_sentence_and_the_other_stays(a_panel, a_project, capfd):
-    open_project(a_panel, a_project)
-    select(a_panel, 0)
-    press(a_panel.ui.openCaseButton)
-    project = a_panel.session.project
+def test_case_that_cannot_be_read_is_one_sentence_and_the_other_stays(a_cases_panel, a_study, capfd):
+    open_project(a_cases_panel, a_study)
+    select(a_cases_panel, 0)
+    press(a_cases_panel.ui.openCaseButton)
+    project = a_cases_panel.session.project
     project.cases.image_paths("case 1")[0].write_bytes(b"no image")
-    select(a_panel, 2)
-    press(a_panel.ui.openCaseButton)
-    assert a_panel.said[-1][0] and "cannot be read" in a_panel.said[-1][1]
-    assert a_panel.session.case().name == "case 2"
+    select(a_cases_panel, 2)
+    press(a_cases_panel.ui.openCaseButton)
+    assert a_cases_panel.said[-1][0] and "cannot be read" in a_cases_panel.said[-1][1]
+    assert a_cases_panel.session.case().name == "case 2"
 
 
 # The next case
 
 
-def test_next_case_is_proposed_with_its_reason_and_can_be_overruled(a_panel, a_project):
-    assert not a_panel.ui.nextButton.enabled and a_panel.ui.nextButton.toolTip == "Open a project first"
-    open_project(a_panel, a_project)
-    ui = a_panel.ui
+def test_next_case_is_proposed_with_its_reason_and_can_be_overruled(a_cases_panel, a_study):
+    assert not a_cases_panel.ui.nextButton.enabled and a_cases_panel.ui.nextButton.toolTip == "Open a project first"
+    open_project(a_cases_panel, a_study)
+    ui = a_cases_panel.ui
     assert [ui.nextComboBox.itemText(n) for n in range(ui.nextComboBox.count)] == ["case 10", "case 1"]
     assert ui.reasonLabel.text.startswith("case 10: uncertain (0.60")
     ui.nextComboBox.setCurrentIndex(1)
     assert ui.reasonLabel.text.startswith("case 1: not predicted yet")
     press(ui.nextButton)
-    assert a_panel.session.case().name == "case 1"
+    assert a_cases_panel.session.case().name == "case 1"
     assert [ui.nextComboBox.itemText(n) for n in range(ui.nextComboBox.count)] == ["case 10"], "not the one on screen"
     press(ui.nextButton)
-    assert a_panel.session.case().name == "case 10"
-    for case in a_panel.session.cases():
-        a_panel.session.project.cases.set_state(case.id, "excluded")
-    a_panel.session.notifyCases()
+    assert a_cases_panel.session.case().name == "case 10"
+    for case in a_cases_panel.session.cases():
+        a_cases_panel.session.project.cases.set_state(case.id, "excluded")
+    a_cases_panel.session.notifyCases()
     assert not ui.nextButton.enabled and ui.reasonLabel.text == "No other case waits for an outline."
 
 
 # Speed
 
 
-def test_ten_thousand_cases_are_listed_and_filtered_at_once(a_panel, tmp_path, host):
-    """The bound is 200 ms; measured in processor time, so that a busy machine does not fail the test."""
+def test_of_ten_thousand_cases_only_those_in_sight_have_cells(a_cases_panel, tmp_path, host):
+    """Cells for all rows would hold up the window for seconds."""
     folder = tmp_path / "large"
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(10_000, 32)).astype("<f4")
@@ -309,27 +240,14 @@ def test_ten_thousand_cases_are_listed_and_filtered_at_once(a_panel, tmp_path, h
                 for row in rows
             ],
         )
-    a_panel.session.openProject(folder)
-    assert a_panel.ui.casesTable.rowCount == 10_000 and len(a_panel._filled) < 200
-    assert a_panel.ui.casesTable.item(0, DICE).text() == "0.90"
+    a_cases_panel.session.openProject(folder)
+    assert a_cases_panel.ui.casesTable.rowCount == 10_000 and len(a_cases_panel._filled) < 200
+    assert a_cases_panel.ui.casesTable.item(0, DICE).text() == "0.90"
 
-    def spent(action):
-        times = []
-        for _ in range(3):
-            gc.collect()
-            start = time.process_time()
-            action()
-            times.append(time.process_time() - start)
-        return min(times)
-
-    def type_filter():
-        a_panel.ui.filterLineEdit.text = "case 77"
-        a_panel.ui.filterLineEdit.text = ""
-
-    listed, filtered, sorted_ = spent(a_panel.update), spent(type_filter) / 2, spent(lambda: a_panel.onHeader(NAME))
-    print(f"list {1000 * listed:.0f} ms, filter {1000 * filtered:.0f} ms, sort {1000 * sorted_:.0f} ms")
-    assert max(listed, filtered, sorted_) < 0.2
+    a_cases_panel.ui.filterLineEdit.text = "case 77"
+    assert a_cases_panel.ui.casesTable.rowCount == sum("77" in str(number) for number in range(10_000))
+    a_cases_panel.ui.filterLineEdit.text = ""
     host.processEvents()
-    a_panel.ui.casesTable.scrollToBottom()
+    a_cases_panel.ui.casesTable.scrollToBottom()
     host.processEvents()
-    assert a_panel.ui.casesTable.item(9_999, NAME) is not None
+    assert a_cases_panel.ui.casesTable.item(9_999, NAME) is not None

@@ -55,11 +55,11 @@ def test_after_a_scene_was_closed_another_case_can_be_painted(a_painting_panel, 
     assert panel.correction.isChanged()
 
 
-@pytest.mark.parametrize("way", ["section", "module", "accept"])
+@pytest.mark.parametrize("way", ["step", "module", "accept"])
 def test_effect_ends_when_its_place_is_left(a_painting_panel, way):
     panel, module = a_painting_panel, a_painting_panel.moduleWidget
-    if way == "section":
-        module.ui.reviewCollapsibleButton.collapsed = True
+    if way == "step":
+        module.steps.show("Cases")
     elif way == "module":
         module.exit()
     else:

@@ -121,7 +121,7 @@ def go_round(loop, tmp_path, pairs) -> list:
     assert run.state == "finished", run.inWords()
     assert session.project.models.get(run.modelId).parent == "model_0001", "a warm start"
     comparison = loop.panels["Train"].decision.comparison.result
-    assert len(comparison["cases"]) == 2
+    assert len(comparison.cases) == 2
     assert session.project.models.current().id == "model_0001"
     loop.promote()
     assert session.project.models.current().id == run.modelId == "model_0002"

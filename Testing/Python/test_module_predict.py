@@ -251,8 +251,8 @@ def test_region_is_told_in_lps(host):
 
 
 def test_devices_are_those_of_the_worker(panel, module):
-    module.ui.predictCollapsibleButton.collapsed = False
-    panel.expanded()
+    module.steps.show("Predict")
+    panel.opened()
     wait_until(lambda: panel.ui.deviceComboBox.count > 1)
     names = [panel.ui.deviceComboBox.itemData(n) for n in range(panel.ui.deviceComboBox.count)]
     assert names[0] == "auto" and "cpu" in names

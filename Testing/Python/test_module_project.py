@@ -10,7 +10,6 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,26 +35,14 @@ LABELS = [
 
 
 @pytest.fixture
-def a_panel(host):
+def a_panel(a_panel_of):
     import qt
-    from BARLSegmentationLib.logic.Session import Session
-    from BARLSegmentationLib.widgets.ProjectPanel import RECENT_KEY, ProjectPanel
+    from BARLSegmentationLib.widgets.ProjectPanel import RECENT_KEY
 
     settings = qt.QSettings()
     before = settings.value(RECENT_KEY)
     settings.remove(RECENT_KEY)
-    session = Session()
-    panel = ProjectPanel(session, None, SimpleNamespace(resourcePath=lambda name: str(RESOURCES / name)))
-    panel.said = []
-    session.statusChanged.connect(lambda text, error: panel.said.append((error, text)))
-    panel.setup()
-    panel.update()
-    panel.widget.show()
-    yield panel
-    panel.cleanup()
-    session.end()
-    panel.widget.hide()
-    panel.widget.deleteLater()
+    yield a_panel_of("Project")
     settings.remove(RECENT_KEY) if before is None else settings.setValue(RECENT_KEY, before)
 
 

@@ -125,11 +125,11 @@ def test_hotspots_by_button_row_and_tick(panel):
         centers = [[node.GetSliceToRAS().GetElement(row, 3) for row in range(3)] for node in nodes]
         return all(np.allclose(center, spot(panel, rank), atol=1e-3) for center in centers)
 
-    assert (table.rowCount, panel.ui.hotspotsLabel.text) == (3, "0 of 3 seen")
+    assert (table.rowCount, panel.ui.hotspotsLabel.text) == (3, "Hot-spot – of 3, 0 seen")
     click(panel.ui.nextHotspotButton)
     assert at(1)
     click(panel.ui.nextHotspotButton)
-    assert at(2) and panel.ui.hotspotsLabel.text == "2 of 3 seen"
+    assert at(2) and panel.ui.hotspotsLabel.text == "Hot-spot 2 of 3, 2 seen"
     click(panel.ui.previousHotspotButton)
     assert at(3), "the only one not seen"
     click(table.viewport(), table.visualItemRect(table.item(0, 1)).center())
@@ -453,7 +453,7 @@ def test_project_for_reading_only(panel, a_predicted_project):
     assert not panel.ui.acceptButton.enabled and "reading only" in panel.ui.acceptButton.toolTip
     panel.hotspots.step(1)
     settle(panel)
-    assert panel.ui.hotspotsLabel.text == "1 of 3 seen"
+    assert panel.ui.hotspotsLabel.text == "Hot-spot 1 of 3, 1 seen"
     edit(panel)
     panel.session.closeProject()
     assert "stays in the scene" in status(panel)

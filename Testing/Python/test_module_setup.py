@@ -64,23 +64,8 @@ class NoWorker:
 
 
 @pytest.fixture
-def a_panel(host):
-    from BARLSegmentationLib.logic.Session import Session
-    from BARLSegmentationLib.widgets.SetupPanel import SetupPanel
-
-    session = Session()
-    panel = SetupPanel(session, NoWorker(), SimpleNamespace(resourcePath=lambda name: str(RESOURCES / name)))
-    panel.said = []
-    session.statusChanged.connect(lambda text, error: panel.said.append((error, text)))
-    panel.setup()
-    panel.update()
-    panel.widget.resize(460, 300)
-    panel.widget.show()
-    yield panel
-    panel.cleanup()
-    session.end()
-    panel.widget.hide()
-    panel.widget.deleteLater()
+def a_panel(a_panel_of):
+    return a_panel_of("Setup", NoWorker(), height=300)
 
 
 def a_model(folder: Path, content: bytes = b"weights") -> Path:
@@ -106,7 +91,7 @@ def test_look_at_this_python_imports_nothing_heavy(a_panel, a_project):
     a_panel.session.openProject(a_project)
     a_panel.widget.hide()
     a_panel.widget.show()
-    a_panel.expanded()
+    a_panel.opened()
     wait(a_panel)
     import importlib.metadata
 

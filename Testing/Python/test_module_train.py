@@ -255,7 +255,7 @@ def module(a_module):
 def panel(module):
     """The Train panel, its section open, set to train small networks for a moment."""
     panel = module.panels["Train"]
-    module.ui.trainCollapsibleButton.collapsed = False
+    module.steps.show("Train")
     panel.moreOptions = {"minutes": None, "iterations": 12, "device": "cpu", "overrides": dict(TINY)}
     yield panel
     panel.moreOptions = {}

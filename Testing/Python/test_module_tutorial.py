@@ -109,9 +109,11 @@ def show_3d(loop) -> None:
     import qt
     from slicerhost.clicks import press
 
+    loop.panels["Review"].ui.moreOfEditorCheckBox.checked = True
     editor = loop.panels["Review"].editor.widget
     (button,) = [one for one in editor.findChildren(qt.QAbstractButton) if one.text == "Show 3D"]
     press(button)
+    loop.panels["Review"].ui.moreOfEditorCheckBox.checked = False
 
 
 def few_colors(picture):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from BARLSegmentationLib.logic.CaseLoader import (
@@ -104,6 +105,20 @@ class Stored:
     revision: Revision
     overlaps: int
     leftOut: list[str]
+
+    def inWords(self, caseName: str) -> str:
+        """What was stored, and what of the outline was not."""
+        accepted = self.revision.kind == "accepted"
+        sentences = [
+            (_("{name} is accepted.") if accepted else _("A draft of {name} is stored.")).format(name=caseName)
+        ]
+        if self.overlaps:
+            text = _("{count} voxels lay in several labels and went to the one that is later in the label table.")
+            sentences.append(text.format(count=self.overlaps))
+        if self.leftOut:
+            text = _("Not stored, because the label table has no such label: {names}.")
+            sentences.append(text.format(names=", ".join(self.leftOut)))
+        return " ".join(sentences)
 
 
 class EditingClock:

@@ -39,6 +39,7 @@ class Session:
         selectionChanged: Other cases are selected in the table of cases.
         beforeClose: The case on screen is about to go: store what would be lost.
         statusChanged: A sentence for the user (text, isError).
+        stepWanted: The user goes on with another step of the work (its name).
         project: The open project.
         caseId: The case on screen.
         loaded: Its nodes.
@@ -47,7 +48,7 @@ class Session:
     def __init__(self) -> None:
         self.projectChanged, self.casesChanged, self.modelsChanged = Signal(), Signal(), Signal()
         self.caseOpened, self.selectionChanged, self.beforeClose = Signal(), Signal(), Signal()
-        self.statusChanged = Signal()
+        self.statusChanged, self.stepWanted = Signal(), Signal()
         self.project: Project | None = None
         self.loaded: LoadedCase | None = None
         self._selection: list[str] = []

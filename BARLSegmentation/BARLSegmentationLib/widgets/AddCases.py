@@ -43,7 +43,7 @@ class AddCases:
 
     def __init__(self, session: Session, worker: WorkerLink, box: qt.QWidget) -> None:
         self.session, self.worker = session, worker
-        self.ui = slicer.util.childWidgetVariables(box)
+        self.box, self.ui = box, slicer.util.childWidgetVariables(box)
         self._request = None
         self._staging: Path | None = None
         self._note = ""
@@ -286,6 +286,7 @@ class AddCases:
         self._end()
         if added:
             self.ui.nameLineEdit.text = ""
+            self.box.collapsed = True  # the list shows them
         self.session.notifyCases()
         self.session.status(" ".join([*text, self._note]).strip(), bool(failed))
 

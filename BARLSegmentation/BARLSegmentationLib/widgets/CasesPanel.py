@@ -7,18 +7,20 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from BARLSegmentationLib.logic.CaseTable import CHANGED, HELD_OUT, NAME, STATUS, CaseTable, Row, localTime
+from BARLSegmentationLib.logic.CaseTable import CHANGED, DICE, HELD_OUT, NAME, STATUS, CaseTable, Row, localTime
 from BARLSegmentationLib.logic.Words import caseCountText, caseNamesText, caseStateText, readOnlyReason
 from BARLSegmentationLib.widgets.AddCases import AddCases
 from BARLSegmentationLib.widgets.Panel import Panel, allow, signalsBlocked
+from BARLSegmentationLib.widgets.PredictCases import PredictCases
 
 if TYPE_CHECKING:
     from barl.errors import BarlError
     from barl.project.next_case import Ranked
     from barl.project.records import Case
-    from barl.worker.messages import MeasuredAgreement
+    from barl.worker.messages import Event, MeasuredAgreement
 
 PROPOSALS = 10
+LESS_IMPORTANT = (CHANGED, DICE)  # columns, the least important first
 # Rows above and below the visible ones that are filled as well, so that scrolling shows no empty row.
 MARGIN = 20
 
@@ -36,7 +38,15 @@ class CasesPanel(Panel):
         ui, session = self.ui, self.session
         self.adding = AddCases(session, self.worker, ui.addGroupBox)
         self.adding.setup()
+        self.predicting = PredictCases(session, self.worker)
+        self.predicting.progressed.connect(self.onPredictProgress)
+        self.predicting.ended.connect(self.updatePrediction)
+        ui.addGroupBox.connect("toggled(bool)", self.onAddToggled)
+        ui.predictButton.connect("clicked(bool)", self.onPredict)
+        ui.cancelPredictButton.connect("clicked(bool)", self.onCancelPrediction)
         self._table = CaseTable([], {}, caseStateText)
+        self._cases: list[Case] = []
+        self._waiting: list[Case] = []  # for an outline
         self._rows: list[Row] = []
         self._filled: set[int] = set()
         self._column, self._descending = None, False
@@ -62,7 +72,8 @@ class CasesPanel(Panel):
         header.setSectionResizeMode(qt.QHeaderView.Interactive)
         header.setSectionResizeMode(NAME, qt.QHeaderView.Stretch)
         ui.casesTable.setTextElideMode(qt.Qt.ElideMiddle)  # names of a series differ at their ends
-        for column, width in self._widths().items():
+        self._columnWidths = self._widths()
+        for column, width in self._columnWidths.items():
             ui.casesTable.setColumnWidth(column, width)
         ui.casesTable.verticalHeader().setDefaultSectionSize(ui.casesTable.fontMetrics().height() + 6)
         bar = ui.casesTable.verticalScrollBar()
@@ -84,11 +95,19 @@ class CasesPanel(Panel):
 
     @property
     def isIdle(self) -> bool:
-        return self.adding.isIdle and self._measuring is None
+        return self.adding.isIdle and self.predicting.isIdle and self._measuring is None
 
     def cleanup(self) -> None:
         self.adding.cleanup()
+        self.predicting.forget()
         super().cleanup()
+
+    def opened(self) -> None:
+        self.fitColumns()
+
+    def onAddToggled(self, open_: bool) -> None:
+        """The form takes the place of the list: both do not fit on a small screen."""
+        self.ui.listWidget.visible = not open_
 
     # What there is
 
@@ -104,6 +123,7 @@ class CasesPanel(Panel):
         """Read the cases anew."""
         project = self.session.project
         self._cases = self.session.ask(self.session.cases, otherwise=[])
+        self._waiting = [case for case in self._cases if case.awaits_outline]
         agreements = self.session.ask(project.agreements.all, otherwise={}) if project is not None else {}
         self._table = CaseTable(self._cases, agreements, caseStateText, _("held out"))
         self.show()
@@ -163,12 +183,24 @@ class CasesPanel(Panel):
             self._filled = set()
             for first, last in _runs([n for n, row in enumerate(self._rows) if row.case.id in selected]):
                 table.setRangeSelected(qt.QTableWidgetSelectionRange(first, 0, last, table.columnCount - 1), True)
+        self.fitColumns()
         self.fillVisible()
         self.onSelected()
         total, shown = len(self._table.rows), len(self._rows)
         self.ui.countLabel.text = (
             _("{shown} of {total} cases").format(shown=shown, total=total) if shown != total else caseCountText(total)
         )
+
+    def fitColumns(self) -> None:
+        """Give the names the room of the less important columns where they would be cut."""
+        table = self.ui.casesTable
+        metrics = table.fontMetrics()
+        needed = max((metrics.horizontalAdvance(row.case.name) for row in self._rows[:200]), default=0) + 14
+        room = table.viewport().width - sum(self._columnWidths.values())
+        for column in LESS_IMPORTANT:
+            table.setColumnHidden(column, needed > room)
+            if needed > room:
+                room += self._columnWidths[column]
 
     def fillVisible(self, *_arguments: object) -> None:
         """Make the cells of the rows in sight."""
@@ -233,6 +265,7 @@ class CasesPanel(Panel):
             else _("Never train on the selected cases: use them only to measure models")
         )
         allow(ui.holdOutButton, tip, reason)
+        self.updatePrediction()
 
     # What can be done with a case
 
@@ -248,6 +281,7 @@ class CasesPanel(Panel):
     def open(self, case: Case) -> None:
         with self.session.reporting(), slicer.util.WaitCursor():
             self.session.openCase(case.id)
+            self.session.stepWanted.emit("Review")
             self.session.status(_("Opened {name} ({state}).").format(name=case.name, state=caseStateText(case.state)))
 
     def onExclude(self) -> None:
@@ -284,6 +318,41 @@ class CasesPanel(Panel):
 
     def _setHeldOut(self, cases: list, wanted: bool) -> list:
         return [moved for case in cases for moved in self.session.project.cases.set_held_out(case.id, wanted)]
+
+    # Predict
+
+    def _toPredict(self) -> list:
+        """The selected cases, or all without an accepted outline if none is selected."""
+        return self._selected() or self._waiting
+
+    def updatePrediction(self, _segmentation: object = None) -> None:
+        ui, project, cases = self.ui, self.session.project, self._toPredict()
+        idle = self.predicting.isIdle
+        reason = _("Open a project first") if project is None else readOnlyReason(project)
+        if not reason and not cases:
+            reason = _("No case waits for an outline")
+        if not reason and not idle:
+            reason = _("A prediction is under way")
+        if not reason and self.session.ask(project.models.current, otherwise=None) is None:
+            reason = _("The project has no model yet: train one, or predict with another model in the step Predict")
+        which = _("the selected cases") if self._selected() else _("all cases without an accepted outline")
+        tip = _("Predict {which} ({count}) with the current model; Slicer can be used meanwhile")
+        allow(ui.predictButton, tip.format(which=which, count=len(cases)), reason)
+        ui.predictProgressBar.visible = ui.cancelPredictButton.visible = not idle
+
+    def onPredict(self) -> None:
+        cases, node = self._selected(), self.parameterNode
+        device, fast = (node.device, node.fast) if node is not None else ("auto", False)
+        self.ui.predictProgressBar.value = 0
+        self.predicting.start(None, [case.id for case in cases] or None, device, fast, None)
+        self.session.status(_("Predicting in the background; Slicer can be used meanwhile."))
+        self.updatePrediction()
+
+    def onPredictProgress(self, event: Event) -> None:
+        self.ui.predictProgressBar.value = int(1000 * (event.fraction or 0.0))
+
+    def onCancelPrediction(self) -> None:
+        self.predicting.cancel()
 
     # The next case
 

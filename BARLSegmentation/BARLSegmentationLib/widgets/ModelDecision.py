@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from BARLSegmentationLib.logic.Session import Session
 
-TABLE_HEIGHT = 240  # longer ones scroll
+TABLE_HEIGHT = 120  # longer ones scroll
 ROW_HEIGHT = 22
 
 

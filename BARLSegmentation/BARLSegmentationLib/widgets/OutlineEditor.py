@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 NODE_TAG = "BARLSegmentation"  # our own parameters; the Segment Editor module keeps its own
 UNDO_STATES = 10  # as in the Segment Editor module
+EFFECT_COLUMNS = 3
+SEGMENTS_FRAME = "SegmentsTableResizableFrame"  # what holds the editor's table of segments
+SEGMENT_ROW, MOST_SEGMENTS = 24, 4  # pixels; more segments scroll
 
 
 class OutlineEditor(VTKObservationMixin):
@@ -42,6 +45,13 @@ class OutlineEditor(VTKObservationMixin):
         self.widget.setSegmentationNodeSelectorVisible(False)
         self.widget.setAddRemoveSegmentButtonsVisible(False)
         self.widget.setSwitchToSegmentationsButtonVisible(False)
+        self.widget.setEffectColumnCount(EFFECT_COLUMNS)
+        self.showMore(False)
+
+    def showMore(self, shown: bool) -> None:
+        """Show the parts of the editor that the loop does not need every time."""
+        self.widget.setShow3DButtonVisible(shown)
+        self.widget.setMaskingSectionVisible(shown)
 
     def selectNode(self) -> None:
         """Take our node of the scene, or make it."""
@@ -63,6 +73,9 @@ class OutlineEditor(VTKObservationMixin):
         self._observe(segmentation.GetSegmentation() if segmentation is not None else None)
         self.widget.setSegmentationNode(segmentation)
         self.widget.setSourceVolumeNode(volumes[0] if volumes else None)
+        count = segmentation.GetSegmentation().GetNumberOfSegments() if segmentation is not None else 0
+        for frame in slicer.util.findChildren(self.widget, SEGMENTS_FRAME):  # as high as its rows, not higher
+            frame.setFixedHeight(SEGMENT_ROW * (1 + min(max(count, 2), MOST_SEGMENTS)) + 6)
 
     def _observe(self, segments: slicer.vtkSegmentation | None) -> None:
         # Not by the mixin, which keeps what it has observed, and with it the voxels of every case that was ever open.

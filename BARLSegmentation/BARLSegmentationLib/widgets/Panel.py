@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Panel:
-    """One section of the module. A subclass names its .ui file and connects its widgets.
+    """One step of the work. A subclass names its .ui file and connects its widgets.
 
     Plain Python that holds widgets: Python subclasses of Qt widgets and their lifetime are a source of crashes.
 
@@ -63,11 +63,11 @@ class Panel:
     def update(self) -> None:
         """Show the present state. Cheap; safe without a project, a case or a parameter node."""
 
-    def expanded(self) -> None:
-        """The section has been opened by the user: the moment for what would be too dear at start."""
+    def opened(self) -> None:
+        """The user has opened the step: the moment for what would take too long at start."""
 
-    def collapsed(self) -> None:
-        """The section has been closed by the user."""
+    def left(self) -> None:
+        """The user has gone to another step."""
 
     def sceneCloses(self) -> None:
         """The scene is about to close; called before the views go."""

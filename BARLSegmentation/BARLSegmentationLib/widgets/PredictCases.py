@@ -39,13 +39,16 @@ class PredictCases:
     def isIdle(self) -> bool:
         return self._pending is None
 
-    def start(self, model: Model, caseIds: list[str] | None, device: str, fast: bool, roi: list[float] | None) -> None:
-        """Predict cases; without ``caseIds`` all without an accepted outline."""
+    def start(
+        self, model: Model | None, caseIds: list[str] | None, device: str, fast: bool, roi: list[float] | None
+    ) -> None:
+        """Predict; without ``caseIds`` all without an accepted outline, without ``model`` with the current one."""
         from barl.worker.messages import Predict
 
         folder = str(self.session.project.folder)
+        chosen = None if model is None else model.id or str(model.folder)
         self._pending = self.worker.request(
-            Predict(folder, caseIds, model.id or str(model.folder), device, fast, roi),
+            Predict(folder, caseIds, chosen, device, fast, roi),
             onEvent=self._onEvent,
             onResult=self._onPredicted,
             onError=self._onFailed,
@@ -56,8 +59,9 @@ class PredictCases:
 
     def forget(self) -> None:
         """Cancel, and ignore the answer."""
-        self.cancel()
-        self._pending = None
+        if self._pending is not None:
+            self.cancel()
+            self._pending = None
 
     def _onEvent(self, event: Event) -> None:
         if self._pending is not None and event.event == "progress":

@@ -92,7 +92,7 @@ class PredictPanel(Panel):
         if node is not None:
             self.devices.select(node.device)
 
-    def expanded(self) -> None:
+    def opened(self) -> None:
         from barl.worker.messages import SayHello
 
         if not self._devicesKnown and not self._askingDevices:

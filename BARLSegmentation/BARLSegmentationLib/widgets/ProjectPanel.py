@@ -14,6 +14,7 @@ from BARLSegmentationLib.widgets.Panel import Panel, allow, signalsBlocked
 
 RECENT_KEY = "BARLSegmentation/RecentProjects"
 RECENT_COUNT = 10
+MOST_ROWS = 4  # of a table of labels or channels; more scroll
 VALUE, NAME, COLOR, TERMINOLOGY, LATERAL = range(5)
 
 
@@ -33,6 +34,7 @@ class ProjectPanel(Panel):
         ui.addChannelButton.connect("clicked(bool)", self.onAddChannel)
         ui.removeChannelButton.connect("clicked(bool)", self.onRemoveChannel)
         ui.createButton.connect("clicked(bool)", self.onCreate)
+        ui.newGroupBox.connect("toggled(bool)", self.update)
         ui.newFolderPathLineEdit.filters = ctk.ctkPathLineEdit.Dirs | ctk.ctkPathLineEdit.Drives
         for signal in (self.session.projectChanged, self.session.casesChanged, self.session.modelsChanged):
             signal.connect(self.update)
@@ -48,7 +50,7 @@ class ProjectPanel(Panel):
         self._addChannel("image")
         self.onProjectChanged()
 
-    def update(self) -> None:
+    def update(self, *_arguments: object) -> None:
         project = self.session.project
         if project is None:
             sentence = _("No project is open. Open one, or make a new one below.")
@@ -57,6 +59,7 @@ class ProjectPanel(Panel):
             if sentence and project.read_only:
                 sentence = f"{sentence} {_('Opened for reading only.')}"
         self.ui.stateLabel.text = sentence
+        self.ui.stateLabel.visible = project is not None or self.ui.newGroupBox.collapsed
         none = project is None
         allow(self.ui.closeButton, _("Close the project"), _("No project is open") if none else "")
         allow(
@@ -152,6 +155,7 @@ class ProjectPanel(Panel):
         folder = self.ui.newFolderPathLineEdit.currentPath.strip()
         with self.session.reporting():
             self._create(folder, self.ui.newNameLineEdit.text.strip())
+            self.session.stepWanted.emit("Cases")
             self.ui.newGroupBox.collapsed = True
             self.ui.newNameLineEdit.text = ""
             self.session.status(
@@ -235,6 +239,7 @@ class ProjectPanel(Panel):
         side.setCheckState(qt.Qt.Checked if lateral else qt.Qt.Unchecked)
         side.setToolTip(_("One of a left/right pair: scans are then never mirrored in training and prediction"))
         table.setItem(row, LATERAL, side)
+        _fitHeight(table)
 
     def onTerminologyChosen(self, _index: int = 0) -> None:
         """Show the beginning of long ones: it is what tells them apart."""
@@ -266,15 +271,25 @@ class ProjectPanel(Panel):
         table.setRowCount(row + 1)
         table.setItem(row, 0, qt.QTableWidgetItem(name))
         table.setItem(row, 1, qt.QTableWidgetItem(pattern))
+        _fitHeight(table)
 
     def _removeRow(self, table: qt.QTableWidget) -> None:
         row = table.currentRow() if table.currentRow() >= 0 else table.rowCount - 1
         if row >= 0:
             table.removeRow(row)
+            _fitHeight(table)
 
     @staticmethod
     def _column(table: qt.QTableWidget, column: int) -> list[str]:
         return [table.item(row, column).text().strip() for row in range(table.rowCount)]
+
+
+def _fitHeight(table: qt.QTableWidget) -> None:
+    """As high as its rows, up to a few; more scroll."""
+    rows = min(max(table.rowCount, 1), MOST_ROWS)
+    table.setFixedHeight(
+        table.horizontalHeader().sizeHint.height() + rows * table.verticalHeader().defaultSectionSize + 4
+    )
 
 
 def _endEditing(table: qt.QTableWidget) -> None:

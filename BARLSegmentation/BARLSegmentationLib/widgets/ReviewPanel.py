@@ -17,6 +17,7 @@ from BARLSegmentationLib.logic.SpotMark import SpotMark
 from BARLSegmentationLib.logic.Words import readOnlyReason
 from BARLSegmentationLib.widgets.Background import Background
 from BARLSegmentationLib.widgets.HotspotTable import HotspotTable
+from BARLSegmentationLib.widgets.Keys import Keys
 from BARLSegmentationLib.widgets.OutlineEditor import OutlineEditor
 from BARLSegmentationLib.widgets.Panel import Panel, allow
 from BARLSegmentationLib.widgets.VolumesTable import VolumesTable
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 
     from BARLSegmentation import BARLSegmentationParameterNode
-    from BARLSegmentationLib.logic.Correction import Stored
     from BARLSegmentationLib.logic.Hotspots import HotSpot
     from BARLSegmentationLib.logic.Session import Session
     from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
@@ -36,6 +36,7 @@ THRESHOLD_PAUSE_MS = 250  # after the last move of the threshold, before the mas
 TICKS_PAUSE_MS = 1000  # after the last tick, before the journal is written: it waits for the disk
 _UNKNOWN_EXTENT_MM = 10.0  # of a hot-spot from a project of an older version
 READER_SETTING = "BARLSegmentation/Reader"
+GO_ON_SETTING = "BARLSegmentation/AcceptOpensNextCase"
 
 
 class ReviewPanel(Panel):
@@ -48,7 +49,6 @@ class ReviewPanel(Panel):
         self.overlay, self.correction, self.mark = Overlay(), Correction(session), SpotMark()
         self.editor = None
         self._entered = self._storing = False
-        self._shortcuts = []
 
     def setup(self) -> None:
         ui, session = self.ui, self.session
@@ -62,7 +62,9 @@ class ReviewPanel(Panel):
         self.editor = OutlineEditor()
         self.editor.changed.connect(self.onEdit)
         self.editor.nodeChanged.connect(self._editTimerStart)
-        ui.outlineGroupBox.layout().addWidget(self.editor.widget)
+        ui.outlineWidget.layout().addWidget(self.editor.widget)
+        self._fitTimer = self._timer(0, self.moduleWidget.steps.fitWidth)
+        self.editor.nodeChanged.connect(self._fitTimer.start)
         self.volumes = VolumesTable(ui.volumesTable)
         ui.readerLineEdit.text = slicer.app.userSettings().value(READER_SETTING, "") or _login()
 
@@ -78,10 +80,13 @@ class ReviewPanel(Panel):
         ui.revertButton.connect("clicked(bool)", self.onRevert)
         ui.nextCaseButton.connect("clicked(bool)", self.onNextCase)
         ui.readerLineEdit.connect("editingFinished()", self.onReader)
+        ui.goOnCheckBox.checked = slicer.util.toBool(slicer.app.userSettings().value(GO_ON_SETTING, True))
+        ui.goOnCheckBox.connect("toggled(bool)", self.onGoOn)
+        ui.moreOfEditorCheckBox.connect("toggled(bool)", self.editor.showMore)
         session.caseOpened.connect(self.onCaseOpened)
         session.beforeClose.connect(self.onBeforeClose)
         session.casesChanged.connect(self.update)
-        self._setupShortcuts()
+        self.keys = Keys(ui.keysButton, self._keys())
 
     def setPauses(self, milliseconds: int) -> None:
         """Make the pauses before updates shorter or longer, as for tests."""
@@ -95,22 +100,16 @@ class ReviewPanel(Panel):
         timer.connect("timeout()", slot)
         return timer
 
-    def _setupShortcuts(self) -> None:
-        window = slicer.util.mainWindow()
-        if window is None:
-            return
-        actions = (
-            ("N", self.onNextHotspot),
-            ("Shift+N", self.onPreviousHotspot),
-            ("U", self.toggleOverlay),
-            ("Ctrl+Return", self.onAccept),
-            ("Ctrl+Shift+N", self.onNextCase),
-        )
-        for keys, slot in actions:
-            shortcut = qt.QShortcut(qt.QKeySequence(keys), window)
-            shortcut.enabled = False
-            shortcut.connect("activated()", slot)
-            self._shortcuts.append(shortcut)
+    def _keys(self) -> list[tuple[str, str, Callable[[], None]]]:
+        """Keys that neither Slicer nor the Segment Editor uses, what they do, and what does it."""
+        return [
+            ("N", _("next hot-spot"), self.onNextHotspot),
+            ("Shift+N", _("hot-spot before"), self.onPreviousHotspot),
+            ("U", _("show or hide the uncertainty"), self.toggleOverlay),
+            ("E", _("edit only where unsure, or everywhere"), self.toggleLimit),
+            ("Ctrl+Return", _("accept"), self.onAccept),
+            ("Ctrl+Shift+N", _("next case without accepting"), self.onNextCase),
+        ]
 
     @property
     def isIdle(self) -> bool:
@@ -122,8 +121,7 @@ class ReviewPanel(Panel):
 
     def enter(self) -> None:
         self._entered = True
-        for shortcut in self._shortcuts:
-            shortcut.enabled = True
+        self.keys.enable(True)
         self.editor.enter()
         self.limit()
         super().enter()
@@ -131,12 +129,11 @@ class ReviewPanel(Panel):
     def exit(self) -> None:
         self._entered = False
         self.mark.remove()
-        for shortcut in self._shortcuts:
-            shortcut.enabled = False
+        self.keys.enable(False)
         self.editor.exit()
         super().exit()
 
-    def collapsed(self) -> None:
+    def left(self) -> None:
         self.mark.remove()
         self.editor.stop()
 
@@ -149,10 +146,7 @@ class ReviewPanel(Panel):
         self.background.close()
         for timer in (self._editTimer, self._thresholdTimer, self._ticksTimer):
             timer.stop()
-        for shortcut in self._shortcuts:
-            shortcut.setParent(None)
-            shortcut.deleteLater()
-        self._shortcuts = []
+        self.keys.remove()
         self.editor.cleanup()
         super().cleanup()
 
@@ -199,11 +193,21 @@ class ReviewPanel(Panel):
         if loaded is not None:
             case = self.session.ask(self.session.case, otherwise=None)
         self.ui.caseLabel.text = self._caseText(case)
-        for group in ("uncertaintyGroupBox", "hotspotsGroupBox"):
-            getattr(self.ui, group).enabled = loaded is not None and loaded.uncertainty is not None
-        for group in ("outlineGroupBox", "volumesGroupBox"):
-            getattr(self.ui, group).enabled = loaded is not None
-        self.ui.hotspotsGroupBox.enabled = bool(self.hotspots.hotspots.spots)
+        ui, spots = self.ui, self.hotspots.hotspots.spots
+        ui.uncertaintyWidget.enabled = loaded is not None and loaded.uncertainty is not None
+        for widget in (ui.outlineWidget, ui.volumesTable):
+            widget.enabled = loaded is not None
+        ui.hotspotsWidget.enabled = bool(spots)
+        noSpot = "" if spots else (_("The case has no hot-spots") if loaded is not None else _("Open a case first"))
+        allow(ui.nextHotspotButton, _("Center all views on the next hot-spot that was not looked at (N)"), noSpot)
+        allow(ui.previousHotspotButton, _("Back to the one before that was not looked at (Shift+N)"), noSpot)
+        unknown = "" if ui.uncertaintyWidget.enabled else _("The case has no prediction")
+        allow(ui.overlayVisibleCheckBox, _("Show where the model was unsure, in color over the scan (U)"), unknown)
+        allow(
+            ui.onlyWhereUnsureCheckBox,
+            _("Painting and erasing change the outline only where the uncertainty reaches the threshold (E)"),
+            unknown,
+        )
         self._showHotspotCount()
         self._updateButtons(case)
 
@@ -279,6 +283,10 @@ class ReviewPanel(Panel):
         if self._uncertainty() is not None:
             self.ui.overlayVisibleCheckBox.checked = not self.ui.overlayVisibleCheckBox.checked
 
+    def toggleLimit(self) -> None:
+        if self._uncertainty() is not None:
+            self.ui.onlyWhereUnsureCheckBox.checked = not self.ui.onlyWhereUnsureCheckBox.checked
+
     def _showColors(self) -> None:
         """Fill the list of colors: which there are depends on the scene."""
         combo = self.ui.overlayColorComboBox
@@ -302,6 +310,7 @@ class ReviewPanel(Panel):
     # Hot-spots
 
     def onHotspotChosen(self, spot: HotSpot) -> None:
+        self._showHotspotCount()
         slicer.app.pauseRender()  # one drawing of each view for all changes
         try:
             world = jumpTo(spot.position, self.session.loaded.volumes[0], extentMm=spot.extentMm or _UNKNOWN_EXTENT_MM)
@@ -334,9 +343,10 @@ class ReviewPanel(Panel):
             future.result()
 
     def _showHotspotCount(self) -> None:
-        found = self.hotspots.hotspots
+        found, current = self.hotspots.hotspots, self.hotspots.current()
         if found.spots:
-            text = _("{seen} of {count} seen").format(seen=len(found.seen), count=len(found.spots))
+            place = _("{rank} of {count}").format(rank=current.rank if current else "–", count=len(found.spots))
+            text = _("Hot-spot {place}, {seen} seen").format(place=place, seen=len(found.seen))
         else:
             text = _("The prediction is sure everywhere") if found.prediction else ""
         self.ui.hotspotsLabel.text = text
@@ -444,20 +454,23 @@ class ReviewPanel(Panel):
         if stored is not None:
             self.correction.settle(stored)
             self.session.notifyCases()
-            self.session.status(self._storedText(stored))
+            text = stored.inWords(self.session.project.cases.get(stored.revision.case_id).name)
+            if stored.revision.kind == "accepted" and self.ui.goOnCheckBox.checked:
+                text = f"{text} {self._goOn()}"
+            self.session.status(text)
         self.update()
 
-    def _storedText(self, stored: Stored) -> str:
-        name = self.session.project.cases.get(stored.revision.case_id).name
-        accepted = stored.revision.is_accepted
-        sentences = [(_("{name} is accepted.") if accepted else _("A draft of {name} is stored.")).format(name=name)]
-        if stored.overlaps:
-            text = _("{count} voxels lay in several labels and went to the one that is later in the label table.")
-            sentences.append(text.format(count=stored.overlaps))
-        if stored.leftOut:
-            text = _("Not stored, because the label table has no such label: {names}.")
-            sentences.append(text.format(names=", ".join(stored.leftOut)))
-        return " ".join(sentences)
+    def _goOn(self) -> str:
+        """Open the next case at its first hot-spot; gives what happened as a sentence."""
+        before = self.session.caseId
+        self.onNextCase()
+        if self.session.caseId == before:
+            return _("No other case waits for an outline.")
+        self.hotspots.step(1)
+        return _("Next: {name}.").format(name=self.session.case().name)
+
+    def onGoOn(self, checked: bool) -> None:
+        slicer.app.userSettings().setValue(GO_ON_SETTING, checked)
 
     def onRevert(self, _checked: bool = False) -> None:
         self.background.finish()

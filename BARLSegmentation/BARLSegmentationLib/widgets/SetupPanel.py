@@ -49,7 +49,7 @@ class SetupPanel(Panel):
         self.ui.reportButton.enabled = False
         self._showEach()
 
-    def expanded(self) -> None:
+    def opened(self) -> None:
         if self.found is None and self._process is None:
             self.check()
 

@@ -82,7 +82,7 @@ class TrainPanel(Panel):
         self._fill(ui.methodComboBox, [("BARL", "barl")])
         self.onProjectChanged()
 
-    def expanded(self) -> None:
+    def opened(self) -> None:
         """Ask which methods and devices there are, and fetch the curves of the run shown."""
         if self.session.project is None:
             return
@@ -122,9 +122,10 @@ class TrainPanel(Panel):
         self.decision.clear()
         self.ui.planLabel.text = ""
         self._chooseRun()
+        self.ui.settingsGroupBox.collapsed = self.run is not None and self.run.alive
         self.update()
         if self._isExpanded():
-            self.expanded()
+            self.opened()
 
     def onCasesChanged(self) -> None:
         self._trainByItself()
@@ -256,6 +257,7 @@ class TrainPanel(Panel):
     def _onStarted(self, started: Run) -> None:
         self.session.status(_("{run} has started. It goes on when Slicer is closed.").format(run=started.run))
         self.forgetPlan()
+        self.ui.settingsGroupBox.collapsed = True  # the run takes their place
         self._follow(self.session.project.runs.get(started.run))
         self.session.notifyModels()
 
@@ -460,3 +462,6 @@ class TrainPanel(Panel):
         """Give the plot widgets the charts of the run, or none before these go."""
         showPlot(self.ui, "loss", self.curves.loss if shown else None)
         showPlot(self.ui, "dice", self.curves.dice if shown else None)
+        self.ui.curvesGroupBox.visible = shown and any(
+            curve.view is not None for curve in (self.curves.loss, self.curves.dice)
+        )

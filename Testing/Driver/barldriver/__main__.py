@@ -15,7 +15,7 @@ from pathlib import Path
 
 from slicerhost import display
 
-SECTIONS = ("project", "cases", "predict", "review", "train", "setup")
+SECTIONS = ("project", "cases", "review", "train", "predict", "setup")
 SIMULATED = 4  # cases of the small project, half of them outlined
 
 
@@ -100,8 +100,7 @@ def takePictures(host, widget, folder: Path) -> None:
             segmentation.CreateClosedSurfaceRepresentation()
             slicer.util.resetThreeDViews()
     for number, section in enumerate(SECTIONS, start=1):
-        for other in SECTIONS:
-            getattr(widget.ui, f"{other}CollapsibleButton").collapsed = other != section
+        widget.steps.show(section.capitalize())
         bar = host.window.findChild(qt.QScrollArea, "ScrollArea").verticalScrollBar()
         for place in ("", "-below"):
             host.processEvents(0.5)

@@ -32,15 +32,13 @@ class Loop:
         return self.module.ui.statusLabel.text
 
     def section(self, name: str):
-        """Open one section, close the others and scroll to it; returns its panel's widgets."""
-        import qt
-
-        for other in self.panels:
-            button = self.module._section(other)
-            if button.collapsed == (other == name):
-                mouse(button, qt.QPoint(12, 12))
+        """Open a step by its tab; returns its panel's widgets."""
+        bar = self.module.steps.bar
+        if self.module.steps.shown != name:
+            mouse(bar, bar.tabRect(list(self.panels).index(name)).center())
         self.host.processEvents(0.05)
-        self.show(self.module._section(name))
+        assert self.module.steps.shown == name
+        self.show(bar)
         return self.panels[name].ui
 
     def show(self, widget) -> None:
@@ -163,7 +161,7 @@ class Loop:
 
         panel = self.panels["Review"]
         self.section("Review")
-        self.show(panel.ui.outlineGroupBox)
+        self.show(panel.ui.outlineWidget)
         editor = panel.editor.widget
         segments = panel.correction.segmentation.GetSegmentation()
         editor.setCurrentSegmentID(segments.GetSegmentIdBySegmentName(segment))
@@ -183,7 +181,10 @@ class Loop:
     def accept(self, reader: str) -> None:
         """Sign and accept the outline on screen."""
         panel, ui = self.panels["Review"], self.section("Review")
+        ui.detailsGroupBox.collapsed = False
         type_(ui.readerLineEdit, reader)
+        ui.goOnCheckBox.checked = False  # the case stays on screen, to look at
+        ui.detailsGroupBox.collapsed = True
         press(ui.acceptButton)
         settle(panel, seconds=self.patience)
         self.settle()

@@ -78,16 +78,23 @@ class qMRMLSegmentEditorWidget(SegmentEditorEvents, qMRMLWidget):
         self._table = qMRMLSegmentsTableView(self)
         self._table.setSelectionMode(QtWidgets.QAbstractItemView.SingleSelection)
         self._table.selectionChanged.connect(self._onSegmentChosen)
-        column.addWidget(self._table)
+        frame = QtWidgets.QFrame(self)
+        frame.setObjectName("SegmentsTableResizableFrame")
+        QtWidgets.QVBoxLayout(frame).setContentsMargins(0, 0, 0, 0)
+        frame.layout().addWidget(self._table)
+        column.addWidget(frame)
 
         box = QtWidgets.QGroupBox("Effects", self)
         column.addWidget(box)
         row = QtWidgets.QHBoxLayout(box)
+        self._effectsGrid, self._effectColumns = QtWidgets.QGridLayout(), 2
+        row.addLayout(self._effectsGrid)
         self._effectButtons = {}
         for name in ("None", *self._effects):
-            button = self._button(name, row, self._onEffectButton, checkable=True)
+            button = self._button(name, self._effectsGrid, self._onEffectButton, checkable=True)
             button.setAutoExclusive(True)
             self._effectButtons[name] = button
+        self.setEffectColumnCount(self._effectColumns)
         row.addStretch(1)
         self._undo, self._redo = self._button("Undo", row, self.undo), self._button("Redo", row, self.redo)
 
@@ -406,6 +413,12 @@ class qMRMLSegmentEditorWidget(SegmentEditorEvents, qMRMLWidget):
     def setMaximumNumberOfUndoStates(self, count: int) -> None:
         self._logic.SetMaximumNumberOfUndoStates(count)
 
+    def setEffectColumnCount(self, count: int) -> None:
+        self._effectColumns = count
+        for place, button in enumerate(self._effectButtons.values()):
+            self._effectsGrid.addWidget(button, *divmod(place, count))
+
+    effectColumnCount = Property(int, lambda self: self._effectColumns, setEffectColumnCount)
     maximumNumberOfUndoStates = Property(
         int, lambda self: self._logic.GetMaximumNumberOfUndoStates(), setMaximumNumberOfUndoStates
     )

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The room that Slicer leaves to a module on a screen of 1366 x 768: each step is whole in it, and keeps its width."""
+
+from __future__ import annotations
+
+import pytest
+from barl.project.store import Project
+from barldriver.loop import settle
+
+pytestmark = pytest.mark.host
+WIDTH, HEIGHT = 440, 450  # pixels, measured in Slicer with its logo, Data Probe and toolbars
+SCROLL_BAR = 16
+STEPS = ("Project", "Cases", "Review", "Train", "Predict", "Setup")
+
+
+@pytest.fixture
+def a_small_module(a_review_panel):
+    """The module with a case on screen, its details folded, as wide as on a small screen."""
+    module = a_review_panel.moduleWidget
+    a_review_panel.ui.detailsGroupBox.collapsed = True
+    yield module
+    module.steps.show("Review")
+
+
+def lay_out() -> None:
+    """Let all layouts follow: each asks the one around it by an event."""
+    import slicer
+
+    for _level in range(6):
+        slicer.app.processEvents()
+
+
+def cut(page) -> list[str]:
+    """Visible labels, buttons and boxes of a page whose text needs more room than they have."""
+    import qt
+    import slicer
+
+    found = []
+    for widget in slicer.util.findChildren(page):
+        if not widget.isWidgetType() or not widget.isVisible():
+            continue
+        label = isinstance(widget, qt.QLabel) and not widget.wordWrap
+        if (label or isinstance(widget, qt.QAbstractButton)) and widget.width < widget.minimumSizeHint.width():
+            found.append(f"{widget.name or widget.className()}: {widget.text!r}")
+    return found
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_step_is_whole_on_a_small_screen(a_small_module, step):
+
+    module = a_small_module
+    module.steps.show(step)
+    page = module.panels[step].widget
+    lay_out()
+    assert page.minimumSizeHint.width() <= WIDTH - SCROLL_BAR, "its least width makes the panel wider"
+    root = page.parent()
+    assert root.sizeHint.height() <= HEIGHT, f"{step} is {root.sizeHint.height()} pixels high"
+    assert cut(page) == []
+
+
+@pytest.mark.parametrize(("step", "box"), [("Project", "newGroupBox"), ("Cases", "addGroupBox")])
+def test_a_form_is_whole_on_a_small_screen(a_small_module, step, box):
+
+    module = a_small_module
+    module.session.closeProject() if step == "Project" else None
+    module.steps.show(step)
+    panel = module.panels[step]
+    getattr(panel.ui, box).collapsed = False
+    try:
+        lay_out()
+        assert panel.widget.parent().sizeHint.height() <= HEIGHT
+        assert cut(panel.widget) == []
+    finally:
+        getattr(panel.ui, box).collapsed = True
+
+
+def test_the_cockpit_has_all_that_the_loop_needs_in_one_view(a_small_module):
+    import qt
+
+    module = a_small_module
+    panel = module.panels["Review"]
+    panel.editor.widget.setActiveEffectByName("Paint")
+    lay_out()
+    root = panel.widget.parent()
+    needed = ("acceptButton", "nextHotspotButton", "previousHotspotButton", "overlayVisibleCheckBox")
+    for name in (*needed, "onlyWhereUnsureCheckBox", "caseLabel", "hotspotsLabel"):
+        widget = getattr(panel.ui, name)
+        assert widget.isVisible() and widget.mapTo(root, qt.QPoint(0, widget.height)).y() <= HEIGHT, name
+    editor = panel.editor.widget
+    assert editor.mapTo(root, qt.QPoint(0, editor.height)).y() <= HEIGHT, "effects and their options"
+
+
+def test_width_is_the_same_in_every_step_and_after_many_strokes(a_small_module):
+
+    module = a_small_module
+    panel, widths, hints = module.panels["Review"], set(), set()
+    root = panel.widget.parent()
+    for step in STEPS:
+        module.steps.show(step)
+        lay_out()
+        widths.add(root.minimumSizeHint.width())
+    assert len(widths) == 1
+    module.steps.show("Review")
+    segment = module.session.loaded.segmentation.GetSegmentation().GetNthSegment(0)
+    for _stroke in range(50):
+        segment.GetRepresentation("Binary labelmap").Modified()
+        panel.onEdit()
+        settle(panel)
+        hints.add((root.sizeHint.width(), root.minimumSizeHint.width()))
+    for number in range(20):
+        module.session.openCase(("case_0001", "case_0002")[number % 2])
+        settle(panel)
+        hints.add((root.sizeHint.width(), root.minimumSizeHint.width()))
+    assert len(hints) == 1 and {minimum for _hint, minimum in hints} == widths
+
+
+def test_a_sentence_belongs_to_its_step_and_an_empty_line_takes_no_room(a_small_module):
+    module = a_small_module
+    module.session.status("Done.")
+    assert module.ui.statusLabel.text == "Done." and module.ui.statusLabel.visible
+    module.steps.show("Setup")
+    assert module.ui.statusLabel.text == "" and not module.ui.statusLabel.visible
+
+
+def test_names_of_a_series_can_be_told_apart(a_small_module, tmp_path):
+    import numpy as np
+    import SimpleITK as sitk
+    from barl.project.labels import Channel, Label
+
+    module = a_small_module
+    names = [f"hippocampus_{number:03d}_baseline" for number in range(3)]
+    image = sitk.GetImageFromArray(np.zeros((5, 5, 5), np.float32))
+    with Project.create(tmp_path / "p", "p", [Label(1, "x")], [Channel("T1")]) as project:
+        for name in names:
+            project.cases.add(name, [image])
+    module.session.openProject(tmp_path / "p")
+    module.steps.show("Cases")
+    lay_out()
+    table = module.panels["Cases"].ui.casesTable
+    assert table.columnWidth(0) >= max(table.fontMetrics().horizontalAdvance(name) for name in names)
+    assert table.isColumnHidden(5) and not table.isColumnHidden(1), "the time of the last change makes room"
+
+
+def test_next_case_three_places_a_correction_and_accept_take_four_keys(a_review_panel, monkeypatch):
+    """N, N, a stroke, Ctrl+Return: the first place came with the case."""
+    import qt
+    from PySide6.QtTest import QTest
+    from slicerhost.enums import toPySide
+
+    panel, module = a_review_panel, a_review_panel.moduleWidget
+    panel.ui.goOnCheckBox.checked = True
+    panel.hotspots.step(1)  # as it was opened by the Accept before
+    pressed = []
+
+    def press(key, modifier=qt.Qt.NoModifier) -> None:
+        window = panel.widget.window()
+        window.activateWindow()
+        QTest.qWaitForWindowActive(window, 1000)
+        QTest.keyClick(window, toPySide(key), toPySide(modifier))
+        pressed.append(key)
+        settle(panel)
+
+    press(qt.Qt.Key_N)
+    press(qt.Qt.Key_N)
+    assert panel.hotspots.current().rank == 3
+    panel.correction.segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap").Modified()
+    panel.onEdit()
+    settle(panel)
+    press(qt.Qt.Key_Return, qt.Qt.ControlModifier)
+    assert module.session.project.cases.get("predicted").state == "accepted"
+    assert module.session.case().name == "untouched" and "Next: untouched." in module.ui.statusLabel.text
+    assert len(pressed) <= 6
+
+
+def test_accept_of_the_last_case_says_so(a_review_panel):
+    panel, module = a_review_panel, a_review_panel.moduleWidget
+    panel.ui.goOnCheckBox.checked = True
+    module.session.project.cases.set_state("untouched", "excluded")
+    module.session.notifyCases()
+    panel.ui.acceptButton.click()
+    settle(panel)
+    assert module.ui.statusLabel.text == "predicted is accepted. No other case waits for an outline."
+    assert module.session.case().name == "predicted"
+
+
+def test_cases_are_predicted_from_the_list(a_review_panel):
+    module = a_review_panel.moduleWidget
+    cases = module.panels["Cases"]
+    module.steps.show("Cases")
+    assert not cases.ui.predictButton.enabled and "no model yet" in cases.ui.predictButton.toolTip
