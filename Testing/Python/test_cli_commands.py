@@ -7,9 +7,11 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +184,21 @@ def test_an_unforeseen_error_is_one_sentence_and_a_log(tmp_path, capsys, monkeyp
     assert seen.out == "" and len(seen.err.splitlines()) == 1 and "Traceback" not in seen.err
     assert str(project / "barl.log") in seen.err
     assert "Mueller" not in (project / "barl.log").read_text()
+
+
+def test_names_do_not_steer_the_terminal(tmp_path, capsys):
+    project = tmp_path / "p"
+    main(["project", "new", str(project), "--label", "1=a"])
+    write_ball(tmp_path, "s", 0)
+    main(["add", str(project), str(tmp_path / "s.nii.gz"), "--name", "one"])
+    with closing(sqlite3.connect(project / "project.db")) as database:  # as somebody else could have made it
+        database.execute("UPDATE cases SET name = 'one' || char(27) || '[2J'")
+        database.commit()
+    capsys.readouterr()
+    assert main(["project", "cases", str(project)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+    assert main(["project", "rename", str(project), "one\x1b[2J", "\x1b[31mred"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
 
 
 def test_progress_is_silent_without_a_terminal_and_tables_line_up(capsys):

@@ -23,6 +23,7 @@ import SimpleITK as sitk
 from barl.errors import ProjectError, StorageError
 from barl.project import files
 from barl.project.labels import Channel, Label
+from barl.project.restore import unlisted
 from barl.project.store import Project
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs the signals and permissions of Unix")
@@ -127,6 +128,8 @@ def test_kill_9_at_random_moments_loses_nothing_that_was_stored(tmp_path: Path, 
         everything_is_there(folder, said)
     assert len(said) > kills, "the writer was killed before it stored anything: the test shows nothing"
     assert in_the_middle, "no kill hit the writing of a file: the test shows nothing"
+    with Project.open(folder) as project:
+        assert unlisted(project) == [] and not list(folder.rglob(".tmp-*"))
 
 
 @posix

@@ -64,17 +64,17 @@ class Terminal:
         """One line beside the answer."""
         if self._bar is not None:
             self._bar.clear()
-        print(text, file=sys.stderr, flush=True)
+        print(_shown(text), file=sys.stderr, flush=True)
 
     def answer(self, document: dict, text: str) -> None:
         """The answer, as the user wants it."""
         self.end_bar()
-        print(dumps(document, indent=2) if self.as_json else text.rstrip())
+        print(dumps(document, indent=2) if self.as_json else _shown(text).rstrip())
 
     def failed(self, error: BarlError) -> None:
         """One line on standard error; with ``as_json`` the document says it as well."""
         self.end_bar()
-        print(f"barl: {error}", file=sys.stderr)
+        print(f"barl: {_shown(str(error))}", file=sys.stderr)
         if self.as_json:
             facts = {key: value for key, value in error_event(error).items() if key != "event"}
             print(json.dumps({"error": facts}, indent=2))
@@ -95,6 +95,11 @@ class Terminal:
 def _draws_bars() -> bool:
     """Whether standard error is a terminal and tqdm is here: Slicer's Python need not have it."""
     return sys.stderr.isatty() and find_spec("tqdm") is not None
+
+
+def _shown(text: str) -> str:
+    """``text`` without what would steer a terminal: names come from files and from projects of other people."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def table(rows: list[list], heads: list[str]) -> str:

@@ -76,15 +76,14 @@ def accept(
 
     Raises:
         DoubtError: The outline is empty or unlike the accepted one, a revision that is not accepted would take the
-            place of an accepted one, or another outline was accepted since; and ``allow`` lacks the doubt.
+            place of an accepted one, or another outline was accepted since, in which case this one is kept as a draft;
+            and ``allow`` lacks the doubt.
         InputError: The label map does not fit the case or the label table.
         ProjectError: The case is unknown, or another program is changing the project.
         StorageError: The disk is full or read-only.
     """
     case = project.cases.get(case_id)
     since = None if Doubt.NEWER in allow else since
-    if since is not None:  # once more while storing; here before the outline is compared with one that nobody has seen
-        project.revisions.check_since(case.id, since)
     replaced = project.revisions.newest(case.id, (RevisionKind.ACCEPTED,)) if case.is_accepted else None
     journal: dict[str, Any] = {"from": "outline"}
     model_id = None
@@ -101,18 +100,23 @@ def accept(
         label = read_label(outline, grid, project.values, structures=rows, resample=resample, notes=notes)
     if notes:
         journal["notes"] = notes
-    difference = check_outline(project, case, label, allow)
     if replaced is not None:
         journal["replaces"] = replaced.id
-    revision = project.revisions.store(
-        case.id,
-        label,
-        RevisionKind.ACCEPTED,
-        author=author,
-        model_id=model_id,
-        journal=journal,
-        since=since,
-    )
+    facts: dict[str, Any] = {"author": author, "model_id": model_id}
+    try:
+        if (
+            since is not None
+        ):  # once more while storing; here before the comparison with an outline that nobody has seen
+            project.revisions.check_since(case.id, since)
+        difference = check_outline(project, case, label, allow)
+        revision = project.revisions.store(case.id, label, RevisionKind.ACCEPTED, **facts, journal=journal, since=since)
+    except DoubtError as error:
+        if error.doubt is not Doubt.NEWER:
+            raise
+        draft = project.revisions.store(case.id, label, RevisionKind.DRAFT, **facts, journal={"from": journal["from"]})
+        raise DoubtError(
+            Doubt.NEWER, f"{error.message} Yours is kept as the draft {draft.id}.", "Look at both outlines."
+        ) from None
     return Stored(revision, replaced, difference, tuple(notes))
 
 
@@ -139,7 +143,7 @@ def check_outline(project: Project, case: Case, label: sitk.Image, allow: Collec
         before = read_label(accepted.path, grid, project.values)
     except InputError:  # a damaged file must not keep its replacement away
         return None
-    return check_alike(label, before, case.name, allow)
+    return check_alike(label, before, case.name, accepted, allow)
 
 
 def revert(project: Project, case_id: str, revision_id: str | None = None, *, author: str) -> Stored:

@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from barl.errors import InputError
+from barl.project.records import Revision
 
 # An outline that differs from the accepted one in more than this share of the voxels that either has is a doubt.
 LARGEST_DIFFERENCE = 0.5
@@ -69,11 +70,14 @@ def check_not_empty(is_empty: bool, case_name: str, allow: Collection[Doubt]) ->
         )
 
 
-def check_alike(label: sitk.Image, accepted: sitk.Image, case_name: str, allow: Collection[Doubt]) -> float:
+def check_alike(
+    label: sitk.Image, accepted: sitk.Image, case_name: str, revision: Revision, allow: Collection[Doubt]
+) -> float:
     """Refuse an outline that is unlike the accepted one of the same case.
 
     Args:
         label, accepted: Label maps on one grid.
+        revision: The accepted one.
 
     Returns:
         Share of the voxels outlined in either of them in which they differ; 0 if both are empty.
@@ -90,7 +94,8 @@ def check_alike(label: sitk.Image, accepted: sitk.Image, case_name: str, allow: 
     if share > LARGEST_DIFFERENCE and Doubt.DIFFERENT not in allow:
         raise DoubtError(
             Doubt.DIFFERENT,
-            f"The outline differs from the accepted one of {case_name!r} in {share:.0%} of their voxels.",
+            f"The outline differs from the accepted one of {case_name!r} in {share:.0%} of their voxels "
+            f"({revision.id}, by {revision.author}, {revision.created[:16].replace('T', ' ')} UTC).",
             "Check that it belongs to this case.",
         )
     return share

@@ -82,7 +82,7 @@ def restore(folder: Path | str, copy: Path | None = None, *, even_if_sound: bool
     write_atomically(present, lambda path: shutil.copyfile(copy, path))
     with Project.open(folder) as project:
         project.journal.log("database restored", copy_made=f"{made:%Y-%m-%d %H:%M:%S}")
-        return Restored(made, set_aside, _unlisted(project))
+        return Restored(made, set_aside, unlisted(project))
 
 
 def _set_aside(folder: Path) -> Path | None:
@@ -123,15 +123,16 @@ def _state(path: Path) -> str:
     return "sound" if check == "ok" and application == APPLICATION_ID else "damaged"
 
 
-def _unlisted(project: Project) -> list[Path]:
+def unlisted(project: Project) -> list[Path]:
+    """Label maps and folders of cases in the project's folder that its database does not list."""
     rows = project.database.rows(
         "SELECT case_id, file FROM revisions UNION ALL SELECT case_id, uncertainty_file FROM revisions"
     )
     listed = {(row["case_id"], row["file"]) for row in rows}
     cases = {row["id"] for row in project.database.rows("SELECT id FROM cases")}
-    unlisted = [path for path in sorted(project.cases.folder.glob("case_*")) if path.name not in cases]
+    missing = [path for path in sorted(project.cases.folder.glob("case_*")) if path.name not in cases]
     for path in sorted(project.cases.folder.glob("case_*/revisions/*.nii.gz")):
         case_id = path.parent.parent.name
         if case_id in cases and (case_id, path.name) not in listed:
-            unlisted.append(path)
-    return unlisted
+            missing.append(path)
+    return missing
