@@ -257,6 +257,28 @@ def test_an_anisotropic_oblique_real_case(data_dir):
         assert Grid.of(restored) == Grid.of(image)
 
 
+@pytest.mark.parametrize("flips", list(product((False, True), repeat=3)))
+def test_lesions_smaller_than_a_voxel_of_the_model_keep_one(flips):
+    """Two of three lesions would vanish; each keeps the voxel nearest to it, in any order of the axes."""
+    label = np.zeros((24, 24, 24), np.uint8)
+    label[3, 4, 5], label[10:12, 17, 8], label[14:20, 3:9, 14:20] = 1, 2, 2
+    grid = Grid((24, 24, 24), (0.7, 0.7, 0.7), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+    image = sitk.Flip(grid.image(label), flips, flipAboutOrigin=False)
+    scan = PreparedScan([image], [RAW], (2.0, 2.0, 2.0))
+    labels = scan.labels_to_network(image)
+    assert scan.kept_small == {1: 1, 2: 1}
+    for value, kji in ((1, (3, 4, 5)), (2, (10.5, 17, 8))):
+        voxels = np.argwhere(labels == value)
+        places = scan.grid.index_to_mm(voxels[:, ::-1])
+        wanted = grid.index_to_mm(np.array(kji)[::-1])
+        assert np.abs(places - wanted).max(axis=1).min() <= 1.0 + 1e-6
+    assert (labels == 1).sum() == 1
+    scan.labels_to_network(image * 0)
+    assert scan.kept_small == {}
+    fine = PreparedScan([image], [RAW], (0.7, 0.7, 0.7))
+    assert (fine.labels_to_network(image) > 0).sum() == (label > 0).sum() and fine.kept_small == {}
+
+
 WHOLE_SCAN = """
 import resource, sys
 import numpy as np, SimpleITK as sitk

@@ -15,6 +15,8 @@ import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 from barl.errors import Cancelled, DeviceError, InputError, ModelError, is_out_of_memory
+from barl.images.familiarity import Familiar
+from barl.images.fingerprint import fingerprint_case
 from barl.images.geometry import Grid, Roi
 from barl.images.intensity import Normalization
 from barl.inference.device import autocast_dtype, choose_device
@@ -352,6 +354,29 @@ def test_answers_that_are_no_numbers_are_an_error_not_an_empty_outline(predictor
             parameter.mul_(factor)
     with pytest.raises(ModelError, match="not finite"):
         Predictor(predictor.card, network).predict([simulate()[0]])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2), (3, 9, 5), (11, 11, 11), (1, 40, 40), (12, 2, 30)])
+def test_tiny_scans_are_predicted(shape):
+    """Smaller than half a patch, and than what the network halves it to."""
+    network = build_network(SPEC, seed=0)
+    image = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+    prediction = Predictor(make_card(SPEC), network).predict([image])
+    assert prediction.label.GetSize() == image.GetSize() and np.isfinite(prediction.embedding).all()
+
+
+def test_a_scan_unlike_those_learned_from_gets_one_warning():
+    image, _ = simulate()
+    familiar = Familiar.of([fingerprint_case([image], None, [])]).to_json()
+    card = replace(make_card(SPEC), data={"labelled": 1, "unlabelled": 0, "held_out": 0, "familiar": familiar})
+    network = build_network(SPEC, seed=0)
+    assert Predictor(card, network).predict([image]).notes == []
+    image.SetSpacing((0.3, 0.3, 0.3))
+    (note,) = Predictor(card, network).predict([image]).notes
+    assert note.startswith(
+        "The scan is unlike those that the model has learned from: its voxels measure 0.3 x 0.3 x 0.3 mm"
+    )
+    assert Predictor(make_card(SPEC), network).predict([image]).notes == []
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(predictor):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.errors import InputError, ProjectError
+from barl.inference.predictor import Predictor
 from barl.jobs.compute import Compute, WarmPredictors
 from barl.jobs.evaluate import evaluate_model
 from barl.jobs.predict import predict_cases
@@ -135,6 +136,25 @@ def test_prediction_is_stored_and_an_accepted_outline_stays(copy):
         again = predict_cases(project, compute=Compute("cpu", warm=warm))
         assert {case["name"] for case in again["cases"]} == {"case 3", "case 4"}  # the outlined ones once per model
         assert project.verify(everything=True) == []
+
+
+def test_a_case_that_fails_stops_no_other(copy, monkeypatch):
+    """An error that nobody foresaw, in one of two scans."""
+    real = Predictor.predict
+
+    def predict(predictor, channels, *arguments, **options):
+        if not done:
+            done.append(True)
+            raise ValueError("shapes do not fit")
+        return real(predictor, channels, *arguments, **options)
+
+    done: list[bool] = []
+    monkeypatch.setattr(Predictor, "predict", predict)
+    with Project.open(copy) as project:
+        result = predict_cases(project, ["case 3", "case 4"], compute=Compute("cpu"))
+        assert [case["name"] for case in result["cases"]] == ["case 4"]
+        assert [case["name"] for case in result["failed"]] == ["case 3"]
+        assert "did not foresee" in result["failed"][0]["message"]
 
 
 def test_warm_start_keeps_the_network_whatever_the_shape_of_the_scans(tmp_path):

@@ -47,7 +47,10 @@ def predict(options: Namespace, terminal: Terminal) -> int:
             roi=roi,
             progress=terminal.progress,
         )
-    lines = [f"{case['name']}: uncertainty {case['case_uncertainty']:.3f}" for case in result["cases"]]
+    lines = []
+    for case in result["cases"]:
+        lines.append(f"{case['name']}: uncertainty {case['case_uncertainty']:.3f}")
+        lines += [f"  {note}" for note in case["notes"] if len(result["cases"]) > 1]
     if len(result["cases"]) == 1:
         lines += _findings(result["cases"][0])
     lines += [f"Left out {case['name']}: {case['message']} {case['remedy']}" for case in result["failed"]]
@@ -130,7 +133,7 @@ def show_model(options: Namespace, terminal: Terminal) -> None:
         "channels": ", ".join(card.channels),
         "spacing": " x ".join(f"{part:g}" for part in card.spacing) + " mm",
         "method": card.method,
-        "cases": ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in card.data.items()),
+        "cases": ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in card.counts.items()),
         "Dice": _dice({"metrics": card.metrics}),
         "parent": card.parent,
         "license": card.licence or None,

@@ -15,8 +15,10 @@ from dataclasses import replace
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import DTypeLike
+from scipy import ndimage
 
 from barl.errors import InputError
+from barl.images.components import bounding_box, components
 from barl.images.geometry import Grid, Roi, Triple, axes_between, axes_towards, triple
 from barl.images.intensity import Normalization
 from barl.images.resampling import AxisWeights, resample_labels, slabs
@@ -47,6 +49,7 @@ class PreparedScan:
         grid: Grid of the network's array.
         inside: The part ``(k, j, i)`` of that array that was asked for: all of it, or the box without its surroundings.
         result_grid: Grid of that part.
+        kept_small: Label value -> components of the last label map that are smaller than a voxel of ``grid``.
 
     Raises:
         InputError: Channel count or grids differ, or the ROI lies outside the scan.
@@ -81,6 +84,7 @@ class PreparedScan:
             self.grid = self.grid.crop(*wide.box(self.grid))
             start, stop = roi.box(self.grid)
         self.result_grid = self.grid.crop(start, stop)
+        self.kept_small: dict[int, int] = {}
         self.inside = triple(slice(a, b) for a, b in zip(start[::-1], stop[::-1], strict=True))
 
     @property
@@ -103,6 +107,9 @@ class PreparedScan:
     def labels_to_network(self, label: sitk.Image) -> np.ndarray:
         """Label values (not classes) ``[k, j, i]`` on ``grid``, int16 (int32 for values above 32767).
 
+        A connected component that no voxel of ``grid`` is left of keeps one, the nearest to its center: ``kept_small``
+        counts them.
+
         Args:
             label: Label map on the scan's own grid.
 
@@ -113,7 +120,38 @@ class PreparedScan:
         view = self._axes.view(sitk.GetArrayViewFromImage(label))
         labels = np.empty(self.grid.shape, dtype=np.int16 if view.max() <= np.iinfo(np.int16).max else np.int32)
         resample_labels(view, _weights(self._source, self.grid, cubic=False), labels)
+        self.kept_small = self._keep_small(view, labels) if self._is_coarser else {}
         return labels
+
+    @property
+    def _is_coarser(self) -> bool:
+        return any(new > old * (1 + 1e-6) for new, old in zip(self.grid.spacing, self._source.spacing, strict=True))
+
+    def _keep_small(self, view: np.ndarray, labels: np.ndarray) -> dict[int, int]:
+        """Give every component of ``view`` (the scan's voxels, in the model's axis order) a voxel of ``labels``."""
+        kept: dict[int, int] = {}
+        box = bounding_box(view)
+        if box is None:
+            return kept
+        corner = np.array([part.start for part in box])
+        first = self.grid.mm_to_index(self._source.index_to_mm((0.0, 0.0, 0.0)))[::-1]
+        step = np.array(self._source.spacing[::-1]) / np.array(self.grid.spacing[::-1])
+        shape = np.array(labels.shape)
+        for value in (value for value in np.flatnonzero(np.bincount(view[box].ravel())).tolist() if value):
+            numbers, _ = components(view[box] == value)
+            for number, place in enumerate(ndimage.find_objects(numbers), start=1):
+                ends = np.array([(part.start, part.stop - 1) for part in place]).T + corner
+                low, high = np.clip(np.rint(first + ends * step).astype(int), 0, shape - 1)
+                around = tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))
+                if (labels[around] == value).any():
+                    continue
+                center = np.mean(np.nonzero(numbers[place] == number), axis=1) + ends[0]
+                voxel = tuple(np.clip(np.rint(first + center * step).astype(int), 0, shape - 1))
+                inside = all(-0.5 <= n < size - 0.5 for n, size in zip(first + center * step, shape, strict=True))
+                if inside and labels[voxel] == 0:
+                    labels[voxel] = value
+                    kept[value] = kept.get(value, 0) + 1
+        return kept
 
     def restore_label(self, array: np.ndarray) -> sitk.Image:
         """Label values ``[k, j, i]`` on ``result_grid`` as a label map on the scan's own grid."""

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from barl.errors import DeviceError, is_out_of_memory
+from barl.images.familiarity import Familiar
 from barl.images.geometry import Grid, Roi, Triple, triple
 from barl.images.preparation import PreparedScan
 from barl.inference.device import autocast, autocast_dtype, choose_device
@@ -144,6 +145,7 @@ class Predictor:
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else 4)
         self.half = half
         self._threads = ThreadChoice(self.device)
+        self._familiar = Familiar.from_json(card.data.get("familiar"))
 
     @classmethod
     def load(cls, model_folder: Path, device: str = "auto", fast: bool = False) -> Predictor:
@@ -195,10 +197,21 @@ class Predictor:
         restoring = progress.stage("restoring", 0.9, 0.1)
         restoring.at(0.0, "Bringing the result onto the scan's grid")
         prediction = self._restore(scan, streamed, want_probabilities)
+        prediction.notes += self._unlike(channels, roi)
         clock.lap("restoring")
         restoring.at(1.0, "Done")
         prediction.seconds = clock.seconds
         return prediction
+
+    def _unlike(self, channels: Sequence[sitk.Image], roi: Roi | None) -> list[str]:
+        """One sentence if the scan is unlike those that the model has learned from."""
+        differences = self._familiar.differences(channels, self.card.normalisations, roi) if self._familiar else []
+        if not differences:
+            return []
+        return [
+            f"The scan is unlike those that the model has learned from: {'; '.join(differences)}. "
+            "Look at the result with care."
+        ]
 
     def _restore(self, scan: PreparedScan, streamed: Streamed, want_probabilities: bool) -> Prediction:
         maps, grid = streamed.maps, scan.result_grid
@@ -296,7 +309,10 @@ class Predictor:
         """Bottleneck features of the whole scan, reduced to half a patch per axis: one small network call."""
         divisor = self.network.spec.divisor
         edges = zip(array.shape[1:], self.card.patch, divisor, strict=True)
-        size = triple(max(1, round(min(n, edge / 2) / d)) * d for n, edge, d in edges)
+        steps = [max(1, round(min(n, edge / 2) / d)) for n, edge, d in edges]
+        if max(steps) == 1:
+            steps[0] = 2  # a bottleneck of one voxel has no mean and deviation to normalise with
+        size = triple(n * d for n, d in zip(steps, divisor, strict=True))
         small = F.adaptive_avg_pool3d(torch.from_numpy(array)[None], size)
         with autocast(device, amp_dtype):
             return self.network.describe(small.to(device))[0].float().cpu().tolist()

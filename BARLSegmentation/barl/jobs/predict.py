@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from barl.errors import InputError
+from barl.errors import Cancelled, InputError, ProjectError, StorageError
 from barl.images.geometry import Roi
 from barl.images.reading import read_channels
 from barl.images.writing import write_image
 from barl.jobs.choice import choose_cases, choose_model
 from barl.jobs.compute import AUTOMATIC, Compute
+from barl.jobs.failures import explain
 from barl.models.disk import check_channels
 from barl.progress import SILENT, Progress
 from barl.project.model_card import read_card
@@ -76,10 +77,11 @@ def predict_cases(
                 embedding=prediction.embedding,
                 details=prediction.details(),
             )
-        except InputError as error:
-            if len(cases) == 1:
-                raise
-            failed.append({"case": case.id, "name": case.name, "message": error.message, "remedy": error.remedy})
+        except Exception as error:
+            cause = explain(error, project.folder)
+            if len(cases) == 1 or isinstance(cause, Cancelled | ProjectError | StorageError):
+                raise cause from error
+            failed.append({"case": case.id, "name": case.name, "message": cause.message, "remedy": cause.remedy})
             continue
         done.append(
             {

@@ -17,7 +17,9 @@ import torch
 from barl.errors import BarlError, Cancelled, InputError
 from barl.images.fingerprint import CaseFingerprint, fingerprint_case
 from barl.images.geometry import Grid
+from barl.images.intensity import Normalisation
 from barl.images.label_maps import read_label
+from barl.images.preparation import PreparedScan
 from barl.images.reading import read_channels
 from barl.inference.device import choose_device
 from barl.jobs.failures import explain
@@ -176,6 +178,7 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
     elif parent and NetworkSpec.from_json(read_card(parent.folder).network) != plan.network:
         notes.append(f"Training starts from scratch: {plan.method} needs another network than {parent.id} has.")
         parent = None
+    notes += _small_components(project, [*outlined, *held_out], plan)
     cases = [
         {"id": case.id, "revision": revision, "held_out": case.held_out}
         for group, labelled in ((outlined, True), (untouched, False), (held_out, True))
@@ -298,7 +301,7 @@ def _keep(project: Project, run: RunRow, result: TrainResult, model_folder: Path
     summary = {
         "run": run.id,
         "method": card.method,
-        "data": card.data,
+        "data": card.counts,
         "metrics": card.metrics,
         "iterations": result.iterations,
         "seconds": round(result.seconds, 1),
@@ -329,6 +332,30 @@ def _fingerprints(
             label = read_label(project.revisions.accepted(case.id).path, Grid.of(channels[0]), project.values)
         found.append(fingerprint_case(channels, label, project.values))
     return found
+
+
+def _small_components(project: Project, cases: list[Case], plan: Plan) -> list[str]:
+    """A sentence for each label with components that are smaller than a voxel of the model."""
+    small: dict[int, int] = {}
+    affected: dict[int, int] = {}
+    for case in cases:
+        grid = project.cases.grid(case.id)
+        finest = zip(sorted(grid.spacing), sorted(plan.spacing), strict=True)
+        if all(wanted <= own * 1.01 for own, wanted in finest):
+            continue
+        label = read_label(project.revisions.accepted(case.id).path, grid, project.values)
+        scan = PreparedScan([label], [Normalisation("none")], plan.spacing, plan.orientation)
+        scan.labels_to_network(label)
+        for value, count in scan.kept_small.items():
+            small[value] = small.get(value, 0) + count
+            affected[value] = affected.get(value, 0) + 1
+    names = {label.value: label.name for label in project.labels}
+    voxel = " x ".join(f"{edge:.3g}" for edge in plan.spacing)
+    return [
+        f"{count} outlined parts of {names[value]} in {affected[value]} case(s) are smaller than a voxel of the model "
+        f"({voxel} mm): each is learned as one voxel. A finer spacing (--set spacing=[x,y,z]) shows them better."
+        for value, count in sorted(small.items())
+    ]
 
 
 def _from_parent(parent: ModelRow, own: Mapping[str, Any], notes: list[str]) -> dict[str, Any] | None:

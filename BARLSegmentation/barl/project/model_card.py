@@ -44,7 +44,8 @@ class ModelCard:
         mirror_axes: Spatial axes (0 = k, 1 = j, 2 = i) along which mirroring is harmless; empty with lateral labels.
         method: Name of the training method.
         settings: The settings it was trained with.
-        data: Counts of cases: ``labelled``, ``unlabelled``, ``held_out``.
+        data: Counts of cases: ``labelled``, ``unlabelled``, ``held_out``; and ``familiar``, what their scans were like
+            (``barl.images.familiarity``), which models before version 0.2 lack.
         metrics: What it scored on the held-out cases.
         temperature: Divides the logits so that probabilities are calibrated.
         parent: ``id`` of the model it started from.
@@ -68,7 +69,7 @@ class ModelCard:
     orientation: str = "LPS"
     mirror_axes: list[int] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, int] = field(default_factory=lambda: {"labelled": 0, "unlabelled": 0, "held_out": 0})
+    data: dict[str, Any] = field(default_factory=lambda: {"labelled": 0, "unlabelled": 0, "held_out": 0})
     metrics: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     parent: str | None = None
@@ -77,6 +78,11 @@ class ModelCard:
     versions: dict[str, str] = field(default_factory=dict)
     weights_sha256: str = "0" * 64
     format: int = FORMAT
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """``labelled``, ``unlabelled`` and ``held_out`` cases."""
+        return {kind: count for kind, count in self.data.items() if isinstance(count, int)}
 
     @property
     def values(self) -> list[int]:

@@ -21,7 +21,7 @@ from barl.progress import SILENT, Progress
 from barl.project.files import write_atomically
 from barl.training.plan import Plan
 
-VERSION = 1
+VERSION = 2
 # Voxels remembered per class to center patches on.
 FOREGROUND_SAMPLES = 2000
 

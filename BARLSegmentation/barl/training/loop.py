@@ -396,6 +396,7 @@ class TrainingRun:
                 "labelled": sum(case.labelled for case in training),
                 "unlabelled": sum(not case.labelled for case in training),
                 "held_out": sum(case.held_out for case in self.cases),
+                **({"familiar": plan.familiar} if plan.familiar else {}),
             },
             metrics=metrics,
             temperature=validation.temperature if validation else 1.0,

@@ -13,6 +13,7 @@ import numpy as np
 
 from barl import methods
 from barl.errors import InputError
+from barl.images.familiarity import Familiar
 from barl.images.fingerprint import CaseFingerprint
 from barl.images.geometry import Triple, triple
 from barl.images.intensity import Normalization, choose_normalization
@@ -83,6 +84,7 @@ class Plan:
         validations: How often during the run the held-out cases are predicted.
         loader_workers: Processes that prepare patches.
         reasons: Why a value was chosen, in words.
+        familiar: What the scans planned for are like (``Familiar`` as JSON), for the model's card.
     """
 
     labels: tuple[Label, ...]
@@ -109,6 +111,7 @@ class Plan:
     validations: int = 4
     loader_workers: int = 1
     reasons: dict[str, str] = field(default_factory=dict)
+    familiar: dict[str, Any] = field(default_factory=dict)
 
     @property
     def values(self) -> list[int]:
@@ -250,6 +253,7 @@ def make_plan(
         loader_workers=budget.loader_workers,
         rotate_degrees=(15.0, 15.0, 15.0) if isotropic else (15.0, 0.0, 0.0),
         reasons=reasons,
+        familiar=Familiar.of(fingerprints).to_json(),
     )
     for name in ("spacing", "patch"):
         overrides.pop(name, None)
