@@ -11,9 +11,9 @@ import SimpleITK as sitk
 from barl.images.familiarity import Familiar
 from barl.images.fingerprint import fingerprint_case
 from barl.images.geometry import Grid, Roi
-from barl.images.intensity import Normalisation
+from barl.images.intensity import Normalization
 
-CT, MR = [Normalisation("ct_window", -100.0, 300.0, 40.0, 60.0)], [Normalisation("zscore")]
+CT, MR = [Normalization("ct_window", -100.0, 300.0, 40.0, 60.0)], [Normalization("zscore")]
 SCALES = {
     "0 to 1": lambda hu: (hu + 1000.0) / 3000.0,
     "0 to 255": lambda hu: (hu + 1000.0) / 3000.0 * 255,

@@ -12,14 +12,14 @@ import SimpleITK as sitk
 
 from barl.images.fingerprint import CaseFingerprint
 from barl.images.geometry import Grid, Roi, axes_towards, orientation_code
-from barl.images.intensity import ImageStatistics, Normalisation
+from barl.images.intensity import ImageStatistics, Normalization
 
 _FACTOR = 2.0
 """Spacing and extent may lie so much below or above what was learned from."""
 _MARGIN = 0.5
 """Intensities may lie beyond what was learned from by this share of its range."""
 _RAW = ("ct_window", "none")
-"""Normalisations that take intensities as they are; the others divide by the scan's own deviation."""
+"""Normalizations that take intensities as they are; the others divide by the scan's own deviation."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Familiar:
         return asdict(self)
 
     def differences(
-        self, channels: Sequence[sitk.Image], normalisations: Sequence[Normalisation], roi: Roi | None = None
+        self, channels: Sequence[sitk.Image], normalisations: Sequence[Normalization], roi: Roi | None = None
     ) -> list[str]:
         """In what a scan is unlike those learned from, in words; empty for one like them.
 
@@ -81,8 +81,8 @@ class Familiar:
         low, high = np.array(self.extent).T
         if (roi is None and (extent < low / _FACTOR).any()) or (extent > high * _FACTOR).any():
             found.append(f"it measures {_edges(extent)} mm (learned from: {_edges(low)} to {_edges(high)})")
-        for image, normalisation, ranges in zip(channels, normalisations, self.intensities, strict=False):
-            if normalisation.scheme in _RAW:
+        for image, normalization, ranges in zip(channels, normalisations, self.intensities, strict=False):
+            if normalization.scheme in _RAW:
                 found += _unlike(ImageStatistics.of(sitk.GetArrayViewFromImage(image), None), ranges)
         return found
 

@@ -311,7 +311,7 @@ class Predictor:
         edges = zip(array.shape[1:], self.card.patch, divisor, strict=True)
         steps = [max(1, round(min(n, edge / 2) / d)) for n, edge, d in edges]
         if max(steps) == 1:
-            steps[0] = 2  # a bottleneck of one voxel has no mean and deviation to normalise with
+            steps[0] = 2  # a bottleneck of one voxel has no mean and deviation to normalize with
         size = triple(n * d for n, d in zip(steps, divisor, strict=True))
         small = F.adaptive_avg_pool3d(torch.from_numpy(array)[None], size)
         with autocast(device, amp_dtype):

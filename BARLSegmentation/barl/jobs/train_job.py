@@ -17,7 +17,7 @@ import torch
 from barl.errors import BarlError, Cancelled, InputError
 from barl.images.fingerprint import CaseFingerprint, fingerprint_case
 from barl.images.geometry import Grid
-from barl.images.intensity import Normalisation
+from barl.images.intensity import Normalization
 from barl.images.label_maps import read_label
 from barl.images.preparation import PreparedScan
 from barl.images.reading import read_channels
@@ -344,7 +344,7 @@ def _small_components(project: Project, cases: list[Case], plan: Plan) -> list[s
         if all(wanted <= own * 1.01 for own, wanted in finest):
             continue
         label = read_label(project.revisions.accepted(case.id).path, grid, project.values)
-        scan = PreparedScan([label], [Normalisation("none")], plan.spacing, plan.orientation)
+        scan = PreparedScan([label], [Normalization("none")], plan.spacing, plan.orientation)
         scan.labels_to_network(label)
         for value, count in scan.kept_small.items():
             small[value] = small.get(value, 0) + count
