@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -13,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+MODULE = REPOSITORY / "BARLSegmentation"
 DOCUMENTS = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]
 
 
@@ -52,3 +54,20 @@ def test_contributing_names_tests_that_exist():
     assert len(names) > 5
     for name in names:
         assert (REPOSITORY / "Testing" / "Python" / name).is_file(), name
+
+
+def test_the_walk_of_a_voxel_names_functions_that_exist():
+    """From the syntax trees: the files of Slicer's part cannot be imported here."""
+    text = text_of("docs/architecture.md")
+    walk = text[text.index("## The walk of a voxel") : text.index("## Two processes")]
+    names = re.findall(r"`((?:barl|BARLSegmentationLib)\.[\w.]+)`", walk)
+    assert len(names) > 20
+    for name in names:
+        parts = name.split(".")
+        length = next(n for n in range(len(parts), 0, -1) if (MODULE / Path(*parts[:n])).with_suffix(".py").is_file())
+        body = ast.parse((MODULE / Path(*parts[:length])).with_suffix(".py").read_text(encoding="utf-8")).body
+        assert parts[length:], f"{name} is a file, not a function"
+        for part in parts[length:]:
+            found = [node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == part]
+            assert found, f"{name}: there is no {part}"
+            body = found[0].body
