@@ -119,7 +119,7 @@ def test_what_the_parents_have_learned_counts_as_well(copy):
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
-        ([0.9], [0.8], "On the only held-out case the mean Dice is 0.900, with the current model 0.800. So few"),
+        ([0.9], [0.8], "On the only held-out case the mean Dice is 0.900, with the current model 0.800. On so few"),
         ([0.9] * 5, [0.8] * 5, "a difference may be chance"),
         ([0.9, 0.91, 0.92, 0.93, 0.94, 0.95], [0.8] * 6, "p = 0.031). The new model is better beyond chance."),
         ([0.7, 0.71, 0.72, 0.73, 0.74, 0.75], [0.8] * 6, "The new model is worse beyond chance."),
