@@ -147,7 +147,8 @@ class Plan:
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"The training plan cannot be read ({error}).", "Make a new plan.") from error
+            reason = "".join(letter for letter in str(error) if letter.isprintable())[:200]
+            raise InputError(f"The training plan cannot be read ({reason}).", "Make a new plan.") from error
 
     def in_words(self) -> str:
         """The plan as text, one line for each choice."""

@@ -66,6 +66,8 @@ def frames_of(header: Header) -> list[Frame]:
     groups = _sequence(header.data, "PerFrameFunctionalGroupsSequence")
     if not 1 <= n_frames <= _MOST_FRAMES:
         return [Frame(header, problem=f"says that it has {n_frames} frames")]
+    if n_frames > 1 and not groups and header.sop_class != NUCLEAR_MEDICINE:
+        return [Frame(header, problem=f"holds {n_frames} frames and does not say where each of them lies")]
     if groups and len(groups) != n_frames:
         return [Frame(header, problem=f"says that it has {n_frames} frames but describes {len(groups)}")]
     shared = _sequence(header.data, "SharedFunctionalGroupsSequence")
@@ -178,10 +180,9 @@ def _nuclear_position(
 
 def _problem_of_file(header: Header) -> str:
     """What makes all frames of a file unusable."""
-    if (header.number("SamplesPerPixel") or 1) > 1 or "RGB" in header.text("PhotometricInterpretation"):
-        return "is a color image"
-    if header.text("PhotometricInterpretation") == "PALETTE COLOR":
-        return "is a color image"
+    colors = header.text("PhotometricInterpretation")
+    if (header.number("SamplesPerPixel") or 1) > 1 or colors not in ("MONOCHROME1", "MONOCHROME2"):
+        return "is a color image" if colors else "does not say whether it is a gray-scale image"
     if _sequence(header.data, "ModalityLUTSequence"):
         return "has intensities that are given by a table (Modality LUT)"
     if "MOSAIC" in header.text("ImageType").split():

@@ -157,7 +157,7 @@ def _content(header: Header, expected: int) -> bytes:
 
 def _layout(header: Header) -> tuple[tuple[int, int, int], np.dtype]:
     numbers = [header.number(key) for key in ("Rows", "Columns", "BitsAllocated", "PixelRepresentation")]
-    rows, columns, bits, signed = (n or 0 for n in numbers)
+    rows, columns, bits, signed = (-1 if n is None else n for n in numbers)
     if rows < 1 or columns < 1 or bits not in (8, 16, 32) or signed not in (0, 1):
         raise _damaged(header)
     return (header.number("NumberOfFrames") or 1, rows, columns), np.dtype(f"<{'ui'[signed]}{bits // 8}")
@@ -166,15 +166,17 @@ def _layout(header: Header) -> tuple[tuple[int, int, int], np.dtype]:
 def _without_unused_bits(array: np.ndarray, header: Header) -> np.ndarray:
     """Old scanners keep overlays in the bits that the pixels leave free (PS3.5, 8.1.1)."""
     allocated = array.dtype.itemsize * 8
-    stored = header.number("BitsStored") or allocated
+    stored = header.number("BitsStored")
     high = header.number("HighBit")
-    if not 1 <= stored <= allocated:
-        raise _damaged(header)
-    below = max(0, (stored - 1 if high is None else high) + 1 - stored)
-    if stored == allocated or below + stored > allocated:
+    if stored is None or not 1 <= stored <= allocated or high not in (None, stored - 1):
+        raise InputError(
+            f"The tags of '{header.path.name}' about the bits of its pixels contradict each other.",
+            "Export the series again.",
+        )
+    if stored == allocated:
         return array
     # Up to the left edge and down again: the sign is spread, what lay beside is gone.
-    return (array << (allocated - stored - below)) >> (allocated - stored)
+    return (array << (allocated - stored)) >> (allocated - stored)
 
 
 def _decoded(headers: Iterable[Header]) -> dict[int, np.ndarray]:

@@ -92,6 +92,16 @@ def _numbers(fields: dict[str, str], key: str, name: str, *, optional: bool = Fa
     return values
 
 
+def _flag(fields: dict[str, str], name: str, default: bool, *keys: str) -> bool:
+    """A yes or no, which MetaIO tells by its first letter."""
+    key = _first(fields, *keys)
+    if key is None:
+        return default
+    if fields[key].lower() not in ("true", "false", "t", "f", "1", "0"):
+        raise damaged(name)
+    return fields[key][0] in "Tt1"
+
+
 def _first(fields: dict[str, str], *keys: str) -> str | None:
     return next((key for key in keys if key in fields), None)
 
@@ -139,18 +149,20 @@ def _voxels(path: Path, fields: dict[str, str], end: int, count: int) -> np.ndar
             f"'{name}' stores its voxels in a way that is not supported ({fields.get('ElementType', 'no type')[:40]}).",
             "Export the scan again, as 16-bit whole numbers or 32-bit floats.",
         )
-    key = _first(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB")
-    kind = np.dtype((">" if key and fields[key].lower() == "true" else "<") + word)
+    big = _flag(fields, name, False, "BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+    kind = np.dtype((">" if big else "<") + word)
+    packed = _flag(fields, name, False, "CompressedData")
+    is_text = not _flag(fields, name, True, "BinaryData")
     data_file = fields[_LAST]
     if data_file.split()[:1] == ["LIST"] or "%" in data_file:
         raise InputError(f"'{name}' spreads its voxels over several files.", "Save it as one file.")
     local = data_file.upper() == "LOCAL"
     offset = end if local else 0
     with open_regular(path) if local else open_beside(path, data_file) as file:
-        if fields.get("CompressedData", "False").lower() == "true":
+        if packed:
             file.seek(offset)
             array = np.frombuffer(unpack(file, count * kind.itemsize, ZLIB, name, exact=True), dtype=kind)
-        elif fields.get("BinaryData", "True").lower() != "true":
+        elif is_text:
             file.seek(offset)
             array = text_numbers(file, kind.newbyteorder("="), count, name)
         else:

@@ -166,8 +166,8 @@ def _header_1(start: bytes, order: str, name: str) -> Header:
     def at(form: str, offset: int) -> tuple:
         return struct.unpack_from(order + form, start, offset)
 
-    magic = start[344:347]
-    if magic not in (b"n+1", b"ni1"):
+    magic = start[344:348]
+    if magic not in (b"n+1\0", b"ni1\0"):
         raise InputError(
             f"'{name}' is an Analyze 7.5 file, which does not say left from right, or its header is damaged.",
             "Convert it to NIfTI with the program it comes from.",
@@ -175,7 +175,7 @@ def _header_1(start: bytes, order: str, name: str) -> Header:
     return Header(
         order,
         1,
-        magic == b"ni1",
+        magic == b"ni1\0",
         at("8h", 40),
         at("h", 70)[0],
         at("8f", 76),
@@ -195,13 +195,13 @@ def _header_2(start: bytes, order: str, name: str) -> Header:
     def at(form: str, offset: int) -> tuple:
         return struct.unpack_from(order + form, start, offset)
 
-    magic = start[4:7]
-    if magic not in (b"n+2", b"ni2"):
+    magic = start[4:8]
+    if magic not in (b"n+2\0", b"ni2\0"):
         raise damaged(name)
     return Header(
         order,
         2,
-        magic == b"ni2",
+        magic == b"ni2\0",
         at("8q", 16),
         at("h", 12)[0],
         at("8d", 104),
@@ -304,6 +304,8 @@ def _qform(header: Header, unit: float) -> np.ndarray | None:
     if not np.isfinite([*spacing, b, c, d, *header.qoffset]).all() or (spacing <= 0).any():
         return None
     rest = 1.0 - (b * b + c * c + d * d)
+    if rest < -1e-5:
+        return None
     if rest < 1e-7:
         length = math.sqrt(b * b + c * c + d * d)
         a, b, c, d = 0.0, b / length, c / length, d / length
