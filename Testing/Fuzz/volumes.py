@@ -210,15 +210,12 @@ def check(path: Path, independent: Any) -> None:
     notes: list[str] = []
     image = read_image(path, notes)
     array, affine = sitk.GetArrayFromImage(image).astype(np.float64), affine_of(image)
+    if array.shape == ARRAY.shape and np.array_equal(array, ARRAY) and np.allclose(affine, AFFINE, atol=1e-3):
+        return  # the original, whatever the damage was
     try:
         expected, affines = independent(path)
     except Exception as error:
-        expected, affines = ARRAY.astype(np.float64), [AFFINE]
-        if array.shape != expected.shape or not np.array_equal(array, expected):
-            raise Wrong(
-                f"taken, but the other reader refuses it ({type(error).__name__}: {str(error)[:80]})"
-            ) from error
-        return
+        raise Wrong(f"taken, but the other reader refuses it ({type(error).__name__}: {error})"[:200]) from error
     if array.shape != expected.shape:
         raise Wrong(f"shape {array.shape} instead of {expected.shape}")
     finite = np.isfinite(expected)

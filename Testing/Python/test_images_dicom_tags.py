@@ -313,6 +313,28 @@ def test_a_damaged_slice_is_named_and_never_just_missing(victim, keep, tmp_path)
         read_image(tmp_path / "s")
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize("sop_class", ["", "1.2.840.10008.9.9", "1>2.840", "1.3.12.2.1107.5.9.1"])
+def test_a_slice_that_does_not_say_what_it_is_is_never_just_missing(sop_class, tmp_path):
+    def change(data, k):
+        if k == 0:
+            data.SOPClassUID, data.Modality = sop_class, ""
+            data.file_meta.MediaStorageSOPClassUID = sop_class or "1.2.3"
+
+    with pytest.raises(InputError, match=r"'001.dcm'"):
+        read_image(slices(tmp_path / "s", ARRAY, PLACES, change=change))
+
+
+def test_tags_about_pixels_that_contradict_them(tmp_path):
+    for keyword, value in (("Rows", 4), ("BitsStored", 0), ("HighBit", 7), ("PixelRepresentation", 7), ("Columns", 4)):
+
+        def change(data, k, keyword=keyword, value=value):
+            setattr(data, keyword, value)
+
+        with pytest.raises(InputError, match=r"\.dcm'"):
+            read_image(slices(tmp_path / keyword, ARRAY, PLACES, change=change))
+
+
 def test_files_of_a_viewer_are_no_slices(tmp_path):
     folder = slices(tmp_path / "disc" / "IMAGES", ARRAY, PLACES, name="IM{:06d}")
     (tmp_path / "disc" / "VIEWER.EXE").write_bytes(b"MZ" + bytes(5000))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from barl.images.dicom.headers import Header, looks_like_dicom, read_header
-from barl.images.dicom.objects import DIRECTORY
+from barl.images.dicom.objects import DIRECTORY, UNKNOWN, is_private
 
 _ENDINGS = (".dcm", ".dicom", ".dic", ".ima")
 
@@ -56,7 +56,7 @@ def sort_files(paths: Iterable[Path]) -> Found:
     """Read the headers of files and sort them."""
     found = Found()
     by_series: dict[str, list[Header]] = defaultdict(list)
-    foreign = []
+    foreign, unknown = [], []
     shapes = set()
     for path in paths:
         if not looks_like_dicom(path):
@@ -68,7 +68,15 @@ def sort_files(paths: Iterable[Path]) -> Found:
         elif header.is_scan:
             by_series[header.text("SeriesInstanceUID")].append(header)
             shapes.add(_shape(path))
+        elif header.kind == UNKNOWN:
+            unknown.append(header)
         elif header.sop_class != DIRECTORY:
+            found.others[header.kind] += 1
+    for header in unknown:
+        is_slice = header.number("Rows") and header.text("SeriesInstanceUID") in by_series
+        if is_slice or not is_private(header.sop_class):
+            found.damaged.append(header.path)
+        else:
             found.others[header.kind] += 1
     # A slice whose beginning is lost, or of which nothing is left, is no DICOM file any more but is named like one.
     for path in foreign:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pydicom.uid import UID
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -54,6 +56,7 @@ _SCAN_MODALITIES = {"CT", "MR", "PT", "NM"}
 SEGMENTATIONS = (_STORAGE + "66.4", _STORAGE + "66.7")
 STRUCTURE_SET = _STORAGE + "481.3"
 DIRECTORY = "1.2.840.10008.1.3.10"
+UNKNOWN = "an object of an unknown kind"
 NUCLEAR_MEDICINE = _STORAGE + "20"
 
 
@@ -71,4 +74,9 @@ def describe(sop_class: str) -> str:
         if name := _OTHERS.get(".".join(parts[:length])):
             return name
     name = UID(sop_class).name if sop_class else ""
-    return f"an object of another kind ({name})" if name and name != sop_class else "an object of an unknown kind"
+    return f"an object of another kind ({name})" if name and name != sop_class else UNKNOWN
+
+
+def is_private(sop_class: str) -> bool:
+    """Whether a class is a manufacturer's own; what else is unknown is damaged."""
+    return re.fullmatch(r"[0-2](\.(0|[1-9]\d*))+", sop_class) is not None and not sop_class.startswith("1.2.840.10008.")

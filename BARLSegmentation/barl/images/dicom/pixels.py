@@ -118,6 +118,10 @@ def _encapsulated(header: Header) -> bool:
 def _native(header: Header) -> np.ndarray:
     """The frames of a file whose pixels are not compressed, ``[frame, row, column]``."""
     shape, kind = _layout(header)
+    if header.pixels and header.pixels[1] >= (shape[0] * shape[1] + 1) * shape[2] * kind.itemsize:
+        raise InputError(
+            f"'{header.path.name}' holds more pixels than its tags say.", "Copy or export the series again."
+        )
     content = _content(header, int(np.prod(shape)) * kind.itemsize)
     if header.syntax == ExplicitVRBigEndian:
         kind = kind.newbyteorder(">")

@@ -199,6 +199,8 @@ def _read(found: Found, where: str, name: str, wanted: str | None, notes: list[s
         told.append(f"{len(item.odd)} image(s) of another direction or size were left out of the series.")
     if single:
         told.append(f"{len(single)} single picture(s) beside the scan (a scout?) were left out.")
+    if found.others:
+        told.append(f"Other DICOM objects beside the scan were left out: {_counted(found)}.")
     if notes is not None:
         notes += told
     grid = grid_of(item.stack)
@@ -216,13 +218,16 @@ def _refuse_damaged(damaged: list[Path], name: str) -> None:
 
 def _nothing(found: Found, where: str) -> InputError:
     if found.others:
-        kinds = ", ".join(f"{count} x {kind}" if count > 1 else kind for kind, count in found.others.most_common(3))
         verb = "holds no scan but" if "folder" in where else "is no scan but"
-        return InputError(f"{where} {verb} {kinds}.", "Choose the DICOM series of the scan itself.")
+        return InputError(f"{where} {verb} {_counted(found)}.", "Choose the DICOM series of the scan itself.")
     return InputError(
         f"{where} holds no DICOM images.",
         "Choose the folder with the files of one scan, or a NIfTI, NRRD or MHA file.",
     )
+
+
+def _counted(found: Found) -> str:
+    return ", ".join(f"{count} x {kind}" if count > 1 else kind for kind, count in found.others.most_common(3))
 
 
 def _chosen(listed: list[Series], where: str, wanted: str | None) -> Series:
