@@ -155,13 +155,21 @@ class Host:
         while timer.elapsed() < 1000 * seconds:
             self.app.processEvents(QtCore.QEventLoop.ProcessEventsFlag.WaitForMoreEvents, 10)
 
+    def unsavedNodes(self) -> tuple[str, ...]:
+        """Names of the nodes for whose sake Slicer asks whether to save the scene when it quits."""
+        return self.window._modifiedNodes()
+
     def unloadModule(self, name: str) -> None:
-        """What Slicer does with a module when it quits: exit, cleanup, delete."""
+        """What Slicer does with a module when it quits: exit, cleanup, delete.
+
+        ``slicer.modules.<name>``, and with it the module's path, is gone when `cleanup` runs, as in Slicer.
+        """
         module = self.app.moduleManager().module(name)
         widget = module._widget
         if widget is not None:
             if self._entered is widget:
                 self._leave()
+            vars(self.modules).pop(name.lower(), None)
             self.app.moduleManager().moduleAboutToBeUnloaded.emit(name)  # ScriptedLoadableModuleWidget calls cleanup
             if self.window._panel._module is widget:
                 self.window._panel._setModule(None, None)

@@ -20,7 +20,7 @@ class Observers:
         self._owner = weakref.ref(owner)
         self._tags = []
 
-    def add(self, subject: vtk.vtkObject, event: int | str, methodName: str) -> None:
+    def add(self, subject: vtk.vtkObject, event: int | str, methodName: str, priority: float = 0.0) -> None:
         owner = self._owner
 
         def call(caller, eventName, callData=None):
@@ -28,7 +28,7 @@ class Observers:
             if alive is not None and shiboken6.isValid(alive):
                 getattr(alive, methodName)(caller, eventName)
 
-        self._tags.append((subject, subject.AddObserver(event, call)))
+        self._tags.append((subject, subject.AddObserver(event, call, priority)))
 
     def clear(self) -> None:
         for subject, tag in self._tags:

@@ -43,6 +43,7 @@ class qMRMLSegmentEditorWidget(SegmentEditorEvents, qMRMLWidget):
         self._effects = {name: kind(self, name) for name, kind in EFFECTS.items()}
         self._lastEffect, self._shownEffect = None, None
         self._nodeObservers, self._segmentObservers = Observers(self), Observers(self)
+        self._sceneObservers = Observers(self)
         self._logicObservers, self._viewTags, self._shortcuts = Observers(self), [], []
         self._logicObservers.add(self._logic, self._logic.SegmentationHistoryChangedEvent, "_updateUndo")
         self._updating = False
@@ -150,6 +151,9 @@ class qMRMLSegmentEditorWidget(SegmentEditorEvents, qMRMLWidget):
             combo.setMRMLScene(self._scene)
             combo.blockSignals(blocked)
         self._table.setMRMLScene(self._scene)
+        self._sceneObservers.clear()
+        if self._scene is not None:  # after everybody who may still end the effect
+            self._sceneObservers.add(self._scene, self._scene.StartCloseEvent, "_onSceneCloses", -1000.0)
         self._update()
 
     def setMRMLSegmentEditorNode(self, node: slicer.vtkMRMLNode | None) -> None:
@@ -241,11 +245,10 @@ class qMRMLSegmentEditorWidget(SegmentEditorEvents, qMRMLWidget):
         ready = bool(self._shownSegmentation and self._shownVolume and self.currentSegmentID()) and not self.readOnly
         for name, button in self._effectButtons.items():
             button.enabled = ready or name == "None"
-        effect = self.activeEffect() if ready else None
+        effect = self.activeEffect()
         if effect is not self._shownEffect:
-            if self._shownEffect is not None:
-                self._shownEffect._stop()
-            self._shownEffect = effect
+            self._switchEffect(effect if ready else None)
+        effect = self._shownEffect  # as in Slicer it stays when its segmentation, volume or node goes
         self._effectButtons["None" if effect is None else effect.name].checked = True
         self._showOptions()
 

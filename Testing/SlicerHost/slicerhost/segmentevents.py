@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import shiboken6
 import slicer
-from PySide6 import QtGui, QtWidgets
+from PySide6 import QtCore, QtGui, QtWidgets
+
+from .signals import complain
 
 _EVENTS = (
     "LeftButtonPressEvent",
@@ -20,6 +23,38 @@ _EVENTS = (
 class SegmentEditorEvents:
     """The part of qMRMLSegmentEditorWidget that listens to the views and to the keyboard."""
 
+    def _switchEffect(self, effect):
+        """An effect listens to the views while it is active, and only then."""
+        if self._shownEffect is not None:
+            self._shownEffect._stop()
+        self._shownEffect = effect
+        if effect is None:
+            self.removeViewObservations()
+        else:
+            self.setupViewObservations()
+
+    def _onSceneCloses(self, *_):
+        """The views go: an effect that still draws in them crashes Slicer."""
+        if self._shownEffect is not None:
+            complain(
+                f"Slicer crashes here: {self._shownEffect.name} is active while the scene closes. On StartCloseEvent, "
+                "call setSegmentationNode(None) and removeViewObservations() of the Segment Editor's widget."
+            )
+            self._switchEffect(None)
+
+    def hideEvent(self, event: QtGui.QHideEvent) -> None:
+        super().hideEvent(event)
+        QtCore.QTimer.singleShot(0, self._afterHiding)  # whoever left the editor may end the effect until then
+
+    def _afterHiding(self):
+        gone = not shiboken6.isValid(self) or self.visible or not self.window().visible
+        if gone or self.window() is self or self._shownEffect is None:
+            return
+        complain(
+            f"{self._shownEffect.name} stays active although its editor was left: its brush stays on Slicer's views. "
+            "Call setActiveEffect(None) where the module or the section is left."
+        )
+
     def setupViewObservations(self) -> None:
         self.removeViewObservations()
         manager = slicer.app.layoutManager()
@@ -31,7 +66,10 @@ class SegmentEditorEvents:
 
     def _observe(self, interactor, event, view):
         def call(caller, name):
-            if self._shownEffect is not None and self._shownEffect._process(caller, name, view):
+            listening = self._shownEffect is not None and self._node is not None
+            if not listening or self._scene is None or self._scene.IsClosing():
+                return
+            if self._shownEffect._process(caller, name, view):
                 caller.GetCommand(tag).AbortFlagOn()  # keep it from the view's own interactor style
 
         tag = interactor.AddObserver(event, call, 1.0)

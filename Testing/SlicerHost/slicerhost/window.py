@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import slicer
+import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 
 from .ctkwidgets import ctkCollapsibleButton
@@ -85,6 +86,7 @@ class qSlicerMainWindow(QtWidgets.QMainWindow):
         views = QtWidgets.QWidget()
         views.setObjectName("CentralWidgetLayoutFrame")
         self.setCentralWidget(views)
+        self._scene = scene
         self._layoutManager = qSlicerLayoutManager(scene, views)
         note = "Test host, not 3D Slicer: real scene and views, stand-in widgets"
         self.statusBar().addPermanentWidget(QtWidgets.QLabel(note))
@@ -105,8 +107,23 @@ class qSlicerMainWindow(QtWidgets.QMainWindow):
     def moduleSelector(self) -> qSlicerModuleSelectorToolBar:
         return self._selector
 
+    def _modifiedNodes(self):
+        """Names of the nodes that were changed since they were read, as Slicer's question lists them."""
+        found = vtk.vtkCollection()
+        self._scene.GetStorableNodesModifiedSinceRead(found)
+        self._scene.GetModifiedSinceRead(found)
+        nodes = {found.GetItemAsObject(index) for index in range(found.GetNumberOfItems())}
+        return tuple(sorted(node.GetName() or "unnamed" for node in nodes))
+
     def closeEvent(self, event: QtGui.QCloseEvent) -> None:
-        event.accept()
+        """Asks before a person closes the window, as Slicer does; nothing can be saved here."""
+        names = self._modifiedNodes() if event.spontaneous() else ()
+        question = "The scene has been modified and cannot be saved in this test host. Exit?\n\n" + "\n".join(names)
+        buttons = QtWidgets.QMessageBox
+        if names and buttons.question(self, "Save before exit?", question) != buttons.Yes:
+            event.ignore()
+        else:
+            event.accept()
 
 
 for _class in (qSlicerModuleSelectorToolBar, qSlicerMainWindow, qSlicerLayoutManager):
