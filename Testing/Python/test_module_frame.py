@@ -286,26 +286,18 @@ def test_quitting_during_a_request_ends_the_worker_quietly(module, a_project, ca
 
 
 @host_only
-def test_module_starts_quickly_and_without_torch(module):
+def test_module_starts_without_torch(module):
     import qt
     import slicer
 
     already = "torch" in sys.modules  # by tests of the engine in this process
-
-    samples = []
-    for _ in range(3):
-        slicer.util.reloadScriptedModule("BARLSegmentation")
-        widget = slicer.modules.BARLSegmentationWidget
-        parent = slicer.qMRMLWidget()
-        parent.setLayout(qt.QVBoxLayout())
-        parent.setMRMLScene(slicer.mrmlScene)
-        again = type(widget)(parent)
-        started = time.process_time()
-        again.setup()
-        samples.append(time.process_time() - started)
-        again.cleanup()
-    print(f"setup(): {1000 * min(samples):.0f} ms of processor time")
-    assert min(samples) < 0.6, "0.3 s on an idle machine; neighbors in the caches may double processor time"
+    slicer.util.reloadScriptedModule("BARLSegmentation")
+    parent = slicer.qMRMLWidget()
+    parent.setLayout(qt.QVBoxLayout())
+    parent.setMRMLScene(slicer.mrmlScene)
+    again = type(slicer.modules.BARLSegmentationWidget)(parent)
+    again.setup()
+    again.cleanup()
     assert already or "torch" not in sys.modules
 
 

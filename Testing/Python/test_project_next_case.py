@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -140,20 +139,3 @@ def test_the_reason_is_a_sentence_a_reader_understands() -> None:
     top = rank_cases(outlined + waiting)[0]
     assert top.case.name == "top"
     assert top.reason == "uncertain (0.31, the highest of 42) and unlike the 4 cases outlined so far"
-
-
-def test_ten_thousand_cases_are_ranked_quickly() -> None:
-    rng = np.random.default_rng(0)
-    cases = [
-        case(str(n), "accepted" if n < 200 else "predicted", float(rng.random()), rng.normal(size=64))
-        for n in range(10_000)
-    ]
-    best = min(_seconds(lambda: rank_cases(cases)) for _ in range(3))
-    # The benchmark (Testing/Benchmarks/project_speed.py) measures; this only catches a loop in place of a product.
-    assert best < 1.5
-
-
-def _seconds(work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
