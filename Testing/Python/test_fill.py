@@ -272,7 +272,7 @@ def test_trust_is_the_dice_on_what_was_drawn():
     labels = np.where(drawn, BALL, 0).astype(np.uint8)
     filled = fill_scan([noisy(BALL)], labels, (1, 1, 1), drawn, Prediction(prediction, dice=0.99))
     assert filled.trust == pytest.approx(dice(prediction[15] > 0, BALL[15]))
-    assert pull_of(0.88) == pytest.approx(10 * pull_of(0.48))
+    assert pull_of(0.9) == pytest.approx(10 * pull_of(0.7))
     nothing = fill_scan([noisy(BALL)], 0 * labels, (1, 1, 1), np.zeros(SHAPE, bool), Prediction(prediction, dice=0.9))
     assert nothing.trust == 0.9
 

@@ -86,10 +86,11 @@ def solve_box(
     inside = bounding_box(structure) or tuple(slice(0, n) for n in known.shape)
     center = np.array([(side.start + side.stop - 1) / 2 for side in inside])
     half = np.array([(side.stop - side.start) / 2 for side in inside])
-    has_planes = any(len(places) for places in drawn_planes(known))
+    # A prediction says better than an ellipsoid where the structure lies; single strokes do not say it at all.
+    has_place = prior is None and any(len(places) for places in drawn_planes(known))
     known = known | _background_faces(structure, prior is not None)
     levels = make_levels(_scaled(images, known), known, shares, spacing)
-    features = Features(levels, (center, half) if has_planes else None)
+    features = Features(levels, (center, half) if has_place else None)
     teaching = _teaching(levels[-1], settings.band)
     priors = _prior_levels(prior, levels)
     result: np.ndarray | None = None

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text of docs/few-slices.md, from the figures of few_slices.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+METHODS = ("fill", "GrowCut", "distance map", "ITK interpolation")
+TITLES = {"hippocampus": "Hippocampus, MR", "sts_pet": "Soft-tissue sarcoma, PET", "bonbid_hie": "BONBID-HIE, MR"}
+AIMS = {"hippocampus": {"1+1+1": 0.86, "3+3+3": 0.93}, "sts_pet": {"1+1+1": 0.90, "3+3+3": 0.95}}
+
+_HEAD = """\
+# A few drawn planes make an outline
+
+This page is written by `Testing/Benchmarks/few_slices.py`. A person outlines a few planes, in any of the three
+directions; `barl fill` makes the rest. The method is a random walker (Grady 2006) on what a classifier, learned from
+the drawn voxels of the same scan, makes of gray values and places. Nothing else is learned, and no graphics card is
+needed.
+
+    barl fill scan.nii.gz drawn.nii.gz --output whole.nii.gz
+    barl fill scan.nii.gz drawn.nii.gz --output whole.nii.gz --drawn mask.nii.gz --uncertainty unsure.nii.gz
+    barl fill scan.nii.gz drawn.nii.gz --output whole.nii.gz --drawn mask.nii.gz --prior predicted.nii.gz
+    barl fill scans/ drawn/ --output whole/
+
+* A plane counts as drawn whole, with its background, if an area is labeled in it. `--drawn` says it instead: every
+  voxel of that mask is as it was drawn, labeled or empty. An empty plane in the mask says "nothing here".
+* `--prior` is a model's label map. The drawn planes measure how right it was there, and it pulls accordingly.
+* The answer names the plane whose outlining would settle most, and the Dice that the probabilities promise. The
+  promise is not calibrated.
+
+In Python:
+
+    from barl.fill.filling import Prediction, fill_scan
+    from barl.fill.next_plane import next_plane
+
+    filled = fill_scan([scan], labels, spacing_kji, drawn)       # arrays [k, j, i], spacing in mm
+    filled.labels, filled.probability(1), filled.uncertainty()
+    plane = next_plane(filled, drawn)                            # plane.axis, plane.index, plane.dice_after
+
+## How it was measured
+
+Planes lie at fixed parts of the structure's extent; n of them at 1/(n+1), 2/(n+1) ... Every k-th axial slice starts
+with the first slice of the structure and ends with the last. Planes are cut out of the expert's outline, so **a
+simulated reader draws without error, and always where the structure is: real readers will be worse.** All labels
+count as one structure. The numbers of the method were chosen on 14 hippocampi and 12 tumors of the training parts,
+the pull of a prediction on 10 hippocampi of that part; the tables show other subjects (hippocampus: tuning part; PET
+and BONBID-HIE: tuning and test part, in this order). ITK interpolation is the algorithm of Slicer's *Fill between
+slices*, GrowCut that of *Grow from seeds*; it gets the same planes, background included, and the same box.
+"""
+
+
+def document(result: dict[str, Any], arguments: Sequence[str]) -> str:
+    parts = [_HEAD]
+    for name, found in result["sets"].items():
+        parts.append(_set_table(name, found))
+    parts.append(_aims(result))
+    if result["spread"]:
+        parts.append(_spread_table(result["spread"]))
+    words = " ".join(a if "/" not in a else a.rsplit("/", 1)[-1] for a in arguments)
+    parts.append(
+        f"## Machine\n\nOne core of a shared {result['machine']} server, OMP_NUM_THREADS=1. Seconds are computing time."
+        f"\n\n    python Testing/Benchmarks/few_slices.py {words}\n"
+    )
+    return "\n".join(parts)
+
+
+def _set_table(name: str, found: dict[str, Any]) -> str:
+    methods = [m for m in METHODS if any(m in row for row in found["planes"].values())]
+    lines = [
+        f"## {TITLES.get(name, name)}: {found['scans']} scans",
+        "",
+        f"Mean Dice. A fill takes {found['seconds_median']} s (median).",
+        "",
+        f"| planes (axial + coronal + sagittal) | drawn, mean | {' | '.join(methods)} |",
+        f"|---|---:|{'---:|' * len(methods)}",
+    ]
+    for planes, row in found["planes"].items():
+        best = max(row[m] for m in methods if m in row)
+        cells = ["" if m not in row else f"**{row[m]:.3f}**" if row[m] == best else f"{row[m]:.3f}" for m in methods]
+        lines.append(f"| {planes} | {row['planes']:.1f} | {' | '.join(cells)} |")
+    if name == "bonbid_hie":
+        lines += [
+            "",
+            "Scattered lesions are what planes cannot do: a lesion that no drawn plane meets is not found, and planes "
+            "at fixed parts of the extent of all lesions meet few of them.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _aims(result: dict[str, Any]) -> str:
+    lines = ["## Aims", "", "| aim | measured | |", "|---|---:|---|"]
+    for name, aims in AIMS.items():
+        for planes, aim in aims.items():
+            if name in result["sets"]:
+                value = result["sets"][name]["planes"][planes]["fill"]
+                met = "met" if value >= aim else "missed"
+                lines.append(f"| {TITLES[name]}, {planes}: {aim:.2f} | {value:.3f} | {met} |")
+    for name, found in result["sets"].items():
+        for planes, row in found["planes"].items():
+            if planes.startswith("every"):
+                rival = max((m for m in METHODS[1:] if m in row), key=lambda m: row[m])
+                met = "met" if row["fill"] >= row[rival] else "missed"
+                lines.append(
+                    f"| {TITLES[name]}, {planes}: not below {rival} ({row[rival]:.3f}) | {row['fill']:.3f} | {met} |"
+                )
+    return "\n".join(lines) + "\n"
+
+
+def _spread_table(spread: dict[str, dict[str, list[float]]]) -> str:
+    lines = [
+        "## Spreading a correction",
+        "",
+        "Hippocampus, the model that comes along. A weak model is the same one on scans with noise (standard",
+        "deviations of the scan); the correction sees the scan without it. Each plane is the one that `next_plane`",
+        "proposes (the first: the largest sum of the model's uncertainty).",
+        "",
+        "| noise | | start | 1 plane | 2 | 3 | 4 | 6 |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for noise, rows in spread.items():
+        for row, values in rows.items():
+            lines.append(f"| {noise} | {row} | {' | '.join(f'{value:.3f}' for value in values)} |")
+    return "\n".join(lines) + "\n"
