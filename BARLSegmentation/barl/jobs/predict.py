@@ -125,11 +125,14 @@ def predict_files(
         if not Path(path).resolve().parent.is_dir():
             raise InputError(f"There is no folder {Path(path).parent} to write to.", "Make it, or choose another one.")
     check_channels(read_card(model), len(scans))
-    channels = read_channels([Path(scan) for scan in scans])
+    notes: list[str] = []
+    channels = read_channels([Path(scan) for scan in scans], notes)
     progress.stage("loading").at(0.0)
     predictor = compute.predictor(Path(model))
     prediction = predictor.predict(channels, roi=roi, progress=progress)
     write_image(prediction.label, Path(output))
     if uncertainty is not None:
         write_image(prediction.uncertainty, Path(uncertainty))
-    return {"label": Path(output), "uncertainty": uncertainty, **prediction.details()}
+    details = prediction.details()
+    notes += details["notes"]
+    return {"label": Path(output), "uncertainty": uncertainty, **details, "notes": notes}
