@@ -126,7 +126,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.session.projectChanged.connect(self.onProjectChanged)
         self.session.caseOpened.connect(self.onCaseOpened)
 
-        self.steps = Steps(uiWidget, self.ui.stepsLayout, self.ui.pagesLayout)
+        self.steps = Steps(uiWidget, self.ui.stepsWidget.layout(), self.ui.pagesWidget.layout())
         for name in PANELS:
             panelClass = getattr(importlib.import_module(f"BARLSegmentationLib.widgets.{name}Panel"), f"{name}Panel")
             panel = self.panels[name] = panelClass(self.session, self.worker, self)

@@ -156,6 +156,7 @@ def test_tutorial_names_what_is_in_the_window(pictures, host):
     module = slicer.modules.BARLSegmentationWidget
     kinds = ((qt.QAbstractButton, "text"), (qt.QLabel, "text"), (qt.QGroupBox, "title"))
     there = {getattr(one, name).rstrip(":") for kind, name in kinds for one in module.parent.findChildren(kind)}
+    there |= {module.steps.bar.tabText(n) for n in range(module.steps.bar.count)}
     for combo in module.parent.findChildren(qt.QComboBox):
         there |= {combo.itemText(n) for n in range(combo.count)}
     bold = set(re.findall(r"\*\*([^*]+[^*.])\*\*", TEXT.read_text(encoding="utf-8")))  # but for whole sentences

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from barl.project.records import Revision
 
 LABEL_TAG = "BARL.Label"  # tag of a segment: its value in the project's label table
+COMPLETED = ("Segmentation.Status", "completed")  # as the segments' table of Slicer's editor writes and shows it
 LONGEST_PAUSE = 60.0  # seconds without an edit or a look that still count as work on the case
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -255,9 +256,9 @@ class Correction:
         node.SetAttribute(REVISION_ATTRIBUTE, stored.revision.id)
         node.RemoveAttribute(UNSAVED_ATTRIBUTE)
         if stored.revision.is_accepted:
-            logic, segments = slicer.vtkSlicerSegmentationsModuleLogic, node.GetSegmentation()
+            segments = node.GetSegmentation()
             for segmentId in segments.GetSegmentIDs():
-                logic.SetSegmentStatus(segments.GetSegment(segmentId), logic.Completed)
+                segments.GetSegment(segmentId).SetTag(*COMPLETED)
         self.session.loaded = replace(loaded, revision=stored.revision)
 
     def store(self, kind: str, author: str) -> Stored:

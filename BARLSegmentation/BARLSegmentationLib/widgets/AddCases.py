@@ -72,7 +72,7 @@ class AddCases:
     def onSource(self, _index: int = 0) -> None:
         """Lay the rows of the chosen source anew: which there are depends on the project's channels."""
         for _row in range(self._rowCount):
-            self.ui.addLayout.removeRow(FIRST_ROW)
+            self.box.layout().removeRow(FIRST_ROW)
         self._rowCount, self.selectors, self.labelSelector = 0, [], None
         project, source = self.session.project, self.ui.sourceComboBox.currentIndex
         if project is not None and source == FOLDER:
@@ -110,7 +110,7 @@ class AddCases:
     # Rows
 
     def _addRow(self, text: str, widget: qt.QWidget) -> qt.QWidget:
-        self.ui.addLayout.insertRow(FIRST_ROW + self._rowCount, text, widget)
+        self.box.layout().insertRow(FIRST_ROW + self._rowCount, text, widget)
         self._rowCount += 1
         return widget
 

@@ -282,7 +282,6 @@ class CasesPanel(Panel):
         with self.session.reporting(), slicer.util.WaitCursor():
             self.session.openCase(case.id)
             self.session.stepWanted.emit("Review")
-            self.session.status(_("Opened {name} ({state}).").format(name=case.name, state=caseStateText(case.state)))
 
     def onExclude(self) -> None:
         cases = self._selected()

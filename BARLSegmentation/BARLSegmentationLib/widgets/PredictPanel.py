@@ -44,7 +44,7 @@ class PredictPanel(Panel):
             self.session, ui.modelComboBox, ui.modelPathLineEdit, self.moduleWidget.resourcePath("Models")
         )
         self.devices = DeviceChoice(ui.deviceComboBox)
-        self.volumeRows = VolumeRows(ui.inputLayout, 1, ui.volumeLabel, ui.volumeSelector)
+        self.volumeRows = VolumeRows(ui.inputWidget.layout(), 1, ui.volumeLabel, ui.volumeSelector)
         for text in (_("Case on screen"), "", "", _("Volume in the scene")):
             ui.inputComboBox.addItem(text)
         ui.inputComboBox.currentIndex = VOLUMES

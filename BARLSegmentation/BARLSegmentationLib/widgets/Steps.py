@@ -7,7 +7,7 @@ from BARLSegmentationLib.logic.Signal import Signal
 from BARLSegmentationLib.widgets.Panel import Panel
 
 LEAST_WIDTH = 420  # pixels: what Slicer's panel has on a small screen
-MOST_WIDTH = 560  # no step may ask for more
+MOST_WIDTH = 600  # no step may ask for more
 PAGES = 2  # place of the pages in the module's layout: below the bar and the line of status
 
 
