@@ -357,7 +357,7 @@ def test_a_result_that_memory_does_not_suffice_for_is_told(panel, module, monkey
     panel.ui.volumeSelector.setCurrentNode(a_volume(an_image()))
     panel.ui.applyButton.click()
     wait_for_prediction(panel)
-    assert module.ui.statusLabel.text.startswith("This computer has not enough memory. Close other programs")
+    assert module.ui.statusLabel.text.startswith("This computer does not have enough memory. Close other programs")
     assert panel.ui.applyButton.enabled and panel.isIdle
 
 

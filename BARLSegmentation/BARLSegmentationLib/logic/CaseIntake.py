@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scans on their way from the scene or Slicer's DICOM database to files that the worker can add to a project."""
+"""Writes scans of the scene to files that the worker can add to a project; lists series of Slicer's DICOM database."""
 
 from __future__ import annotations
 

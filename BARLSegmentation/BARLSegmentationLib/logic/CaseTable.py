@@ -104,13 +104,13 @@ def localTime(text: str) -> str:
 
 
 def shortTime(text: str, now: datetime | None = None) -> str:
-    """The part of ``localTime`` that tells most: the time of today, the day of this year, or else the month."""
+    """The most informative part of ``localTime``: the time of today, the day of this year, or else the month."""
     day, _, clock = localTime(text).partition(" ")
     today = f"{now or datetime.now():%Y-%m-%d}"
     return clock if day == today else day[5:] if day[:4] == today[:4] else day[:7]
 
 
 def _natural(name: str) -> list:
-    """Sorts "case 10" behind "case 9": texts and numbers take turns."""
+    """A sort key that puts "case 10" after "case 9"."""
     parts = _NUMBER.split(name.casefold())
     return [int(part) if number % 2 else part for number, part in enumerate(parts)]

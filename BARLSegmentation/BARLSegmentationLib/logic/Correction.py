@@ -49,7 +49,7 @@ class Snapshot:
         grid: Of the scan.
         labels: The project's table.
         layers: The voxels.
-        leftOut: Names of segments that are in no row of the table and therefore not part of it.
+        leftOut: Names of segments without a label in the table; they are not part of the label map.
     """
 
     grid: Grid

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prediction of what Slicer holds: which models there are, volumes of the scene to files, results back to nodes."""
+"""Lists models, writes volumes of the scene to files for the worker, and loads its results as nodes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def slicerPython() -> str:
 
 
 def callWorker(request: Request[Answer], onEvent: Callable[[Event], None] | None = None) -> Answer:
-    """Start a worker, ask it for one thing, wait for the answer and end it.
+    """Start a worker, send one request, wait for the answer and end the worker.
 
     Raises:
         barl.errors.BarlError: What the worker could not do, or that it could not be started.
@@ -60,7 +60,7 @@ def callWorker(request: Request[Answer], onEvent: Callable[[Event], None] | None
 
 @dataclass(frozen=True)
 class Model:
-    """What the panel must know of a model before anything is loaded.
+    """The facts of a model that are read without loading it.
 
     Attributes:
         folder: Holds the model card and the weights.
@@ -170,7 +170,7 @@ def objection(volumes: Sequence) -> str:
 
 
 class VolumePrediction:
-    """The prediction of volumes of the scene that are no case: on the way out files, on the way back nodes.
+    """Predicts volumes that belong to no case: writes them to files for the worker and loads its results as nodes.
 
     Args:
         model: What predicts.
@@ -235,7 +235,7 @@ class VolumePrediction:
         return segmentation, uncertainty
 
     def inWords(self, error: Exception) -> str:
-        """What the worker says of the files, as said of the volumes."""
+        """Replace file names by volume names in the worker's message."""
         text = str(error)
         for path, volume in zip(self._scans, self.volumes, strict=True):
             text = text.replace(path.name, volume.GetName())
@@ -246,7 +246,7 @@ class VolumePrediction:
 
 
 def forgetFile(node: slicer.vtkMRMLStorableNode) -> None:
-    """The file a node came from goes: saving the scene must ask for another one."""
+    """Forget the node's temporary file, so that saving the scene asks for a new path."""
     storage = node.GetStorageNode()
     if storage is not None:
         node.GetScene().RemoveNode(storage)

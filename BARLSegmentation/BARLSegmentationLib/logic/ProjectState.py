@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a project looks like in one line."""
+"""A project's cases and model as one line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def heldOutDice(model: ModelRow) -> float | None:
         try:
             dice = read_card(model.folder).metrics.get("mean_dice")
         except ModelError:
-            dice = None  # damage is the setup section's business
+            dice = None  # the step Setup reports damage
     return dice if isinstance(dice, int | float) else None
 
 

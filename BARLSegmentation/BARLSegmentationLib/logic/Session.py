@@ -171,7 +171,7 @@ class Session:
         self.closeProject()
 
     def end(self) -> None:
-        """The module is going: let unsaved work be stored, let go of the project, tell nobody afterwards.
+        """The module is closed: have unsaved work stored, close the project, send no signal afterwards.
 
         The nodes stay, so that a reloaded module finds them again.
         """
@@ -224,7 +224,7 @@ class Session:
             self.status(f"{getattr(error, 'strerror', None) or error}. {_DISK_REMEDY}", error=True)
         except MemoryError:
             outcome.failed = True
-            self.status(f"This computer has not enough memory. {_MEMORY_REMEDY}", error=True)
+            self.status(f"This computer does not have enough memory. {_MEMORY_REMEDY}", error=True)
 
     def ask(self, question: Callable[..., Answer], *arguments: object, otherwise: Alternative) -> Answer | Alternative:
         """The answer of ``question(*arguments)``; ``otherwise`` if it fails, and why is a line of status."""

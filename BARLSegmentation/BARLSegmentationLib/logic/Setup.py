@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What prediction and training need, judged in one sentence per condition, and how to repair it."""
+"""Judges what prediction and training need: one sentence and one repair for each condition."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GIB = 2**30
 # Below this a training may fail to store its model and checkpoints.
 LITTLE_GIB = 5
 TORCH_REQUIREMENT = ">=2.4"  # as in pyproject.toml
-# Slicer's own, and torch, which only the PyTorch extension may choose: pip must not touch them on the way.
+# Slicer's own, and torch, which only the PyTorch extension may choose: pip must never change them.
 PROTECTED = ["SimpleITK", "numpy", "scipy", "requests", "torch", "torchvision"]
 REQUESTER = "BARL Segmentation"
 

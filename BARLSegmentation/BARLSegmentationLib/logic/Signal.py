@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 
 class Signal:
-    """Tells listeners that something happened. Plain Python, because signals declared in Python are not reliable in
-    PythonQt and because logic may not know Qt.
+    """Calls listeners. Plain Python, because signals declared in Python are not reliable in PythonQt and because logic
+    must not import Qt.
 
     A listener that fails is logged and keeps neither the others nor the sender from going on.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training runs as the panel sees them: what a run is at, why none can be started, when the next one is due."""
+"""The state of training runs for the panel: progress, reasons against a start, when the next one is due."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from barl.project.store import Project
     from barl.worker.messages import RunEvents
 
-# States in which a run may still have something to tell.
+# States in which a run may still send events.
 ALIVE = ("running",)
 # States from which a run can go on.
 PAUSED = ("stopped", "interrupted", "failed", "queued")
@@ -24,7 +24,7 @@ PAUSED = ("stopped", "interrupted", "failed", "queued")
 CANCELLED = "Cancelled."
 # Where each stage of a run begins on the bar, and how much of it it takes.
 SHARES = {"planning": (0.0, 0.02), "preparing": (0.02, 0.08), "training": (0.1, 0.85), "validating": (0.95, 0.05)}
-# A training tells something every second; a validation or one step on a slow machine may take a while.
+# A training sends an event every second; a validation or one step on a slow machine may take a while.
 SILENCE_S = 300.0
 # Where the second column of a plan in words begins.
 _PLAN_COLUMN = 15
@@ -152,7 +152,7 @@ def acceptedSince(project: Project) -> int:
 
 
 def undecidedModel(project: Project) -> ModelRow | None:
-    """The model of the newest finished run, if nobody has decided yet whether it becomes the current one."""
+    """The model of the newest finished run, if it is not decided yet whether it becomes the current one."""
     finished = [run for run in project.runs.all() if run.is_finished and run.model_id]
     if not finished:
         return None

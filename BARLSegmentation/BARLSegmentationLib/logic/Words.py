@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine's names, numbers and devices are called in the window."""
+"""The window's texts for the engine's states, stages, durations and devices."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def stageText(stage: str) -> str:
 
 
 def durationText(seconds: float) -> str:
-    """A duration as people say it."""
+    """A duration in rounded units."""
     if seconds < 90:
         return _("{count} s").format(count=max(1, round(seconds)))
     if seconds < 5400:

@@ -9,12 +9,12 @@ import qt
 
 POLL_MS = 20
 # Slicer's event loop keeps Python's lock, so that a thread hardly runs (1 step in 0.5 s where there should be 100);
-# waiting a little in every poll gives it time. Short enough to be felt by nobody.
+# waiting a little in every poll gives it time. Too short to be noticed.
 GIVEN_SECONDS = 0.008
 
 
 class Background:
-    """Runs work on arrays and files in one thread, one piece after the other, and tells in the main thread.
+    """Runs work on arrays and files in one thread, one piece after the other, and calls back in the main thread.
 
     The work must touch neither Qt nor the scene.
 
@@ -48,7 +48,7 @@ class Background:
         return bool(self._waiting)
 
     def finish(self) -> None:
-        """Wait for everything under way and tell about it."""
+        """Wait for all work and call back for it."""
         while self._waiting:
             wait([future for future, _done, _kind in self._waiting])
             self._deliver()

@@ -26,7 +26,7 @@ MARGIN = 20
 
 
 class CasesPanel(Panel):
-    """The cases of the project: which there are, how far they are, which one to look at next.
+    """The cases of the project with their states, and the case to outline next.
 
     The table has a row for every case, but only those in sight have cells: ten thousand rows of cells would hold up
     the window for seconds.
@@ -136,7 +136,7 @@ class CasesPanel(Panel):
         self.propose()
 
     def _measure(self, agreements: dict) -> None:
-        """Have the worker compare what nobody has compared yet; it takes seconds for a large scan."""
+        """Have the worker compare the pairs not compared yet; it takes seconds for a large scan."""
         project = self.session.project
         if project is None or project.read_only or self._measuring is not None or self._unmeasurable:
             return

@@ -122,7 +122,7 @@ class OutlineEditor(VTKObservationMixin):
         self.widget.setActiveEffect(None)
 
     def sceneCloses(self) -> None:
-        """Let go of segmentation and views before the scene closes, as Slicer's Segment Editor module does.
+        """Release segmentation and views before the scene closes, as Slicer's Segment Editor module does.
 
         A closing scene keeps the editor from updating: an effect that is only set to None stays active until the scene
         has closed, and its brush is drawn in views that have lost their nodes.

@@ -80,7 +80,7 @@ class Panel:
         """The user went to another module."""
 
     def cleanup(self) -> None:
-        """The module is going: end what runs, disconnect from what lives longer."""
+        """The module is closed: end what runs, disconnect from objects that live longer."""
         self.setParameterNode(None)
 
 

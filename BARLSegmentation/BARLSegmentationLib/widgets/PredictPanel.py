@@ -29,7 +29,7 @@ SHARES = {"writing": (0, 5), "loading": (5, 5), "preparing": (10, 5), "predictin
 
 
 class PredictPanel(Panel):
-    """Predicts cases of the project, or volumes of the scene that are no case."""
+    """Predicts cases of the project, or volumes that belong to no case."""
 
     uiName = "PredictPanel"
 

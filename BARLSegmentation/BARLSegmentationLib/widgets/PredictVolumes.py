@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PredictVolumes:
-    """Predicts volumes of the scene that are no case: writes them to files piece by piece, asks the worker, and shows
+    """Predicts volumes that belong to no case: writes them to files piece by piece, asks the worker, and shows
     what comes back.
 
     Args:

@@ -19,7 +19,7 @@ VALUE, NAME, COLOR, TERMINOLOGY, LATERAL = range(5)
 
 
 class ProjectPanel(Panel):
-    """Open a project or make one; one line tells how far it is."""
+    """Opens a project or makes one; one line shows its state."""
 
     uiName = "ProjectPanel"
 

@@ -178,7 +178,7 @@ class ReviewPanel(Panel):
             self.onEditPause()
 
     def onBeforeClose(self) -> None:
-        """The case is about to go: what would be lost becomes a draft."""
+        """The case is about to close: store an unsaved edit as a draft."""
         self.storeTicks()
         self.background.finish()
         self.editor.stop()
@@ -493,6 +493,6 @@ class ReviewPanel(Panel):
 
 
 def _login() -> str:
-    """Who uses Slicer, as told in its settings or by the operating system."""
+    """The user's name from Slicer's settings or from the operating system."""
     user = slicer.app.applicationLogic().GetUserInformation()
     return user.GetName() or user.GetLogin() or _("reader")

@@ -28,7 +28,7 @@ class SetupPanel(Panel):
 
     def setup(self) -> None:
         self._process = None
-        self._last = None  # the one before: a QProcess must not go while it tells that it has ended
+        self._last = None  # the previous QProcess: deleting it inside its own ``finished`` signal crashes
         self.found: dict | None = None
         self._conditions: dict[str, Setup.Condition] = {}
         # Once: while Slicer quits, the module cannot be asked for its resources any more.
@@ -54,7 +54,7 @@ class SetupPanel(Panel):
             self.check()
 
     def onProjectChanged(self) -> None:
-        """What was found no longer holds; it is looked up anew when somebody looks."""
+        """Forget what was found; the conditions are checked again when the step is shown."""
         self.found = None
         if self.widget.visible:
             self.check()
@@ -137,7 +137,7 @@ class SetupPanel(Panel):
             process.waitForFinished(500)
 
     def _take(self) -> qt.QProcess | None:
-        """The process that was looking, which from now on does no longer."""
+        """Detach and return the running check, or None."""
         process, self._process = self._process, None
         self._last = process or self._last
         return process
@@ -166,7 +166,7 @@ class SetupPanel(Panel):
         running = self._process is not None
         self.ui.checkButton.enabled = not running
         self.ui.checkButton.toolTip = (
-            _("The conditions are being looked up") if running else _("Look all conditions up anew")
+            _("The conditions are being looked up") if running else _("Check all conditions again")
         )
 
     @staticmethod
@@ -182,7 +182,7 @@ class SetupPanel(Panel):
     # Repairing
 
     def onTorch(self) -> None:
-        """Install PyTorch through its extension, which knows the driver; a wrong build goes first."""
+        """Install PyTorch through its extension, which checks the driver; a wrong build goes first."""
         try:
             import PyTorchUtils
         except ImportError:

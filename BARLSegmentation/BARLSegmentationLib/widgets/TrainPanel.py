@@ -167,7 +167,7 @@ class TrainPanel(Panel):
         self._poll()
 
     def _poll(self) -> None:
-        """Ask what has happened in the run; answered beside whatever the worker is at."""
+        """Ask for new events of the run; the worker answers beside its other work."""
         run, project = self.run, self.session.project
         if run is None or project is None or self._attaching is run:
             return
@@ -222,7 +222,7 @@ class TrainPanel(Panel):
     # Buttons
 
     def options(self) -> dict:
-        """The training options that the panel and ``moreOptions`` say."""
+        """The training options of the panel and ``moreOptions``."""
         node = self.parameterNode
         chosen = (
             {}
@@ -344,7 +344,7 @@ class TrainPanel(Panel):
         self.session.status(str(error), error=not isinstance(error, Cancelled))
 
     def _trainByItself(self) -> None:
-        """Start a training if enough cases were accepted that the last one does not know."""
+        """Start a training if enough cases were accepted since the last one."""
         node, project = self.parameterNode, self.session.project
         if node is None or project is None or node.trainAfter < 1 or self._request is not None:
             return
@@ -416,7 +416,7 @@ class TrainPanel(Panel):
         if self._request is not None:
             reason = reason or _WAIT
         allow(ui.startButton, _("Train a model; it goes on when Slicer is closed"), reason)
-        allow(ui.planButton, _("Say in words what a training would do, without starting it"), reason)
+        allow(ui.planButton, _("Describe the training in words, without starting it"), reason)
         heldOut = Training.heldOutText(cases) if project is not None else ""
         ui.heldOutLabel.text, ui.heldOutLabel.visible = heldOut, bool(heldOut)
         ui.planLabel.visible = bool(ui.planLabel.text)
