@@ -110,7 +110,7 @@ def test_a_long_run_stays_short_and_a_resumed_one_forgets_what_it_repeats(host):
     curves.append([losses(6), losses(7)])  # killed after step 10, resumed from the checkpoint of step 5
     assert list(column(curves.loss.table, "iteration")) == [1, 2, 3, 4, 5, 6, 7]
     curves.append([losses(n) for n in range(8, 5000)])  # a megabyte of events, which is what one answer carries
-    assert column(curves.loss.table, "iteration")[-1] == 4999
+    assert column(curves.loss.table, "iteration")[-1] > 4990  # of a long run, every n-th row is kept
     curves.remove()
 
 
