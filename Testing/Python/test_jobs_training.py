@@ -18,6 +18,7 @@ import pytest
 import SimpleITK as sitk
 from barl.errors import InputError, ProjectError
 from barl.inference.predictor import Predictor
+from barl.jobs import train_job
 from barl.jobs.compute import Compute, WarmPredictors
 from barl.jobs.evaluate import evaluate_model
 from barl.jobs.predict import predict_cases
@@ -136,6 +137,23 @@ def test_prediction_is_stored_and_an_accepted_outline_stays(copy):
         again = predict_cases(project, compute=Compute("cpu", warm=warm))
         assert {case["name"] for case in again["cases"]} == {"case 3", "case 4"}  # the outlined ones once per model
         assert project.verify(everything=True) == []
+
+
+def test_a_budget_that_preparing_uses_up_is_told_before_the_start(copy, monkeypatch):
+    real = train_job.fingerprint_case
+
+    def slow(*arguments):
+        time.sleep(0.3)
+        return real(*arguments)
+
+    monkeypatch.setattr(train_job, "fingerprint_case", slow)
+    with Project.open(copy, read_only=True) as project:
+        short = prepare_training(project, TrainingOptions(minutes=0.05, device="cpu"))
+        assert [
+            note for note in short.notes if note.startswith("0.05 minutes are little: preparing the scans alone takes")
+        ]
+        enough = prepare_training(project, TrainingOptions(minutes=10, device="cpu"))
+        assert not [note for note in enough.notes if "are little" in note]
 
 
 def test_a_case_that_fails_stops_no_other(copy, monkeypatch):
