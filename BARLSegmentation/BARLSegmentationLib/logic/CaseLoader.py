@@ -216,6 +216,8 @@ class CaseLoader:
         node.SetTypeToUser()
         node.SetName(self.scene.GenerateUniqueName("BARL labels"))
         node.SetAttribute("BARL.Labels", repr(wanted))
+        node.SetSaveWithScene(False)  # made anew when needed: Slicer must not ask to save it
+        node.SetHideFromEditors(True)
         node.SetNumberOfColors(max(wanted) + 1)
         for value, (name, color) in wanted.items():
             node.SetColor(value, name, *color, 1.0)
