@@ -53,7 +53,7 @@ def test_each_step_is_whole_on_a_small_screen(a_small_module, step):
     page = module.panels[step].widget
     lay_out()
     assert page.minimumSizeHint.width() <= WIDTH - SCROLL_BAR, "its least width makes the panel wider"
-    root = page.parent()
+    root = module.ui.pagesWidget.parent()
     assert root.sizeHint.height() <= HEIGHT, f"{step} is {root.sizeHint.height()} pixels high"
     assert cut(page) == []
 
@@ -68,7 +68,7 @@ def test_a_form_is_whole_on_a_small_screen(a_small_module, step, box):
     getattr(panel.ui, box).collapsed = False
     try:
         lay_out()
-        assert panel.widget.parent().sizeHint.height() <= HEIGHT
+        assert module.ui.pagesWidget.parent().sizeHint.height() <= HEIGHT
         assert cut(panel.widget) == []
     finally:
         getattr(panel.ui, box).collapsed = True
@@ -81,7 +81,7 @@ def test_the_cockpit_has_all_that_the_loop_needs_in_one_view(a_small_module):
     panel = module.panels["Review"]
     panel.editor.widget.setActiveEffectByName("Paint")
     lay_out()
-    root = panel.widget.parent()
+    root = module.ui.pagesWidget.parent()
     needed = ("acceptButton", "nextHotspotButton", "previousHotspotButton", "overlayVisibleCheckBox")
     for name in (*needed, "onlyWhereUnsureCheckBox", "caseLabel", "hotspotsLabel"):
         widget = getattr(panel.ui, name)
@@ -94,7 +94,7 @@ def test_width_is_the_same_in_every_step_and_after_many_strokes(a_small_module):
 
     module = a_small_module
     panel, widths, hints = module.panels["Review"], set(), set()
-    root = panel.widget.parent()
+    root = module.ui.pagesWidget.parent()
     for step in STEPS:
         module.steps.show(step)
         lay_out()

@@ -7,6 +7,7 @@ from BARLSegmentationLib.logic.Signal import Signal
 from BARLSegmentationLib.widgets.Panel import Panel
 
 LEAST_WIDTH = 420  # pixels: what Slicer's panel has on a small screen
+PAGE_WIDTH = 396  # of them, between the margins
 MOST_WIDTH = 600  # no step may ask for more
 PAGES = 2  # place of the pages in the module's layout: below the bar and the line of status
 
@@ -52,6 +53,7 @@ class Steps:
         self._grows[name] = panel.widget.sizePolicy.verticalPolicy() == qt.QSizePolicy.Expanding
         # The page takes the width there is, and asks for none of its own.
         panel.widget.setSizePolicy(qt.QSizePolicy.Ignored, panel.widget.sizePolicy.verticalPolicy())
+        panel.widget.setMinimumWidth(PAGE_WIDTH)  # or labels that wrap would be thought to be as narrow as can be
         panel.widget.visible = False
         self._layout.addWidget(panel.widget)
         index = self.bar.addTab(title)
