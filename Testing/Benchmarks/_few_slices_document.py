@@ -27,7 +27,7 @@ needed.
   voxel of that mask is as it was drawn, labeled or empty. An empty plane in the mask says "nothing here".
 * `--prior` is a model's label map. The drawn planes measure how right it was there, and it pulls accordingly.
 * The answer names the plane whose outlining would settle most, and the Dice that the probabilities promise. The
-  promise is not calibrated.
+  promise is not calibrated: it is too low, most of all with a prediction.
 
 In Python:
 

@@ -32,6 +32,7 @@ from barl.fill.drawn import bounding_box
 from barl.fill.filling import Prediction, fill_scan
 from barl.fill.next_plane import next_plane
 from barl.fill.shape import InterpolatedDistance
+from barl.images.geometry import Grid
 
 try:
     import itk
@@ -50,6 +51,7 @@ class Scan:
     images: list[np.ndarray]
     truth: np.ndarray
     spacing: tuple[float, ...]
+    grid: Grid
 
 
 def scans(name: str, parts: Sequence[str], count: int) -> Iterator[Scan]:
@@ -63,7 +65,7 @@ def scans(name: str, parts: Sequence[str], count: int) -> Iterator[Scan]:
         if truth.any() and found < count:
             found += 1
             arrays = [sitk.GetArrayFromImage(image) for image in images]
-            yield Scan(case.id, arrays, truth, images[0].GetSpacing()[::-1])
+            yield Scan(case.id, arrays, truth, images[0].GetSpacing()[::-1], Grid.of(images[0]))
 
 
 def drawn_planes(truth: np.ndarray, planes: tuple[int, int, int] | int) -> np.ndarray:
@@ -178,9 +180,7 @@ def spread(model: Path, count: int, noise: float) -> dict[str, list[float]]:
     found: dict[str, list[list[float]]] = {"planes alone": [], "spread": [], "expected of spread": []}
     for scan in scans("hippocampus", ("tuning",), count):
         noisy = scan.images[0] + noise * scan.images[0].std() * rng.normal(size=scan.truth.shape).astype(np.float32)
-        image = sitk.GetImageFromArray(noisy.astype(np.float32))
-        image.SetSpacing(scan.spacing[::-1])
-        predicted = predictor.predict([image])
+        predicted = predictor.predict([scan.grid.image(noisy.astype(np.float32))])
         labels = (sitk.GetArrayFromImage(predicted.label) > 0).astype(np.uint8)
         uncertainty = sitk.GetArrayFromImage(predicted.uncertainty)
         for name, row in zip(found, _correct(scan, labels, uncertainty), strict=True):

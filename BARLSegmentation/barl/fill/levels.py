@@ -12,6 +12,8 @@ from scipy import ndimage
 _WHOLE_VOXELS = 150_000
 """A box up to this size is solved whole."""
 
+_SPARSE_VOXELS = 20_000
+
 _SMOOTHINGS = (1, 2, 4, 8)
 
 
@@ -34,10 +36,17 @@ class Level:
     factors: tuple[int, ...]
 
 
-def make_levels(images: np.ndarray, known: np.ndarray, shares: np.ndarray, spacing: np.ndarray) -> list[Level]:
-    """Levels from the finest to the coarsest; each halves the axes along which voxels are not much longer."""
+def make_levels(
+    images: np.ndarray, known: np.ndarray, shares: np.ndarray, spacing: np.ndarray, *, sparse: bool = False
+) -> list[Level]:
+    """Levels from the finest to the coarsest; each halves the axes along which voxels are not much longer.
+
+    Args:
+        sparse: At most one plane of a direction is drawn: then the coarsest level is coarser, which measured better.
+    """
+    whole = _SPARSE_VOXELS if sparse else _WHOLE_VOXELS
     levels = [Level(images, known, shares, spacing, (1, 1, 1))]
-    while levels[-1].known.size > _WHOLE_VOXELS:
+    while levels[-1].known.size > whole:
         fine = levels[-1]
         fits = [s < 1.5 * fine.spacing.min() and n >= 8 for s, n in zip(fine.spacing, fine.known.shape, strict=True)]
         if not any(fits):

@@ -41,8 +41,8 @@ class InterpolatedDistance:
     def __bool__(self) -> bool:
         return any(len(places) for places in self._planes)
 
-    def at(self, places: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Signed distance ``[labels, voxels]`` and distance to the nearest drawn plane ``[voxels]``, both in mm.
+    def at(self, places: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Signed distance ``[labels, voxels]``, and how far the nearest drawn plane is ``[voxels]``: in mm, in planes.
 
         Args:
             places: Three arrays of voxel indices (k, j, i).
@@ -50,6 +50,7 @@ class InterpolatedDistance:
         total = np.zeros((self._labels, len(places[0])), dtype=np.float32)
         weights = np.zeros(len(places[0]), dtype=np.float32)
         nearest = np.full(len(places[0]), np.inf, dtype=np.float32)
+        steps = nearest.copy()
         for axis, maps in enumerate(self._maps):
             if maps is None:
                 continue
@@ -68,7 +69,8 @@ class InterpolatedDistance:
             total = total + weight[here] * value
             weights = weights + weight[here]
             nearest = np.minimum(nearest, distance[here].astype(np.float32))
-        return total / weights, nearest
+            steps = np.minimum(steps, (distance / self._spacing[axis])[here].astype(np.float32))
+        return total / weights, nearest, steps
 
 
 def _signed(inside: np.ndarray, spacing: np.ndarray) -> np.ndarray:

@@ -24,8 +24,8 @@ class Settings:
         gray_contrast: The same of a standard deviation of gray values, where no classifier can be fitted.
         appearance: Pull toward the classifier.
         temperature: Of the classifier's log odds in that pull.
-        shape: Pull toward the interpolated distance map, one voxel from a drawn plane.
-        decay: Power of the distance to the drawn planes with which that pull falls.
+        shape: Pull toward the interpolated distance map, one plane from a drawn one.
+        decay: Power of the number of planes to the nearest drawn one with which that pull falls.
         band: Drawn voxels up to so many voxels from the other side of an outline teach the classifier.
     """
 
@@ -87,9 +87,10 @@ def solve_box(
     center = np.array([(side.start + side.stop - 1) / 2 for side in inside])
     half = np.array([(side.stop - side.start) / 2 for side in inside])
     # A prediction says better than an ellipsoid where the structure lies; single strokes do not say it at all.
-    has_place = prior is None and any(len(places) for places in drawn_planes(known))
+    most = max(len(places) for places in drawn_planes(known))
+    has_place = prior is None and most > 0
     known = known | _background_faces(structure, prior is not None)
-    levels = make_levels(_scaled(images, known), known, shares, spacing)
+    levels = make_levels(_scaled(images, known), known, shares, spacing, sparse=has_place and most == 1)
     features = Features(levels, (center, half) if has_place else None)
     teaching = _teaching(levels[-1], settings.band)
     priors = _prior_levels(prior, levels)
@@ -165,8 +166,8 @@ def _pulls(
     distances = InterpolatedDistance(level.shares, _inner(planes, level.known.shape), level.spacing)
     unit = level.spacing.min()
     if distances:
-        signed, nearest = distances.at(np.unravel_index(free, level.known.shape))
-        strength = settings.shape / np.maximum(nearest / unit, 0.5) ** settings.decay
+        signed, nearest, steps = distances.at(np.unravel_index(free, level.known.shape))
+        strength = settings.shape / np.maximum(steps, 0.5) ** settings.decay
         weighted = weighted + strength * _shares(signed / (0.5 * unit + 0.3 * nearest))
         pull = pull + strength
     if prior is not None:
