@@ -214,6 +214,21 @@ def test_other_transfer_syntaxes(name, tmp_path):
     assert_exact(read_image(whole))
 
 
+@pytest.mark.parametrize("implicit", [False, True])
+def test_files_without_preamble_and_meta_header(implicit, tmp_path):
+    folder = slices(tmp_path / "s", ARRAY, PLACES, name="IM{:04d}")
+    for path in folder.iterdir():
+        data = pydicom.dcmread(path)
+        data.file_meta.TransferSyntaxUID = (
+            pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+        )
+        data.save_as(path, implicit_vr=implicit, little_endian=True, enforce_file_format=True)
+        content = path.read_bytes()
+        path.write_bytes(content[144 + int.from_bytes(content[140:144], "little") :])
+        assert path.read_bytes()[:2] == b"\x08\x00"
+    assert_exact(read_image(folder))
+
+
 def test_compressed_public_files_agree_with_the_plain_one():
     from pydicom.data import get_testdata_file
 

@@ -162,7 +162,8 @@ def read_header(path: Path, *, everything: bool = False) -> Header | None:
                     force=True,
                     specific_tags=tags,
                 )
-                syntax = UID(str(data.file_meta.get("TransferSyntaxUID", "")))
+                meta = getattr(data, "file_meta", None) or {}  # missing in files of old programs
+                syntax = UID(str(meta.get("TransferSyntaxUID", "")))
                 pixels = _pixels(file, data) if syntax in _NATIVE else None
         except (*DAMAGE, OSError):
             return None
