@@ -96,12 +96,19 @@ def test_the_usual_way(place, capsys, monkeypatch):
     assert barl(capsys, "project", "verify", "study") == {"damaged": []}
     show = barl(capsys, "project", "show", "study")
     assert show["cases"] == {"new": 0, "predicted": 1, "in_review": 0, "accepted": 4, "excluded": 0}
-    # Without a project, and for people:
-    words = ["predict", "--model", shown["folder"], "--output", "out.nii.gz", "--uncertainty", "u.nii.gz"]
+    predicts_without_a_project(capsys, shown["folder"])
+    answers_people_in_words(capsys)
+
+
+def predicts_without_a_project(capsys, model):
+    words = ["predict", "--model", model, "--output", "out.nii.gz", "--uncertainty", "u.nii.gz"]
     assert main([*words, "--device", "cpu", "--fast", "scans/s4.nii.gz"]) == 0
     assert "Wrote out.nii.gz." in capsys.readouterr().out
     scan, label, uncertainty = (sitk.ReadImage(name) for name in ("scans/s4.nii.gz", "out.nii.gz", "u.nii.gz"))
     assert label.GetSize() == scan.GetSize() == uncertainty.GetSize()
+
+
+def answers_people_in_words(capsys):
     for words in (
         ["project", "show", "study"], ["project", "cases", "study"], ["project", "labels", "study"],
         ["project", "history", "study", "--case", "s3"], ["models", "list", "study"], ["models", "show", "study"],

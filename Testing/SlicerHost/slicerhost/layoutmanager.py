@@ -132,7 +132,8 @@ class qSlicerLayoutManager(QtCore.QObject):
         return self._scene
 
     def sliceViewNames(self) -> tuple[str, ...]:
-        return tuple(tag for kind, tag in self._widgets if kind == "vtkMRMLSliceNode")
+        """In an order that nobody may rely on: in Slicer it came as Yellow, Red, Green."""
+        return tuple(tag for kind, tag in reversed(self._widgets) if kind == "vtkMRMLSliceNode")
 
     def sliceWidget(self, name: str) -> Any:
         return self._widgets.get(("vtkMRMLSliceNode", name))

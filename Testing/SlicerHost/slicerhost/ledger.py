@@ -28,7 +28,7 @@ from . import calls, declared
 if TYPE_CHECKING:
     import slicer
 
-_PYTHON = json.loads(Path(__file__).with_name("python_names.json").read_text(encoding="utf-8"))
+PYTHON_NAMES = json.loads(Path(__file__).with_name("python_names.json").read_text(encoding="utf-8"))
 _QT = "Qt 5.15 and 6.11"
 _WHEEL = "slicer-core (compiled)"
 _PYTHONQT = {"connect", "disconnect", "delete", "className", "name", "findChild", "findChildren", "children"}
@@ -110,14 +110,14 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Import(self, node):
         for one in node.names:
-            if one.name in _PYTHON["files"]:
+            if one.name in PYTHON_NAMES["files"]:
                 self.imported[one.asname or one.name] = one.name
                 self.use(one.name, node)
             elif one.name.partition(".")[0] not in _KITS:
                 self.types[(one.asname or one.name).partition(".")[0]] = _FOREIGN
 
     def visit_ImportFrom(self, node):
-        if node.module == "slicer" or (node.module or "").startswith("slicer.") or node.module in _PYTHON["files"]:
+        if node.module == "slicer" or (node.module or "").startswith("slicer.") or node.module in PYTHON_NAMES["files"]:
             for one in node.names:
                 self.imported[one.asname or one.name] = f"{node.module}.{one.name}"
                 self.use(f"{node.module}.{one.name}", node)
@@ -207,7 +207,7 @@ def where(name: str) -> str | None:
     if ".connect " in name:
         owner, _, signal = name.partition(".connect ")
         return _signal(owner, signal)
-    for module, entry in _PYTHON["files"].items():
+    for module, entry in PYTHON_NAMES["files"].items():
         if name == module or name.startswith(module + "."):
             return _pythonName(entry, name[len(module) + 1 :].split("."))
     for attribute, path in _SET_LATER.items():
@@ -254,7 +254,7 @@ def _moduleName(name) -> str | None:
     own = re.sub(r"(Widget|Instance)$", "", name)
     if own != name:
         return "Base/QTGUI/qSlicerScriptedLoadableModuleWidget.cxx"
-    return "Modules" if name in {module.lower() for module in _PYTHON["modules"]} else None
+    return "Modules" if name in {module.lower() for module in PYTHON_NAMES["modules"]} else None
 
 
 def _vtkName(rest) -> str | None:

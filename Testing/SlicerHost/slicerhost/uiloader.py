@@ -35,6 +35,11 @@ def register(className: str, cls: type | None = None) -> Any:
     return pythonqt.asCpp(cls)
 
 
+def unregister(className: str) -> None:
+    """Forgets the stand-in of a class."""
+    _custom.pop(className)
+
+
 def registered() -> dict[str, type]:
     """Class names and their stand-ins."""
     return dict(_custom)

@@ -92,7 +92,7 @@ def test_helpers_of_a_standin_are_hidden_from_modules(qt_application, qt):
             return 1
 
     slider = uiloader.register("ctkRangeSlider", ctkDoubleRangeSlider)()
-    uiloader._custom.pop("ctkRangeSlider")
+    uiloader.unregister("ctkRangeSlider")
     with pytest.raises(AttributeError, match="ctkDoubleRangeSlider has no attribute named 'helper'"):
         slider.helper()
     from slicerhost import pythonqt
@@ -137,7 +137,7 @@ def test_what_a_standin_lacks_is_said_so(qt_application, qt):
         _ = ctk.ctkAxesWidget
     with pytest.raises(AttributeError):
         _ = ctk.ctkNosuch
-    uiloader._custom.pop("ctkRangeSlider")
+    uiloader.unregister("ctkRangeSlider")
 
 
 @pytest.mark.parametrize(

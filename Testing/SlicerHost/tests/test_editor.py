@@ -171,13 +171,17 @@ def test_another_effect_or_none_leaves_the_view_to_the_mouse(host, an_editor):
 
 
 def test_editor_shows_what_its_node_says(host, an_editor):
+    import qt
+
+    table = an_editor.findChild("qMRMLSegmentsTableView")
+    buttons = {button.text: button for button in an_editor.findChildren(qt.QAbstractButton)}
     an_editor.setCurrentSegmentID("edema")
-    assert an_editor._table.selectedSegmentIDs() == ("edema",)
-    an_editor._table.setSelectedSegmentIDs(["lesion"])
+    assert table.selectedSegmentIDs() == ("edema",)
+    table.setSelectedSegmentIDs(["lesion"])
     assert an_editor.currentSegmentID() == "lesion"
     assert an_editor.activeEffect() is None
     an_editor.setActiveEffectByName("Paint")
-    assert an_editor._effectButtons["Paint"].checked
-    an_editor._effectButtons["Erase"].click()
+    assert buttons["Paint"].checked
+    buttons["Erase"].click()
     assert an_editor.activeEffect().name == "Erase"
     assert an_editor.mrmlSegmentEditorNode().GetActiveEffectName() == "Erase"

@@ -86,7 +86,7 @@ def test_slips_are_found(names_lost, tmp_path, line, name):
 def test_standins_of_python_files_take_what_the_real_ones_take(ledger):
     """Same functions and classes, same parameters in the same order; what a stand-in lacks is no error here."""
     wrong = []
-    for module, entry in ledger._PYTHON["files"].items():
+    for module, entry in ledger.PYTHON_NAMES["files"].items():
         if module == "PyTorchUtils":  # no stand-in: it is tested as missing
             continue
         standin = importlib.import_module(module)
@@ -116,7 +116,7 @@ def test_standins_of_python_files_offer_nothing_more(ledger):
     """But for what only tests look at: `calls` and `hidden`."""
     ours = {"calls", "hidden", "PROPERTY", "connect", "Parameter"}
     wrong = []
-    for module, entry in ledger._PYTHON["files"].items():
+    for module, entry in ledger.PYTHON_NAMES["files"].items():
         if module == "PyTorchUtils":  # no stand-in: it is tested as missing
             continue
         standin = importlib.import_module(module)

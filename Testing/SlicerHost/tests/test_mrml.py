@@ -64,7 +64,7 @@ def test_wheel_scrolls_through_slices(host, a_volume):
     host.processEvents(0.1)
     widget = slicer.app.layoutManager().sliceWidget("Red")
     before = widget.mrmlSliceNode().GetSliceOffset()
-    canvas = widget.sliceView()._canvas
+    canvas = widget.sliceView().findChild(qt.QWidget)
     place = qt.QPointF(canvas.width / 2, canvas.height / 2)
     event = qt.QWheelEvent(
         place, place, qt.QPoint(), qt.QPoint(0, 120), qt.Qt.NoButton, qt.Qt.NoModifier, qt.Qt.NoScrollPhase, False
@@ -123,7 +123,7 @@ def test_layouts_show_their_views(host):
     manager, kinds = slicer.app.layoutManager(), slicer.vtkMRMLLayoutNode
     heard = []
     manager.connect("layoutChanged(int)", heard.append)
-    assert manager.sliceViewNames() == ("Red", "Green", "Yellow") and manager.threeDViewCount == 1
+    assert manager.sliceViewNames() == ("Yellow", "Green", "Red") and manager.threeDViewCount == 1
     manager.setLayout(kinds.SlicerLayoutFourUpPlotView)
     host.processEvents()
     assert manager.plotViewCount == 1 and manager.plotWidget(0).visible and not manager.threeDWidget(0).visible
@@ -248,6 +248,7 @@ def test_selector_with_none_waits_for_a_choice(host, a_selector):
 
 
 def test_selector_filters_by_attribute_and_kind(host, a_selector):
+    import qt
     import slicer
 
     selector, _ = a_selector
@@ -263,16 +264,17 @@ def test_selector_filters_by_attribute_and_kind(host, a_selector):
     add("another")  # nodes that are not listed are not watched: the attribute counts from the next change of the scene
     assert selector.nodeCount() == 1
     node.SetName("renamed")
-    assert selector._combo.itemText(0) == "renamed"
+    assert selector.findChild(qt.QComboBox).itemText(0) == "renamed"
 
 
 def test_selector_makes_and_deletes_nodes(host, a_selector):
+    import qt
     import slicer
 
     selector, _ = a_selector
     selector.renameEnabled = True
     selector.setMRMLScene(slicer.mrmlScene)
-    combo = selector._combo
+    combo = selector.findChild(qt.QComboBox)
     texts = [combo.itemText(index) for index in range(combo.count)]
     assert "Create new Volume" in texts and "Delete current Volume" in texts, texts
     combo.activated.emit(texts.index("Create new Volume"))
