@@ -16,6 +16,7 @@ from barl.images.geometry import Grid
 from barl.images.intensity import ImageStatistics
 from barl.images.label_maps import read_label
 from barl.images.reading import read_image
+from barl.progress import Progress
 from scipy import ndimage
 
 N_CASES, SEED = 4, 3
@@ -40,8 +41,9 @@ def cases(simulate, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", no_network)
         patch.setattr(socket, "getaddrinfo", no_network)
-        paths = simulate.simulate_cases(tmp_path_factory.mktemp("simulated"), N_CASES, SEED, lambda *p: told.append(p))
-    assert [fraction for _, fraction, _ in told] == [0.25, 0.5, 0.75, 1]
+        paths = simulate.simulate_cases(tmp_path_factory.mktemp("simulated"), N_CASES, SEED, Progress(told.append))
+    fractions = [event["fraction"] for event in told]
+    assert fractions == sorted(fractions) and set(fractions) == {0, 0.25, 0.5, 0.75, 1}
     arrays = []
     for image_path, label_path in paths:
         image = read_image(image_path)
