@@ -32,6 +32,13 @@ def add(panel, source, name="new case"):
     panel.ui.nameLineEdit.text = name
 
 
+def staged() -> list[Path]:
+    """Folders of volumes on their way to the worker."""
+    import slicer
+
+    return list(Path(slicer.app.temporaryPath).glob("barl-*"))
+
+
 def press_add(panel):
     press(panel.ui.addButton)
     waitUntil(lambda: panel.isIdle)
@@ -99,7 +106,7 @@ def test_volumes_of_the_scene_with_their_segmentation(a_cases_panel, a_study):
     label = sitk.GetArrayFromImage(sitk.ReadImage(str(project.revisions.accepted_label(case.id))))
     assert np.array_equal(label, np.where(tumor, 3, liver))
     assert cells(a_cases_panel, NAME)[-1] == "new case" and a_cases_panel.ui.nameLineEdit.text == ""
-    assert a_cases_panel.adding._staging is None
+    assert staged() == []
 
 
 def test_scene_that_cannot_be_a_case_is_one_sentence(a_cases_panel, a_study):
@@ -135,7 +142,7 @@ def test_scene_that_cannot_be_a_case_is_one_sentence(a_cases_panel, a_study):
     press(a_cases_panel.ui.addButton)
     assert "is empty" in a_cases_panel.said[-1][1]
     assert all(error for error, _ in a_cases_panel.said)
-    assert len(a_cases_panel.session.cases()) == 3 and a_cases_panel.adding._staging is None
+    assert len(a_cases_panel.session.cases()) == 3 and staged() == []
 
 
 def test_label_map_of_the_scene_is_an_outline(a_cases_panel, a_study):

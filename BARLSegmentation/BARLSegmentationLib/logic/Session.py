@@ -65,7 +65,7 @@ class Session:
         """Make a project in a new or empty folder and open it."""
         from barl.project.store import Project
 
-        self._take(Project.create(folder, name, labels, channels, wait_seconds=WAIT_SECONDS))
+        self.use(Project.create(folder, name, labels, channels, wait_seconds=WAIT_SECONDS))
 
     def openProject(self, folder: str | Path, readOnly: bool = False) -> None:
         """Open a project; the one that was open before is closed, unless this one cannot be opened.
@@ -81,12 +81,13 @@ class Session:
             if readOnly:
                 raise
             project = Project.open(folder, read_only=True, wait_seconds=WAIT_SECONDS)
-            self._take(project)
+            self.use(project)
             self.status(f"{error.message} It was opened for reading only.")
             return
-        self._take(project)
+        self.use(project)
 
-    def _take(self, project: Project) -> None:
+    def use(self, project: Project) -> None:
+        """Go on with a project that is open already; the one before is closed."""
         self.closeProject()
         self.project = project
         self.projectChanged.emit()
