@@ -20,13 +20,10 @@ import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from . import calls, declared
-
-if TYPE_CHECKING:
-    import slicer
 
 PYTHON_NAMES = json.loads(Path(__file__).with_name("python_names.json").read_text(encoding="utf-8"))
 _QT = "Qt 5.15 and 6.11"
@@ -103,7 +100,7 @@ class _Reader(ast.NodeVisitor):
         self.imported = {}  # local name -> dotted name in Slicer's Python files
         self.types = {}  # "x" or "self.x" -> class
 
-    def use(self, name: str, node: slicer.vtkMRMLNode | None) -> None:
+    def use(self, name: str, node: ast.AST) -> None:
         self.found.append(Use(name, self.file, node.lineno))
 
     # Names from elsewhere
@@ -137,11 +134,15 @@ class _Reader(ast.NodeVisitor):
         outer = dict(self.types)
         for argument in node.args.args:
             self.types.pop(argument.arg, None)
+        node.returns = None  # annotations are never evaluated
         self.generic_visit(node)
         kept = {name: kind for name, kind in self.types.items() if name.startswith("self.") or kind == _FOREIGN}
         self.types = {**outer, **kept}
 
-    def typeOf(self, node: slicer.vtkMRMLNode | None) -> str | None:
+    def visit_arg(self, node):
+        """An argument's annotation is never evaluated."""
+
+    def typeOf(self, node: ast.AST | None) -> str | None:
         """Class of what an expression gives: of Qt, CTK, MRML or VTK, or None."""
         name = dotted(node)
         if name in _ROOTS:
@@ -188,7 +189,7 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
 
-def dotted(node: slicer.vtkMRMLNode | None) -> str | None:
+def dotted(node: ast.AST | None) -> str | None:
     """`a.b.c` of an expression; None if it is something else."""
     if isinstance(node, ast.Name):
         return node.id
@@ -359,6 +360,12 @@ def _methods() -> frozenset[str]:
         vtk.vtkPoints,
         vtk.vtkCellLocator,
         vtk.vtkLookupTable,
+        vtk.vtkRenderWindow,
+        vtk.vtkRendererCollection,
+        vtk.vtkRenderer,
+        vtk.vtkTextActor,
+        vtk.vtkCoordinate,
+        vtk.vtkTextProperty,
     )
     classes = [cls for name, cls in vars(slicer).items() if name.startswith("vtk") and isinstance(cls, type)]
     return frozenset(name for cls in (*classes, *plain) for name in dir(cls))
