@@ -241,7 +241,7 @@ def main() -> None:
     if arguments.document is not None:
         from _few_slices_document import document
 
-        arguments.document.write_text(document(result, sys.argv[1:]), encoding="utf-8")
+        arguments.document.write_text(document(result), encoding="utf-8")
     print(json.dumps(result))
 
 
