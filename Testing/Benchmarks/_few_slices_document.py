@@ -49,7 +49,8 @@ slices*, GrowCut that of *Grow from seeds*; it gets the same planes, background 
 
 The tables were made twice. After the first time two things were changed: with at most one plane of a direction the box
 is solved coarser (chosen on the 14 hippocampi; hippocampus, 1+1+1: 0.827 before), and the pull of the distance map
-counts planes instead of millimeters (not chosen on other scans; BONBID-HIE, every 3rd slice: 0.649 before, 2+2+2: 0.725).
+counts planes instead of millimeters (not chosen on other scans; BONBID-HIE, every 3rd slice: 0.649
+before, 2+2+2: 0.725).
 """
 
 

@@ -116,7 +116,7 @@ def fill_scan(
     drawn = drawn_voxels(labels) if drawn is None else drawn.astype(bool)
     _check(images, labels, drawn, prediction)
     seen = np.where(drawn, labels, 0).astype(labels.dtype)
-    values = sorted({int(v) for v in np.unique(seen)} - {0})
+    values = sorted(_present(seen))
     if prediction is None:
         if not values:
             raise InputError(
@@ -129,7 +129,7 @@ def fill_scan(
             )
         places, trust = boxes(seen != 0, drawn), None
     else:
-        values = sorted({*values, *(int(v) for v in np.unique(prediction.labels))} - {0})
+        values = sorted({*values, *_present(prediction.labels)})
         both = bounding_box((seen != 0) | (prediction.labels != 0))
         places, trust = [_roomy(both, seen.shape)] if both else [], _trust(prediction, seen, drawn)
     result = seen if prediction is None else np.where(drawn, labels, prediction.labels).astype(labels.dtype)
@@ -155,7 +155,7 @@ def _check(images: Sequence[np.ndarray], labels: np.ndarray, drawn: np.ndarray, 
     if not images:
         raise InputError("There is no scan to fill.", "Give at least one image.")
     for number, image in enumerate(images):
-        if not np.isfinite(image).all():
+        if np.issubdtype(image.dtype, np.floating) and not np.isfinite(image).all():
             raise InputError(
                 f"Channel {number + 1} of the scan holds values that are not finite.", "Export the scan again."
             )
@@ -166,6 +166,12 @@ def _check(images: Sequence[np.ndarray], labels: np.ndarray, drawn: np.ndarray, 
             raise InputError(
                 f"The shape of {name} is {array.shape}, that of the scan {shape}.", "Bring both onto one grid first."
             )
+
+
+def _present(labels: np.ndarray) -> set[int]:
+    """The label values of a label map but 0; only the box that holds them is sorted."""
+    box = bounding_box(labels != 0)
+    return set() if box is None else {int(value) for value in np.unique(labels[box])} - {0}
 
 
 def _winner(probabilities: np.ndarray, values: Sequence[int]) -> np.ndarray:
