@@ -277,6 +277,6 @@ def test_module_opens_from_the_package(staged):
     done = run_staged(staged, "-c", OPEN_MODULE, str(staged / "BARLSegmentation.py"))
     assert done.returncode == 0, done.stderr
     panels, models, files = done.stdout.splitlines()[-3:]
-    assert panels.split() == ["Project", "Cases", "Predict", "Review", "Train", "Setup"]
+    assert panels.split() == ["Project", "Cases", "Review", "Train", "Predict", "Setup"]
     assert "Hippocampus (demonstration)" in models, "the model came along"
     assert files and all(path.startswith(str(staged)) for path in files.split())
