@@ -150,10 +150,12 @@ def test_a_budget_that_preparing_uses_up_is_told_before_the_start(copy, monkeypa
     with Project.open(copy, read_only=True) as project:
         short = prepare_training(project, TrainingOptions(minutes=0.05, device="cpu"))
         assert [
-            note for note in short.notes if note.startswith("0.05 minutes are little: preparing the scans alone takes")
+            note
+            for note in short.notes
+            if note.startswith("A budget of 0.05 minutes is small: preparing the scans alone takes")
         ]
         enough = prepare_training(project, TrainingOptions(minutes=10, device="cpu"))
-        assert not [note for note in enough.notes if "are little" in note]
+        assert not [note for note in enough.notes if "is small" in note]
 
 
 def test_a_case_that_fails_stops_no_other(copy, monkeypatch):

@@ -74,6 +74,11 @@ def test_it_says_what_it_will_do():
         assert text in words
 
 
+@pytest.mark.parametrize(("minutes", "text"), [(1.0, "BARL, 1 minute\n"), (1.5, "BARL, 1.5 minutes\n")])
+def test_it_counts_one_minute(minutes, text):
+    assert text in make_plan([case()], LABELS, ["T1"], overrides={"minutes": minutes}).in_words()
+
+
 @pytest.mark.parametrize(
     ("cases", "overrides", "sentence"),
     [

@@ -347,7 +347,7 @@ def _short_budget(plan: Plan, seconds: float) -> list[str]:
     if plan.minutes is None or minutes < 0.5 * plan.minutes:
         return []
     return [
-        f"{plan.minutes:g} minutes are little: preparing the scans alone takes about {minutes:.1f}. "
+        f"A budget of {plan.budget} is small: preparing the scans alone takes about {minutes:.1f}. "
         f"Give {max(4 * minutes, plan.minutes + 1):.0f} minutes or more."
     ]
 

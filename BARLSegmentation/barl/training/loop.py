@@ -307,7 +307,7 @@ class TrainingRun:
             times.fit(self.plan.minutes)
             if self.plan.minutes and self.schedule.time_left() < times.left(self.schedule.done):
                 self.progress.log(
-                    f"{self.plan.minutes:g} minutes are too few: preparing and validating alone take longer."
+                    f"A budget of {self.plan.budget} is too small: preparing and validating alone take longer."
                 )
         if times.is_due(before, self.schedule.done, self.schedule.is_over):
             began = time.monotonic()

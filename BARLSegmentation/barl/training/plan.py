@@ -150,13 +150,18 @@ class Plan:
             reason = "".join(letter for letter in str(error) if letter.isprintable())[:200]
             raise InputError(f"The training plan cannot be read ({reason}).", "Make a new plan.") from error
 
+    @property
+    def budget(self) -> str:
+        """The time budget as text, such as ``30 minutes``; empty without one."""
+        return "" if self.minutes is None else f"{self.minutes:g} minute{'' if self.minutes == 1 else 's'}"
+
     def in_words(self) -> str:
         """The plan as text, one line for each choice."""
         method = methods.get(self.method)
         batch = f"{self.batch_labelled} outlined"
         if method.uses_unlabelled:
             batch += f" + {self.batch_unlabelled} untouched"
-        length = f"{self.minutes:g} minutes" if self.minutes else f"{self.iterations} iterations"
+        length = self.budget if self.minutes else f"{self.iterations} iterations"
         lines = {
             "method": f"{method.title}, {length}",
             "labels": ", ".join(f"{label.value} {label.name}" for label in self.labels),
