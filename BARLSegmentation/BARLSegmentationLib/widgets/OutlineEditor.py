@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import qt
 import slicer
 import vtk
 from slicer.util import VTKObservationMixin
@@ -17,6 +18,7 @@ NODE_TAG = "BARLSegmentation"  # our own parameters; the Segment Editor module k
 UNDO_STATES = 10  # as in the Segment Editor module
 EFFECT_COLUMNS = 3
 SEGMENTS_FRAME = "SegmentsTableResizableFrame"  # what holds the editor's table of segments
+OPTIONS_BOX = "OptionsGroupBox"  # what holds the options of the effect in use
 SEGMENT_ROW, MOST_SEGMENTS = 24, 4  # pixels; more segments scroll
 
 
@@ -46,6 +48,8 @@ class OutlineEditor(VTKObservationMixin):
         self.widget.setAddRemoveSegmentButtonsVisible(False)
         self.widget.setSwitchToSegmentationsButtonVisible(False)
         self.widget.setEffectColumnCount(EFFECT_COLUMNS)
+        for box in slicer.util.findChildren(self.widget, OPTIONS_BOX):  # an effect must not widen Slicer's panel
+            box.setSizePolicy(qt.QSizePolicy.Ignored, box.sizePolicy.verticalPolicy())
         self.showMore(False)
 
     def showMore(self, shown: bool) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .segmenteffects import qSlicerSegmentEditorAbstractEffect
 
 Signal, Property = QtCore.Signal, QtCore.Property
+OPTIONS_WIDTH = 530  # pixels that Slicer's editor asks for with Paint, its column of effects included
 
 
 @register("qMRMLSegmentEditorWidget")
@@ -99,9 +100,11 @@ class qMRMLSegmentEditorWidget(SegmentEditorEvents, qMRMLWidget):
         row.addStretch(1)
         self._undo, self._redo = self._button("Undo", row, self.undo), self._button("Redo", row, self.redo)
 
-        self._options = QtWidgets.QWidget(self)
+        self._options = QtWidgets.QGroupBox(self)
+        self._options.setObjectName("OptionsGroupBox")
         form = QtWidgets.QFormLayout(self._options)
         form.setContentsMargins(0, 0, 0, 0)
+        form.addItem(QtWidgets.QSpacerItem(OPTIONS_WIDTH, 0))
         self._diameter = ctkSliderWidget(self)
         self._diameter.minimum, self._diameter.maximum, self._diameter.singleStep = 0.1, 100.0, 0.1
         self._diameter.valueChanged.connect(self._onDiameter)
