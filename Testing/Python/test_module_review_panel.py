@@ -317,6 +317,19 @@ def test_accept_twice_quickly_stores_once(panel):
     assert facts["labels"][1]["added_voxels"] == np.count_nonzero(after == 4) and facts["editing_seconds"] > 0
 
 
+def test_an_unforeseen_error_after_storing_ends_in_a_sentence(panel, monkeypatch):
+    after = edit(panel)
+    monkeypatch.setattr(panel.correction, "settle", lambda _stored: 1 / 0)
+    click(panel.ui.acceptButton)
+    settle(panel)
+    assert status(panel).startswith("The outline is stored, but") and "Open the case again" in status(panel)
+    assert np.array_equal(stored(panel.session.project.revisions.newest(PREDICTED)), after)
+    monkeypatch.setattr("barl.project.review.store_correction", lambda *_values, **_options: 1 / 0)
+    panel.onSaveDraft()
+    settle(panel)
+    assert status(panel).startswith("The outline could not be stored.")
+
+
 def test_draft_and_revert(panel):
     before, after = outline(panel), edit(panel)
     settle(panel)

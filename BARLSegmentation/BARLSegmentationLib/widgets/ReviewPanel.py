@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 
     from BARLSegmentation import BARLSegmentationParameterNode
+    from BARLSegmentationLib.logic.Correction import Stored
     from BARLSegmentationLib.logic.Hotspots import HotSpot
     from BARLSegmentationLib.logic.Session import Session
     from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
@@ -61,12 +62,10 @@ class ReviewPanel(Panel):
         self.hotspots.ticked.connect(self.onTicked)
         self.editor = OutlineEditor()
         self.editor.changed.connect(self.onEdit)
-        self.editor.nodeChanged.connect(self._editTimerStart)
+        self.editor.nodeChanged.connect(self._editTimer.start)
         ui.outlineWidget.layout().addWidget(self.editor.widget)
-        self._fitTimer = self._timer(0, self.moduleWidget.steps.fitWidth)
-        self.editor.nodeChanged.connect(self._fitTimer.start)
         self.volumes = VolumesTable(ui.volumesTable)
-        ui.readerLineEdit.text = slicer.app.userSettings().value(READER_SETTING, "") or _login()
+        ui.readerLineEdit.text = slicer.app.userSettings().value(READER_SETTING, "") or self.reader()
 
         ui.overlayVisibleCheckBox.connect("toggled(bool)", self.showOverlay)
         ui.overlayOpacitySlider.connect("valueChanged(double)", self.showOverlay)
@@ -255,7 +254,9 @@ class ReviewPanel(Panel):
         )
 
     def reader(self) -> str:
-        return self.ui.readerLineEdit.text.strip() or _login()
+        """The name that was typed, the user's name from Slicer's settings, or the one from the operating system."""
+        user = slicer.app.applicationLogic().GetUserInformation()
+        return self.ui.readerLineEdit.text.strip() or user.GetName() or user.GetLogin() or _("reader")
 
     def onReader(self) -> None:
         slicer.app.userSettings().setValue(READER_SETTING, self.ui.readerLineEdit.text.strip())
@@ -339,8 +340,7 @@ class ReviewPanel(Panel):
             self.background.submit(self.hotspots.hotspots.store, self._onTicksStored)
 
     def _onTicksStored(self, future: Future) -> None:
-        with self.session.reporting():
-            future.result()
+        self.session.ask(future.result, otherwise=None)
 
     def _showHotspotCount(self) -> None:
         found, current = self.hotspots.hotspots, self.hotspots.current()
@@ -392,9 +392,6 @@ class ReviewPanel(Panel):
     def onEdit(self) -> None:
         self.mark.remove()
         self.correction.clock.tick()
-        self._editTimer.start()
-
-    def _editTimerStart(self) -> None:
         self._editTimer.start()
 
     def onEditPause(self) -> None:
@@ -450,15 +447,25 @@ class ReviewPanel(Panel):
 
     def _onStored(self, future: Future) -> None:
         self._storing = False
-        stored = self.session.ask(future.result, otherwise=None)
-        if stored is not None:
-            self.correction.settle(stored)
-            self.session.notifyCases()
-            text = stored.inWords(self.session.project.cases.get(stored.revision.case_id).name)
-            if stored.revision.kind == "accepted" and self.ui.goOnCheckBox.checked:
-                text = f"{text} {self._goOn()}"
-            self.session.status(text)
-        self.update()
+        try:
+            stored = self.session.ask(future.result, otherwise=None)
+            if stored is not None:
+                self._settle(stored)
+        except Exception:  # the log gets it from the caller
+            failed = _("The outline could not be stored. Try again, or restart Slicer after saving the scene.")
+            shown = _("The outline is stored, but the window could not show it. Open the case again.")
+            self.session.status(failed if future.exception() else shown, error=True)
+            raise
+        finally:
+            self.update()
+
+    def _settle(self, stored: Stored) -> None:
+        self.correction.settle(stored)
+        self.session.notifyCases()
+        text = stored.inWords(self.session.project.cases.get(stored.revision.case_id).name)
+        if stored.revision.kind == "accepted" and self.ui.goOnCheckBox.checked:
+            text = f"{text} {self._goOn()}"
+        self.session.status(text)
 
     def _goOn(self) -> str:
         """Open the next case at its first hot-spot; gives what happened as a sentence."""
@@ -490,9 +497,3 @@ class ReviewPanel(Panel):
         cases = self.moduleWidget.panels.get("Cases")
         if cases is not None:
             cases.openNext()
-
-
-def _login() -> str:
-    """The user's name from Slicer's settings or from the operating system."""
-    user = slicer.app.applicationLogic().GetUserInformation()
-    return user.GetName() or user.GetLogin() or _("reader")
