@@ -302,6 +302,30 @@ def test_a_project_whose_drive_is_gone_is_told_and_breaks_nothing(module, panel,
     assert "disk I/O error" in status[-1][0] and status[-1][1] and not panel.ui.startButton.enabled
 
 
+def plan_a_run(host, panel):
+    """The plan is told before the start; nothing is stored yet."""
+    ui = panel.ui
+    ui.planButton.click()
+    assert not ui.startButton.enabled and ui.cancelButton.enabled
+    wait(host, lambda: ui.planLabel.text)
+    assert ui.planLabel.text.startswith("Method: BARL, 12 iterations\n") and panel.session.project.runs.all() == []
+
+
+def compare_and_promote(host, panel, status):
+    """The comparison begins by itself; the newer model becomes the current one."""
+    ui = panel.ui
+    wait(host, lambda: panel.decision.comparison.result is not None)
+    assert "2 held-out cases" in ui.comparisonLabel.text and "chance" in ui.comparisonLabel.text
+    table = ui.comparisonTable
+    texts = [[table.item(row, c).text() for c in range(3)] for row in range(table.rowCount)]
+    assert [row[0] for row in texts][-2:] == ["1  case 2", "2  case 3"] and texts[0][0] == "Dice"
+    assert table.horizontalHeaderItem(1).text() == "model_0001"
+    assert ui.comparisonPlotWidget.visible and ui.promoteButton.enabled
+    ui.promoteButton.click()
+    assert panel.session.project.models.current().id == "model_0002"
+    assert status[-1] == ("model_0002 is the current model now.", False) and not ui.keepButton.enabled
+
+
 def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, panel, status, tmp_path):
     """The life of two trainings, with everything that may happen to them on the way."""
     ui, session = panel.ui, module.session
@@ -310,10 +334,7 @@ def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, p
     assert {ui.methodComboBox.itemData(n) for n in range(ui.methodComboBox.count)} >= {"barl", "supervised"}
     assert ui.heldOutLabel.visible and "too few for a statistical test" in ui.heldOutLabel.text
 
-    ui.planButton.click()
-    assert not ui.startButton.enabled and ui.cancelButton.enabled
-    wait(host, lambda: ui.planLabel.text)
-    assert ui.planLabel.text.startswith("Method: BARL, 12 iterations\n") and session.project.runs.all() == []
+    plan_a_run(host, panel)
 
     # The first training: its model becomes the current one, there is nothing to decide.
     assert ui.startButton.enabled, ui.startButton.toolTip
@@ -352,17 +373,7 @@ def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, p
     ui.finishButton.click()
     wait(host, lambda: panel.run.state == "finished")
 
-    # The comparison begins by itself.
-    wait(host, lambda: panel.decision.comparison.result is not None)
-    assert "2 held-out cases" in ui.comparisonLabel.text and "chance" in ui.comparisonLabel.text
-    table = ui.comparisonTable
-    texts = [[table.item(row, c).text() for c in range(3)] for row in range(table.rowCount)]
-    assert [row[0] for row in texts][-2:] == ["1  case 2", "2  case 3"] and texts[0][0] == "Dice"
-    assert table.horizontalHeaderItem(1).text() == "model_0001"
-    assert ui.comparisonPlotWidget.visible and ui.promoteButton.enabled
-    ui.promoteButton.click()
-    assert session.project.models.current().id == "model_0002"
-    assert status[-1] == ("model_0002 is the current model now.", False) and not ui.keepButton.enabled
+    compare_and_promote(host, panel, status)
 
 
 def test_accepted_cases_start_a_training_by_themselves_and_cancel_ends_it(host, module, panel, tmp_path):
