@@ -32,14 +32,18 @@ def a_wide_module(host, tmp_path):
     import qt
 
     (tmp_path / "Wide.py").write_text("# SPDX-License-Identifier: Apache-2.0\n" + MODULE, encoding="utf-8")
+    dock = host.window.findChild(qt.QDockWidget, "PanelDockWidget")
+
+    def narrow():  # the dock does not shrink by itself, and other tests widen it as well
+        host.processEvents(0.1)
+        host.window.resizeDocks([dock], [470], qt.Qt.Horizontal)
+        host.processEvents(0.1)
+
     widget = host.loadModule(tmp_path / "Wide.py")
-    host.processEvents(0.1)
+    narrow()
     yield widget
     host.unloadModule("Wide")
-    host.processEvents(0.05)
-    dock = host.window.findChild(qt.QDockWidget, "PanelDockWidget")
-    host.window.resizeDocks([dock], [470], qt.Qt.Horizontal)  # it does not shrink by itself
-    host.processEvents(0.05)
+    narrow()
 
 
 def panel_of(host):
