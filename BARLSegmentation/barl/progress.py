@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from barl.errors import Cancelled
@@ -12,6 +13,25 @@ from barl.errors import Cancelled
 T = TypeVar("T")
 # ``progress`` (stage, fraction, message ...) or ``log`` (message), as in ``docs/worker-protocol.md``.
 Event = Mapping[str, Any]
+
+
+class Stage(StrEnum):
+    """The stages of the engine's jobs, with the values that stand in the events."""
+
+    STARTING = "starting"
+    LOADING = "loading"
+    PLANNING = "planning"
+    PREPARING = "preparing"
+    TRAINING = "training"
+    VALIDATING = "validating"
+    PREDICTING = "predicting"
+    RESTORING = "restoring"
+    EVALUATING = "evaluating"
+    COMPARING = "comparing"
+    FILLING = "filling"
+    ADDING = "adding"
+    EXPORTING = "exporting"
+    MEASURING = "measuring agreement"
 
 
 def _to_nobody(event: Event) -> None:
@@ -32,7 +52,7 @@ class Progress:
     Args:
         send: Gets every event.
         is_cancelled: Whether the work is to end.
-        name: Of the stage; empty before the first one.
+        name: Of the stage, a ``Stage`` for the engine's jobs; empty before the first one.
         start, share: The part of the stage's bar that belongs to this piece of work.
         title: Replaces the message of every report, such as the name of a case.
     """

@@ -120,16 +120,16 @@ def label_map(segmentation, volume):
 # What can be chosen, and why Apply cannot be pressed
 
 
-def test_apply_says_why_it_cannot_be_pressed(panel, module, a_project):
+def reason_against_apply(panel):
+    assert not panel.ui.applyButton.enabled
+    return panel.ui.applyButton.toolTip
+
+
+def test_apply_says_what_is_wrong_with_the_volume(panel, module):
     import slicer
 
-    ui, session = panel.ui, module.session
-
-    def reason():
-        assert not ui.applyButton.enabled
-        return ui.applyButton.toolTip
-
-    assert "Choose a volume" in reason()
+    ui = panel.ui
+    assert "Choose a volume" in reason_against_apply(panel)
     volume = a_volume(an_image())
     ui.volumeSelector.setCurrentNode(volume)
     assert ui.applyButton.enabled and "Segment" in ui.applyButton.toolTip
@@ -137,12 +137,20 @@ def test_apply_says_why_it_cannot_be_pressed(panel, module, a_project):
     volume.SetAndObserveTransformNodeID(transform.GetID())
     ui.applyButton.click()  # nobody has told the panel
     assert "harden its transform" in module.ui.statusLabel.text and not panel.busy
-    assert "harden its transform" in reason()
+    assert "harden its transform" in reason_against_apply(panel)
     volume.SetAndObserveTransformNodeID(None)
     panel.update()
+    assert ui.applyButton.enabled
+
+
+def test_apply_says_what_is_wrong_with_the_box(panel):
+    import slicer
+
+    ui, volume = panel.ui, a_volume(an_image())
+    ui.volumeSelector.setCurrentNode(volume)
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
     ui.roiSelector.setCurrentNode(roi)
-    assert "box is empty" in reason()
+    assert "box is empty" in reason_against_apply(panel)
     roi.SetSize(10.0, 10.0, 10.0)  # drawn in a view
     assert ui.applyButton.enabled
     ui.roiSelector.setCurrentNode(None)
@@ -154,22 +162,31 @@ def test_apply_says_why_it_cannot_be_pressed(panel, module, a_project):
     assert ui.applyButton.enabled, "a new box is as large as the scan"
     ui.roiSelector.setCurrentNode(None)
     assert ui.applyButton.enabled
+
+
+def test_apply_says_what_is_wrong_with_the_model(panel, a_project):
+    ui = panel.ui
+    ui.volumeSelector.setCurrentNode(a_volume(an_image()))
     choose_model(panel, "another folder")
     assert not ui.modelPathLineEdit.isHidden()
     ui.modelPathLineEdit.currentPath = str(a_project)
-    assert "model.json" in reason()
+    assert "model.json" in reason_against_apply(panel)
     ui.modelPathLineEdit.currentPath = str(MODEL)
     assert ui.applyButton.enabled
     ui.modelPathLineEdit.currentPath = ""
-    assert reason() == "Choose a model"
-    ui.modelPathLineEdit.currentPath = str(MODEL)
-    for scope, words in ((CASE_ON_SCREEN, "Open a project"), (SELECTED_CASES, "Open a project")):
+    assert reason_against_apply(panel) == "Choose a model"
+
+
+def test_apply_says_which_cases_it_needs(panel, module, a_project):
+    ui, session = panel.ui, module.session
+    for scope in (CASE_ON_SCREEN, SELECTED_CASES):
         ui.inputComboBox.currentIndex = scope
-        assert words in reason()
+        assert "Open a project" in reason_against_apply(panel)
     session.openProject(a_project)
-    assert "Open a case first" in reason()
+    ui.inputComboBox.currentIndex = CASE_ON_SCREEN
+    assert "Open a case first" in reason_against_apply(panel)
     ui.inputComboBox.currentIndex = SELECTED_CASES
-    assert "Select cases" in reason()
+    assert "Select cases" in reason_against_apply(panel)
     session.selectCases(["case_0001", "case_0003"])
     assert ui.applyButton.enabled
     assert "(2)" in ui.inputComboBox.itemText(SELECTED_CASES)

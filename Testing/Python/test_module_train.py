@@ -116,9 +116,10 @@ def test_a_long_run_stays_short_and_a_resumed_one_forgets_what_it_repeats(host):
 
 def test_a_run_says_what_it_is_at(host, tmp_path):
     from barl.project.records import RunRow
+    from barl.project.states import RunState
     from BARLSegmentationLib.logic.Training import WatchedRun
 
-    run = WatchedRun(RunRow("run_0001", "running", "", tmp_path))
+    run = WatchedRun(RunRow("run_0001", RunState.RUNNING, "", tmp_path))
     assert run.inWords() == "Starting"
     assert not run.take(RunEvents("run_0001", "running", "", None, [losses(7)], 10))
     assert run.inWords() == "Training, iteration 7, about 2 min left" and run.offset == 10
@@ -135,9 +136,10 @@ def test_a_run_says_what_it_is_at(host, tmp_path):
 
 def test_the_bar_of_a_run_never_goes_back(host, tmp_path):
     from barl.project.records import RunRow
+    from barl.project.states import RunState
     from BARLSegmentationLib.logic.Training import WatchedRun
 
-    run, shown = WatchedRun(RunRow("run_0001", "running", "", tmp_path)), []
+    run, shown = WatchedRun(RunRow("run_0001", RunState.RUNNING, "", tmp_path)), []
     stages = [("preparing", 0.0), ("preparing", 1.0), ("training", 0.0), ("training", 1.0)]
     stages += [("validating", 0.0), ("training", 0.9), ("validating", 1.0)]
     for stage, fraction in stages:

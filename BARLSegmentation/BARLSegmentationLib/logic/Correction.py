@@ -109,7 +109,7 @@ class Stored:
 
     def inWords(self, caseName: str) -> str:
         """What was stored, and what of the outline was not."""
-        accepted = self.revision.kind == "accepted"
+        accepted = self.revision.is_accepted
         sentences = [
             (_("{name} is accepted.") if accepted else _("A draft of {name} is stored.")).format(name=caseName)
         ]

@@ -39,8 +39,10 @@ def heldOutDice(model: ModelRow) -> float | None:
 def _casesInWords(cases: Sequence[Case]) -> str:
     if not cases:
         return _("No cases yet.")
+    from barl.project.states import CaseState
+
     counts = Counter(case.state for case in cases)
-    order = ("accepted", "in_review", "predicted", "new", "excluded")
+    order = (CaseState.ACCEPTED, CaseState.IN_REVIEW, CaseState.PREDICTED, CaseState.NEW, CaseState.EXCLUDED)
     parts = [f"{counts[state]} {caseStateText(state).lower()}" for state in order if counts[state]]
     heldOut = sum(case.held_out for case in cases)
     tail = _("; {count} held out").format(count=heldOut) if heldOut else ""

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from barl.project.store import Project
     from barl.worker.messages import RunEvents
 
-# States in which a run may still send events.
-ALIVE = ("running",)
-# States from which a run can go on.
-PAUSED = ("stopped", "interrupted", "failed", "queued")
 # The message of a run that the user has cancelled (``barl.worker.detached.cancel``).
 CANCELLED = "Cancelled."
 # Where each stage of a run begins on the bar, and how much of it it takes.
@@ -35,7 +31,7 @@ class WatchedRun:
 
     Attributes:
         id: The run.
-        state: One of ``barl.project.states.RunState``.
+        state: The run's ``barl.project.states.RunState``.
         offset: Where the next ``attach`` begins.
         stage: The current one.
         fraction: How much of the run is done (0 to 1); it never goes back.
@@ -59,12 +55,22 @@ class WatchedRun:
 
     @property
     def alive(self) -> bool:
-        return self.state in ALIVE
+        """Its process may still send events."""
+        from barl.project.states import RunState
+
+        return self.state is RunState.RUNNING
+
+    @property
+    def paused(self) -> bool:
+        """It can go on."""
+        return self.state.can_go_on
 
     def take(self, answer: RunEvents) -> bool:
         """Take an answer to ``Attach``; true if the run's state has changed."""
+        from barl.project.states import RunState
+
         changed = answer.state != self.state
-        self.state, self.message, self.modelId = answer.state, answer.message, answer.model
+        self.state, self.message, self.modelId = RunState(answer.state), answer.message, answer.model
         self.offset = answer.offset
         for event in answer.events:
             self._heardAt = time.monotonic()
@@ -79,9 +85,11 @@ class WatchedRun:
 
     def inWords(self) -> str:
         """One line: state or stage, iteration, time left; for a run that failed, why."""
-        if self.state == "queued":
+        from barl.project.states import RunState
+
+        if self.state is RunState.QUEUED:
             return _("{run} waits to be started.").format(run=self.id)
-        if self.state == "running":
+        if self.state is RunState.RUNNING:
             parts = [stageText(self.stage)]
             if self.stage == "training":
                 parts.append(_("iteration {number}").format(number=self.iteration))
@@ -91,14 +99,14 @@ class WatchedRun:
             if silence > SILENCE_S:
                 parts.append(_("no update for {time}").format(time=durationText(silence)))
             return ", ".join(parts)
-        if self.state == "finished":
+        if self.state is RunState.FINISHED:
             return _("{run} is finished: {model}.").format(run=self.id, model=self.modelId or _("no model"))
-        if self.state == "interrupted":
+        if self.state is RunState.INTERRUPTED:
             return _(
                 "{run} was interrupted: its process was ended, memory or disk was full, or the computer restarted. "
                 "Press Resume: it goes on from its last checkpoint."
             ).format(run=self.id)
-        if self.state == "failed":
+        if self.state is RunState.FAILED:
             return _("{run} failed. {why}").format(run=self.id, why=self.message)
         where = _(" at iteration {number}").format(number=self.iteration) if self.iteration else ""
         if self.message == CANCELLED:

@@ -463,7 +463,7 @@ class ReviewPanel(Panel):
         self.correction.settle(stored)
         self.session.notifyCases()
         text = stored.inWords(self.session.project.cases.get(stored.revision.case_id).name)
-        if stored.revision.kind == "accepted" and self.ui.goOnCheckBox.checked:
+        if stored.revision.is_accepted and self.ui.goOnCheckBox.checked:
             text = f"{text} {self._goOn()}"
         self.session.status(text)
 

@@ -210,10 +210,12 @@ class TrainPanel(Panel):
             self.session.status(str(error), error=True)
 
     def _onRunEnded(self, run: Training.WatchedRun) -> None:
+        from barl.project.states import RunState
+
         self._pendingText = ""
         self.session.notifyModels()
-        self.session.status(run.inWords(), error=run.state in ("failed", "interrupted"))
-        if run.state == "finished":
+        self.session.status(run.inWords(), error=run.state in (RunState.FAILED, RunState.INTERRUPTED))
+        if run.state is RunState.FINISHED:
             if not self.decision.reasonAgainstComparison():
                 self.onCompare()
             self._trainByItself()
@@ -345,11 +347,13 @@ class TrainPanel(Panel):
 
     def _trainByItself(self) -> None:
         """Start a training if enough cases were accepted since the last one."""
+        from barl.project.states import RunState
+
         node, project = self.parameterNode, self.session.project
         if node is None or project is None or node.trainAfter < 1 or self._request is not None:
             return
         runs = self._runs()
-        paused = bool(runs) and runs[-1].state == "stopped"  # the user's own wish
+        paused = bool(runs) and runs[-1].state is RunState.STOPPED  # the user's own wish
         if paused or Training.reasonAgainstStart(project, self._cases(), runs):
             return
         count = self.session.ask(Training.acceptedSince, project, otherwise=0)
@@ -438,7 +442,7 @@ class TrainPanel(Panel):
         """The part that changes every second."""
         ui, run, busy = self.ui, self.run, self._request is not None
         alive = run is not None and run.alive
-        paused = run is not None and run.state in Training.PAUSED
+        paused = run is not None and run.paused
         locked = readOnlyReason(self.session.project)
         wait = locked or ("" if alive or paused else _("No training is running."))
         if busy and not locked:

@@ -12,7 +12,7 @@ from scipy import ndimage
 from barl.errors import InputError
 from barl.fill.drawn import Box, bounding_box, boxes, drawn_voxels
 from barl.fill.solution import DEFAULTS, Prior, Settings, solve_box
-from barl.progress import SILENT, Progress
+from barl.progress import SILENT, Progress, Stage
 
 _TYPICAL_DICE = 0.8
 """What a model is trusted with that nobody has measured, until the drawn planes measure it."""
@@ -134,7 +134,7 @@ def fill_scan(
         places, trust = [_roomy(both, seen.shape)] if both else [], _trust(prediction, seen, drawn)
     result = seen if prediction is None else np.where(drawn, labels, prediction.labels).astype(labels.dtype)
     filled = Filled(result.copy(), values, trust=trust)
-    for box, part in progress.stage("fill").each(places):
+    for box, part in progress.stage(Stage.FILLING).each(places):
         stack = np.stack([image[box] for image in images])
         prior = _prior(prediction, box, values, trust, np.asarray(spacing, dtype=np.float64)) if prediction else None
         found = solve_box(

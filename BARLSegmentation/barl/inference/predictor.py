@@ -25,7 +25,7 @@ from barl.inference.sliding_window import stream
 from barl.inference.threads import ThreadChoice
 from barl.models.disk import check_channels, load_model
 from barl.networks.branches import BranchPair
-from barl.progress import SILENT, Progress
+from barl.progress import SILENT, Progress, Stage
 from barl.project.model_card import ModelCard
 
 
@@ -183,7 +183,7 @@ class Predictor:
         """
         clock = _Clock()
         check_channels(self.card, len(channels))
-        preparing = progress.stage("preparing", 0.0, 0.05)
+        preparing = progress.stage(Stage.PREPARING, 0.0, 0.05)
         preparing.at(0.0, "Bringing the scan to the model's grid")
         scan = PreparedScan(
             channels, self.card.normalisations, self.card.spacing, self.card.orientation, roi=roi, patch=self.card.patch
@@ -191,10 +191,10 @@ class Predictor:
         array = scan.to_network()
         clock.lap("preparing")
         wanted = Wanted(want_probabilities or not scan.keeps_voxels, want_components)
-        streamed = self._stream(array, scan.inside, wanted, progress.stage("predicting", 0.05, 0.85))
+        streamed = self._stream(array, scan.inside, wanted, progress.stage(Stage.PREDICTING, 0.05, 0.85))
         del array
         clock.lap("predicting")
-        restoring = progress.stage("restoring", 0.9, 0.1)
+        restoring = progress.stage(Stage.RESTORING, 0.9, 0.1)
         restoring.at(0.0, "Bringing the result onto the scan's grid")
         prediction = self._restore(scan, streamed, want_probabilities)
         prediction.notes += self._unlike(channels, roi)

@@ -12,7 +12,7 @@ from barl.evaluation.statistics import PairedTest, holm, paired_test, summarize
 from barl.jobs.choice import choose_model
 from barl.jobs.compute import AUTOMATIC, Compute, WarmPredictors
 from barl.jobs.evaluate import evaluate_model, held_out_cases
-from barl.progress import SILENT, Progress
+from barl.progress import SILENT, Progress, Stage
 from barl.project.store import Project
 
 # With fewer pairs even a difference of the same sign everywhere has p >= 2/2^5 = 0.06.
@@ -65,7 +65,7 @@ def compare_models(
     compute = replace(compute, warm=compute.warm or WarmPredictors())
     results = [
         evaluate_model(project, folder, cases=cases, compute=compute, progress=half)
-        for (folder, _), half in progress.stage("comparing").each(chosen)
+        for (folder, _), half in progress.stage(Stage.COMPARING).each(chosen)
     ]
     for result, (folder, model_id) in zip(results, chosen, strict=True):
         result["model"] = model_id or str(folder)

@@ -23,7 +23,7 @@ from barl.inference.predictor import Prediction
 from barl.jobs.choice import choose_model
 from barl.jobs.compute import AUTOMATIC, Compute
 from barl.models.disk import check_channels
-from barl.progress import SILENT, Progress
+from barl.progress import SILENT, Progress, Stage
 from barl.project.model_card import read_card
 from barl.project.records import Case
 from barl.project.store import Project
@@ -79,11 +79,11 @@ def evaluate_model(
     cases = held_out_cases(project) if cases is None else cases
     card = read_card(folder)
     check_channels(card, project.definition.channel_names_for(card.channels))
-    progress.stage("loading").at(0.0)
+    progress.stage(Stage.LOADING).at(0.0)
     predictor = compute.predictor(folder)
     rows, scores, confidences, hits = [], [], [], []
     rng = np.random.default_rng(0)
-    for case, part in progress.stage("evaluating").each(cases, lambda case: case.name):
+    for case, part in progress.stage(Stage.EVALUATING).each(cases, lambda case: case.name):
         channels = read_channels(project.cases.sound_images(case.id))
         grid = Grid.of(channels[0])
         # A copy: a view into an image that nobody holds shows whatever its memory is used for next.

@@ -15,7 +15,7 @@ from barl.jobs.choice import choose_cases, choose_model
 from barl.jobs.compute import AUTOMATIC, Compute
 from barl.jobs.failures import explain
 from barl.models.disk import check_channels
-from barl.progress import SILENT, Progress
+from barl.progress import SILENT, Progress, Stage
 from barl.project.model_card import read_card
 from barl.project.states import RevisionKind
 from barl.project.store import Project
@@ -55,10 +55,10 @@ def predict_cases(
     cases = choose_cases(project, case_ids, model_id)
     card = read_card(folder)
     check_channels(card, project.definition.channel_names_for(card.channels))
-    progress.stage("loading").at(0.0)
+    progress.stage(Stage.LOADING).at(0.0)
     predictor = compute.predictor(folder)
     done, failed, compared = [], [], []
-    for case, part in progress.stage("predicting").each(cases, lambda case: case.name):
+    for case, part in progress.stage(Stage.PREDICTING).each(cases, lambda case: case.name):
         try:
             prediction = predictor.predict(read_channels(project.cases.sound_images(case.id)), roi=roi, progress=part)
             if case.is_accepted and not case_ids:
@@ -127,7 +127,7 @@ def predict_files(
     check_channels(read_card(model), len(scans))
     notes: list[str] = []
     channels = read_channels([Path(scan) for scan in scans], notes)
-    progress.stage("loading").at(0.0)
+    progress.stage(Stage.LOADING).at(0.0)
     predictor = compute.predictor(Path(model))
     prediction = predictor.predict(channels, roi=roi, progress=progress)
     write_image(prediction.label, Path(output))

@@ -27,7 +27,7 @@ from barl.jobs.heartbeat import Heartbeat
 from barl.jobs.runs import RunFolder, claim
 from barl.json_text import plain
 from barl.networks.branches import NetworkSpec
-from barl.progress import SILENT, Event, Progress
+from barl.progress import SILENT, Event, Progress, Stage
 from barl.project.model_card import read_card
 from barl.project.records import Case, ModelRow, RunRow
 from barl.project.states import RunState
@@ -332,7 +332,7 @@ def _fingerprints(
     step = max(1, -(-len(untouched) // _SCANS_FOR_PLAN))
     chosen = [*outlined, *untouched[::step]]
     found = []
-    for case, _ in progress.stage("planning").each(chosen, lambda case: case.name):
+    for case, _ in progress.stage(Stage.PLANNING).each(chosen, lambda case: case.name):
         channels = read_channels(project.cases.sound_images(case.id))
         label = None
         if case.is_accepted:

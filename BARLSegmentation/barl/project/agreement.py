@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from barl.errors import ProjectError
 from barl.images.overlap import dice_by_label
 from barl.images.quiet import quiet
-from barl.progress import SILENT, Progress
+from barl.progress import SILENT, Progress, Stage
 from barl.project.database import Database
 from barl.project.definition import Definition
 from barl.project.files import inside
@@ -71,7 +71,7 @@ class Agreements:
         self._database.must_be_writable()
         measured = self._measured()
         pairs = [row for row in self._database.rows(_PAIRS) if (row["prediction"], row["correction"]) not in measured]
-        for row, _ in progress.stage("measuring agreement").each(pairs):
+        for row, _ in progress.stage(Stage.MEASURING).each(pairs):
             home = inside(self._database.folder / "cases", row["case_id"], "revisions")
             prediction, correction = (
                 _read(inside(home, row[f"{which}_file"])) for which in ("prediction", "correction")

@@ -21,7 +21,7 @@ import SimpleITK as sitk
 from barl.errors import InputError, storage_error
 from barl.images.geometry import Grid
 from barl.images.writing import write_image
-from barl.progress import SILENT, Progress
+from barl.progress import SILENT, Progress, Stage
 from barl.project import files
 from barl.project.records import Case
 from barl.project.states import CaseState
@@ -78,7 +78,7 @@ def export_dataset(
         folder.parent.mkdir(parents=True, exist_ok=True)
         files.remove_leftovers(folder.parent)
         with files.staging_folder(folder.parent) as staging:
-            for case, _ in progress.stage("export").each(cases, lambda case: case.name):
+            for case, _ in progress.stage(Stage.EXPORTING).each(cases, lambda case: case.name):
                 _LAYOUTS[layout](project, case, project.revisions.accepted(case.id).path, staging)
             _write_tables(project, cases, layout, staging)
             files.flush_tree(staging)

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from barl.errors import BarlError, DeviceError, InputError, storage_error
 from barl.images.formats.kinds import COMPANIONS, describe_other, ending
-from barl.progress import SILENT, Progress
+from barl.progress import SILENT, Progress, Stage
 from barl.project.doubts import Doubt
 from barl.project.labels import Channel
 from barl.project.records import Case
@@ -181,7 +181,7 @@ def add_cases(
     """
     added: list[Added] = []
     left_out: list[LeftOut] = []
-    for case, _ in progress.stage("adding").each(cases, lambda case: case.name):
+    for case, _ in progress.stage(Stage.ADDING).each(cases, lambda case: case.name):
         notes: list[str] = []
         try:
             images: list[sitk.Image | Path] = [

@@ -17,7 +17,7 @@ from barl.images.geometry import Grid
 from barl.images.label_maps import read_label
 from barl.images.preparation import PreparedScan
 from barl.images.reading import read_channels
-from barl.progress import SILENT, Progress
+from barl.progress import SILENT, Progress, Stage
 from barl.project.files import write_atomically
 from barl.training.plan import Plan
 
@@ -85,7 +85,7 @@ def cache_cases(cases: Sequence[CaseFiles], plan: Plan, folder: Path, progress: 
         StorageError: The cache cannot be written.
     """
     cached = []
-    preparing = progress.stage("preparing")
+    preparing = progress.stage(Stage.PREPARING)
     numbered = list(enumerate(cases, start=1))
     for (_, case), _ in preparing.each(numbered, lambda entry: f"case {entry[0]} of {len(cases)}"):
         target = folder / _key(case, plan)

@@ -26,7 +26,7 @@ from barl.inference.device import autocast_dtype, choose_device
 from barl.inference.threads import ThreadChoice
 from barl.models.disk import load_model, save_model
 from barl.networks.branches import Network, build_network
-from barl.progress import SILENT, Progress
+from barl.progress import SILENT, Progress, Stage
 from barl.project.files import write_atomically
 from barl.project.model_card import ModelCard
 from barl.training.cases import CachedCase, CaseFiles, cache_cases
@@ -189,7 +189,7 @@ class TrainingRun:
         self._save_checkpoint()
         if stopped:
             return TrainResult(None, self.iteration, self.seconds, {}, True, self.plan)
-        validating = self.progress.stage("validating")
+        validating = self.progress.stage(Stage.VALIDATING)
         validation = self._validate(self.validations.last_overlap, validating)
         metrics = validation.to_json() if validation else {}
         model = self.folder / "model"
@@ -362,7 +362,7 @@ class TrainingRun:
         numbers = {name: round(float(value), 5) for name, value in losses.items()}
         if losses and (weight := self.method.consistency_weight(self.iteration, self.schedule.length)) is not None:
             numbers["consistency_weight"] = round(weight, 5)
-        self.progress.stage("training").at(
+        self.progress.stage(Stage.TRAINING).at(
             self.schedule.done,
             eta_s=round(self.schedule.remaining_seconds(), 1),
             values={"iteration": self.iteration, **numbers, **(values or {})},

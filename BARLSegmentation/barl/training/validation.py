@@ -15,7 +15,7 @@ from barl.evaluation.calibration import apply_temperature, expected_calibration_
 from barl.evaluation.metrics import dice
 from barl.inference.sliding_window import count_windows, predict_array
 from barl.networks.branches import BranchPair
-from barl.progress import SILENT, Progress
+from barl.progress import SILENT, Progress, Stage
 from barl.training.cases import CachedCase
 from barl.training.plan import Plan
 
@@ -77,7 +77,7 @@ def validate(
     rng = np.random.default_rng(0)
     scores: list[list[dict[int, float]]] = []
     sampled_p, sampled_classes = [], []
-    for case, part in progress.stage("validating").each(cases):
+    for case, part in progress.stage(Stage.VALIDATING).each(cases):
         p = predict_array(
             network,
             case.image.astype(np.float32),

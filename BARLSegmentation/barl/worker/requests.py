@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from barl import __version__
 from barl.errors import InputError
 from barl.images.geometry import Roi
+from barl.progress import Stage
 from barl.project.doubts import as_doubts
 from barl.project.records import RunRow
 from barl.project.scans import NewCase, add_cases
@@ -80,7 +81,7 @@ class RequestHandlers:
         )
 
     def warm(self, context: Context, request: messages.WarmModel) -> messages.LoadedModel:
-        context.progress.stage("loading").at(0.0)
+        context.progress.stage(Stage.LOADING).at(0.0)
         if request.project is None and request.model is None:
             raise InputError("The request 'warm' names neither a project nor a model.", "Give one of them.")
         folder = Path(request.model or "")
@@ -170,7 +171,7 @@ class RequestHandlers:
 
         with Project.open(request.project) as opened:
             run = prepare_run(opened, TrainingOptions.from_json(request.options or {}), context.progress)
-            context.progress.stage("starting").at(0.0)
+            context.progress.stage(Stage.STARTING).at(0.0)
             started = _run(detached.start(opened, run.id))
             return messages.StartedRun(**vars(started), notes=run.plan["run"]["notes"])
 
