@@ -46,6 +46,10 @@ class Stored:
         """One or two sentences."""
         verb = "is now the accepted outline" if self.revision.is_accepted else f"is now the {self.revision.kind}"
         text = f"{self.revision.id} {verb} of {case_name}."
+        if self.revision.looked:
+            text += (
+                f" {self.revision.looked_share:.1%} of the scan's voxels were looked at; only these are taken as true."
+            )
         if self.replaced is None:
             return text
         old = f"{self.replaced.id} (by {self.replaced.author}, {self.replaced.created[:10]})"
@@ -62,6 +66,9 @@ def accept(
     allow: Collection[Doubt] = (),
     since: str | None = None,
     resample: bool = False,
+    looked: sitk.Image | None = None,
+    filled_by: str | None = None,
+    uncertainty: sitk.Image | None = None,
 ) -> Stored:
     """Store an outline as the accepted one of a case.
 
@@ -73,6 +80,10 @@ def accept(
         allow: The doubts that are confirmed.
         since: Id of the newest revision that the author has seen, empty if there was none; None: do not compare.
         resample: Bring a file of another grid onto the scan's, nearest voxel.
+        looked: Which voxels the author has looked at: a mask on the scan's grid, not 0 where looked at. None: those of
+            the revision, if a partial one is accepted, else the whole scan.
+        filled_by: What made the voxels that nobody looked at; None: what the revision says.
+        uncertainty: Of the filled voxels, float in [0, 1] on the scan's grid; None: that of a partial revision.
 
     Raises:
         DoubtError: The outline is empty or unlike the accepted one, a revision that is not accepted would take the
@@ -90,6 +101,10 @@ def accept(
     if isinstance(outline, Revision):
         _check_replacement(case, outline, replaced, allow)
         journal, model_id = {"from": f"{outline.kind} {outline.id}"}, outline.model_id
+        filled_by = filled_by or outline.filled_by
+        if outline.looked:
+            looked = looked or project.revisions.read_looked(outline)
+            uncertainty = uncertainty or _uncertainty(outline)
         outline = outline.path
     grid = project.cases.grid(case.id)
     notes: list[str] = []
@@ -103,12 +118,12 @@ def accept(
     if replaced is not None:
         journal["replaces"] = replaced.id
     facts: dict[str, Any] = {"author": author, "model_id": model_id}
+    facts |= {"looked": looked, "filled_by": filled_by, "uncertainty": uncertainty}
     try:
-        if (
-            since is not None
-        ):  # once more while storing; here before the comparison with an outline that nobody has seen
+        # Once more while storing; here before the comparison with an outline that nobody has seen.
+        if since is not None:
             project.revisions.check_since(case.id, since)
-        difference = check_outline(project, case, label, allow)
+        difference = check_outline(project, case, label, allow, looked=looked)
         revision = project.revisions.store(case.id, label, RevisionKind.ACCEPTED, **facts, journal=journal, since=since)
     except DoubtError as error:
         if error.doubt is not Doubt.NEWER:
@@ -120,16 +135,24 @@ def accept(
     return Stored(revision, replaced, difference, tuple(notes))
 
 
-def check_outline(project: Project, case: Case, label: sitk.Image, allow: Collection[Doubt] = ()) -> float | None:
+def check_outline(
+    project: Project,
+    case: Case,
+    label: sitk.Image,
+    allow: Collection[Doubt] = (),
+    *,
+    looked: sitk.Image | None = None,
+) -> float | None:
     """Whether an outline may be accepted without a question.
 
     Args:
         label: Label map on the case's grid.
         allow: The doubts that are confirmed.
+        looked: Which voxels were looked at for it: a mask on the case's grid; None: the whole scan.
 
     Returns:
-        Share of the voxels outlined in it or in the accepted outline in which the two differ; None if the case has no
-        accepted outline that can be read.
+        Share of the voxels outlined in it or in the accepted outline in which the two differ, of those that were looked
+        at for both; None if the case has no accepted outline that can be read.
 
     Raises:
         DoubtError: The outline is empty or unlike the accepted one, and ``allow`` lacks the doubt.
@@ -141,9 +164,12 @@ def check_outline(project: Project, case: Case, label: sitk.Image, allow: Collec
         return None
     try:
         before = read_label(accepted.path, grid, project.values)
-    except InputError:  # a damaged file must not keep its replacement away
+        masks = [mask for mask in (looked, project.revisions.read_looked(accepted)) if mask is not None]
+    except (InputError, ProjectError):  # a damaged file must not keep its replacement away
         return None
-    return check_alike(label, before, case.name, accepted, allow)
+    if any(mask.GetSize() != grid.size for mask in masks):  # storing says what is wrong with the size
+        return None
+    return check_alike(label, before, case.name, accepted, allow, masks)
 
 
 def revert(project: Project, case_id: str, revision_id: str | None = None, *, author: str) -> Stored:
@@ -163,19 +189,23 @@ def revert(project: Project, case_id: str, revision_id: str | None = None, *, au
     wanted = _choose(case, revisions, revision_id)
     project.revisions.check(wanted)
     replaced = next((item for item in reversed(revisions) if item.is_accepted), None) if case.is_accepted else None
-    uncertainty = read_image(wanted.uncertainty_path) if wanted.uncertainty_path else None
     revision = project.revisions.store(
         case.id,
         wanted.path,
         wanted.kind,
         author=author,
         model_id=wanted.model_id,
-        uncertainty=uncertainty,
+        uncertainty=_uncertainty(wanted),
+        looked=project.revisions.read_looked(wanted),
         details={**wanted.details, "reverted_to": wanted.id},
         journal={"from": f"{wanted.kind} {wanted.id}", **({"replaces": replaced.id} if replaced else {})},
         state=_STATES[wanted.kind],
     )
     return Stored(revision, replaced)
+
+
+def _uncertainty(revision: Revision) -> sitk.Image | None:
+    return read_image(revision.uncertainty_path) if revision.uncertainty_path else None
 
 
 def _check_replacement(case: Case, outline: Revision, replaced: Revision | None, allow: Collection[Doubt]) -> None:

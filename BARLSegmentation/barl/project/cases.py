@@ -470,4 +470,5 @@ def _as_case(row: sqlite3.Row) -> Case:
         None if embedding is None else np.frombuffer(embedding, dtype="<f4"),
         row["scored_by"],
         row["updated"],
+        row["looked_share"] if "looked_share" in row.keys() else 1.0,  # noqa: SIM118 (a row is no dict)
     )

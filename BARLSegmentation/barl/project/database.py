@@ -27,7 +27,17 @@ from barl.errors import BarlError, ProjectError, StorageError, storage_error
 from barl.project.files import inside, is_leftover, settle, temporary_path
 from barl.project.locks import locks_work
 from barl.project.processes import ProcessId
-from barl.project.schema import APPLICATION_ID, FORMAT, SCHEMA, TRIGGERS, foreign_objects, guard, statements
+from barl.project.schema import (
+    APPLICATION_ID,
+    FIRST_FORMAT,
+    FORMAT,
+    PARTIAL_OUTLINES,
+    SCHEMA,
+    TRIGGERS,
+    foreign_objects,
+    guard,
+    statements,
+)
 
 FILE_NAME = "project.db"
 BACKUP_NAME = "project.backup.db"
@@ -90,6 +100,16 @@ class Transaction:
         self.execute(f"DROP TRIGGER IF EXISTS {table}_keep_update")
         self.execute(query, parameters)
         self.execute(guard(table, "UPDATE"))
+
+    def holds_partial_outlines(self) -> bool:
+        """Whether the tables have the columns for partial outlines."""
+        return self.one("PRAGMA user_version")[0] > FIRST_FORMAT
+
+    def allow_partial_outlines(self) -> None:
+        """Give the tables the columns for partial outlines; earlier versions of BARL then refuse the project."""
+        if not self.holds_partial_outlines():
+            for statement in statements(PARTIAL_OUTLINES):
+                self.execute(statement)
 
     def settle(self, staged: Path, place: Path, table: str, row_id: str) -> None:
         """Move a staged, flushed file or folder to its place; it belongs to the row of ``table`` with this id."""
@@ -183,7 +203,7 @@ class Database:
             transaction.executemany("INSERT INTO labels VALUES (?, ?, ?)", labels)
             transaction.executemany("INSERT INTO channels VALUES (?, ?, ?)", channels)
             transaction.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            transaction.execute(f"PRAGMA user_version = {FORMAT}")
+            transaction.execute(f"PRAGMA user_version = {FIRST_FORMAT}")
 
     def check_format(self) -> None:
         """Refuse what is no project, or one of a newer format.

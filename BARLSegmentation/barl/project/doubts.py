@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 
 import numpy as np
@@ -71,13 +71,19 @@ def check_not_empty(is_empty: bool, case_name: str, allow: Collection[Doubt]) ->
 
 
 def check_alike(
-    label: sitk.Image, accepted: sitk.Image, case_name: str, revision: Revision, allow: Collection[Doubt]
+    label: sitk.Image,
+    accepted: sitk.Image,
+    case_name: str,
+    revision: Revision,
+    allow: Collection[Doubt],
+    looked: Sequence[sitk.Image] = (),
 ) -> float:
     """Refuse an outline that is unlike the accepted one of the same case.
 
     Args:
         label, accepted: Label maps on one grid.
         revision: The accepted one.
+        looked: Masks on the same grid; only voxels that are not 0 in all of them are compared.
 
     Returns:
         Share of the voxels outlined in either of them in which they differ; 0 if both are empty.
@@ -86,10 +92,11 @@ def check_alike(
         DoubtError: The share is above ``LARGEST_DIFFERENCE``, and ``allow`` lacks ``Doubt.DIFFERENT``.
     """
     outlined = different = 0
-    views = (sitk.GetArrayViewFromImage(label), sitk.GetArrayViewFromImage(accepted))
-    for new, old in zip(*views, strict=True):  # slice by slice: no copies of whole scans
-        outlined += int(np.count_nonzero((new != 0) | (old != 0)))
-        different += int(np.count_nonzero(new != old))
+    views = [sitk.GetArrayViewFromImage(image) for image in (label, accepted, *looked)]
+    for new, old, *masks in zip(*views, strict=True):  # slice by slice: no copies of whole scans
+        compared = np.logical_and.reduce([(new != 0) | (old != 0), *(mask != 0 for mask in masks)])
+        outlined += int(np.count_nonzero(compared))
+        different += int(np.count_nonzero(compared & (new != old)))
     share = different / outlined if outlined else 0.0
     if share > LARGEST_DIFFERENCE and Doubt.DIFFERENT not in allow:
         raise DoubtError(

@@ -22,6 +22,7 @@ class Case:
         state: What has been done with it.
         held_out: Belongs to the fixed group that is only ever used for evaluation.
         group: The subject, if several cases are of one (empty: not given).
+        looked_share: Share of the scan's voxels that were looked at for its newest accepted outline; 1: the whole scan.
         uncertainty: Of the newest prediction, 0 to 1.
         newest_revision: Its id.
         embedding: float32 [n]; where the case lies in the model's feature space.
@@ -39,6 +40,7 @@ class Case:
     embedding: np.ndarray | None = field(default=None, compare=False, repr=False)
     model_id: str | None = None
     updated: str = ""
+    looked_share: float = 1.0
 
     @property
     def teaches(self) -> bool:
@@ -60,6 +62,11 @@ class Case:
         return self.state is CaseState.ACCEPTED
 
     @property
+    def is_partial(self) -> bool:
+        """Accepted, but only a part of the scan was looked at: the rest is as an untouched scan."""
+        return self.is_accepted and self.looked_share < 1
+
+    @property
     def is_excluded(self) -> bool:
         return self.state is CaseState.EXCLUDED
 
@@ -72,6 +79,10 @@ class Revision:
         path: The label map, on the scan's own grid, with the table's values.
         uncertainty_path: Uncertainty, float32 in [0, 1], on the same grid.
         details: What the author added, such as volumes and hot-spots.
+        looked: Which voxels a person has looked at: a mask on the same grid, uint8, 1 = looked at, relative to the
+            project's folder (``Revisions.read_looked`` reads it); None: the whole scan. Elsewhere the label map is what
+            stood on screen, filled or predicted.
+        looked_share: Share of the scan's voxels that were looked at, 0 to 1.
     """
 
     id: str
@@ -85,6 +96,14 @@ class Revision:
     uncertainty_path: Path | None = None
     uncertainty_sha256: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    looked: Path | None = None
+    looked_sha256: str | None = None
+    looked_share: float = 1.0
+
+    @property
+    def filled_by(self) -> str | None:
+        """What made the voxels that nobody looked at: ``barl fill 0.2.0``, the id of a model, or None."""
+        return self.details.get("filled_by")
 
     @property
     def is_accepted(self) -> bool:

@@ -125,10 +125,12 @@ def _state(path: Path) -> str:
 
 def unlisted(project: Project) -> list[Path]:
     """Label maps and folders of cases in the project's folder that its database does not list."""
-    rows = project.database.rows(
-        "SELECT case_id, file FROM revisions UNION ALL SELECT case_id, uncertainty_file FROM revisions"
-    )
-    listed = {(row["case_id"], row["file"]) for row in rows}
+    listed = {
+        (row["case_id"], row[column])
+        for row in project.database.rows("SELECT * FROM revisions")
+        for column in row.keys()  # noqa: SIM118 (a row is no dict; a project without partial outlines lacks a column)
+        if column in ("file", "uncertainty_file", "looked_file")
+    }
     cases = {row["id"] for row in project.database.rows("SELECT id FROM cases")}
     missing = [path for path in sorted(project.cases.folder.glob("case_*")) if path.name not in cases]
     for path in sorted(project.cases.folder.glob("case_*/revisions/*.nii.gz")):

@@ -72,6 +72,9 @@ def store_correction(
     author: str,
     prediction: Revision | None,
     editing_seconds: float,
+    looked: sitk.Image | None = None,
+    filled_by: str | None = None,
+    uncertainty: sitk.Image | None = None,
     since: str | None = None,
     allow: Collection[Doubt] | None = None,
 ) -> Revision:
@@ -87,6 +90,8 @@ def store_correction(
         author: Who corrected: a person's or a role's name, not a patient's.
         prediction: What was corrected, if anything.
         editing_seconds: Time spent since the case was opened or last stored.
+        looked, filled_by: As for ``Revisions.store``: which voxels a person has looked at, what made the others.
+        uncertainty: Of the voxels that were filled, float in [0, 1] on the same grid.
         since: Id of the newest revision that the author has seen, empty if there was none: an outline that somebody
             accepted later is then an error. None: do not compare.
         allow: Doubts that are confirmed, for an accepted outline that is empty or unlike the accepted one before;
@@ -97,7 +102,7 @@ def store_correction(
         BarlError: As for ``Revisions.store``.
     """
     if kind == RevisionKind.ACCEPTED and allow is not None:
-        check_outline(project, project.cases.get(case_id), label, allow)
+        check_outline(project, project.cases.get(case_id), label, allow, looked=looked)
     grid, before, note = project.cases.grid(case_id), None, {}
     if prediction is not None and label.GetSize() == grid.size:  # else store_revision says what is wrong
         try:
@@ -118,6 +123,9 @@ def store_correction(
         kind,
         author=author,
         model_id=prediction.model_id if prediction else None,
+        uncertainty=uncertainty,
+        looked=looked,
+        filled_by=filled_by,
         details={"correction": facts},
         journal=facts,
         since=since,

@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from barl.errors import InputError, ProjectError
+from barl.images.label_maps import read_label
 from barl.project.cases import Cases
 from barl.project.database import Database, Transaction
 from barl.project.definition import Definition
@@ -40,6 +41,8 @@ class Revisions:
         author: str,
         model_id: str | None = None,
         uncertainty: sitk.Image | None = None,
+        looked: sitk.Image | None = None,
+        filled_by: str | None = None,
         case_uncertainty: float | None = None,
         embedding: Sequence[float] | np.ndarray | None = None,
         details: dict | None = None,
@@ -56,6 +59,9 @@ class Revisions:
             author: Who or what made it: a role or a program, not a patient.
             model_id: The model that made the prediction or from whose prediction the correction started.
             uncertainty: float in [0, 1] per voxel, on the same grid; kept in steps of 1/256.
+            looked: Which voxels a person has looked at: a mask on the same grid, not 0 where looked at; None: the whole
+                scan. Only these voxels are supervision; the others keep what stood on screen, filled or predicted.
+            filled_by: What made the voxels that nobody looked at, such as ``barl fill 0.2.0`` or a model's id.
             case_uncertainty: One number in [0, 1] for the case; kept with the case for ranking.
             embedding: Where the case lies in the model's feature space; kept with the case for ranking.
             details: Anything else that JSON can hold, such as volumes and hot-spots.
@@ -69,7 +75,8 @@ class Revisions:
 
         Raises:
             DoubtError: Another outline was accepted after ``since``; both can stay.
-            InputError: The label map does not fit the case or the label table.
+            InputError: The label map or the mask does not fit the case or the label table, or the outline is to be
+                accepted but no voxel was looked at.
             ProjectError: The case is unknown, or another program is changing the project.
             StorageError: The disk is full or read-only.
         """
@@ -86,6 +93,7 @@ class Revisions:
                 self._cases.grid(case.id),
                 self._definition.labels,
                 uncertainty,
+                looked=looked,
                 notes=told,
             )
             with self._database.write() as transaction:
@@ -99,7 +107,7 @@ class Revisions:
                     RevisionKind(kind),
                     author,
                     model_id=model_id,
-                    details=details,
+                    details={**(details or {}), **({"filled_by": filled_by} if filled_by else {})},
                     journal={**(journal or {}), **({"notes": told} if told else {})},
                     state=state,
                 )
@@ -158,20 +166,41 @@ class Revisions:
         _check_since(self._database, self._cases.get(case_id), since)
 
     def check(self, revision: Revision) -> None:
-        """Compare the label map of a revision with its checksum.
+        """Compare the label map of a revision, and the mask of what was looked at, with their checksums.
 
         Raises:
-            ProjectError: The file is missing or not as it was stored.
+            ProjectError: A file is missing or not as it was stored.
         """
-        if problem := known_problem(revision.path, revision.sha256):
-            name = self._cases.get(revision.case_id).name
-            raise ProjectError(
-                f"The outline {revision.id} of {name!r} {problem}.",
-                "Put it back from a backup, or outline the case again.",
-            )
+        expected = [(revision.path, revision.sha256, "outline")]
+        if revision.looked and revision.looked_sha256:
+            mask = self._database.folder / revision.looked
+            expected.append((mask, revision.looked_sha256, "mask of the voxels looked at for the outline"))
+        for path, digest, what in expected:
+            if problem := known_problem(path, digest):
+                name = self._cases.get(revision.case_id).name
+                raise ProjectError(
+                    f"The {what} {revision.id} of {name!r} {problem}.",
+                    "Put it back from a backup, or outline the case again.",
+                )
+
+    def read_looked(self, revision: Revision) -> sitk.Image | None:
+        """Which voxels a person has looked at, after the files of the revision were compared with their checksums.
+
+        Returns:
+            uint8 on the scan's grid, 1 = looked at; None: the whole scan.
+
+        Raises:
+            InputError: The file cannot be read.
+            ProjectError: A file is missing or not as it was stored.
+        """
+        if revision.looked is None:
+            return None
+        self.check(revision)
+        return read_label(self._database.folder / revision.looked, self._cases.grid(revision.case_id), (1,))
 
     def _as_revision(self, row: sqlite3.Row) -> Revision:
         folder, uncertainty_file = self._cases.revision_folder(row["case_id"]), row["uncertainty_file"]
+        looked_file = row["looked_file"] if "looked_file" in row.keys() else None  # noqa: SIM118 (a row is no dict)
         return Revision(
             id=row["id"],
             case_id=row["case_id"],
@@ -184,6 +213,9 @@ class Revisions:
             uncertainty_path=inside(folder, uncertainty_file) if uncertainty_file else None,
             uncertainty_sha256=row["uncertainty_sha256"],
             details=json.loads(row["details"]),
+            looked=inside(folder, looked_file).relative_to(self._database.folder) if looked_file else None,
+            looked_sha256=row["looked_sha256"] if looked_file else None,
+            looked_share=row["looked_share"] if looked_file else 1.0,
         )
 
 

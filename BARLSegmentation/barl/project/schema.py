@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from barl.project.states import CaseState, RevisionKind, RunState
 
-FORMAT = 1
+FORMAT = 2  # the newest that this version reads
+FIRST_FORMAT = 1  # what a new project has: earlier versions of BARL can open it until it needs more
 APPLICATION_ID = 0x4241524C  # "BARL": tells a project from any other SQLite file
 
 
@@ -78,6 +79,15 @@ CREATE TABLE journal (
     host TEXT NOT NULL
 );
 CREATE INDEX journal_by_case ON journal(case_id, number);
+"""
+
+# What a project of format 1 gets with its first partial outline: which voxels were looked at, and their share.
+PARTIAL_OUTLINES = """
+ALTER TABLE revisions ADD COLUMN looked_file TEXT;
+ALTER TABLE revisions ADD COLUMN looked_sha256 TEXT;
+ALTER TABLE revisions ADD COLUMN looked_share REAL NOT NULL DEFAULT 1 CHECK (looked_share BETWEEN 0 AND 1);
+ALTER TABLE cases ADD COLUMN looked_share REAL NOT NULL DEFAULT 1 CHECK (looked_share BETWEEN 0 AND 1);
+PRAGMA user_version = 2;
 """
 
 # What is written once and never changed or removed, by whichever program opens the database.

@@ -18,7 +18,8 @@ def verify(database: Database, everything: bool = False) -> list[Damage]:
 
     Args:
         database: The project's.
-        everything: Check images, predictions and drafts as well, not only the accepted label maps.
+        everything: Check images, predictions and drafts as well, not only the accepted label maps and which voxels
+            of them were looked at.
 
     Returns:
         What is damaged, with the name of the case (empty: nothing).
@@ -31,6 +32,11 @@ def verify(database: Database, everything: bool = False) -> list[Damage]:
     )
     expected: list[tuple[str, tuple[str, ...], str]] = [
         (row["name"], (row["case_id"], "revisions", row["file"]), row["sha256"]) for row in revisions
+    ]
+    expected += [
+        (row["name"], (row["case_id"], "revisions", row["looked_file"]), row["looked_sha256"])
+        for row in revisions
+        if "looked_file" in row.keys() and row["looked_file"]  # noqa: SIM118 (a row is no dict)
     ]
     if everything:
         expected += [

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -31,13 +32,16 @@ _ROUNDING = 1e-3  # by how much an uncertainty may miss 0 or 1
 
 @dataclass(frozen=True)
 class StagedRevision:
-    """Label map (and uncertainty) written and flushed under temporary names, with their digests."""
+    """Label map (and uncertainty, and what was looked at) written and flushed under temporary names, with digests."""
 
     label: Path
     sha256: str
     is_empty: bool
     uncertainty: Path | None = None
     uncertainty_sha256: str | None = None
+    looked: Path | None = None
+    looked_sha256: str | None = None
+    looked_share: float = 1.0
 
 
 def stage_revision(
@@ -47,22 +51,24 @@ def stage_revision(
     labels: Sequence[Label],
     uncertainty: sitk.Image | None = None,
     *,
+    looked: sitk.Image | None = None,
     resample: bool = False,
     notes: list[str] | None = None,
 ) -> StagedRevision:
-    """Check a label map (and its uncertainty) and write both into the folder ``staging``.
+    """Check a label map (with its uncertainty and what was looked at) and write it into the folder ``staging``.
 
     Args:
         staging: An empty temporary folder inside the project.
         label: Label map, or a file that holds one.
-        grid: The scan's grid, on which both must lie.
+        grid: The scan's grid, on which all of them must lie.
         labels: The label table.
         uncertainty: float in [0, 1] per voxel.
+        looked: Which voxels a person has looked at: not 0 where looked at; None: the whole scan.
         resample: Bring a file of another grid onto the scan's, nearest voxel.
         notes: Gets a sentence for everything that was changed or is doubtful.
 
     Raises:
-        InputError: The label map or the uncertainty does not fit.
+        InputError: The label map, the uncertainty or the mask does not fit.
         StorageError: The disk is full or read-only.
     """
     values = [row.value for row in labels]
@@ -76,6 +82,12 @@ def stage_revision(
     if uncertainty is not None:
         uncertainty_file = staging / "uncertainty.nii.gz"
         write_image(_stepped(uncertainty, grid), uncertainty_file)
+    looked_file, share = None, 1.0
+    if looked is not None:
+        mask, share = _mask(looked, grid)
+        if share < 1:
+            looked_file = staging / "looked.nii.gz"
+            write_image(mask, looked_file)
     flush_tree(staging)
     return StagedRevision(
         label_file,
@@ -83,6 +95,9 @@ def stage_revision(
         not sitk.GetArrayViewFromImage(label).any(),
         uncertainty_file,
         sha256(uncertainty_file) if uncertainty_file else None,
+        looked_file,
+        sha256(looked_file) if looked_file else None,
+        share,
     )
 
 
@@ -104,8 +119,13 @@ def enter_revision(
     The case gets ``state``, or by default the state that follows from the kind.
 
     Raises:
+        InputError: It is to be accepted, but no voxel was looked at.
         ProjectError: The model is unknown.
     """
+    if kind is RevisionKind.ACCEPTED and staged.looked_share == 0:
+        raise InputError(
+            "No voxel of the outline was looked at.", "Draw on a slice, or accept the outline of the whole scan."
+        )
     if model_id is not None:
         transaction.must_exist("models", model_id)
     (count,) = transaction.one("SELECT COUNT(*) FROM revisions WHERE case_id = ?", (case_id,))
@@ -116,7 +136,7 @@ def enter_revision(
     if staged.uncertainty:
         uncertainty_file = f"{revision_id}_uncertainty.nii.gz"
         transaction.settle(staged.uncertainty, folder / uncertainty_file, "revisions", revision_id)
-    row = {
+    row: dict[str, Any] = {
         "id": revision_id,
         "case_id": case_id,
         "kind": kind,
@@ -129,6 +149,11 @@ def enter_revision(
         "uncertainty_sha256": staged.uncertainty_sha256,
         "details": json.dumps(details or {}),
     }
+    if staged.looked:
+        transaction.allow_partial_outlines()
+        file = f"{revision_id}_looked.nii.gz"
+        transaction.settle(staged.looked, folder / file, "revisions", revision_id)
+        row |= {"looked_file": file, "looked_sha256": staged.looked_sha256, "looked_share": staged.looked_share}
     transaction.execute(
         f"INSERT INTO revisions ({', '.join(row)}) VALUES ({', '.join(f':{column}' for column in row)})", row
     )
@@ -137,7 +162,11 @@ def enter_revision(
         "UPDATE cases SET state = ?, newest_revision = ?, updated = ? WHERE id = ?",
         (state or CaseState(before).after(kind), revision_id, row["created"], case_id),
     )
-    facts = {"revision": revision_id, "kind": kind, "author": author}
+    facts: dict[str, Any] = {"revision": revision_id, "kind": kind, "author": author}
+    if staged.looked:
+        facts["looked_share"] = round(staged.looked_share, 6)
+    if kind is RevisionKind.ACCEPTED and transaction.holds_partial_outlines():
+        transaction.execute("UPDATE cases SET looked_share = ? WHERE id = ?", (staged.looked_share, case_id))
     transaction.log("revision stored", case_id, {**(journal or {}), **facts})
     return revision_id
 
@@ -193,6 +222,17 @@ def _checked(label: sitk.Image, grid: Grid, values: Sequence[int]) -> sitk.Image
             )
         kept[...] = whole
     return grid.image(checked)
+
+
+def _mask(looked: sitk.Image, grid: Grid) -> tuple[sitk.Image, float]:
+    """The voxels looked at, uint8 0 or 1, exactly on ``grid``, and their share of the scan."""
+    if looked.GetDimension() != 3 or looked.GetNumberOfComponentsPerPixel() != 1 or not Grid.of(looked).matches(grid):
+        raise InputError(
+            "The mask of the voxels that were looked at does not lie on its scan's grid.",
+            "Make it with the scan as the reference geometry.",
+        )
+    mask = (sitk.GetArrayViewFromImage(looked) != 0).astype(np.uint8)
+    return grid.image(mask), int(np.count_nonzero(mask)) / mask.size
 
 
 def _stepped(uncertainty: sitk.Image, grid: Grid) -> sitk.Image:
