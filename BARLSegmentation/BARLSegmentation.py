@@ -106,11 +106,13 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self.session = None
         self.worker = None
+        self.saveQuestion = None
         self.panels = {}
         self._parameterNode = None
         self._restoring = self._cleanedUp = False
 
     def setup(self) -> None:
+        from BARLSegmentationLib.widgets.SaveQuestion import SaveQuestion
         from BARLSegmentationLib.widgets.Steps import Steps
         from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
@@ -136,6 +138,8 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.steps.changed.connect(self.onStepChanged)
         self.session.stepWanted.connect(self.steps.show)
 
+        correction = self.panels["Review"].correction
+        self.saveQuestion = SaveQuestion(self.session.beforeClose.emit, correction.heldNodes)
         scene = slicer.mrmlScene
         # Before the layout manager, which takes the views away.
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose, priority=1.0)
@@ -151,6 +155,8 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self._cleanedUp = True
         steps = [self.removeObservers]
+        if self.saveQuestion is not None:
+            steps.append(self.saveQuestion.cleanup)
         if self.session is not None:
             steps += [self.session.beforeClose.emit, self.session.end]
         steps += [panel.cleanup for panel in self.panels.values()]

@@ -106,3 +106,72 @@ def test_a_step_of_the_cleanup_that_fails_keeps_no_other_from_running(a_review_p
         module.cleanup()
     assert closed == ["worker"] and module.session.project is None
     slicer.util.reloadScriptedModule("BARLSegmentation")
+
+
+def test_slicer_asks_nobody_to_save_what_the_project_holds(a_review_panel, host):
+    """Over a whole review: opened, jumped, limited, painted, accepted, predicted anew, another case, closed."""
+    import slicer
+
+    panel, session = a_review_panel, a_review_panel.session
+    steps = {
+        "jump": lambda: panel.hotspots.step(1),
+        "limit": lambda: panel.ui.onlyWhereUnsureCheckBox.click(),
+        "paint": lambda: draw_with_paint(panel),
+        "draft": panel.onSaveDraft,
+        "accept": panel.onAccept,
+        "revert": panel.onRevert,
+        "next": lambda: session.openCase("case_0002"),
+        "back": lambda: session.openCase("case_0001"),
+        "close": session.closeProject,
+    }
+    asked = {"open": host.askedAtQuit()}
+    for name, step in steps.items():
+        step()
+        settle(panel)
+        asked[name] = host.askedAtQuit()
+        settle(panel)
+    assert asked == dict.fromkeys(asked, ())
+    visible = [node for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode") if not node.GetHideFromEditors()]
+    assert visible == []
+
+
+def draw_with_paint(panel) -> None:
+    import slicer
+    from slicerhost import hands
+
+    panel.editor.widget.setActiveEffectByName("Paint")
+    slicer.app.processEvents()
+    hands.drag(slicer.app.layoutManager().sliceWidget("Red"), panel.hotspots.hotspots.spots[0].position)
+    settle(panel)
+    assert panel.correction.isChanged()
+
+
+def test_nodes_of_the_case_stay_in_data_when_the_user_stays(a_review_panel, host):
+    loaded = a_review_panel.session.loaded
+    assert host.askedAtQuit() == ()
+    settle(a_review_panel)
+    assert not any(node.GetHideFromEditors() for node in loaded.nodes)
+    assert set(host.unsavedNodes()) >= {loaded.segmentation.GetName()}  # saved with the scene if the user saves it
+
+
+def test_closing_the_scene_by_its_key_keeps_the_edit_and_asks_nothing(a_review_panel, host):
+    panel, folder = a_review_panel, a_review_panel.session.project.folder
+    draw_with_paint(panel)
+    assert host.askedAtCloseScene() == ()
+    assert panel.session.project is None
+    with Project.open(folder) as project:
+        assert project.revisions.newest("case_0001").kind == "draft"
+
+
+def test_slicer_still_asks_for_what_the_user_made(a_review_panel, host, monkeypatch):
+    import slicer
+
+    panel = a_review_panel
+    mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    mine.GetSegmentation().AddEmptySegment("a", "a")
+    asked = host.askedAtQuit()
+    assert "mine" in asked
+    slicer.mrmlScene.RemoveNode(mine)
+    draw_with_paint(panel)
+    monkeypatch.setattr(panel.session.project.database, "read_only", True)
+    assert panel.session.loaded.segmentation.GetName() in host.askedAtQuit()  # the edit could not be kept

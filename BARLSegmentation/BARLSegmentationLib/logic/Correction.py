@@ -12,6 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
+from BARLSegmentationLib.logic.Attention import Attention
 from BARLSegmentationLib.logic.CaseLoader import (
     CASE_ATTRIBUTE,
     PROJECT_ATTRIBUTE,
@@ -282,6 +283,23 @@ class Correction:
             self.segmentation.SetAttribute(UNSAVED_ATTRIBUTE, "1")
         elif self.segmentation is not None:
             self.segmentation.RemoveAttribute(UNSAVED_ATTRIBUTE)
+
+    def heldNodes(self) -> list:
+        """The nodes on screen that need no saving, because the project holds what they show.
+
+        Not among them: a volume that was changed, a segmentation with an edit that could not be stored or with voxels
+        that belong to no label.
+        """
+        loaded = self.session.loaded
+        if loaded is None:
+            return []
+        nodes = [node for node in (*loaded.volumes, loaded.uncertainty) if node and not node.GetModifiedSinceRead()]
+        if self.segmentation is not None and not self.isChanged():
+            segments = self.segmentation.GetSegmentation()
+            drawn = [segments.GetSegment(segmentId) for segmentId, drawn in self._state() if drawn is not None]
+            if all(segmentTag(segment, LABEL_TAG) for segment in drawn):
+                nodes.append(self.segmentation)
+        return [node for node in (*nodes, Attention.node()) if node and node.GetScene() is not None]
 
     def revert(self) -> None:
         """Replace the outline on screen by the newest prediction; nothing is stored by this.

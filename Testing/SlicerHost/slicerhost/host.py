@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from PySide6 import QtCore, QtWidgets
+from PySide6 import QtCore, QtGui, QtWidgets
 
 from . import segmenteditor, standins, window
 from .app import Modules, application, qSlicerLoadableModule
@@ -158,6 +158,23 @@ class Host:
     def unsavedNodes(self) -> tuple[str, ...]:
         """Names of the nodes for whose sake Slicer asks whether to save the scene when it quits."""
         return self.window._modifiedNodes()
+
+    def askedAtQuit(self) -> tuple[str, ...]:
+        """Names that Slicer's question lists when a person closes the window; empty: no question. The window stays."""
+        return self._asked(lambda: self.app.sendEvent(self.window, QtGui.QCloseEvent()))
+
+    def askedAtCloseScene(self) -> tuple[str, ...]:
+        """Names that Slicer's question lists when a person closes the scene by its key, which closes it."""
+        action = self.window.findChild(QtGui.QAction, "FileCloseSceneAction")
+        return self._asked(lambda: self.app.sendEvent(action, QtGui.QShortcutEvent(QtGui.QKeySequence("Ctrl+W"), 0)))
+
+    def _asked(self, act):
+        self.window._asked = asked = []
+        try:
+            act()
+        finally:
+            self.window._asked = None
+        return asked[0]
 
     def unloadModule(self, name: str) -> None:
         """What Slicer does with a module when it quits: exit, cleanup, delete.

@@ -59,8 +59,10 @@ class qSlicerMainWindow(QtWidgets.QMainWindow):
         self.setObjectName("qSlicerMainWindow")
         self.setWindowTitle(TITLE)
         self.resize(1366, 768)
-        for title in ("&File", "&Edit", "&View", "&Help"):
-            self.menuBar().addMenu(title)
+        for title in ("File", "Edit", "View", "Help"):
+            self.menuBar().addMenu(f"&{title}").setObjectName(f"{title}Menu")
+        self._asked: list[tuple[str, ...]] | None = None
+        self._addCloseAction()
         self._selector = qSlicerModuleSelectorToolBar(self)
         self._selector.setMinimumHeight(40)
         self.addToolBar(self._selector)
@@ -115,15 +117,31 @@ class qSlicerMainWindow(QtWidgets.QMainWindow):
         nodes = {found.GetItemAsObject(index) for index in range(found.GetNumberOfItems())}
         return tuple(sorted(node.GetName() or "unnamed" for node in nodes))
 
-    def closeEvent(self, event: QtGui.QCloseEvent) -> None:
-        """Asks before a person closes the window, as Slicer does; nothing can be saved here."""
-        names = self._modifiedNodes() if event.spontaneous() else ()
-        question = "The scene has been modified and cannot be saved in this test host. Exit?\n\n" + "\n".join(names)
+    def _addCloseAction(self):
+        action = QtGui.QAction("Close Scene", self)
+        action.setObjectName("FileCloseSceneAction")
+        action.setShortcut(QtGui.QKeySequence("Ctrl+W"))
+        action.triggered.connect(self._closeScene)
+        self.findChild(QtWidgets.QMenu, "FileMenu").addAction(action)
+
+    def _closeScene(self):
+        if self._mayGo("Save before closing scene?"):
+            self._scene.Clear(0)
+
+    def _mayGo(self, title):
+        """Asks as Slicer does when the scene was changed; notes it instead if `_asked` is a list."""
+        names = self._modifiedNodes()
+        if self._asked is not None:
+            self._asked.append(names)
+            return True
+        text = "The scene has been modified and cannot be saved in this test host. Go on?\n\n" + "\n".join(names)
         buttons = QtWidgets.QMessageBox
-        if names and buttons.question(self, "Save before exit?", question) != buttons.Yes:
-            event.ignore()
-        else:
-            event.accept()
+        return not names or buttons.question(self, title, text) == buttons.Yes
+
+    def closeEvent(self, event: QtGui.QCloseEvent) -> None:
+        """Asks before a person closes the window, as Slicer does."""
+        asks = event.spontaneous() or self._asked is not None
+        event.setAccepted(not asks or self._mayGo("Save before exit?"))
 
 
 for _class in (qSlicerModuleSelectorToolBar, qSlicerMainWindow, qSlicerLayoutManager):

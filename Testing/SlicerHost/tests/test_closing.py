@@ -114,3 +114,13 @@ def test_changed_nodes_are_what_slicer_asks_about_at_quit(host, tmp_path):
     slicer.util.arrayFromVolume(volume)[:] = 1
     slicer.util.arrayFromVolumeModified(volume)
     assert set(host.unsavedNodes()) >= {*before, "scan"}
+
+
+def test_what_slicer_asks_when_a_person_quits_or_closes_the_scene(host):
+    import slicer
+
+    assert host.askedAtQuit() == host.askedAtCloseScene() == ()
+    slicer.util.addVolumeFromArray(np.zeros((4, 4, 4), np.float32), name="scan")
+    assert "scan" in host.askedAtQuit() and host.window.visible
+    assert "scan" in host.askedAtCloseScene()
+    assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == []
