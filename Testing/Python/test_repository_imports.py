@@ -9,6 +9,7 @@ import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import barl
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -24,7 +25,7 @@ RANKS = {
     "inference": 5,
     "training": 6,
     "jobs": 7,
-    **dict.fromkeys(("benchmark", "demo"), 8),
+    **dict.fromkeys(("api", "benchmark", "demo"), 8),
     "worker": 9,
     "cli": 10,
 }
@@ -179,10 +180,16 @@ def test_slicer_part_reads_the_engine_late_and_never_torch():
         everything = imports(path)
         assert not HEAVY & set(map(top, everything)), path
         assert "barl" not in set(map(top, imports(path, at_file_scope_only=True))), f"{path}: import barl in a function"
-        for target in filter(None, map(engine_module, everything)):
-            # "barl" itself holds the version and nothing else.
-            allowed = room(target) in (*SLICER_SIDE_ROOMS, "") or target in SLICER_SIDE_FILES
-            assert allowed, f"{path} imports {target}"
+        for name in everything:
+            target = engine_module(name)
+            if target == "barl":  # its other names load the functions for researchers, and with them PyTorch
+                assert name in ("barl", "barl.__version__"), f"{path} imports {name}"
+            elif target:
+                allowed = room(target) in SLICER_SIDE_ROOMS or target in SLICER_SIDE_FILES
+                assert allowed, f"{path} imports {target}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "barl":
+                assert node.attr not in barl.__all__, f"{path}:{node.lineno} uses barl.{node.attr}"
 
 
 def test_logic_knows_no_qt():
