@@ -141,7 +141,7 @@ def _solve_level(
         classifier = appearance.fit(features.at(number, taught), truth)
         odds = classifier.log_odds(features.at(number, near))
         edges, appearing = odds * np.float32(np.sqrt(settings.contrast)), odds[:, np.searchsorted(near, free)]
-    else:  # nothing to tell apart: the gray values themselves make the edges
+    else:  # one class only: the gray values themselves make the edges
         edges = level.images.reshape(len(level.images), -1)[:, near] * np.float32(np.sqrt(settings.gray_contrast))
         appearing = None
     progress.at(0.4)

@@ -62,7 +62,7 @@ class Familiar:
     def differences(
         self, channels: Sequence[sitk.Image], normalisations: Sequence[Normalization], roi: Roi | None = None
     ) -> list[str]:
-        """In what a scan is unlike those learned from, in words; empty for one like them.
+        """How a scan differs from those that the model has learned from, as a phrase; empty if it does not.
 
         Args:
             channels: The scan.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a case is like, in numbers: the basis on which a training plan is made."""
+"""Size, spacing, intensities and components of a case; a training plan is made from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LabelStatistics:
 
 @dataclass(frozen=True)
 class CaseFingerprint:
-    """A case in numbers.
+    """Size, spacing, intensities and components of one case.
 
     Attributes:
         size, spacing: Of the scan, (x, y, z), voxels and mm, in the scan's own axis order.

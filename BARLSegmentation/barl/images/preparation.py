@@ -26,7 +26,7 @@ from barl.images.resampling import AxisWeights, resample_labels, slabs
 # Spacings nearer than this are the same: the voxels of a 20 cm scan shift by at most 1 mm at its edge.
 _SAME_SPACING = 0.01
 
-# An axis this much coarser than the finest is interpolated linearly: a cubic would swing between thick slices.
+# An axis this much coarser than the finest is interpolated linearly: a cubic kernel overshoots between thick slices.
 _ANISOTROPY = 3.0
 
 
@@ -268,7 +268,7 @@ def _covered(source: Grid, scan_grid: Grid) -> tuple[Triple[slice], Grid]:
 
 
 def _weights(source: Grid, target: Grid, *, cubic: bool) -> Triple[AxisWeights]:
-    """Per axis (k, j, i) how ``target``'s samples come out of ``source``'s; both have the same axes."""
+    """Per axis (k, j, i) how ``target``'s samples are computed from ``source``'s; both have the same axes."""
     first = source.mm_to_index(target.index_to_mm((0, 0, 0)))
     finest = min(source.spacing)
     weights = []

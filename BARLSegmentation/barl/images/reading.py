@@ -138,7 +138,7 @@ def no_memory(name: str, error: MemoryError | RuntimeError) -> Exception:
 
 
 def difference(grid: Grid, other: Grid) -> str:
-    """What tells two grids apart, the first thing that does, in words."""
+    """The first difference between two grids, in words."""
     if grid.size != other.size:
         return f"{' x '.join(map(str, grid.size))} voxels against {' x '.join(map(str, other.size))}"
     if not np.allclose(grid.spacing, other.spacing, rtol=0.01):

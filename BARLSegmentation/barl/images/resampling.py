@@ -25,7 +25,7 @@ _BLOCK = 32
 
 @dataclass(frozen=True)
 class AxisWeights:
-    """How the target samples along one axis come out of the source samples.
+    """How the target samples along one axis are computed from the source samples.
 
     Attributes:
         source: The source samples that are needed.
@@ -96,7 +96,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ResampledRows:
-    """Some rows of the target: which part ``[k, j, i]`` of the source they need, and how they come out of it."""
+    """Some rows of the target: which part ``[k, j, i]`` of the source they need, and their weights."""
 
     rows: slice
     axes: Triple[AxisWeights]

@@ -333,7 +333,7 @@ class Database:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    # Who is changing the project: SQLite's lock does not tell, so the holder of the lock says it in a small file.
+    # Who is changing the project: SQLite's lock does not name its holder, so the holder enters itself in a small file.
 
     def _sign(self) -> None:
         me = ProcessId.current()

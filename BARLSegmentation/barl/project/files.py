@@ -140,7 +140,7 @@ def sha256(path: Path | str) -> str:
 
 
 def temporary_path(folder: Path, name: str = "") -> Path:
-    """A free temporary name in ``folder`` that tells which process uses it and ends with ``name``."""
+    """A free temporary name in ``folder`` that names its process and ends with ``name``."""
     me = ProcessId.current()
     parts = [".tmp", _short(me.host), str(me.pid), _short(me.started), secrets.token_hex(4)]
     return folder / "-".join([*parts, name] if name else parts)

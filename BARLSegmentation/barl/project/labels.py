@@ -110,7 +110,7 @@ class Channel:
 
     Attributes:
         name: What the user calls it.
-        pattern: Text in a file's name that tells this channel from the others (empty: none).
+        pattern: Text in a file's name that only the files of this channel have (empty: none).
     """
 
     name: str
@@ -150,7 +150,7 @@ def check_labels(labels: Sequence[Label]) -> list[Label]:
             )
     if len(labels) > MOST_LABELS:
         raise InputError(
-            f"The label table has {len(labels)} labels.", f"Use at most {MOST_LABELS}: a model tells no more apart."
+            f"The label table has {len(labels)} labels.", f"Use at most {MOST_LABELS}: no model distinguishes more."
         )
     values = _twice(label.value for label in labels)
     if values:

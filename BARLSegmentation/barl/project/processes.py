@@ -19,7 +19,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process on a machine. ``started`` tells two processes apart that had the same number."""
+    """A process on a machine. ``started`` distinguishes two processes that had the same number."""
 
     pid: int
     host: str

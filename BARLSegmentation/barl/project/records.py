@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the project tells about its cases, revisions, models and runs: values, not live objects."""
+"""Cases, revisions, models and runs of a project as values that do not follow later changes."""
 
 from __future__ import annotations
 

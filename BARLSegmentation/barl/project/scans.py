@@ -130,8 +130,8 @@ def find_cases(
 
     Args:
         images: Folder with files of scans.
-        channels: The project's; their patterns tell the files apart and are cut out of the file's name, what remains is
-            the case's name. A single channel needs none: every file is then a case.
+        channels: The project's; their patterns distinguish the files and are cut out of the file's name; the case's
+            name remains. A single channel needs none: every file is then a case.
         labels: Folder with outlines, each named as its case; a folder in it is an outline with a file for each label.
         held_out: For all of them.
         group: For all of them.

@@ -11,7 +11,7 @@ from barl.project.states import CaseState, RevisionKind, RunState
 
 FORMAT = 2  # the newest that this version reads
 FIRST_FORMAT = 1  # what a new project has: earlier versions of BARL can open it until it needs more
-APPLICATION_ID = 0x4241524C  # "BARL": tells a project from any other SQLite file
+APPLICATION_ID = 0x4241524C  # "BARL": distinguishes a project from any other SQLite file
 
 
 def _one_of(column: str, values: type[StrEnum]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frames of DICOM files: where each lies, how its stored values become intensities, and what tells it from others.
+"""The frames of DICOM files: their places, how stored values become intensities, and what distinguishes them.
 
 In classic files the tags stand at the top, in enhanced ones in functional groups, for each frame or shared by all
 (PS3.3, C.7.6.16); nuclear medicine gives the first frame's place and the step (PS3.3, C.8.4.15).
@@ -33,7 +33,7 @@ class Frame:
         orientation: Direction cosines of its rows and of its columns, six numbers.
         spacing: Millimeters between columns and between rows: along x, along y.
         slope, intercept: Intensity = slope * stored value + intercept.
-        marks: What may tell it from other frames at the same place, by name.
+        marks: What may distinguish it from other frames at the same place, by name.
         problem: Why it cannot be part of a volume: the rest of a sentence of which it is the subject; empty if it can.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The header of a DICOM file, read with pydicom: what it is, and for each frame what ``frames`` needs."""
+"""Headers of DICOM files, read with pydicom: the kind of object, and for each frame the tags that ``frames`` needs."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def value_of(item: Dataset, keyword: str | int) -> Any:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """pydicom warns of every oddity; what matters is said by this package's errors."""
+    """Silence pydicom's warnings: this package's errors report what matters."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

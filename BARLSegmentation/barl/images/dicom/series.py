@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The volumes among DICOM files: listed by what tells them apart, chosen, and read with exact voxels and geometry.
+"""The volumes among DICOM files: listed with what distinguishes them, chosen, and read with exact voxels and geometry.
 
 A volume is one stack of slices: a series with several echoes, time points or b-values holds several volumes.
 """
@@ -30,8 +30,8 @@ class Series:
 
     Attributes:
         number: Chooses it: the number that the scanner gave the series where these differ, else its place in the list.
-        description: What the scanner or the archive calls it and what tells it from others of its series, without the
-            patient's name and number; to be shown, never stored.
+        description: What the scanner or the archive calls it and what distinguishes it from others of its series,
+            without the patient's name and number; to be shown, never stored.
         modality: ``CT``, ``MR``, ``PT`` and so on.
         size: Voxels along x, y, z.
         n_files: Files it comes from.

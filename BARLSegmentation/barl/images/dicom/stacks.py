@@ -39,7 +39,7 @@ class Stack:
 
     Attributes:
         frames: In ascending order along their normal.
-        words: What tells them from the other stacks of the series; empty if there is no other.
+        words: What distinguishes them from the other stacks of the series; empty if there is no other.
         copies: Frames left out because they are others once more: (the one kept, its copy).
         problem: Why they make no volume; empty if that is not known yet.
     """

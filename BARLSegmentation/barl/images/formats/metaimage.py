@@ -93,7 +93,7 @@ def _numbers(fields: dict[str, str], key: str, name: str, *, optional: bool = Fa
 
 
 def _flag(fields: dict[str, str], name: str, default: bool, *keys: str) -> bool:
-    """A yes or no, which MetaIO tells by its first letter."""
+    """True or False, by its first letter as in MetaIO."""
     key = _first(fields, *keys)
     if key is None:
         return default
