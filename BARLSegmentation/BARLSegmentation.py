@@ -127,6 +127,9 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.session.statusChanged.connect(self.onStatus)
         self.session.projectChanged.connect(self.onProjectChanged)
         self.session.caseOpened.connect(self.onCaseOpened)
+        self.session.questionChanged.connect(self.onQuestion)
+        self.ui.yesButton.connect("clicked(bool)", self.onYes)
+        self.ui.noButton.connect("clicked(bool)", self.onNo)
 
         self.steps = Steps(uiWidget, self.ui.stepsWidget.layout(), self.ui.pagesWidget.layout())
         for name in PANELS:
@@ -184,6 +187,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onStepChanged(self, name: str, before: str) -> None:
         self.onStatus("", False)  # what was said belongs to the step before
+        self.session.withdrawQuestion()
         if before:
             self.panels[before].left()
         self.panels[name].opened()
@@ -259,6 +263,18 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if isError:
             icon = slicer.app.style().standardIcon(qt.QStyle.SP_MessageBoxWarning)
             self.ui.statusIconLabel.setPixmap(icon.pixmap(qt.QSize(16, 16)))
+
+    def onQuestion(self) -> None:
+        ui, question = self.ui, self.session.question
+        ui.questionWidget.visible = question is not None
+        if question is not None:
+            ui.questionLabel.text, ui.yesButton.text, ui.noButton.text = question.text, question.yes, question.no
+
+    def onYes(self, _checked: bool = False) -> None:
+        self.session.answer(True)
+
+    def onNo(self, _checked: bool = False) -> None:
+        self.session.answer(False)
 
 
 def stepTexts(name: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from BARLSegmentationLib.logic.Session import UNSAVED_ATTRIBUTE, Session
 
 if TYPE_CHECKING:
     from barl.images.geometry import Grid
+    from barl.project.doubts import Doubt
     from barl.project.labels import Label
     from barl.project.records import Revision
 
@@ -102,11 +103,13 @@ class Stored:
         revision: As the project keeps it.
         overlaps: Voxels that lay in several labels and went to the later one.
         leftOut: Names of segments that were not stored, for no label has their name.
+        replaced: The accepted outline until then, if there was one.
     """
 
     revision: Revision
     overlaps: int
     leftOut: list[str]
+    replaced: Revision | None = None
 
     def inWords(self, caseName: str) -> str:
         """What was stored, and what of the outline was not."""
@@ -114,6 +117,9 @@ class Stored:
         sentences = [
             (_("{name} is accepted.") if accepted else _("A draft of {name} is stored.")).format(name=caseName)
         ]
+        if self.replaced is not None:
+            text = _("It takes the place of {revision} by {author}, which stays in the project.")
+            sentences.append(text.format(revision=self.replaced.id, author=self.replaced.author))
         if self.overlaps:
             text = _("{count} voxels lay in several labels and went to the one that is later in the label table.")
             sentences.append(text.format(count=self.overlaps))
@@ -152,6 +158,7 @@ class Correction:
         self.session = session
         self.clock = EditingClock(now)
         self._storedState: tuple = ()
+        self._seen = ""  # id of the newest revision when the case was opened or stored
 
     @property
     def segmentation(self) -> slicer.vtkMRMLSegmentationNode | None:
@@ -163,10 +170,12 @@ class Correction:
         A case without an outline gets an empty segmentation to draw in.
         """
         self.clock.restart()
-        self._storedState = ()
+        self._storedState, self._seen = (), ""
         loaded = self.session.loaded
         if loaded is None:
             return
+        newest = self.session.project.revisions.newest(loaded.caseId)
+        self._seen = newest.id if newest is not None else ""
         labels = self.session.project.labels
         if loaded.segmentation is None:
             attributes = {
@@ -214,24 +223,41 @@ class Correction:
         grid = project.cases.grid(loaded.caseId)
         return takeSnapshot(self.segmentation, loaded.volumes[0], grid, project.labels)
 
-    def preparedToStore(self, kind: str, author: str) -> Callable[[], Stored]:
+    def preparedToStore(self, kind: str, author: str, allow: Collection[Doubt] = ()) -> Callable[[], Stored]:
         """Take a snapshot to be stored as ``draft`` or ``accepted``.
 
+        Args:
+            kind: One of these two.
+            author: Who corrects.
+            allow: The doubts that the user has confirmed.
+
         Returns:
-            What stores it; takes seconds on a large scan and may run in another thread. Give its result to ``settle``.
+            What stores it; takes seconds on a large scan and may run in another thread. It raises a ``DoubtError`` for
+            an outline to accept that is empty or unlike the accepted one, for a prediction in the place of an accepted
+            outline, and where somebody else has accepted one meanwhile. Give its result to ``settle``.
 
         Raises:
             barl.errors.BarlError: The outline cannot be stored.
         """
+        from barl.project.acceptance import accepted_outline, check_replacement
+        from barl.project.doubts import Doubt
         from barl.project.review import store_correction
 
-        project, caseId = self.session.project, self.session.caseId
+        project, caseId, shown = self.session.project, self.session.caseId, self.session.loaded.revision
+        accepts = kind == "accepted"
+        since = self._seen if accepts and Doubt.NEWER not in allow else None
         self.clock.tick()
         seconds, state = self.clock.seconds, self._state()
         snapshot, prediction = self.snapshot(), self.prediction()
 
         def store() -> Stored:
             labelMap, overlaps = snapshot.labelMap()
+            if since is not None:  # before the comparison with an outline that this user has not seen
+                project.revisions.check_since(caseId, since)
+            case = project.cases.get(caseId)
+            if accepts and shown is not None and shown.is_prediction:
+                check_replacement(project, case, shown, allow)
+            replaced = accepted_outline(project, case) if accepts else None
             revision = store_correction(
                 project,
                 caseId,
@@ -240,9 +266,11 @@ class Correction:
                 author=author,
                 prediction=prediction,
                 editing_seconds=seconds,
+                since=since,
+                allow=allow,
             )
             self._pending = (state, seconds)
-            return Stored(revision, overlaps, snapshot.leftOut)
+            return Stored(revision, overlaps, snapshot.leftOut, replaced)
 
         return store
 
@@ -253,6 +281,7 @@ class Correction:
             return
         self._storedState, seconds = self._pending
         self.clock.seconds -= seconds
+        self._seen = stored.revision.id
         node = loaded.segmentation
         node.SetAttribute(REVISION_ATTRIBUTE, stored.revision.id)
         node.RemoveAttribute(UNSAVED_ATTRIBUTE)

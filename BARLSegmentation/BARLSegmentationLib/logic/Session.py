@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import slicer
 
 from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader, LoadedCase
+from BARLSegmentationLib.logic.Question import Question
 from BARLSegmentationLib.logic.Signal import Signal
 
 if TYPE_CHECKING:
@@ -40,17 +41,20 @@ class Session:
         beforeClose: The case on screen is about to go: store what would be lost.
         statusChanged: A sentence for the user (text, isError).
         stepWanted: The user goes on with another step of the work (its name).
+        questionChanged: Another question is asked, or none.
         project: The open project.
         caseId: The case on screen.
         loaded: Its nodes.
+        question: What the user is asked.
     """
 
     def __init__(self) -> None:
         self.projectChanged, self.casesChanged, self.modelsChanged = Signal(), Signal(), Signal()
         self.caseOpened, self.selectionChanged, self.beforeClose = Signal(), Signal(), Signal()
-        self.statusChanged, self.stepWanted = Signal(), Signal()
+        self.statusChanged, self.stepWanted, self.questionChanged = Signal(), Signal(), Signal()
         self.project: Project | None = None
         self.loaded: LoadedCase | None = None
+        self.question: Question | None = None
         self._selection: list[str] = []
 
     @property
@@ -89,6 +93,7 @@ class Session:
     def use(self, project: Project) -> None:
         """Go on with a project that is open already; the one before is closed."""
         self.closeProject()
+        self.withdrawQuestion()
         self.project = project
         self.projectChanged.emit()
 
@@ -148,6 +153,7 @@ class Session:
         project = self.openedProject()
         self.beforeClose.emit()
         loaded = CaseLoader().load(project, caseId)
+        self.withdrawQuestion()
         before, self.loaded = self.loaded, loaded
         self._removeNodes(before, loaded)
         self._show(loaded)
@@ -159,6 +165,7 @@ class Session:
         if self.loaded is None:
             return
         self.beforeClose.emit()
+        self.withdrawQuestion()
         before, self.loaded = self.loaded, None
         self._removeNodes(before, None)
         self.caseOpened.emit()
@@ -204,6 +211,24 @@ class Session:
     def status(self, text: str, error: bool = False) -> None:
         """A sentence for the status line."""
         self.statusChanged.emit(text, error)
+
+    def inquire(self, question: Question) -> None:
+        """Ask the user, in the place of a question that is still open."""
+        self.question = question
+        self.questionChanged.emit()
+
+    def withdrawQuestion(self) -> None:
+        """Ask nothing any more: what the question was about has changed."""
+        if self.question is not None:
+            self.question = None
+            self.questionChanged.emit()
+
+    def answer(self, yes: bool) -> None:
+        """Do what the question on screen says for this answer."""
+        question = self.question
+        self.withdrawQuestion()
+        if question is not None:
+            question.onYes() if yes else question.onNo()
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[Outcome]:

@@ -20,6 +20,7 @@ from BARLSegmentationLib.widgets.HotspotTable import HotspotTable
 from BARLSegmentationLib.widgets.Keys import Keys
 from BARLSegmentationLib.widgets.OutlineEditor import OutlineEditor
 from BARLSegmentationLib.widgets.Panel import Panel, allow
+from BARLSegmentationLib.widgets.Storing import Storing
 from BARLSegmentationLib.widgets.VolumesTable import VolumesTable
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 
     from BARLSegmentation import BARLSegmentationParameterNode
-    from BARLSegmentationLib.logic.Correction import Stored
     from BARLSegmentationLib.logic.Hotspots import HotSpot
     from BARLSegmentationLib.logic.Session import Session
     from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
@@ -49,7 +49,7 @@ class ReviewPanel(Panel):
         super().__init__(session, worker, moduleWidget)
         self.overlay, self.correction, self.mark = Overlay(), Correction(session), SpotMark()
         self.editor = None
-        self._entered = self._storing = False
+        self._entered = False
 
     def setup(self) -> None:
         ui, session = self.ui, self.session
@@ -57,6 +57,8 @@ class ReviewPanel(Panel):
         self._thresholdTimer = self._timer(THRESHOLD_PAUSE_MS, self.limit)
         self._ticksTimer = self._timer(TICKS_PAUSE_MS, self.storeTicks)
         self.background = Background(self.widget)
+        self.storing = Storing(session, self.correction, self.background, self.reader, self._goOn)
+        self.storing.changed.connect(self.update)
         self.hotspots = HotspotTable(ui.hotspotsTable)
         self.hotspots.chosen.connect(self.onHotspotChosen)
         self.hotspots.ticked.connect(self.onTicked)
@@ -113,7 +115,7 @@ class ReviewPanel(Panel):
     @property
     def isIdle(self) -> bool:
         timers = (self._editTimer, self._thresholdTimer, self._ticksTimer)
-        waits = self._storing or any(timer.isActive() for timer in timers)
+        waits = self.storing.isBusy or any(timer.isActive() for timer in timers)
         return not waits and not self.background.isBusy()
 
     # In and out of the module
@@ -230,7 +232,7 @@ class ReviewPanel(Panel):
         reason = ""
         if case is None:
             reason = _("Open a case first")
-        elif self._storing:
+        elif self.storing.isBusy:
             reason = _("The outline is being stored")
         else:
             reason = readOnlyReason(project)
@@ -421,54 +423,16 @@ class ReviewPanel(Panel):
     # Back into the project
 
     def onAccept(self, _checked: bool = False) -> None:
-        self._store("accepted")
+        if self.storing.start("accepted"):
+            self.editor.stop()
 
     def onSaveDraft(self, _checked: bool = False) -> None:
-        self._store("draft")
-
-    def _store(self, kind: str) -> None:
-        if self._storing:  # a second click while the first is at work
-            return
-        if self.session.loaded is None:
-            self.session.status(_("Open a case first."))
-            return
-        if kind == "accepted" and self.session.ask(self.correction.isAccepted, otherwise=False):
-            self.session.status(_("This outline is accepted already."))
-            return
-        work = self.session.ask(self.correction.preparedToStore, kind, self.reader(), otherwise=None)
-        if work is None:
-            return
-        if kind == "accepted":
-            self.editor.stop()
-        self._storing = True
-        self.update()
-        self.session.status(_("Storing the outline…"))
-        self.background.submit(work, self._onStored)
-
-    def _onStored(self, future: Future) -> None:
-        self._storing = False
-        try:
-            stored = self.session.ask(future.result, otherwise=None)
-            if stored is not None:
-                self._settle(stored)
-        except Exception:  # the log gets it from the caller
-            failed = _("The outline could not be stored. Try again, or restart Slicer after saving the scene.")
-            shown = _("The outline is stored, but the window could not show it. Open the case again.")
-            self.session.status(failed if future.exception() else shown, error=True)
-            raise
-        finally:
-            self.update()
-
-    def _settle(self, stored: Stored) -> None:
-        self.correction.settle(stored)
-        self.session.notifyCases()
-        text = stored.inWords(self.session.project.cases.get(stored.revision.case_id).name)
-        if stored.revision.is_accepted and self.ui.goOnCheckBox.checked:
-            text = f"{text} {self._goOn()}"
-        self.session.status(text)
+        self.storing.start("draft")
 
     def _goOn(self) -> str:
-        """Open the next case at its first hot-spot; gives what happened as a sentence."""
+        """Open the next case at its first hot-spot, if the user wants that; gives what happened as a sentence."""
+        if not self.ui.goOnCheckBox.checked:
+            return ""
         before = self.session.caseId
         self.onNextCase()
         if self.session.caseId == before:

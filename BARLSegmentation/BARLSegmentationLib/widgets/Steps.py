@@ -9,7 +9,7 @@ from BARLSegmentationLib.widgets.Panel import Panel
 LEAST_WIDTH = 420  # pixels: what Slicer's panel has on a small screen
 PAGE_WIDTH = 396  # of them, between the margins
 MOST_WIDTH = 600  # no step may ask for more
-PAGES = 2  # place of the pages in the module's layout: below the bar and the line of status
+PAGES = 3  # place of the pages in the module's layout: below the bar, the line of status and the question
 
 
 class Steps:

@@ -95,11 +95,11 @@ def accept(
     """
     case = project.cases.get(case_id)
     since = None if Doubt.NEWER in allow else since
-    replaced = project.revisions.newest(case.id, (RevisionKind.ACCEPTED,)) if case.is_accepted else None
+    replaced = accepted_outline(project, case)
     journal: dict[str, Any] = {"from": "outline"}
     model_id = None
     if isinstance(outline, Revision):
-        _check_replacement(case, outline, replaced, allow)
+        check_replacement(project, case, outline, allow)
         journal, model_id = {"from": f"{outline.kind} {outline.id}"}, outline.model_id
         filled_by = filled_by or outline.filled_by
         if outline.looked:
@@ -158,7 +158,7 @@ def check_outline(
         DoubtError: The outline is empty or unlike the accepted one, and ``allow`` lacks the doubt.
     """
     check_not_empty(not sitk.GetArrayViewFromImage(label).any(), case.name, allow)
-    accepted = project.revisions.newest(case.id, (RevisionKind.ACCEPTED,)) if case.is_accepted else None
+    accepted = accepted_outline(project, case)
     grid = project.cases.grid(case.id)
     if accepted is None or label.GetSize() != grid.size:  # storing says what is wrong with the size
         return None
@@ -208,7 +208,19 @@ def _uncertainty(revision: Revision) -> sitk.Image | None:
     return read_image(revision.uncertainty_path) if revision.uncertainty_path else None
 
 
-def _check_replacement(case: Case, outline: Revision, replaced: Revision | None, allow: Collection[Doubt]) -> None:
+def accepted_outline(project: Project, case: Case) -> Revision | None:
+    """The outline that counts as the right one of a case now; None unless the case is accepted."""
+    return project.revisions.newest(case.id, (RevisionKind.ACCEPTED,)) if case.is_accepted else None
+
+
+def check_replacement(project: Project, case: Case, outline: Revision, allow: Collection[Doubt]) -> None:
+    """Refuse a prediction or a draft in the place of an accepted outline.
+
+    Raises:
+        DoubtError: ``outline`` is not accepted, the case has an accepted outline, and ``allow`` lacks
+            ``Doubt.REPLACES``.
+    """
+    replaced = accepted_outline(project, case)
     if replaced is None or outline.is_accepted or Doubt.REPLACES in allow:
         return
     raise DoubtError(

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from slicer.i18n import tr as _
+
+from BARLSegmentationLib.logic.Question import Question
+from BARLSegmentationLib.logic.Signal import Signal
+
+if TYPE_CHECKING:
+    from barl.project.doubts import Doubt, DoubtError
+
+    from BARLSegmentationLib.logic.Correction import Correction, Stored
+    from BARLSegmentationLib.logic.Session import Session
+    from BARLSegmentationLib.widgets.Background import Background
+
+
+class Storing:
+    """Stores the outline on screen beside the window; an outline that is probably a mistake is stored only if the
+    user confirms it.
+
+    Args:
+        session: What all panels share.
+        correction: The outline on screen.
+        background: Where it is stored.
+        reader: Gives the name of who corrects.
+        whenAccepted: Goes on after an outline was accepted; gives what happened as a sentence.
+
+    Attributes:
+        changed: Storing has begun or ended.
+        isBusy: An outline is being stored.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        correction: Correction,
+        background: Background,
+        reader: Callable[[], str],
+        whenAccepted: Callable[[], str],
+    ) -> None:
+        self.changed = Signal()
+        self.isBusy = False
+        self.session, self.correction, self.background = session, correction, background
+        self._reader, self._whenAccepted = reader, whenAccepted
+
+    def start(self, kind: str, allow: Collection[Doubt] = ()) -> bool:
+        """Store the outline as ``draft`` or ``accepted``; ``allow``: the doubts that the user has confirmed.
+
+        Returns:
+            Whether the outline is being stored now.
+        """
+        session = self.session
+        if self.isBusy:  # a second click while the first is at work
+            return False
+        if session.loaded is None:
+            session.status(_("Open a case first."))
+            return False
+        if kind == "accepted" and session.ask(self.correction.isAccepted, otherwise=False):
+            session.status(_("This outline is accepted already."))
+            return False
+        session.withdrawQuestion()
+        work = session.ask(self.correction.preparedToStore, kind, self._reader(), allow, otherwise=None)
+        if work is None:
+            return False
+        self.isBusy = True
+        self.changed.emit()
+        session.status(_("Storing the outline…"))
+        self.background.submit(work, lambda future: self._onStored(future, allow))
+        return True
+
+    def _onStored(self, future: Future, allow: Collection[Doubt]) -> None:
+        from barl.project.doubts import DoubtError
+
+        self.isBusy = False
+        try:
+            if isinstance(error := future.exception(), DoubtError):
+                self._askAbout(error, allow)
+            elif (stored := self.session.ask(future.result, otherwise=None)) is not None:
+                self._settle(stored)
+        except Exception:  # the log gets it from the caller
+            failed = _("The outline could not be stored. Try again, or restart Slicer after saving the scene.")
+            shown = _("The outline is stored, but the window could not show it. Open the case again.")
+            self.session.status(failed if future.exception() else shown, error=True)
+            raise
+        finally:
+            self.changed.emit()
+
+    def _settle(self, stored: Stored) -> None:
+        self.correction.settle(stored)
+        self.session.notifyCases()
+        text = stored.inWords(self.session.project.cases.get(stored.revision.case_id).name)
+        if stored.revision.is_accepted and (more := self._whenAccepted()):
+            text = f"{text} {more}"
+        self.session.status(text)
+
+    def _askAbout(self, error: DoubtError, allow: Collection[Doubt]) -> None:
+        """The refused outline stays on screen until the question is answered, and as a draft if it is denied."""
+        from barl.project.doubts import Doubt
+
+        question, yes = {
+            Doubt.EMPTY: (_("Does the case have none of the labels?"), _("Accept it empty")),
+            Doubt.DIFFERENT: (_("Does the outline belong to this case?"), _("Accept this one")),
+            Doubt.REPLACES: (_("Shall it be replaced?"), _("Replace it")),
+            Doubt.NEWER: (_("Shall yours be the accepted one? Both stay in the project."), _("Accept mine")),
+        }[error.doubt]
+        # Who decides that one outline takes the place of another is not asked about their difference.
+        confirmed = {error.doubt, Doubt.DIFFERENT} if error.doubt is Doubt.REPLACES else {error.doubt}
+        if error.doubt is Doubt.NEWER:
+            confirmed |= {Doubt.REPLACES, Doubt.DIFFERENT}
+        self.session.status("")
+        self.session.inquire(
+            Question(
+                f"{error.message} {question}",
+                yes,
+                _("Keep mine as a draft"),
+                onYes=lambda: self.start("accepted", {*allow, *confirmed}),
+                onNo=lambda: self.start("draft"),
+            )
+        )

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Questions about an outline that is probably a mistake: asked in the window, answered by mouse; nothing is lost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from barl.project.store import Project
+from barldriver.loop import settle
+from slicerhost.clicks import press
+
+pytestmark = pytest.mark.host
+PREDICTED, UNTOUCHED = "case_0001", "case_0002"
+
+
+@pytest.fixture
+def panel(a_review_panel):
+    a_review_panel.ui.readerLineEdit.text = "reader 1"
+    settle(a_review_panel)
+    return a_review_panel
+
+
+def asked(panel) -> str:
+    """The question on screen; empty if there is none."""
+    ui = panel.moduleWidget.ui
+    return ui.questionLabel.text if ui.questionWidget.isVisible() else ""
+
+
+def answer(panel, yes: bool) -> None:
+    press(panel.moduleWidget.ui.yesButton if yes else panel.moduleWidget.ui.noButton)
+    settle(panel)
+
+
+def accept(panel) -> None:
+    press(panel.ui.acceptButton)
+    settle(panel)
+
+
+def status(panel) -> str:
+    return panel.moduleWidget.ui.statusLabel.text
+
+
+def clear(panel, *names: str) -> None:
+    """Erase everything of some labels, as the editor's Erase does."""
+    import slicer
+
+    node, volume = panel.correction.segmentation, panel.session.loaded.volumes[0]
+    for name in names:
+        segment = node.GetSegmentation().GetSegmentIdBySegmentName(name)
+        empty = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(empty, node, segment, volume)
+    settle(panel)
+
+
+def kinds(panel, case: str = PREDICTED) -> list[str]:
+    return [str(revision.kind) for revision in panel.session.project.revisions.of(case)]
+
+
+def accepted_elsewhere(folder, author: str) -> str:
+    """Another program accepts the prediction of the first case; gives the id of the revision."""
+    with Project.open(folder) as project:
+        label = project.revisions.newest(PREDICTED).path
+        return project.revisions.store(PREDICTED, label, "accepted", author=author).id
+
+
+def test_an_ordinary_outline_is_accepted_without_a_question(panel):
+    accept(panel)
+    assert asked(panel) == "" and kinds(panel) == ["prediction", "accepted"]
+    assert status(panel) == "predicted is accepted."
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_an_empty_outline_is_accepted_only_when_confirmed(panel, yes):
+    clear(panel, "lesion", "necrosis")
+    accept(panel)
+    assert asked(panel) == "The outline of 'predicted' is empty. Does the case have none of the labels?"
+    assert kinds(panel) == ["prediction"] and status(panel) == ""
+    assert panel.moduleWidget.ui.yesButton.text == "Accept it empty"
+    answer(panel, yes)
+    assert asked(panel) == "" and kinds(panel) == ["prediction", "accepted" if yes else "draft"]
+    stored = panel.session.project.revisions.newest(PREDICTED)
+    assert not sitk.GetArrayFromImage(sitk.ReadImage(str(stored.path))).any()
+    assert status(panel) == ("predicted is accepted." if yes else "A draft of predicted is stored.")
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_a_prediction_replaces_an_accepted_outline_only_when_confirmed(panel, yes):
+    clear(panel, "necrosis")  # 4 of 49 voxels
+    accept(panel)
+    press(panel.ui.revertButton)
+    settle(panel)
+    accept(panel)
+    assert "would take the place of the accepted outline of 'predicted'" in asked(panel)
+    assert "by reader 1" in asked(panel) and asked(panel).endswith("Shall it be replaced?")
+    assert kinds(panel) == ["prediction", "accepted"]
+    first = panel.session.project.revisions.of(PREDICTED)[1].id
+    answer(panel, yes)
+    assert kinds(panel) == ["prediction", "accepted", "accepted" if yes else "draft"]
+    if yes:
+        assert status(panel) == (
+            f"predicted is accepted. It takes the place of {first} by reader 1, which stays in the project."
+        )
+
+
+def test_an_outline_unlike_the_accepted_one_asks_and_asks_again_for_the_next_doubt(panel):
+    accept(panel)
+    clear(panel, "lesion")  # 45 of 49 voxels
+    accept(panel)
+    assert "differs from the accepted one of 'predicted' in 92%" in asked(panel)
+    clear(panel, "necrosis")  # while the question stands
+    answer(panel, True)
+    assert "is empty" in asked(panel), "the other doubt"
+    answer(panel, True)
+    assert kinds(panel) == ["prediction", "accepted", "accepted"]
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_both_outlines_stay_when_somebody_else_has_accepted_one(panel, a_predicted_project, yes):
+    clear(panel, "lesion")  # also unlike theirs: that is no question of its own
+    theirs = accepted_elsewhere(a_predicted_project, "reader 2")
+    accept(panel)
+    assert asked(panel).startswith("reader 2 has accepted another outline of 'predicted' meanwhile")
+    assert theirs in asked(panel) and kinds(panel) == ["prediction", "accepted"]
+    answer(panel, yes)
+    assert asked(panel) == "" and kinds(panel) == ["prediction", "accepted", "accepted" if yes else "draft"]
+    revisions = panel.session.project.revisions.of(PREDICTED)
+    assert [revision.author for revision in revisions[1:]] == ["reader 2", "reader 1"]
+    counts = [np.count_nonzero(sitk.GetArrayFromImage(sitk.ReadImage(str(item.path)))) for item in revisions]
+    assert counts == [49, 49, 4], "what each of them drew"
+
+
+def test_a_question_left_open_loses_nothing(panel):
+    clear(panel, "lesion", "necrosis")
+    accept(panel)
+    assert asked(panel)
+    panel.moduleWidget.steps.show("Cases")
+    assert asked(panel) == "" and kinds(panel) == ["prediction"]
+    panel.session.openCase(UNTOUCHED)
+    settle(panel)
+    assert kinds(panel) == ["prediction", "draft"]
+
+
+def test_a_question_fits_beside_the_step_on_a_small_screen(panel):
+    import slicer
+
+    ui = panel.moduleWidget.ui
+    panel.ui.detailsGroupBox.collapsed = True
+    clear(panel, "lesion", "necrosis")
+    accept(panel)
+    for _level in range(6):
+        slicer.app.processEvents()
+    for button in (ui.yesButton, ui.noButton):
+        assert button.width >= button.minimumSizeHint.width() and button.toolTip
+    assert ui.questionWidget.minimumSizeHint.width() <= 424
+    answer(panel, False)
