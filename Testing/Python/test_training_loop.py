@@ -30,6 +30,7 @@ from barl.training.checkpoint import NAME as CHECKPOINT
 from barl.training.loop import train
 from barl.training.patches import Patches, cut_patch
 from barl.training.plan import Plan, make_plan
+from barl.training.validation import choose_cleanup
 from safetensors.torch import load_file
 
 SHAPE = (20, 24, 22)
@@ -331,3 +332,12 @@ def test_two_processes_give_the_gradients_of_one(a_study, a_plan, tmp_path, meth
     assert one.keys() == two.keys()
     for name in one:
         assert torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-6), name
+
+
+def test_the_card_gets_the_cleanup_that_the_held_out_cases_speak_for(a_study, a_plan, tmp_path):
+    result = train(a_plan, a_study, tmp_path)  # 12 steps: the network finds the ball and much that is none
+    card, _ = load_model(result.model_folder)
+    assert [row["case"] for row in result.cases] == ["case_5", "case_6"]
+    assert result.pieces[3].most == 1 and result.pieces[3].outlines == 4
+    assert card.cleanup == choose_cleanup(result.cases, result.pieces)
+    assert {"as is", "largest", "holes"} <= set(result.cases[0]["cleanup"]["3"])

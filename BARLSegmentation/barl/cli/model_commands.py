@@ -5,12 +5,16 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
 from barl.images.geometry import Roi
 from barl.project.next_case import rank_cases
 from barl.project.store import Project
+
+if TYPE_CHECKING:
+    from barl.project.model_card import ModelCard
 
 # The jobs import torch: they are imported inside functions, so that the other commands answer at once.
 
@@ -19,7 +23,7 @@ def predict(options: Namespace, terminal: Terminal) -> int:
     from barl.jobs.compute import Compute
     from barl.jobs.predict import predict_cases, predict_files
 
-    compute = Compute(options.device, options.fast)
+    compute = Compute(options.device, options.fast, cleanup=not options.no_cleanup)
     roi = Roi.from_bounds_mm(options.roi) if options.roi else None
     if options.output:
         if not options.model:
@@ -135,6 +139,7 @@ def show_model(options: Namespace, terminal: Terminal) -> None:
         "method": card.method,
         "cases": ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in card.counts.items()),
         "Dice": _dice({"metrics": card.metrics}),
+        "cleanup": _cleanup(card),
         "parent": card.parent,
         "license": card.licence or None,
         "notes": card.notes or None,
@@ -153,6 +158,11 @@ def _dice(summary: dict) -> float | None:
     return summary.get("metrics", {}).get("mean_dice")
 
 
+def _cleanup(card: ModelCard) -> str | None:
+    names = {label.value: label.name for label in card.labels}
+    return "; ".join(f"{names[rule.value]}: {rule.in_words()}" for rule in card.cleanup) or None
+
+
 def _findings(result: dict) -> list[str]:
     """Volumes, hot-spots and notes of one prediction in words."""
     lines = []
@@ -161,5 +171,5 @@ def _findings(result: dict) -> list[str]:
         lines.append(f"  {volume['name']}: {volume['ml']:.2f} ml{spread}")
     for spot in result["hotspots"][:3]:
         place = ", ".join(f"{part:.1f}" for part in spot["position_mm"])
-        lines.append(f"  uncertain at {place} mm (LPS): {spot['volume_ml']:.2f} ml")
+        lines.append(f"  {spot['kind']} at {place} mm (LPS): {spot['volume_ml']:.2f} ml")
     return lines + [f"  {note}" for note in result["notes"]]

@@ -303,6 +303,7 @@ def _predict(commands: Commands) -> None:
         action="store_true",
         help="one branch and fewer windows: a fifth of the work, rougher uncertainty",
     )
+    predict.add_argument("--no-cleanup", action="store_true", help="leave small pieces and holes as they are predicted")
     predict.add_argument(
         "--roi", type=float, nargs=6, metavar=("X0", "X1", "Y0", "Y1", "Z0", "Z1"), help="only this box, in mm (LPS)"
     )

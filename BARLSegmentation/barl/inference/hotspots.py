@@ -20,7 +20,7 @@ Bounds = tuple[float, float, float, float, float, float]
 
 @dataclass(frozen=True)
 class HotSpot:
-    """An uncertain region.
+    """A place to look at: an uncertain region, or a change that cleanup made.
 
     Attributes:
         rank: From 1, the highest score.
@@ -31,6 +31,7 @@ class HotSpot:
         score: ``volume_ml * mean_uncertainty``, by which the regions are ranked.
         label: The label value that the region is mostly about (0 if not known).
         bounds_mm: Extent (x0, x1, y0, y1, z0, z1) in LPS mm, voxel edges included.
+        kind: ``uncertain``; or ``removed`` or ``filled`` by cleanup, with uncertainty 1.
     """
 
     rank: int
@@ -40,6 +41,7 @@ class HotSpot:
     score: float
     label: int
     bounds_mm: Bounds
+    kind: str = "uncertain"
 
     def to_json(self) -> dict[str, Any]:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -99,7 +101,7 @@ def find_hotspots(
         start, stop = np.array([(corner[a] + part.start, corner[a] + part.stop) for a, part in enumerate(place)]).T
         volume, mean = float(voxels[n] * grid.voxel_ml), float(total[n] / voxels[n])
         position = grid.index_to_mm((corner + index)[::-1])
-        bounds = _bounds_mm(grid, start, stop)
+        bounds = bounds_mm(grid, start, stop)
         found.append(HotSpot(rank, triple(position.tolist()), volume, mean, volume * mean, label, bounds))
     return found
 
@@ -134,8 +136,8 @@ def _look_at(
     return index, int(names.most_common(1)[0][0]) if names else 0
 
 
-def _bounds_mm(grid: Grid, start: np.ndarray, stop: np.ndarray) -> Bounds:
-    """LPS extent of the index box ``start <= kji < stop``."""
+def bounds_mm(grid: Grid, start: np.ndarray, stop: np.ndarray) -> Bounds:
+    """LPS extent (x0, x1, y0, y1, z0, z1) of the index box ``start <= kji < stop``, voxel edges included."""
     ends = np.stack([start - 0.5, stop - 0.5])[:, ::-1]
     corners = np.array(np.meshgrid(*ends.T)).reshape(3, -1).T
     mm = grid.index_to_mm(corners)

@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 
 from barl.errors import DeviceError, is_out_of_memory
+from barl.images.cleanup import CleanupRule
 from barl.images.familiarity import Familiar
 from barl.images.geometry import Grid, Roi, Triple, triple
 from barl.images.preparation import PreparedScan
+from barl.inference.cleanup import add_changes, clean_images, in_words
 from barl.inference.device import autocast, autocast_dtype, choose_device
 from barl.inference.hotspots import HotSpot, find_hotspots, half_a_bit
 from barl.inference.maps import ModelMaps
@@ -166,6 +168,7 @@ class Predictor:
         want_probabilities: bool = False,
         want_components: bool = False,
         progress: Progress = SILENT,
+        cleanup: bool = True,
     ) -> Prediction:
         """Predict one scan.
 
@@ -175,6 +178,7 @@ class Predictor:
             want_probabilities: Give the calibrated probability of each label as well.
             want_components: Give entropy and disagreement as well.
             progress: Gets the stages preparing, predicting and restoring.
+            cleanup: Apply the cleanup of the model's card, if it has one.
 
         Raises:
             ModelError: The scan has not the model's channels.
@@ -196,7 +200,7 @@ class Predictor:
         clock.lap("predicting")
         restoring = progress.stage(Stage.RESTORING, 0.9, 0.1)
         restoring.at(0.0, "Bringing the result onto the scan's grid")
-        prediction = self._restore(scan, streamed, want_probabilities)
+        prediction = self._restore(scan, streamed, want_probabilities, self.card.cleanup if cleanup else [])
         prediction.notes += self._unlike(channels, roi)
         clock.lap("restoring")
         restoring.at(1.0, "Done")
@@ -213,21 +217,29 @@ class Predictor:
             "Look at the result with care."
         ]
 
-    def _restore(self, scan: PreparedScan, streamed: Streamed, want_probabilities: bool) -> Prediction:
+    def _restore(
+        self, scan: PreparedScan, streamed: Streamed, want_probabilities: bool, rules: Sequence[CleanupRule]
+    ) -> Prediction:
         maps, grid = streamed.maps, scan.result_grid
         table = np.array([0, *self.card.values], np.uint8 if max(self.card.values) < 256 else np.uint16)
         label = scan.restore_label(table[maps.classes]) if scan.keeps_voxels else _label(scan, maps, table)
+        uncertainty, hotspots, notes = _fraction(scan, maps.uncertainty), self._hotspots(maps, grid), streamed.notes
+        if rules:
+            label, uncertainty, changes = clean_images(label, uncertainty, rules)
+            hotspots = add_changes(hotspots, changes, Grid.of(label))
+            names = {entry.value: entry.name for entry in self.card.labels}
+            notes = [*notes, *in_words(changes, names, Grid.of(label).voxel_ml)]
         return Prediction(
             label=label,
-            uncertainty=_fraction(scan, maps.uncertainty),
-            hotspots=self._hotspots(maps, grid),
+            uncertainty=uncertainty,
+            hotspots=hotspots,
             volumes=self._volumes(label, maps, grid),
             case_uncertainty=maps.case_uncertainty(),
             embedding=streamed.embedding,
             entropy=None if maps.entropy is None else _fraction(scan, maps.entropy),
             disagreement=None if maps.disagreement is None else _fraction(scan, maps.disagreement),
             probabilities=_probabilities(scan, maps, table) if want_probabilities else None,
-            notes=streamed.notes,
+            notes=notes,
         )
 
     def ladder(self) -> Iterator[Effort]:

@@ -47,11 +47,13 @@ class Compute:
         device: As for ``choose_device``.
         fast: One branch instead of both.
         warm: Loaded predictors to use and to add to; none are kept without it.
+        cleanup: Apply the cleanup of the model's card.
     """
 
     device: str = "auto"
     fast: bool = False
     warm: WarmPredictors | None = None
+    cleanup: bool = True
 
     def predictor(self, folder: Path) -> Predictor:
         """The predictor of a model folder; raises as ``WarmPredictors.get``."""

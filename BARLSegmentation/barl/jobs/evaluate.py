@@ -88,7 +88,7 @@ def evaluate_model(
         grid = Grid.of(channels[0])
         # A copy: a view into an image that nobody holds shows whatever its memory is used for next.
         truth = sitk.GetArrayFromImage(read_label(project.revisions.accepted(case.id).path, grid, project.values))
-        prediction = predictor.predict(channels, want_probabilities=True, progress=part)
+        prediction = predictor.predict(channels, want_probabilities=True, progress=part, cleanup=compute.cleanup)
         predicted = sitk.GetArrayViewFromImage(prediction.label)
         score = segmentation_metrics(predicted, truth, grid.spacing[::-1], project.values)
         confidence, correct = _sample(prediction, predicted, truth, rng)

@@ -60,7 +60,8 @@ def predict_cases(
     done, failed, compared = [], [], []
     for case, part in progress.stage(Stage.PREDICTING).each(cases, lambda case: case.name):
         try:
-            prediction = predictor.predict(read_channels(project.cases.sound_images(case.id)), roi=roi, progress=part)
+            channels = read_channels(project.cases.sound_images(case.id))
+            prediction = predictor.predict(channels, roi=roi, progress=part, cleanup=compute.cleanup)
             if case.is_accepted and not case_ids:
                 # Its prediction was not requested: ``rank_cases`` needs its embedding only.
                 project.cases.score(case.id, prediction.case_uncertainty, prediction.embedding, model_id)
@@ -129,7 +130,7 @@ def predict_files(
     channels = read_channels([Path(scan) for scan in scans], notes)
     progress.stage(Stage.LOADING).at(0.0)
     predictor = compute.predictor(Path(model))
-    prediction = predictor.predict(channels, roi=roi, progress=progress)
+    prediction = predictor.predict(channels, roi=roi, progress=progress, cleanup=compute.cleanup)
     write_image(prediction.label, Path(output))
     if uncertainty is not None:
         write_image(prediction.uncertainty, Path(uncertainty))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from barl.errors import InputError, ModelError
+from barl.images.cleanup import CleanupRule
 from barl.images.intensity import Normalization
 from barl.json_text import plain
 from barl.project.labels import Label
@@ -23,6 +24,7 @@ from barl.project.labels import Label
 FORMAT = 1
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
+_OPTIONAL = ("cleanup",)
 FRESH_COPY = "Get a fresh copy of the model or train it again."
 
 
@@ -48,6 +50,7 @@ class ModelCard:
             (``barl.images.familiarity``), which models before version 0.2 lack.
         metrics: What it scored on the held-out cases.
         temperature: Divides the logits so that probabilities are calibrated.
+        cleanup: What is done with the pieces and holes of labels in a prediction.
         parent: ``id`` of the model it started from.
         licence: Terms under which it may be used, with those of its data.
         notes: Free text.
@@ -72,6 +75,7 @@ class ModelCard:
     data: dict[str, Any] = field(default_factory=lambda: {"labelled": 0, "unlabelled": 0, "held_out": 0})
     metrics: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
+    cleanup: list[CleanupRule] = field(default_factory=list)
     parent: str | None = None
     licence: str = ""
     notes: str = ""
@@ -94,6 +98,10 @@ class ModelCard:
         card = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         card["labels"] = [label.to_json() for label in self.labels]
         card["normalisations"] = [normalization.to_json() for normalization in self.normalisations]
+        card["cleanup"] = [rule.to_json() for rule in self.cleanup]
+        for name in _OPTIONAL:  # left out where empty: models without them are read by older versions, too
+            if not card[name]:
+                del card[name]
         return plain(card)
 
     @classmethod
@@ -108,6 +116,7 @@ class ModelCard:
             values = dict(card)
             values["labels"] = [Label.from_json(label) for label in card["labels"]]
             values["normalisations"] = [Normalization.from_json(item) for item in card["normalisations"]]
+            values["cleanup"] = [CleanupRule.from_json(rule) for rule in card.get("cleanup", [])]
             values["spacing"], values["patch"] = tuple(card["spacing"]), tuple(card["patch"])
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
@@ -199,6 +208,9 @@ def _contradiction(card: dict[str, Any]) -> str:
     network, n_channels, n_labels = card["network"], len(card["channels"]), len(card["labels"])
     if len({label["value"] for label in card["labels"]}) != n_labels:
         return "field labels: two labels have the same value"
+    cleaned = [rule["value"] for rule in card.get("cleanup", [])]
+    if len(set(cleaned)) != len(cleaned) or not set(cleaned) <= {label["value"] for label in card["labels"]}:
+        return "field cleanup: its values are not those of the labels, each at most once"
     if len(card["normalisations"]) != n_channels:
         return f"field normalisations: {len(card['normalisations'])} entries for {n_channels} channels"
     if network["in_channels"] != n_channels:

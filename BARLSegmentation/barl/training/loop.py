@@ -8,7 +8,7 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +21,8 @@ import torch
 
 from barl import __version__, methods
 from barl.errors import DeviceError, InputError, NotFiniteError, is_out_of_memory, storage_error
+from barl.evaluation.cleanup_choice import OutlinedPieces
+from barl.images.cleanup import CleanupRule
 from barl.images.geometry import triple
 from barl.inference.device import autocast_dtype, choose_device
 from barl.inference.threads import ThreadChoice
@@ -36,7 +38,7 @@ from barl.training.distributed import JoinedNetwork, World, sum_gradients
 from barl.training.patches import Patches, loader
 from barl.training.plan import Plan
 from barl.training.schedule import LEAST_STEPS, Clock, Schedule
-from barl.training.validation import Validation, ValidationTimes, validate
+from barl.training.validation import Validation, ValidationTimes, choose_cleanup, outlined_pieces, validate
 
 CLIP_NORM = 5.0
 REPORT_SECONDS = 1.0
@@ -58,6 +60,8 @@ class TrainResult:
         iterations: Steps done.
         seconds: Time of the training steps, all sittings together.
         metrics: Held-out scores (see ``Validation.to_json``), empty without held-out cases.
+        cases: The same per held-out case (``Validation.cases``).
+        pieces: What all outlines show of the labels' pieces.
         stopped: Whether it was stopped early; it can be resumed.
         plan: The plan as carried out (smaller if memory ran out).
     """
@@ -68,6 +72,8 @@ class TrainResult:
     metrics: dict[str, Any]
     stopped: bool
     plan: Plan
+    cases: list[dict[str, Any]] = field(default_factory=list)
+    pieces: dict[int, OutlinedPieces] = field(default_factory=dict)
 
 
 def train(
@@ -190,13 +196,16 @@ class TrainingRun:
         if stopped:
             return TrainResult(None, self.iteration, self.seconds, {}, True, self.plan)
         validating = self.progress.stage(Stage.VALIDATING)
-        validation = self._validate(self.validations.last_overlap, validating)
+        pieces = outlined_pieces(self.cases, self.plan) if any(case.held_out for case in self.cases) else {}
+        validation = self._validate(self.validations.last_overlap, validating, pieces)
         metrics = validation.to_json() if validation else {}
+        rows = validation.cases if validation else []
         model = self.folder / "model"
         if self.world.rank == 0:
-            save_model(model, self._card(validation, metrics), self.network.state_dict())
+            card = self._card(validation, metrics, choose_cleanup(rows, pieces))
+            save_model(model, card, self.network.state_dict())
         validating.at(1.0, values=metrics)
-        return TrainResult(model, self.iteration, self.seconds, metrics, False, self.plan)
+        return TrainResult(model, self.iteration, self.seconds, metrics, False, self.plan, rows, pieces)
 
     def prepare(self, warm_start: Path | None, resume: bool) -> None:
         """Build network and optimizer, fresh, from a model or from the checkpoint."""
@@ -347,10 +356,15 @@ class TrainingRun:
         self.method.after_step(self.network, self.iteration)
         return {name: value.detach() for name, value in losses.items()}
 
-    def _validate(self, overlap: float = 0.25, progress: Progress = SILENT) -> Validation | None:
+    def _validate(
+        self,
+        overlap: float = 0.25,
+        progress: Progress = SILENT,
+        pieces: Mapping[int, OutlinedPieces] | None = None,
+    ) -> Validation | None:
         if self.world.rank != 0:
             return None
-        return validate(self.network, self.cases, self.plan, self.device, self.amp, overlap, progress)
+        return validate(self.network, self.cases, self.plan, self.device, self.amp, overlap, progress, pieces)
 
     def _record(self, validation: Validation | None) -> None:
         if validation:
@@ -368,7 +382,7 @@ class TrainingRun:
             values={"iteration": self.iteration, **numbers, **(values or {})},
         )
 
-    def _card(self, validation: Validation | None, metrics: dict[str, Any]) -> ModelCard:
+    def _card(self, validation: Validation | None, metrics: dict[str, Any], cleanup: list[CleanupRule]) -> ModelCard:
         plan = self.plan
         training = [case for case in self.cases if not case.held_out]
         return ModelCard(
@@ -400,6 +414,7 @@ class TrainingRun:
             },
             metrics=metrics,
             temperature=validation.temperature if validation else 1.0,
+            cleanup=cleanup,
             parent=self.parent or None,
             versions=_versions(),
         )

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from barl.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
+from barl.evaluation.cleanup_choice import OutlinedPieces, Row, choose_rule, score_candidates
 from barl.evaluation.metrics import dice
+from barl.images.cleanup import CleanupRule
 from barl.inference.sliding_window import count_windows, predict_array
 from barl.networks.branches import BranchPair
 from barl.progress import SILENT, Progress, Stage
@@ -36,6 +38,8 @@ class Validation:
         temperature: Fitted on these cases.
         calibration_error: Expected calibration error at temperature 1.
         calibrated_error: The same at ``temperature``.
+        cases: Per case ``case`` (its id), ``dice`` (label value -> Dice) and, where ``pieces`` were given, ``cleanup``
+            (label value -> Dice of each candidate).
     """
 
     dice: dict[int, float]
@@ -43,6 +47,7 @@ class Validation:
     temperature: float
     calibration_error: float
     calibrated_error: float
+    cases: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def mean_dice(self) -> float:
@@ -66,16 +71,18 @@ def validate(
     amp_dtype: torch.dtype | None,
     overlap: float = 0.25,
     progress: Progress = SILENT,
+    pieces: Mapping[int, OutlinedPieces] | None = None,
 ) -> Validation | None:
     """Predict the held-out cases and compare; ``None`` if no held-out case is outlined.
 
-    ``progress`` gets the stage validating.
+    ``progress`` gets the stage validating. ``pieces`` (see ``outlined_pieces``): also try the candidates of cleanup.
     """
     cases = [case for case in cases if case.held_out and case.labelled]
     if not cases:
         return None
     rng = np.random.default_rng(0)
     scores: list[list[dict[int, float]]] = []
+    rows: list[dict[str, Any]] = []
     sampled_p, sampled_classes = [], []
     for case, part in progress.stage(Stage.VALIDATING).each(cases):
         p = predict_array(
@@ -91,6 +98,9 @@ def validate(
         truth = np.asarray(case.classes)
         maps = [p.mean(axis=0), *p]
         scores.append([{v: dice(m.argmax(0), truth, c) for c, v in enumerate(plan.values, start=1)} for m in maps])
+        rows.append({"case": case.id, "dice": {str(v): score for v, score in scores[-1][0].items()}})
+        if pieces is not None:
+            rows[-1]["cleanup"] = _cleanup_row(maps[0].argmax(0), truth, plan, pieces, case.grid.voxel_ml)
         chosen = rng.choice(truth.size, min(CALIBRATION_VOXELS, truth.size), replace=False)
         sampled_p.append(maps[0].reshape(len(maps[0]), -1)[:, chosen].T)
         sampled_classes.append(truth.reshape(-1)[chosen])
@@ -103,7 +113,33 @@ def validate(
         temperature,
         _calibration_error(probabilities, classes),
         _calibration_error(apply_temperature(probabilities, temperature), classes),
+        rows,
     )
+
+
+def outlined_pieces(cases: Sequence[CachedCase], plan: Plan) -> dict[int, OutlinedPieces]:
+    """Label value -> what the outlines of all cases show of its pieces, on the training grid."""
+    found = {value: OutlinedPieces() for value in plan.values}
+    for case in cases:
+        if case.labelled:
+            classes, ml = np.asarray(case.classes), case.grid.voxel_ml
+            found = {v: found[v].with_outline(classes, c, ml) for c, v in enumerate(plan.values, start=1)}
+    return found
+
+
+def choose_cleanup(rows: Sequence[Mapping[str, Any]], pieces: Mapping[int, OutlinedPieces]) -> list[CleanupRule]:
+    """The rules that the ``cases`` of one or more validations, tried with these ``pieces``, speak for."""
+    rules = (choose_rule([row["cleanup"][str(value)] for row in rows], shown, value) for value, shown in pieces.items())
+    return [rule for rule in rules if rule is not None]
+
+
+def _cleanup_row(
+    predicted: np.ndarray, truth: np.ndarray, plan: Plan, pieces: Mapping[int, OutlinedPieces], voxel_ml: float
+) -> dict[str, Row]:
+    return {
+        str(value): score_candidates(predicted, truth, pieces[value], n, voxel_ml)
+        for n, value in enumerate(plan.values, start=1)
+    }
 
 
 class ValidationTimes:

@@ -68,7 +68,7 @@ class Prediction:
     """Files and findings of one scan.
 
     ``volumes``: value, name, ml, low_ml, high_ml of each label. ``hotspots``: rank, position_mm (LPS), volume_ml,
-    mean_uncertainty, score, label, bounds_mm.
+    mean_uncertainty, score, label, bounds_mm, kind (uncertain, removed, filled).
     """
 
     label: str
@@ -319,10 +319,10 @@ class WarmModel(Request[LoadedModel]):
 
 @dataclass(frozen=True)
 class Predict(Request[PredictedCases]):
-    """Predict cases of a project and store the results there.
+    """Predict cases of a project and store the results there. Without ``model``: the current one.
 
     Without ``cases``: all without an accepted outline; once per model each outlined case is measured, with which
-    choosing the next case compares the others, without storing a prediction. Without ``model``: the current one.
+    choosing the next case compares the others, without storing a prediction. ``cleanup``: that of the model's card.
     """
 
     name, answer = "predict", PredictedCases
@@ -332,6 +332,7 @@ class Predict(Request[PredictedCases]):
     device: str = "auto"
     fast: bool = False
     roi: list[float] | None = None
+    cleanup: bool = True
 
 
 @dataclass(frozen=True)
@@ -347,6 +348,7 @@ class PredictFiles(Request[Prediction]):
     device: str = "auto"
     fast: bool = False
     roi: list[float] | None = None
+    cleanup: bool = True
 
 
 @dataclass(frozen=True)
@@ -386,10 +388,8 @@ class CaseFiles:
 
 @dataclass(frozen=True)
 class AddCases(Request[AddedCases]):
-    """Copy scans into a project. Those that cannot be used are told and keep no other waiting.
-
-    ``allow``: doubts that the user has confirmed: "empty", "same-scan", "label-map".
-    """
+    """Copy scans into a project. Those that cannot be used are told and keep no other waiting. ``allow``: doubts that
+    the user has confirmed: "empty", "same-scan", "label-map"."""
 
     name, answer, quick = "add_cases", AddedCases, True
     project: str

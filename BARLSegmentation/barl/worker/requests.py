@@ -56,11 +56,11 @@ class RequestHandlers:
     def __init__(self) -> None:
         self._predictors: WarmPredictors | None = None
 
-    def _compute(self, device: str, fast: bool = False) -> Compute:
+    def _compute(self, device: str, fast: bool = False, cleanup: bool = True) -> Compute:
         from barl.jobs.compute import Compute, WarmPredictors
 
         self._predictors = self._predictors or WarmPredictors()
-        return Compute(device, fast, self._predictors)
+        return Compute(device, fast, self._predictors, cleanup)
 
     def hello(self, context: Context, request: messages.SayHello) -> messages.Hello:
         import torch
@@ -101,7 +101,7 @@ class RequestHandlers:
                 opened,
                 request.cases,
                 model=request.model,
-                compute=self._compute(request.device, request.fast),
+                compute=self._compute(request.device, request.fast, request.cleanup),
                 roi=_roi(request.roi),
                 progress=context.progress,
             )
@@ -114,7 +114,7 @@ class RequestHandlers:
             [Path(scan) for scan in request.scans],
             Path(request.output),
             uncertainty=Path(request.uncertainty) if request.uncertainty else None,
-            compute=self._compute(request.device, request.fast),
+            compute=self._compute(request.device, request.fast, request.cleanup),
             roi=_roi(request.roi),
             progress=context.progress,
         )
