@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from barl import __version__
-from barl.cli import case_commands, definition_commands, fill_commands, model_commands, outline_commands, train_commands
+from barl.cli import (
+    case_commands,
+    definition_commands,
+    fill_commands,
+    model_commands,
+    model_file_commands,
+    outline_commands,
+    train_commands,
+)
 from barl.cli.command import command, project_folder, resample_option, show_help
 from barl.errors import InputError
 from barl.project.doubts import Doubt
@@ -349,7 +357,7 @@ def _export(commands: Commands) -> None:
 
 
 def _models(commands: Commands) -> None:
-    models = command(commands, "models", None, "list, show and choose models", "  barl models list study")
+    models = command(commands, "models", None, "list, choose, send and receive models", "  barl models list study")
     actions = models.add_subparsers(title="actions", metavar="ACTION")
     listing = command(
         actions, "list", model_commands.list_models, "list the models of a project", "  barl models list study"
@@ -373,6 +381,7 @@ def _models(commands: Commands) -> None:
     )
     project_folder(promote)
     promote.add_argument("model", help="its id")
+    model_file_commands.add_parsers(actions)
 
 
 def _benchmark(commands: Commands) -> None:

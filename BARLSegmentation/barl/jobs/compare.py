@@ -114,7 +114,7 @@ def _dice(row: dict[str, Any], values: list[str]) -> list[float]:
 
 def _learned_from(project: Project, model_id: str | None) -> set[str]:
     """The cases whose outlines a model of the project, or one that it was trained on from, has learned."""
-    known = {model.id: model for model in project.models.all()}
+    known = {model.id: model for model in project.models.all(removed=True)}
     found: set[str] = set()
     while model_id in known:
         model = known.pop(model_id)  # popped: a circle in a damaged database would never end

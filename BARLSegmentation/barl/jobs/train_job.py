@@ -300,7 +300,7 @@ def _case_files(project: Project, case: Mapping[str, Any]) -> CaseFiles:
 
 def _keep(project: Project, run: RunRow, result: TrainResult, model_folder: Path) -> str:
     """Put the trained model into the project, once, however often the end of this run is reached."""
-    for model in project.models.all():
+    for model in project.models.all(removed=True):
         if model.summary.get("run") == run.id:
             return model.id
     card = read_card(model_folder)

@@ -9,11 +9,12 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from barl.errors import ModelError, storage_error
+from barl.errors import ModelError, ProjectError, storage_error
 from barl.project.database import Database, now, unknown
 from barl.project.files import flush_tree, inside, staging_folder
 from barl.project.model_card import CARD_FILE, WEIGHTS_FILE
 from barl.project.records import ModelRow
+from barl.project.states import RunState
 
 _QUERY = "SELECT m.*, m.id = p.current_model AS is_current FROM models m, project p"
 
@@ -63,9 +64,10 @@ class Models:
                 transaction.log("model added", facts={"model": model_id, "parent": parent})
         return self.get(model_id)
 
-    def all(self) -> list[ModelRow]:
-        """All models, oldest first."""
-        return [self._as_model(row) for row in self._database.rows(f"{_QUERY} ORDER BY m.number")]
+    def all(self, *, removed: bool = False) -> list[ModelRow]:
+        """All models, oldest first; with ``removed`` those without weights as well."""
+        rows = [self._as_model(row) for row in self._database.rows(f"{_QUERY} ORDER BY m.number")]
+        return [row for row in rows if removed or not row.is_removed]
 
     def get(self, model_id: str) -> ModelRow:
         """One model.
@@ -87,13 +89,46 @@ class Models:
         """Make a model the current one.
 
         Raises:
-            ProjectError: There is none with this id, or another program is changing the project.
+            ProjectError: There is none with this id, its weights were removed, or another program is changing the
+                project.
         """
+        if self.get(model_id).is_removed:
+            raise ProjectError(f"The weights of {model_id} were removed.", "Choose another model, or import it again.")
         with self._database.write() as transaction:
-            transaction.must_exist("models", model_id)
             (before,) = transaction.one("SELECT current_model FROM project")
             transaction.execute("UPDATE project SET current_model = ?", (model_id,))
             transaction.log("model promoted", facts={"model": model_id, "before": before})
+        return self.get(model_id)
+
+    def remove(self, model_id: str) -> ModelRow:
+        """Delete the weights of a model for good.
+
+        Its card stays: predictions and later models name it as what they were made with.
+
+        Raises:
+            ProjectError: There is none with this id, it is the current one, or a training that is not finished starts
+                from it; or another program is changing the project.
+            StorageError: The disk is read-only.
+        """
+        row = self.get(model_id)
+        if row.is_current:
+            raise ProjectError(
+                f"{model_id} is the model that predicts.", "Make another one the current one first, then remove it."
+            )
+        with self._database.write() as transaction:
+            for run_id, plan in transaction.execute(
+                "SELECT id, plan FROM runs WHERE state NOT IN (?, ?)", (RunState.FINISHED, RunState.FAILED)
+            ).fetchall():
+                if json.loads(plan).get("run", {}).get("parent") == model_id:
+                    raise ProjectError(f"The training {run_id} starts from {model_id}.", "Finish or cancel it first.")
+            if not row.is_removed:
+                summary = json.dumps({**row.summary, "removed": now()})
+                transaction.execute("UPDATE models SET summary = ? WHERE id = ?", (summary, model_id))
+                transaction.log("model removed", facts={"model": model_id})
+        try:
+            (row.folder / WEIGHTS_FILE).unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, row.folder) from error
         return self.get(model_id)
 
     def _as_model(self, row: sqlite3.Row) -> ModelRow:

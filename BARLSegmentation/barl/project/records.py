@@ -130,6 +130,11 @@ class ModelRow:
     summary: dict[str, Any] = field(default_factory=dict)
     is_current: bool = False
 
+    @property
+    def is_removed(self) -> bool:
+        """Its weights were deleted; its card is there."""
+        return "removed" in self.summary
+
 
 @dataclass(frozen=True, slots=True)
 class RunRow:

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models that leave a project as one file, and models that come into one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from barl.errors import ModelError
+from barl.jobs.choice import choose_model
+from barl.models.archive import pack_model, unpack_model
+from barl.models.disk import check_channels, load_model
+from barl.project.labels import Label
+from barl.project.model_card import ModelCard, read_card
+from barl.project.names import key
+from barl.project.records import ModelRow
+from barl.project.store import Project
+
+
+def export_model(project: Project | None, model: str | Path | None, file: Path) -> ModelCard:
+    """Write a model into one file that can be sent.
+
+    Args:
+        project: Where ids are looked up; None: ``model`` is a folder.
+        model: Its id or folder; None: the current model.
+        file: A new file; its name ends with ``.zip``.
+
+    Raises:
+        BarlError: As ``pack_model``; or there is no such model.
+    """
+    folder = choose_model(project, model)[0] if project else Path(model or "")
+    return pack_model(folder, file)
+
+
+def check_model(source: Path) -> ModelCard:
+    """Check a model's folder or file in every way in which a model is checked before it predicts.
+
+    Raises:
+        ModelError: With the first thing that is wrong.
+    """
+    with _model_folder(source) as folder:
+        return load_model(folder)[0]
+
+
+def import_model(project: Project, source: Path, *, name: str = "") -> tuple[ModelRow, list[str]]:
+    """Check a model's folder or file and copy it into a project.
+
+    It becomes the current model only by ``promote``. Its card stays as it is. If the model that it was trained on from
+    is in the project as well, the project enters that one as its parent.
+
+    Args:
+        project: Open for writing.
+        source: A folder with a model, or a file of ``export_model``.
+        name: What the user calls it (empty: the name on its card).
+
+    Returns:
+        The model's row, and sentences for the user.
+
+    Raises:
+        ModelError: It is missing, damaged, in the project already, or made for other labels or channels.
+        ProjectError: Another program is changing the project.
+        StorageError: The disk is full or read-only.
+    """
+    with _model_folder(source) as folder:
+        card = load_model(folder)[0]
+        cards = {row.id: read_card(row.folder) for row in project.models.all()}
+        twin = next((row_id for row_id, other in cards.items() if other.weights_sha256 == card.weights_sha256), None)
+        if twin:
+            raise ModelError(f"The project holds this model already: {twin}.", f"Use {twin}.")
+        notes = check_labels(project.labels, card)
+        check_channels(card, project.definition.channel_names_for(card.channels))
+        parent = next((row_id for row_id, other in cards.items() if other.id == card.parent), None)
+        summary = {"method": card.method, "data": card.counts, "metrics": card.metrics, "imported": True}
+        row = project.models.add(folder, summary, name=name or card.name, parent=parent)
+    if card.parent and not parent:
+        notes.append(f"It was trained on from a model that the project does not hold ({card.parent}).")
+    if card.metrics:
+        notes.append("The scores on its card were measured on other cases than those of this project.")
+    return row, notes
+
+
+def check_labels(labels: list[Label], card: ModelCard) -> list[str]:
+    """Refuse a model whose label values are not in the label table, or mean something else there.
+
+    Args:
+        labels: The project's label table.
+        card: The model's card.
+
+    Returns:
+        A sentence for each label that the model calls otherwise and for the labels that it does not find.
+
+    Raises:
+        ModelError: A value is not in the table, or its name is that of another value.
+    """
+    table = {label.value: label.name for label in labels}
+    notes = []
+    for label in card.labels:
+        own = table.get(label.value)
+        other = next((v for v, name in table.items() if key(name) == key(label.name) and v != label.value), None)
+        if own is None or other is not None:
+            is_there = "which the label table does not have" if own is None else f"which the label table calls '{own}'"
+            raise ModelError(
+                f"The model {card.name} finds '{label.name}' as the value {label.value}, {is_there}.",
+                'Add the label ("barl project labels PROJECT --add VALUE=NAME"), or use the model in another project.',
+            )
+        if key(own) != key(label.name):
+            notes.append(f"The model calls the label {label.value} '{label.name}', the project calls it '{own}'.")
+    if missing := [name for value, name in table.items() if value not in card.values]:
+        notes.append(f"It does not find {', '.join(missing)}.")
+    return notes
+
+
+@contextmanager
+def _model_folder(source: Path) -> Iterator[Path]:
+    """A model's folder: ``source`` itself, or a temporary one with what the file ``source`` holds."""
+    if source.is_dir():
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="barl-model-") as home:
+        unpack_model(source, Path(home))
+        yield Path(home)
