@@ -186,6 +186,28 @@ def test_each_slice_has_its_own_slope_and_intercept(scales, tmp_path):
     assert (image.GetPixelID() in (sitk.sitkInt16, sitk.sitkInt32)) == whole
 
 
+@pytest.mark.parametrize(
+    ("scales", "kind"),
+    [
+        ([(1, -9000), (1, 0), (1, 10000), (1, 30000), (1, 0), (1, 0)], sitk.sitkInt32),
+        ([(1, 0), (1, 10000), (1, 30000), (1, 0), (1, 0), (1, 2)], sitk.sitkUInt16),
+        ([(1, 0), (-1, 0), (-1, 7), (1, -3), (1, 0), (1, 0)], sitk.sitkInt16),
+        ([(1, 0), (90000, -1), (1, 0), (-70000, 0), (1, 0), (1, 0)], sitk.sitkFloat32),
+        ([(1, 0)] * 6, sitk.sitkUInt16),
+    ],
+)
+def test_whole_intensities_have_the_smallest_type_that_holds_them(scales, kind, tmp_path):
+    raw = np.random.default_rng(0).integers(10, 30000, (6, 9, 8)).astype(np.uint16)
+    true = np.stack([plane * float(slope) + shift for plane, (slope, shift) in zip(raw, scales, strict=True)])
+
+    def change(data, k):
+        data.RescaleSlope, data.RescaleIntercept = scales[k]
+
+    image = read_image(slices(tmp_path / "s", raw, PLACES, sop_class=PET, change=change))
+    assert image.GetPixelID() == kind
+    assert_exact(image, true, rtol=1e-6 if kind == sitk.sitkFloat32 else 0)
+
+
 def test_unused_bits_are_no_intensity(tmp_path):
     raw = np.random.default_rng(0).integers(0, 4096, (6, 9, 8)).astype(np.uint16)
 

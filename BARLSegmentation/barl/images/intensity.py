@@ -47,12 +47,15 @@ def padding_of(array: np.ndarray) -> Padding | None:
     minimum = float(array.min())
     if minimum not in _PADDINGS:
         return None
-    padded = array == minimum
-    share = float(np.count_nonzero(padded)) / array.size
+    measured, lowest = 0, []
+    for part in array:  # plane by plane: copies of whole scans take longer than looking at them
+        values = part[part != minimum]
+        measured += values.size
+        lowest += [values.min()] if values.size else []
+    share = 1 - measured / array.size
     if not _PADDED_SHARE <= share < 1:
         return None
-    least = float(array[~padded].min())
-    highest = float(array.max())
+    least, highest = float(min(lowest)), float(array.max())
     apart = least - minimum >= 0.02 * (highest - minimum)
     return Padding(minimum, share) if apart else None
 

@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from barl.images.dicom.objects import describe, is_scan
@@ -84,12 +85,12 @@ class Header:
         except (*DAMAGE, OverflowError):
             return None
 
-    @property
+    @cached_property
     def sop_class(self) -> str:
         meta = getattr(self.data, "file_meta", None)
         return self.text("SOPClassUID") or str((meta or {}).get("MediaStorageSOPClassUID", ""))
 
-    @property
+    @cached_property
     def is_scan(self) -> bool:
         return is_scan(self.sop_class, self.text("Modality"))
 
@@ -98,7 +99,7 @@ class Header:
         """Whether the pixels lie in the file as they are."""
         return self.syntax in _NATIVE
 
-    @property
+    @cached_property
     def is_damaged(self) -> bool:
         """Whether a scan ends before its pixels."""
         return self.is_scan and (not self.number("Rows") or (self.is_native and self.pixels is None))
@@ -110,16 +111,22 @@ class Header:
 
 
 @cache
-def _tag(keyword: str) -> int:
-    tag = tag_for_keyword(keyword)
+def _tag(keyword: str | int) -> BaseTag:
+    tag = tag_for_keyword(keyword) if isinstance(keyword, str) else keyword
     if tag is None:
         raise ValueError(keyword)
-    return tag
+    return Tag(tag)
+
+
+@cache
+def _tags() -> list[BaseTag]:
+    """What is read of a scan."""
+    return [_tag(tag) for tag in (*_TAGS.split(), *_PRIVATE)]
 
 
 def value_of(item: Dataset, keyword: str | int) -> Any:
     """A tag's value, or None where it is missing: without the detours of ``Dataset.get``, for there are many tags."""
-    tag = _tag(keyword) if isinstance(keyword, str) else keyword
+    tag = _tag(keyword)
     return item[tag].value if tag in item.keys() else None  # noqa: SIM118 (the keys are numbers, a Dataset compares)
 
 
@@ -155,7 +162,7 @@ def read_header(path: Path, *, everything: bool = False) -> Header | None:
     with silent():
         try:
             with path.open("rb") as file:
-                tags: Any = None if everything else [*_TAGS.split(), *_PRIVATE]
+                tags: Any = None if everything else _tags()
                 data: Any = pydicom.dcmread(
                     file,
                     stop_before_pixels=True,

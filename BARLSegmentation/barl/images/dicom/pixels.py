@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,31 +44,47 @@ def intensities(frames: Sequence[Frame]) -> np.ndarray:
     Raises:
         InputError: A file is damaged or cut off, or compressed in a way that cannot be read; it is named.
     """
-    stored = _stored(frames)
     scales = {(frame.slope, frame.intercept) for frame in frames}
-    if all(slope.is_integer() and intercept.is_integer() for slope, intercept in scales):
-        ends = [
-            int(slope) * int(end) + int(intercept)
-            for plane, (slope, intercept) in zip(stored, ((f.slope, f.intercept) for f in frames), strict=True)
-            for end in (plane.min(), plane.max())
-        ]
-        kind = next((t for t in (np.int16, np.uint16, np.int32) if _fits(ends, t)), np.float32)
-        if scales == {(1.0, 0.0)} and all(plane.dtype == stored[0].dtype for plane in stored):
-            kind = stored[0].dtype.type if stored[0].dtype.itemsize < 4 else kind
-    else:
-        kind = np.float32
-    result = np.empty((len(frames), *stored[0].shape), dtype=kind)
-    for frame, target in zip(frames, result, strict=True):
-        plane = stored.pop(0)
-        if (frame.slope, frame.intercept) == (1.0, 0.0):
-            target[...] = plane
-        elif kind is np.float32:
-            target[...] = plane.astype(np.float64) * frame.slope + frame.intercept
+    whole = all(slope.is_integer() and intercept.is_integer() for slope, intercept in scales)
+    columns, rows = frames[0].size
+    result = np.empty((len(frames), rows, columns), dtype=np.float32)
+    ends: list[int] = []
+    own = None  # the type of the stored values, while these are the intensities
+    for n, (frame, plane) in enumerate(zip(frames, _stored(frames), strict=True)):
+        kind = result.dtype
+        if whole:
+            slope, intercept = int(frame.slope), int(frame.intercept)
+            ends = [*ends, *(slope * int(end) + intercept for end in (plane.min(), plane.max()))]
+            ends = [min(ends), max(ends)]
+            own = plane.dtype if scales == {(1.0, 0.0)} and (n == 0 or plane.dtype == own) else None
+            kind = own if own is not None and own.itemsize < 4 else _kind(*ends)
+        if result.dtype != kind:
+            result = np.empty(result.shape, kind) if n == 0 else result.astype(kind)
+        if kind.kind == "f":
+            result[n] = plane.astype(np.float64) * frame.slope + frame.intercept
         else:
-            target[...] = plane.astype(np.int64) * int(frame.slope) + int(frame.intercept)
-    if kind is np.float32 and not np.isfinite(result).all():
+            _scale(plane, slope, intercept, result[n])
+    if not whole and not np.isfinite(result).all():
         raise InputError("A rescale slope of the DICOM series is too large.", "Export the series again.")
     return result
+
+
+def _kind(low: int, high: int) -> np.dtype:
+    """The smallest type that holds these numbers."""
+    for kind in (np.int16, np.uint16, np.int32):
+        if low >= np.iinfo(kind).min and high <= np.iinfo(kind).max:
+            return np.dtype(kind)
+    return np.dtype(np.float32)
+
+
+def _scale(plane: np.ndarray, slope: int, intercept: int, target: np.ndarray) -> None:
+    """Whole numbers; the results fit into ``target``, so that what overflows on the way there cancels out."""
+    modulus = 2 ** (8 * target.itemsize)
+    target[...] = plane
+    if slope != 1:
+        target *= np.array(slope % modulus).astype(target.dtype)
+    if intercept:
+        target += np.array(intercept % modulus).astype(target.dtype)
 
 
 def stored_values(header: Header) -> np.ndarray:
@@ -90,25 +106,19 @@ def same_pixels(one: Frame, other: Frame) -> bool:
     return bool(np.array_equal(first, second))
 
 
-def _fits(ends: Sequence[int], kind: type[np.integer]) -> bool:
-    return min(ends) >= np.iinfo(kind).min and max(ends) <= np.iinfo(kind).max
-
-
-def _stored(frames: Sequence[Frame]) -> list[np.ndarray]:
+def _stored(frames: Sequence[Frame]) -> Iterator[np.ndarray]:
     """The stored values of each frame; every file is opened once."""
     headers = list({id(frame.header): frame.header for frame in frames}.values())
     decoded = _decoded([header for header in headers if _encapsulated(header)])
     files: dict[int, np.ndarray] = {}
-    planes = []
     for frame in frames:
         header = frame.header
         if frame.n_in_file == 1 and id(header) not in decoded:
-            planes.append(_native(header)[0])
+            yield _native(header)[0]
             continue
         if id(header) not in files:
             files[id(header)] = decoded[id(header)] if id(header) in decoded else _native(header)
-        planes.append(files[id(header)][frame.index])
-    return planes
+        yield files[id(header)][frame.index]
 
 
 def _encapsulated(header: Header) -> bool:
@@ -179,8 +189,11 @@ def _without_unused_bits(array: np.ndarray, header: Header) -> np.ndarray:
         )
     if stored == allocated:
         return array
+    if array.dtype.kind == "u":
+        return array & array.dtype.type(2**stored - 1)
     # Up to the left edge and down again: the sign is spread, what lay beside is gone.
-    return (array << (allocated - stored)) >> (allocated - stored)
+    shifted = array << (allocated - stored)
+    return np.right_shift(shifted, allocated - stored, out=shifted)
 
 
 def _decoded(headers: Iterable[Header]) -> dict[int, np.ndarray]:
