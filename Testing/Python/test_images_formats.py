@@ -220,6 +220,49 @@ def test_nrrd_against_pynrrd(encoding, space, ending, tmp_path):
     assert_place(image)
 
 
+def nrrd_of_space(path: Path, **fields: str) -> Path:
+    """A text NRRD of the voxels of ``ARRAY``; a field of None is left out."""
+    given = {
+        "type": "short",
+        "dimension": "3",
+        "sizes": "8 7 6",
+        "space": "right-anterior-superior",
+        "space directions": "(2,0,0) (0,3,0) (0,0,4)",
+        "space origin": "(10,20,30)",
+        "encoding": "ascii",
+        **fields,
+    }
+    head = "\n".join(["NRRD0004", *(f"{key}: {value}" for key, value in given.items() if value is not None)])
+    path.write_text(head + "\n\n" + "\n".join(map(str, ARRAY.ravel())))
+    return path
+
+
+@pytest.mark.parametrize("space", ["right-anterior-superior-time", "RAST"])
+def test_nrrd_of_a_space_with_time_is_not_mirrored(space, tmp_path):
+    four = {
+        "dimension": "4",
+        "sizes": "8 7 6 1",
+        "space directions": "(2,0,0,0) (0,3,0,0) (0,0,4,0) (0,0,0,1)",
+        "space origin": "(10,20,30,0)",
+    }
+    notes = []
+    assert read_image(nrrd_of_space(tmp_path / "a.nrrd", space=space, **four), notes).GetOrigin() == (-10, -20, 30)
+    assert notes == []
+
+
+@pytest.mark.parametrize("space", [None, "scanner-xyz"])
+def test_nrrd_of_an_unknown_space_is_told(space, tmp_path):
+    notes = []
+    assert read_image(nrrd_of_space(tmp_path / "a.nrrd", space=space), notes).GetOrigin() == (10, 20, 30)
+    assert "LPS is assumed" in notes[0]
+
+
+@pytest.mark.parametrize("field", ["space", "space origin"])
+def test_nrrd_with_an_empty_field_of_its_place_is_refused(field, tmp_path):
+    with pytest.raises(InputError, match="damaged"):
+        read_image(nrrd_of_space(tmp_path / "a.nrrd", **{field: ""}))
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
 @pytest.mark.parametrize("name", ["a.nrrd", "a.nhdr", "a.mha", "a.mhd", "raw.nrrd", "raw.mha", "raw.mhd"])
 def test_files_of_itk(name, kind, tmp_path):

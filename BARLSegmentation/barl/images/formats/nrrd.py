@@ -184,8 +184,8 @@ def _placed(
     spatial: list[int],
     name: str,
 ) -> Volume:
-    signs = np.diag(np.array(_SPACES.get(header.fields.get("space", "").lower(), (1, 1, 1)), dtype=np.float64))
     notes: list[str] = []
+    signs = np.diag(np.array(_signs(header, name, notes if directions else []), dtype=np.float64))
     if directions:
         given = [directions[axis] for axis in spatial[:3]]
         steps = np.array([step[:3] for step in given if step is not None], dtype=np.float64).T  # a fourth is time
@@ -194,7 +194,8 @@ def _placed(
         notes.append("The header does not say where the scan lies; which side is left is not known.")
     spacing, axes, turned = nearest_axes(signs @ steps, sizes, name)
     origin = np.zeros(3)
-    if text := header.fields.get("space origin"):
+    text = header.fields.get("space origin")
+    if text is not None:
         try:
             origin = np.array([float(v) for v in text.strip("() ").split(",")][:3])
         except ValueError:
@@ -205,10 +206,22 @@ def _placed(
     return Volume(np.empty((0, 0, 0)), spacing.tolist(), place, axes, notes + turned)
 
 
+def _signs(header: _Header, name: str, notes: list[str]) -> tuple[int, int, int]:
+    """What brings the file's space to LPS; a space with a time axis has the same directions."""
+    space = header.fields.get("space")
+    if space == "":
+        raise damaged(name)
+    known = (space or "").lower().removesuffix("-time")
+    signs = _SPACES.get(known) or _SPACES.get(known.removesuffix("t"))
+    if signs is None:
+        notes.append("The header does not say which way the patient lies in its space; LPS is assumed.")
+    return signs or (1, 1, 1)
+
+
 def _spacings(header: _Header, spatial: list[int], name: str, notes: list[str]) -> list[float]:
-    words = header.fields.get("spacings", "").split()
+    text = header.fields.get("spacings")
     try:
-        values = [float(words[axis]) for axis in spatial[:3]] if words else []
+        values = [] if text is None else [float(text.split()[axis]) for axis in spatial[:3]]
     except (ValueError, IndexError):
         raise damaged(name) from None
     if not values:
