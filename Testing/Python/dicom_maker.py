@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
+import SimpleITK as sitk
+from barl.images.formats.volume import Volume
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
@@ -15,6 +18,10 @@ CT, MR, PET, NM = (STORAGE + end for end in ("2", "4", "128", "20"))
 ENHANCED_CT, ENHANCED_MR = STORAGE + "2.1", STORAGE + "4.1"
 MODALITY = {CT: "CT", MR: "MR", PET: "PT", NM: "NM", ENHANCED_CT: "CT", ENHANCED_MR: "MR"}
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+# A volume and its place: spacing, origin, direction.
+ARRAY = np.random.default_rng(3).integers(-1000, 1500, size=(6, 9, 8)).astype(np.int16)
+PLACES = [(-20.0, 30.0, 2.5 * k) for k in range(6)]
+GRID = ((0.7, 0.9, 2.5), (-20.0, 30.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
 Change = Callable[[Dataset, int], None]
 
 
@@ -113,3 +120,12 @@ def frames(
     data.PerFrameFunctionalGroupsSequence = groups
     edit(data)
     return save(data, path)
+
+
+def assert_exact(image: sitk.Image | Volume, array=ARRAY, grid=GRID, *, rtol: float = 0.0) -> None:
+    image = image.grid.image(image.array) if isinstance(image, Volume) else image
+    np.testing.assert_allclose(sitk.GetArrayFromImage(image), array, rtol=rtol)
+    assert image.GetSpacing() == pytest.approx(grid[0], abs=1e-6)
+    assert image.GetOrigin() == pytest.approx(grid[1], abs=1e-6)
+    assert image.GetDirection() == pytest.approx(grid[2], abs=1e-6)
+    assert not image.GetMetaDataKeys()

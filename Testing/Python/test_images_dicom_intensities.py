@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
 from barl.images.reading import read_image
-from dicom_maker import PET, frames, item, slices
-from test_images_dicom_tags import ARRAY, PLACES, assert_exact
+from dicom_maker import ARRAY, PET, PLACES, assert_exact, frames, item, slices
 
 
 @pytest.mark.parametrize(

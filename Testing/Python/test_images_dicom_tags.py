@@ -12,23 +12,23 @@ import pytest
 import SimpleITK as sitk
 from barl.errors import InputError
 from barl.images.dicom.series import list_series, read_series
-from barl.images.formats.volume import Volume
 from barl.images.reading import read_image
-from dicom_maker import CT, ENHANCED_MR, MR, NM, STORAGE, dataset, frames, item, save, slices
-
-ARRAY = np.random.default_rng(3).integers(-1000, 1500, size=(6, 9, 8)).astype(np.int16)
-PLACES = [(-20.0, 30.0, 2.5 * k) for k in range(6)]
-GRID = ((0.7, 0.9, 2.5), (-20.0, 30.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
-
-
-def assert_exact(image: sitk.Image | Volume, array=ARRAY, grid=GRID, *, rtol: float = 0.0) -> None:
-    image = image.grid.image(image.array) if isinstance(image, Volume) else image
-    np.testing.assert_allclose(sitk.GetArrayFromImage(image), array, rtol=rtol)
-    assert image.GetSpacing() == pytest.approx(grid[0], abs=1e-6)
-    assert image.GetOrigin() == pytest.approx(grid[1], abs=1e-6)
-    assert image.GetDirection() == pytest.approx(grid[2], abs=1e-6)
-    assert not image.GetMetaDataKeys()
-
+from dicom_maker import (
+    ARRAY,
+    CT,
+    ENHANCED_MR,
+    GRID,
+    MR,
+    NM,
+    PLACES,
+    STORAGE,
+    assert_exact,
+    dataset,
+    frames,
+    item,
+    save,
+    slices,
+)
 
 # ---- geometry
 
