@@ -10,6 +10,7 @@ import vtk
 from BARLSegmentationLib.logic.CaseLoader import CASE_ATTRIBUTE, ROLE_ATTRIBUTE
 
 ROLE = "attention"
+_NOT_IN_DATA = slicer.vtkMRMLSubjectHierarchyConstants.GetSubjectHierarchyExcludeFromTreeAttributeName()
 _LIMITED = "BARL.Limited"  # attribute of the editor node, for scenes saved meanwhile: the blanked scan is not saved
 
 
@@ -86,6 +87,7 @@ class Attention:
         node.SetAttribute(ROLE_ATTRIBUTE, ROLE)
         node.SetAttribute(CASE_ATTRIBUTE, volume.GetAttribute(CASE_ATTRIBUTE))
         node.SetSaveWithScene(False)
+        node.SetAttribute(_NOT_IN_DATA, "1")
         node.CopyOrientation(volume)
         node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
         node.SetAndObserveImageData(_imageData(scan.voxels))

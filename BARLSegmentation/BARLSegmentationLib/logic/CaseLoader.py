@@ -88,7 +88,7 @@ class CaseLoader:
         if revision is not None:
             attributes = known | {ROLE_ATTRIBUTE: "label", REVISION_ATTRIBUTE: revision.id}
             segmentation = self._present("vtkMRMLSegmentationNode", attributes) or self.readSegmentation(
-                revision.path, case.name, project.labels, volumes[0], attributes
+                revision.path, segmentationName(case.name), project.labels, volumes[0], attributes
             )
         predicted, uncertainty = project.revisions.newest(case.id, (RevisionKind.PREDICTION,)), None
         if predicted is not None and predicted.uncertainty_path is not None:
@@ -236,6 +236,11 @@ class CaseLoader:
             if label.terminology:
                 segment = segmentation.GetSegment(segmentId)
                 segment.SetTag(segment.GetTerminologyEntryTagName(), terminologyEntry(label.terminology))
+
+
+def segmentationName(name: str) -> str:
+    """Name of the segmentation of a case or a scan."""
+    return f"{name} segmentation"
 
 
 def terminologyEntry(terminology: Terminology) -> str:

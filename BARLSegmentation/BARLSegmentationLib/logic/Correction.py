@@ -13,12 +13,14 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from BARLSegmentationLib.logic.Attention import Attention
+from BARLSegmentationLib.logic.CaseFolder import putIntoFolder
 from BARLSegmentationLib.logic.CaseLoader import (
     CASE_ATTRIBUTE,
     PROJECT_ATTRIBUTE,
     REVISION_ATTRIBUTE,
     ROLE_ATTRIBUTE,
     CaseLoader,
+    segmentationName,
 )
 from BARLSegmentationLib.logic.Session import UNSAVED_ATTRIBUTE, Session
 
@@ -183,7 +185,9 @@ class Correction:
                 CASE_ATTRIBUTE: loaded.caseId,
                 ROLE_ATTRIBUTE: "label",
             }
-            node = CaseLoader().emptySegmentation(self.session.case().name, labels, loaded.volumes[0], attributes)
+            name = self.session.case().name
+            node = CaseLoader().emptySegmentation(segmentationName(name), labels, loaded.volumes[0], attributes)
+            putIntoFolder([node], name)
             self.session.loaded = replace(loaded, segmentation=node)
         tagSegments(self.segmentation, labels)
         if self.segmentation.GetAttribute(UNSAVED_ATTRIBUTE) != "1":

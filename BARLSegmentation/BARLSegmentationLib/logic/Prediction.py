@@ -16,7 +16,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader
+from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader, segmentationName
 
 if TYPE_CHECKING:
     from barl.project.labels import Label
@@ -225,7 +225,7 @@ class VolumePrediction:
         name = scan.GetName()
         unique = scan.GetScene().GetUniqueNameByString
         segmentation = loader.readSegmentation(
-            self._label, unique(f"{name} segmentation"), self.model.labels, scan, {ROLE_ATTRIBUTE: "label"}
+            self._label, unique(segmentationName(name)), self.model.labels, scan, {ROLE_ATTRIBUTE: "label"}
         )
         uncertainty = loader.readUncertainty(
             self._uncertainty, unique(f"{name} uncertainty"), {ROLE_ATTRIBUTE: "uncertainty"}

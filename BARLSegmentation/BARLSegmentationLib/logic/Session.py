@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import slicer
 
+from BARLSegmentationLib.logic.CaseFolder import putIntoFolder, removeEmptyFolders
 from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader, LoadedCase
 from BARLSegmentationLib.logic.Question import Question
 from BARLSegmentationLib.logic.Signal import Signal
@@ -153,6 +154,7 @@ class Session:
         project = self.openedProject()
         self.beforeClose.emit()
         loaded = CaseLoader().load(project, caseId)
+        putIntoFolder(loaded.nodes, project.cases.get(loaded.caseId).name)
         self.withdrawQuestion()
         before, self.loaded = self.loaded, loaded
         self._removeNodes(before, loaded)
@@ -199,6 +201,7 @@ class Session:
                 self.status(f"The edit of {node.GetName()} could not be stored; it stays in the scene.", error=True)
                 continue
             slicer.mrmlScene.RemoveNode(node)
+        removeEmptyFolders(slicer.mrmlScene)
 
     def _show(self, loaded: LoadedCase) -> None:
         slicer.util.setSliceViewerLayers(background=loaded.volumes[0], foreground=None, label=None, fit=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 import slicer
 import vtk
 
+from .hierarchy import HierarchyPlugins
+
 # Logics of Slicer's own modules, in the order in which they are told about the scene: later ones look up earlier ones.
 # Terminologies is left out, because the wheel lacks the share folder with its JSON files.
 LOGICS = {
@@ -61,6 +63,7 @@ class Core:
         self._wireDataIO()
         for name, className in LOGICS.items():
             self._addLogic(name, getattr(slicer, className)())
+        self._hierarchy = HierarchyPlugins(scene)
         slicer.mrmlScene = scene
 
     def _wireDataIO(self) -> None:
@@ -87,6 +90,7 @@ class Core:
         """Lets go of everything that the scene holds; a second scene may be made afterwards."""
         if getattr(slicer, "mrmlScene", None) is self.scene:
             del slicer.mrmlScene
+        self._hierarchy.close()
         self.scene.Clear(True)
         for logic in self.logics.values():
             logic.SetMRMLScene(None)
