@@ -141,8 +141,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.steps.changed.connect(self.onStepChanged)
         self.session.stepWanted.connect(self.steps.show)
 
-        correction = self.panels["Review"].correction
-        self.saveQuestion = SaveQuestion(self.session.beforeClose.emit, correction.heldNodes)
+        self.saveQuestion = SaveQuestion(self.panels["Review"].correction)
         scene = slicer.mrmlScene
         # Before the layout manager, which takes the views away.
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose, priority=1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
 from barl.project.store import Project
 from barldriver.loop import settle
@@ -175,3 +176,16 @@ def test_slicer_still_asks_for_what_the_user_made(a_review_panel, host, monkeypa
     draw_with_paint(panel)
     monkeypatch.setattr(panel.session.project.database, "read_only", True)
     assert panel.session.loaded.segmentation.GetName() in host.askedAtQuit()  # the edit could not be kept
+
+
+def test_slicer_asks_for_a_segment_that_has_no_label(a_review_panel, host):
+    import slicer
+
+    panel, scan = a_review_panel, a_review_panel.session.loaded.volumes[0]
+    node = panel.correction.segmentation
+    added = node.GetSegmentation().AddEmptySegment("", "vessel")
+    voxels = np.zeros(slicer.util.arrayFromVolume(scan).shape, np.uint8)
+    voxels[0, 0, 0] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, added, scan)
+    settle(panel)
+    assert node.GetName() in host.askedAtQuit()  # the draft does not hold the vessel

@@ -12,7 +12,6 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from BARLSegmentationLib.logic.Attention import Attention
 from BARLSegmentationLib.logic.CaseFolder import putIntoFolder
 from BARLSegmentationLib.logic.CaseLoader import (
     CASE_ATTRIBUTE,
@@ -317,22 +316,13 @@ class Correction:
         elif self.segmentation is not None:
             self.segmentation.RemoveAttribute(UNSAVED_ATTRIBUTE)
 
-    def heldNodes(self) -> list:
-        """The nodes on screen that need no saving, because the project holds what they show.
-
-        Not among them: a volume that was changed, a segmentation with an edit that could not be stored or with voxels
-        that belong to no label.
-        """
-        loaded = self.session.loaded
-        if loaded is None:
+    def leftOut(self) -> list[str]:
+        """Names of segments with voxels but without a label: the project does not hold them."""
+        if self.segmentation is None:
             return []
-        nodes = [node for node in (*loaded.volumes, loaded.uncertainty) if node and not node.GetModifiedSinceRead()]
-        if self.segmentation is not None and not self.isChanged():
-            segments = self.segmentation.GetSegmentation()
-            drawn = [segments.GetSegment(segmentId) for segmentId, drawn in self._state() if drawn is not None]
-            if all(segmentTag(segment, LABEL_TAG) for segment in drawn):
-                nodes.append(self.segmentation)
-        return [node for node in (*nodes, Attention.node()) if node and node.GetScene() is not None]
+        segments = self.segmentation.GetSegmentation()
+        drawn = [segments.GetSegment(segmentId) for segmentId, modified in self._state() if modified is not None]
+        return [segment.GetName() for segment in drawn if not segmentTag(segment, LABEL_TAG)]
 
     def revert(self) -> None:
         """Replace the outline on screen by the newest prediction; nothing is stored by this.

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import qt
 import slicer
+
+from BARLSegmentationLib.logic.Attention import Attention
+
+if TYPE_CHECKING:
+    from BARLSegmentationLib.logic.Correction import Correction
 
 CLOSE_ACTION, FILE_MENU = "FileCloseSceneAction", "FileMenu"  # as Slicer's main window names them
 _MENU_KEYS = (qt.Qt.Key_Return, qt.Qt.Key_Enter, qt.Qt.Key_Space)
@@ -18,13 +23,12 @@ class SaveQuestion(qt.QObject):
     until Slicer has looked. An edit that could not be kept stays in Slicer's list.
 
     Args:
-        keep: Stores an edit that would be lost.
-        held: The nodes that the project holds.
+        correction: The outline of the case on screen.
     """
 
-    def __init__(self, keep: Callable[[], None], held: Callable[[], list]) -> None:
+    def __init__(self, correction: Correction) -> None:
         qt.QObject.__init__(self)
-        self._keep, self._held = keep, held
+        self._correction = correction
         self._hidden: list[slicer.vtkMRMLNode] = []
         self._timer = qt.QTimer(self)
         self._timer.setSingleShot(True)
@@ -55,9 +59,19 @@ class SaveQuestion(qt.QObject):
 
     def hide(self) -> None:
         """Hide the nodes that the project holds, until the event loop runs again."""
-        self._keep()
-        self._setHidden([node for node in self._held() if not node.GetHideFromEditors()], True)
+        self._correction.session.beforeClose.emit()
+        self._setHidden([node for node in self._heldNodes() if not node.GetHideFromEditors()], True)
         self._timer.start(0)
+
+    def _heldNodes(self) -> list:
+        """What the project holds: not a volume that was changed, nor an outline that could not be stored as a whole."""
+        loaded = self._correction.session.loaded
+        if loaded is None:
+            return []
+        nodes = [node for node in (*loaded.volumes, loaded.uncertainty) if node and not node.GetModifiedSinceRead()]
+        if not self._correction.isChanged() and not self._correction.leftOut():
+            nodes.append(self._correction.segmentation)
+        return [node for node in (*nodes, Attention.node()) if node and node.GetScene() is not None]
 
     def show(self) -> None:
         """Show the hidden nodes to editors again."""
