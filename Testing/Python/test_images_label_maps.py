@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from barl.errors import InputError
 from barl.images.geometry import Grid
-from barl.images.label_maps import read_label
+from barl.images.label_maps import OtherGridError, read_label
 from barl.images.segments import Structure
 
 TURN = (0.8, -0.6, 0.0, 0.36, 0.48, -0.8, 0.48, 0.64, 0.6)
@@ -75,11 +75,13 @@ def test_another_grid_is_resampled_only_when_asked_and_the_loss_is_told(tmp_path
     fine = Grid(fine.size, fine.spacing, tuple(first.tolist()), TURN)
     doubled = LABELS.repeat(2, axis=1).repeat(2, axis=2)
     path = write(fine.image(doubled), tmp_path / "fine.nrrd")
-    with pytest.raises(InputError, match=r"44 x 48 x 20 voxels against 22 x 24 x 20.*--resample"):
+    with pytest.raises(OtherGridError, match=r"44 x 48 x 20 voxels against 22 x 24 x 20.*--resample") as refusal:
         read(path)
     array, notes = read(path, resample=True)
     assert np.array_equal(array, LABELS)
     count = int(np.count_nonzero(LABELS))
+    loss = f"its {4 * count} outlined voxels would become {count}; 0 would be lost."
+    assert refusal.value.message.endswith(loss)
     assert notes == [
         f"Outline: It was resampled onto the scan's grid (nearest voxel): {4 * count} outlined voxels became {count}; "
         "0 of them are lost."

@@ -22,6 +22,10 @@ _ROUNDED = 0.005
 _TOLD_VOXELS = 1e-3
 
 
+class OtherGridError(InputError):
+    """A label map that does not lie on its scan's grid; it is taken if it may be resampled."""
+
+
 def read_label(
     path: Path | str,
     grid: Grid,
@@ -47,7 +51,8 @@ def read_label(
         uint8, or uint16 if the table has values above 255, exactly on ``grid``.
 
     Raises:
-        InputError: The file cannot be used, lies on another grid, or has other values or names.
+        OtherGridError: It lies on another grid, or in part outside of the scan, and ``resample`` is not set.
+        InputError: The file cannot be used, or has other values or names.
         DeviceError: It does not fit into this computer's memory.
     """
     path = Path(path)
@@ -168,11 +173,18 @@ def _on_grid(volume: Volume, grid: Grid, name: str, resample: bool, notes: list[
         if off > _TOLD_VOXELS:
             notes.append(f"The geometry is rounded: voxels miss the scan's by up to {off:.2g} of a voxel.")
         return _pasted(view, start, grid, name, resample, notes)
+    moved, before, lost = _resampled(volume, grid)
+    after = int(np.count_nonzero(moved))
     if resample:
-        return _resampled(volume, grid, notes)
-    raise InputError(
-        f"The label map '{name}' does not lie on its scan's grid: {difference(turned, grid)}.",
-        "Export it with the scan as the reference geometry, or add it with --resample (nearest voxel).",
+        notes.append(
+            f"It was resampled onto the scan's grid (nearest voxel): {before} outlined voxels became {after}; "
+            f"{lost} of them are lost."
+        )
+        return moved
+    raise OtherGridError(
+        f"The label map '{name}' does not lie on its scan's grid: {difference(turned, grid)}. "
+        f"Resampled onto it (nearest voxel), its {before} outlined voxels would become {after}; {lost} would be lost.",
+        "Export it with the scan as the reference geometry, or add it with --resample.",
     )
 
 
@@ -189,7 +201,7 @@ def _pasted(array: np.ndarray, start: np.ndarray, grid: Grid, name: str, force: 
         result[target[::-1]] = array[source[::-1]]
     lost = int(np.count_nonzero(array)) - int(np.count_nonzero(result))
     if lost and not force:
-        raise InputError(
+        raise OtherGridError(
             f"{lost} outlined voxels of the label map '{name}' lie outside of its scan.",
             "Choose the scan that was outlined, or cut them off with --resample.",
         )
@@ -198,7 +210,9 @@ def _pasted(array: np.ndarray, start: np.ndarray, grid: Grid, name: str, force: 
     return result
 
 
-def _resampled(volume: Volume, grid: Grid, notes: list[str]) -> np.ndarray:
+def _resampled(volume: Volume, grid: Grid) -> tuple[np.ndarray, int, int]:
+    """The labels ``[k, j, i]`` on the scan's grid, nearest voxel; how many voxels were outlined, and how many of these
+    are lost."""
     own = volume.grid
     moved = sitk.Resample(
         own.image(volume.array), grid.empty(sitk.sitkUInt16), sitk.Transform(), sitk.sitkNearestNeighbor, 0
@@ -209,8 +223,4 @@ def _resampled(volume: Volume, grid: Grid, notes: list[str]) -> np.ndarray:
     inside = ((places >= 0) & (places < grid.size)).all(axis=1)
     kept = result[tuple(places[inside].T[::-1])] == volume.array[tuple(outlined[inside].T)]
     lost = len(outlined) - int(np.count_nonzero(kept))
-    notes.append(
-        f"It was resampled onto the scan's grid (nearest voxel): {len(outlined)} outlined voxels became "
-        f"{int(np.count_nonzero(result))}; {lost} of them are lost."
-    )
-    return result
+    return result, len(outlined), lost

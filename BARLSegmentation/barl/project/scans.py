@@ -13,8 +13,9 @@ import SimpleITK as sitk
 
 from barl.errors import BarlError, DeviceError, InputError, storage_error
 from barl.images.formats.kinds import COMPANIONS, describe_other, ending
+from barl.images.label_maps import OtherGridError
 from barl.progress import SILENT, Progress, Stage
-from barl.project.doubts import Doubt
+from barl.project.doubts import Doubt, DoubtError
 from barl.project.labels import Channel
 from barl.project.records import Case
 from barl.project.store import Project
@@ -42,13 +43,29 @@ class LeftOut:
     reason: BarlError
     is_scan: bool = True
 
+    @property
+    def confirmation(self) -> str:
+        """What takes it if the user confirms it: a ``Doubt``, or ``resample`` for an outline on another grid; empty:
+        nothing does."""
+        if isinstance(self.reason, OtherGridError):
+            return "resample"
+        return self.reason.doubt if isinstance(self.reason, DoubtError) else ""
+
 
 @dataclass(frozen=True)
 class FolderContent:
-    """The cases of a folder, and the files that make none."""
+    """The cases of a folder, and the files that make none.
+
+    Attributes:
+        cases: Each with its outline, if there is one of its name.
+        left_out: Everything else.
+        outlines: The outlines among ``left_out`` of whose names there is no scan; ``pairing.propose_pairs`` looks for
+            their scans.
+    """
 
     cases: tuple[NewCase, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    outlines: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,7 +184,7 @@ def find_cases(
     unmatched = "Outlines and scans belong together by equal file names."
     for paths in outlines.values():
         left_out += [LeftOut(path.name, InputError("There is no scan for this outline.", unmatched)) for path in paths]
-    return FolderContent(tuple(cases), tuple(left_out))
+    return FolderContent(tuple(cases), tuple(left_out), tuple(path for paths in outlines.values() for path in paths))
 
 
 def add_cases(
@@ -184,8 +201,10 @@ def add_cases(
     for case, _ in progress.stage(Stage.ADDING).each(cases, lambda case: case.name):
         notes: list[str] = []
         try:
+            wanted = case.series or (None,) * len(case.channels)
             images: list[sitk.Image | Path] = [
-                _read_files(item, case.name, notes) if isinstance(item, tuple) else item for item in case.channels
+                _read_files(item, case.name, series, notes) if isinstance(item, tuple) else item
+                for item, series in zip(case.channels, wanted, strict=True)
             ]
             stored = project.cases.add(
                 case.name,
@@ -204,12 +223,12 @@ def add_cases(
     return Intake(tuple(added), tuple(left_out))
 
 
-def _read_files(files: tuple[Path, ...], name: str, notes: list[str]) -> sitk.Image:
-    """The files of one DICOM series."""
+def _read_files(files: tuple[Path, ...], name: str, series: str | None, notes: list[str]) -> sitk.Image:
+    """One volume among the files of a DICOM series."""
     # pydicom takes half a second to import, which nobody without DICOM should wait.
     from barl.images.dicom.series import read_files
 
-    volume = read_files(files, name, notes=notes)
+    volume = read_files(files, name, series, notes)
     return volume.grid.image(volume.array)
 
 

@@ -38,6 +38,7 @@ def handlers() -> dict[type[messages.Request], Handler]:
         messages.Evaluate: all_of.evaluate,
         messages.CompareModels: all_of.compare,
         messages.AddCases: all_of.add_cases,
+        messages.ListSeries: all_of.list_series,
         messages.MeasureAgreement: all_of.measure_agreement,
         messages.PlanTraining: all_of.plan,
         messages.StartTraining: all_of.start_training,
@@ -149,8 +150,23 @@ class RequestHandlers:
                 for item in intake.added
             ],
             failed=[
-                messages.FailedCase(item.name, item.reason.message, item.reason.remedy) for item in intake.left_out
+                messages.LeftOutCase(item.name, item.reason.message, item.reason.remedy, item.confirmation)
+                for item in intake.left_out
             ],
+        )
+
+    def list_series(self, context: Context, request: messages.ListSeries) -> messages.SeriesList:
+        from barl.images.dicom.series import list_series
+
+        place = request.files or request.folder
+        if not place:
+            raise InputError("The request 'list_series' names neither a folder nor files.", "Give one of them.")
+        found = list_series(place)
+        return messages.SeriesList(
+            [
+                messages.SeriesFacts(item.number, item.modality, list(item.size), item.n_files, item.description)
+                for item in found
+            ]
         )
 
     def measure_agreement(self, context: Context, request: messages.MeasureAgreement) -> messages.MeasuredAgreement:

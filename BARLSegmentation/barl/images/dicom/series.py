@@ -60,13 +60,15 @@ class Series:
         return f"{self.modality}, {size}" + (f", {self.description}" if self.description else "")
 
 
-def list_series(folder: Path | str) -> list[Series]:
-    """The volumes in a folder and the folders in it; single pictures and other DICOM objects are left out.
+def list_series(place: Path | str | Sequence[Path | str]) -> list[Series]:
+    """The volumes among some files, or in a folder and the folders in it; single pictures and other DICOM objects are
+    left out.
 
     Raises:
-        InputError: ``folder`` is not a folder.
+        InputError: ``place`` is a path, but not that of a folder.
     """
-    return _series(sort_files(_files(Path(folder))).scans)[0]
+    files = _files(Path(place)) if isinstance(place, Path | str) else list(map(Path, place))
+    return _series(sort_files(files).scans)[0]
 
 
 def read_series(folder: Path | str, series: str | None = None, notes: list[str] | None = None) -> Volume:

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The answers and events of the worker protocol, and their parts; standard library only.
+
+``barl.worker.messages`` holds the requests and offers all of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The request is done; the answer has no fields."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where the worker can compute. ``memory_bytes``: of a graphics card."""
+
+    name: str
+    title: str
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainingMethod:
+    """A way to train."""
+
+    name: str
+    title: str
+    uses_unlabelled: bool
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Versions, devices and the methods to offer (those for comparison are left out). The first device is the one that
+    ``auto`` means."""
+
+    protocol: int
+    version: str
+    python: str
+    torch: str
+    pid: int
+    devices: list[Device]
+    methods: list[TrainingMethod]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """The model that is ready."""
+
+    model: str
+    name: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Files and findings of one scan.
+
+    ``volumes``: value, name, ml, low_ml, high_ml of each label. ``hotspots``: rank, position_mm (LPS), volume_ml,
+    mean_uncertainty, score, label, bounds_mm, kind (uncertain, removed, filled).
+    """
+
+    label: str
+    uncertainty: str | None = None
+    case_uncertainty: float | None = None
+    volumes: list[dict[str, Any]] = field(default_factory=list)
+    hotspots: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float | None] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedCase(Prediction):
+    """A case whose prediction is stored. ``case``: its id. ``state``: after the prediction."""
+
+    case: str
+    name: str
+    state: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class FailedCase:
+    """A case that could not be used, and why."""
+
+    name: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class FailedPrediction(FailedCase):
+    """A case that could not be predicted. ``case``: its id."""
+
+    case: str
+
+
+@dataclass(frozen=True)
+class PredictedCases:
+    """What was predicted and what was not. ``compared``: names of outlined cases measured for ``next``."""
+
+    model: str
+    cases: list[PredictedCase]
+    failed: list[FailedPrediction]
+    compared: list[str]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and standard deviation over the ``n`` cases in which a metric is defined."""
+
+    mean: float | None
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics of one label, or the mean over the labels."""
+
+    name: str
+    dice: Summary
+    jaccard: Summary
+    hd95_mm: Summary
+    assd_mm: Summary
+    surface_dice: Summary
+    lesion_precision: Summary
+    lesion_recall: Summary
+    lesion_f1: Summary
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on the held-out cases. ``labels``: by value. ``cases``: case, name, and all metrics of each label."""
+
+    model: str
+    labels: dict[str, Scores]
+    mean: Scores
+    calibration_error: float | None
+    risk_coverage_area: float | None
+    cases: list[dict[str, Any]]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class ComparedCase:
+    """Mean Dice of a held-out case with the new model and with the reference; null where it is not defined."""
+
+    case: str
+    name: str
+    model: float | None
+    reference: float | None
+
+
+@dataclass(frozen=True)
+class ModelComparison:
+    """Two models on the same held-out cases.
+
+    ``test``: p, median_difference and n of Wilcoxon's signed-rank test on the cases' mean Dice. ``labels``: the same
+    for each label by value, p by Holm's correction. ``words``: the outcome in one or two sentences.
+    """
+
+    model: Evaluation
+    reference: Evaluation
+    cases: list[ComparedCase]
+    test: dict[str, float | None]
+    labels: dict[str, dict[str, float | None]]
+    words: str
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class AddedCase:
+    """A case that is in the project now. ``case``: its id. ``state``: accepted if it came with an outline. ``notes``:
+    what was changed or left out."""
+
+    case: str
+    name: str
+    state: str
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LeftOutCase(FailedCase):
+    """A case that was not added. ``confirmation``: what takes it if the user confirms it: a doubt for ``allow`` of
+    ``add_cases``, or "resample" of the case."""
+
+    confirmation: str = ""
+
+
+@dataclass(frozen=True)
+class AddedCases:
+    """What was added and what was not."""
+
+    cases: list[AddedCase]
+    failed: list[LeftOutCase]
+
+
+@dataclass(frozen=True)
+class SeriesFacts:
+    """A volume among DICOM files, to be shown and never stored. ``series``: chooses it. ``size``: voxels along x, y, z.
+    ``files``: how many."""
+
+    series: int
+    modality: str
+    size: list[int]
+    files: int
+    description: str
+
+
+@dataclass(frozen=True)
+class SeriesList:
+    """The volumes among DICOM files."""
+
+    series: list[SeriesFacts]
+
+
+@dataclass(frozen=True)
+class MeasuredAgreement:
+    """How many accepted outlines were compared with their predictions; the Dice goes to the journal."""
+
+    measured: int
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training would do. ``words``: the plan for a person. ``parent``: the model it would start from."""
+
+    plan: dict[str, Any]
+    words: str
+    parent: str | None
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run. ``run``: its id."""
+
+    run: str
+    state: str
+    created: str
+    folder: str
+    pid: int | None = None
+    host: str | None = None
+    started: str | None = None
+    ended: str | None = None
+    model_id: str | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class StartedRun(Run):
+    """A run that trains now."""
+
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RunList:
+    """All runs of a project, the oldest first."""
+
+    runs: list[Run]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happens during a request or in a run, until its end.
+
+    ``event``: ``started``, ``progress`` or ``log``; of a run ``result`` or ``error`` as well. ``eta_s``: seconds left
+    of the stage, null if not known. ``values``: of a training's progress, see below.
+    """
+
+    event: str
+    stage: str = ""
+    fraction: float | None = None
+    eta_s: float | None = None
+    message: str | None = ""
+    values: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class RunEvents:
+    """What has happened in a run. ``offset``: for the next request. ``model``: the id of the model that came out."""
+
+    run: str
+    state: str
+    message: str
+    model: str | None
+    events: list[Event]
+    offset: int
+
+
+@dataclass(frozen=True)
+class CancelRequested:
+    """Whether a request of that id was open."""
+
+    found: bool
