@@ -69,6 +69,23 @@ def test_empty_and_strange_outlines_are_taken_only_if_confirmed(project: Project
     assert not pixels(stored.revision.path).any()
 
 
+def test_an_outline_refused_as_different_stays_as_a_draft(project: Project, tmp_path: Path) -> None:
+    with pytest.raises(DoubtError, match="kept as the draft r003") as caught:
+        accept(project, "a", a_map(5), author="x")
+    draft = project.revisions.newest("a")
+    assert draft.is_draft and draft.id in caught.value.message and project.cases.get("a").is_accepted
+    assert np.array_equal(pixels(draft.path), sitk.GetArrayFromImage(a_map(5)))
+    assert doubt_of(accept, project, "a", a_map(5), author="x") is Doubt.DIFFERENT
+    assert project.revisions.newest("a") == draft, "the same outline once more is not another draft"
+    assert doubt_of(accept, project, "a", a_map(4, 5), author="x") is Doubt.DIFFERENT
+    newest = project.revisions.newest("a")
+    assert newest.id != draft.id
+    assert doubt_of(accept, project, "a", draft, author="x", allow=[Doubt.REPLACES]) is Doubt.DIFFERENT
+    assert project.revisions.newest("a") == newest, "a revision is in the project already"
+    stored = accept(project, "a", draft, author="x", allow=[Doubt.DIFFERENT, Doubt.REPLACES])
+    assert np.array_equal(pixels(stored.revision.path), pixels(draft.path))
+
+
 def test_a_damaged_outline_does_not_keep_its_replacement_away(project: Project) -> None:
     project.revisions.accepted_label("a").write_bytes(b"rot")
     assert accept(project, "a", a_map(5), author="x").difference is None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import SimpleITK as sitk
 
 from barl.errors import InputError, ProjectError
@@ -87,8 +88,8 @@ def accept(
 
     Raises:
         DoubtError: The outline is empty or unlike the accepted one, a revision that is not accepted would take the
-            place of an accepted one, or another outline was accepted since, in which case this one is kept as a draft;
-            and ``allow`` lacks the doubt.
+            place of an accepted one, or another outline was accepted since; and ``allow`` lacks the doubt. An outline
+            that is unlike the accepted one or older than it is kept as a draft.
         InputError: The label map does not fit the case or the label table.
         ProjectError: The case is unknown, or another program is changing the project.
         StorageError: The disk is full or read-only.
@@ -98,6 +99,7 @@ def accept(
     replaced = accepted_outline(project, case)
     journal: dict[str, Any] = {"from": "outline"}
     model_id = None
+    given = outline
     if isinstance(outline, Revision):
         check_replacement(project, case, outline, allow)
         journal, model_id = {"from": f"{outline.kind} {outline.id}"}, outline.model_id
@@ -126,13 +128,24 @@ def accept(
         difference = check_outline(project, case, label, allow, looked=looked)
         revision = project.revisions.store(case.id, label, RevisionKind.ACCEPTED, **facts, journal=journal, since=since)
     except DoubtError as error:
-        if error.doubt is not Doubt.NEWER:
+        if error.doubt not in (Doubt.NEWER, Doubt.DIFFERENT):
             raise
-        draft = project.revisions.store(case.id, label, RevisionKind.DRAFT, **facts, journal={"from": journal["from"]})
-        raise DoubtError(
-            Doubt.NEWER, f"{error.message} Yours is kept as the draft {draft.id}.", "Look at both outlines."
-        ) from None
+        kept = given if isinstance(given, Revision) else _keep_draft(project, case, label, facts, journal["from"])
+        remedy = (
+            "Look at both outlines." if error.doubt is Doubt.NEWER else "Check that the outline belongs to this case."
+        )
+        raise DoubtError(error.doubt, f"{error.message} Yours is kept as the {kept.kind} {kept.id}.", remedy) from None
     return Stored(revision, replaced, difference, tuple(notes))
+
+
+def _keep_draft(project: Project, case: Case, label: sitk.Image, facts: dict[str, Any], source: str) -> Revision:
+    """Store an outline that was refused as a draft, unless it is the newest one already."""
+    newest = project.revisions.newest(case.id)
+    if newest is not None and newest.is_draft and newest.author == facts["author"]:
+        before = read_label(newest.path, project.cases.grid(case.id), project.values)
+        if np.array_equal(sitk.GetArrayViewFromImage(before), sitk.GetArrayViewFromImage(label)):
+            return newest
+    return project.revisions.store(case.id, label, RevisionKind.DRAFT, **facts, journal={"from": source})
 
 
 def check_outline(
