@@ -69,6 +69,7 @@ class BARLSegmentationParameterNode:
     uncertainty - How unsure the model was of it.
     device - Where to compute, as the worker names it; "auto" for the best there is.
     fast - One branch of the network instead of both.
+    cleanUp - Remove pieces and fill holes as the model's card says.
     closedSurface - Show predictions in 3D.
     roi - Predict inside this box only.
     overlayVisible, overlayOpacity, overlayThreshold, overlayColor - How the uncertainty is shown.
@@ -84,6 +85,7 @@ class BARLSegmentationParameterNode:
     uncertainty: vtkMRMLScalarVolumeNode
     device: str = "auto"
     fast: bool = False
+    cleanUp: bool = True
     closedSurface: bool = False
     roi: vtkMRMLMarkupsROINode
     overlayVisible: bool = True
@@ -329,6 +331,7 @@ class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
         fast: bool = False,
         roi: "vtkMRMLMarkupsROINode | None" = None,
         onEvent: Callable | None = None,
+        cleanUp: bool = True,
     ) -> "PredictedCases":
         """Predict cases of the open project; each result is stored as a revision.
 
@@ -339,6 +342,7 @@ class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
             fast: One branch of the network instead of both.
             roi: vtkMRMLMarkupsROINode; predict inside of it only.
             onEvent: Called with the worker's events (``barl.worker.messages.Event``), in another thread.
+            cleanUp: Remove pieces and fill holes as the model's card says.
 
         Returns:
             What was predicted and what was not.
@@ -353,6 +357,7 @@ class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
             device=device,
             fast=fast,
             roi=roiBounds(roi),
+            cleanup=cleanUp,
         )
         return callWorker(request, onEvent)
 
@@ -364,13 +369,14 @@ class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
         fast: bool = False,
         roi: "vtkMRMLMarkupsROINode | None" = None,
         onEvent: Callable | None = None,
+        cleanUp: bool = True,
     ) -> tuple:
         """Segment volumes of the scene that are no case.
 
         Args:
             volumes: One vtkMRMLScalarVolumeNode for each channel of the model.
             model: A model's folder.
-            device, fast, roi, onEvent: As for ``predict``.
+            device, fast, roi, onEvent, cleanUp: As for ``predict``.
 
         Returns:
             Segmentation and uncertainty, new nodes.
@@ -389,5 +395,5 @@ class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
         with contextlib.closing(VolumePrediction(readModel(model), volumes)) as prediction:
             for _share in prediction.write():
                 pass
-            callWorker(prediction.request(device, fast, roiBounds(roi)), onEvent)
+            callWorker(prediction.request(device, fast, roiBounds(roi), cleanUp), onEvent)
             return prediction.load()

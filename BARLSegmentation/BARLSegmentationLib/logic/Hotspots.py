@@ -18,7 +18,7 @@ SMALLEST_VIEW_MM = 40.0  # and at least so much
 
 @dataclass(frozen=True)
 class HotSpot:
-    """An uncertain region.
+    """A place to look at.
 
     Attributes:
         rank: 1 is the most worth a look.
@@ -27,6 +27,7 @@ class HotSpot:
         uncertainty: Mean over the region, 0 to 1.
         label: Name of the label it is mostly about; empty if not known.
         extentMm: Largest side of the box around it; 0 if not known.
+        kind: "uncertain", or what cleanup did there: "removed" or "filled".
     """
 
     rank: int
@@ -35,6 +36,7 @@ class HotSpot:
     uncertainty: float
     label: str
     extentMm: float = 0.0
+    kind: str = "uncertain"
 
 
 class HotSpotList:
@@ -150,4 +152,5 @@ def _fromJson(spot: dict, names: dict[int, str]) -> HotSpot:
         spot["mean_uncertainty"],
         names.get(value, ""),
         max(bounds[n + 1] - bounds[n] for n in (0, 2, 4)),
+        spot.get("kind", "uncertain"),
     )

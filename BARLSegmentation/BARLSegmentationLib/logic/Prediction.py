@@ -66,6 +66,7 @@ class Model:
         folder: Holds the model card and the weights.
         id: Its id in the project; empty for others.
         isCurrent: The project predicts with it unless another one is named.
+        cleanup: What it does with the pieces and holes of its labels, in words; empty for nothing.
     """
 
     folder: Path
@@ -74,6 +75,7 @@ class Model:
     labels: list[Label]
     id: str = ""
     isCurrent: bool = False
+    cleanup: str = ""
 
 
 def readModel(folder: str | Path) -> Model:
@@ -85,7 +87,7 @@ def readModel(folder: str | Path) -> Model:
     from barl.project.model_card import read_card
 
     card = read_card(Path(folder))
-    return Model(Path(folder), card.name, card.channels, card.labels)
+    return Model(Path(folder), card.name, card.channels, card.labels, cleanup=card.cleanup_in_words)
 
 
 def modelsIn(folder: str | Path) -> list[Model]:
@@ -187,7 +189,7 @@ class VolumePrediction:
         self._scans = [home / f"channel{number}.nrrd" for number in range(len(self.volumes))]
         self._label, self._uncertainty = home / "label.nii.gz", home / "uncertainty.nii.gz"
 
-    def request(self, device: str, fast: bool, roi: list[float] | None) -> PredictFiles:
+    def request(self, device: str, fast: bool, roi: list[float] | None, cleanUp: bool = True) -> PredictFiles:
         """What to ask the worker for once the volumes are written; ``roi``: as ``roiBounds`` gives it."""
         from barl.worker.messages import PredictFiles
 
@@ -199,6 +201,7 @@ class VolumePrediction:
             device=device,
             fast=fast,
             roi=roi,
+            cleanup=cleanUp,
         )
 
     def write(self) -> Iterator[float]:

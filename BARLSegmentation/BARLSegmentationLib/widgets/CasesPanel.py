@@ -341,9 +341,9 @@ class CasesPanel(Panel):
 
     def onPredict(self) -> None:
         cases, node = self._selected(), self.parameterNode
-        device, fast = (node.device, node.fast) if node is not None else ("auto", False)
+        device, fast, cleanUp = (node.device, node.fast, node.cleanUp) if node is not None else ("auto", False, True)
         self.ui.predictProgressBar.value = 0
-        self.predicting.start(None, [case.id for case in cases] or None, device, fast, None)
+        self.predicting.start(None, [case.id for case in cases] or None, device, fast, None, cleanUp)
         self.session.status(_("Predicting in the background; Slicer can be used meanwhile."))
         self.updatePrediction()
 

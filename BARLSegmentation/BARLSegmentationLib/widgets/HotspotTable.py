@@ -49,7 +49,7 @@ class HotspotTable:
             tick.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
             tick.setToolTip(_("Looked at"))
             self.table.setItem(row, SEEN, tick)
-            texts = (str(spot.rank), spot.label or _("unknown"), f"{spot.volumeMl:.2f}", f"{spot.uncertainty:.2f}")
+            texts = (str(spot.rank), labelText(spot), f"{spot.volumeMl:.2f}", f"{spot.uncertainty:.2f}")
             for column, text in enumerate(texts, start=RANK):
                 item = qt.QTableWidgetItem(text)
                 if column != LABEL:
@@ -102,3 +102,9 @@ class HotspotTable:
                 seen = spot.rank in self.hotspots.seen
                 self.table.item(row, SEEN).setCheckState(qt.Qt.Checked if seen else qt.Qt.Unchecked)
         self.table.viewport().update()
+
+
+def labelText(spot: HotSpot) -> str:
+    """The label of a hot-spot, and what cleanup did there."""
+    words = {"removed": _("{label} (removed)"), "filled": _("{label} (hole filled)")}
+    return words.get(spot.kind, "{label}").format(label=spot.label or _("unknown"))

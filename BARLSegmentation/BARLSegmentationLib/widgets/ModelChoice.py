@@ -74,13 +74,21 @@ class ModelChoice:
 
     def channels(self) -> list[str]:
         """The channels of the model chosen; one without a name if there is no model."""
+        model = self._readable()
+        return model.channels if model is not None else [""]
+
+    def cleanup(self) -> str:
+        """What the model chosen does with pieces and holes, in words; empty for nothing or without a model."""
+        model = self._readable()
+        return model.cleanup if model is not None else ""
+
+    def _readable(self) -> Model | None:
         from barl.errors import ModelError
 
         try:
-            model = self.model()
+            return self.model()
         except ModelError:
-            model = None
-        return model.channels if model is not None else [""]
+            return None
 
     def _entry(self) -> Model | None:
         index = self._combo.currentIndex

@@ -40,7 +40,13 @@ class PredictCases:
         return self._pending is None
 
     def start(
-        self, model: Model | None, caseIds: list[str] | None, device: str, fast: bool, roi: list[float] | None
+        self,
+        model: Model | None,
+        caseIds: list[str] | None,
+        device: str,
+        fast: bool,
+        roi: list[float] | None,
+        cleanUp: bool = True,
     ) -> None:
         """Predict; without ``caseIds`` all without an accepted outline, without ``model`` with the current one."""
         from barl.worker.messages import Predict
@@ -48,7 +54,7 @@ class PredictCases:
         folder = str(self.session.project.folder)
         chosen = None if model is None else model.id or str(model.folder)
         self._pending = self.worker.request(
-            Predict(folder, caseIds, chosen, device, fast, roi),
+            Predict(folder, caseIds, chosen, device, fast, roi, cleanUp),
             onEvent=self._onEvent,
             onResult=self._onPredicted,
             onError=self._onFailed,

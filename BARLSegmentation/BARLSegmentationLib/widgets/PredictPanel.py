@@ -149,9 +149,16 @@ class PredictPanel(Panel):
     def updateApply(self, *_arguments: object) -> None:
         ui, busy = self.ui, self.busy
         allow(ui.applyButton, _("Segment with the chosen model; Slicer can be used meanwhile"), self._reasonAgainst())
+        self._showCleanup()
         nothing = "" if busy else _("Nothing is being predicted")
         allow(ui.cancelButton, _("Stop; cases that are done stay stored"), nothing)
         ui.progressBar.visible = ui.progressLabel.visible = busy
+
+    def _showCleanup(self) -> None:
+        rules = self.models.cleanup()
+        tip = _("Treat pieces and holes as the model's card says ({rules}); removed pieces are listed as hot-spots")
+        none = "" if rules else _("The model's card names no cleanup: pieces and holes stay as they are predicted")
+        allow(self.ui.cleanUpCheckBox, tip.format(rules=rules), none)
 
     def _reasonAgainst(self) -> str:
         """Why nothing can be predicted now; empty if it can."""
@@ -211,7 +218,8 @@ class PredictPanel(Panel):
             self.updateApply()
             return
         ui, session, scope, model = self.ui, self.session, self._scope(), self.models.model()
-        means = (self.devices.device, ui.fastCheckBox.checked, roiBounds(ui.roiSelector.currentNode()))
+        roi = roiBounds(ui.roiSelector.currentNode())
+        means = (self.devices.device, ui.fastCheckBox.checked, roi, ui.cleanUpCheckBox.checked)
         if scope == VOLUMES:
             self.volumes.start(model, self.volumeRows.volumes(), *means)
         else:

@@ -52,11 +52,12 @@ class PredictVolumes:
         device: str,
         fast: bool,
         roi: list[float] | None,
+        cleanUp: bool = True,
     ) -> None:
         with self.session.reporting():
             self._prediction = VolumePrediction(model, volumes, slicer.app.temporaryPath)
             self._writing = self._prediction.write()
-            self._means = (device, fast, roi)
+            self._means = (device, fast, roi, cleanUp)
             self._writeSoon()
 
     def cancel(self) -> None:

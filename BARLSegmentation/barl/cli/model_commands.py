@@ -5,16 +5,12 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
 from barl.images.geometry import Roi
 from barl.project.next_case import rank_cases
 from barl.project.store import Project
-
-if TYPE_CHECKING:
-    from barl.project.model_card import ModelCard
 
 # The jobs import torch: they are imported inside functions, so that the other commands answer at once.
 
@@ -139,7 +135,7 @@ def show_model(options: Namespace, terminal: Terminal) -> None:
         "method": card.method,
         "cases": ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in card.counts.items()),
         "Dice": _dice({"metrics": card.metrics}),
-        "cleanup": _cleanup(card),
+        "cleanup": card.cleanup_in_words or None,
         "parent": card.parent,
         "license": card.licence or None,
         "notes": card.notes or None,
@@ -156,11 +152,6 @@ def promote(options: Namespace, terminal: Terminal) -> None:
 
 def _dice(summary: dict) -> float | None:
     return summary.get("metrics", {}).get("mean_dice")
-
-
-def _cleanup(card: ModelCard) -> str | None:
-    names = {label.value: label.name for label in card.labels}
-    return "; ".join(f"{names[rule.value]}: {rule.in_words()}" for rule in card.cleanup) or None
 
 
 def _findings(result: dict) -> list[str]:

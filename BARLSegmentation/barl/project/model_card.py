@@ -93,6 +93,12 @@ class ModelCard:
         """Label values in class order: class c of the network is ``values[c - 1]``."""
         return sorted(label.value for label in self.labels)
 
+    @property
+    def cleanup_in_words(self) -> str:
+        """The rules of ``cleanup`` with the names of their labels; empty without any."""
+        names = {label.value: label.name for label in self.labels}
+        return "; ".join(f"{names[rule.value]}: {rule.in_words()}" for rule in self.cleanup)
+
     def to_json(self) -> dict[str, Any]:
         """The card as plain JSON types; NaN and infinities become null."""
         card = {entry.name: getattr(self, entry.name) for entry in fields(self)}
