@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 
 from barl.errors import BarlError, Cancelled, InputError
 from barl.images.fingerprint import CaseFingerprint, fingerprint_case
-from barl.images.geometry import Grid
+from barl.images.geometry import Grid, axes_towards
 from barl.images.intensity import Normalization
 from barl.images.label_maps import read_label
 from barl.images.preparation import PreparedScan
@@ -356,10 +357,11 @@ def _small_components(project: Project, cases: list[Case], plan: Plan) -> list[s
     """A sentence for each label with components that are smaller than a voxel of the model."""
     small: dict[int, int] = {}
     affected: dict[int, int] = {}
+    own_spacings = []
     for case in cases:
         grid = project.cases.grid(case.id)
-        finest = zip(sorted(grid.spacing), sorted(plan.spacing), strict=True)
-        if all(wanted <= own * 1.01 for own, wanted in finest):
+        own = np.array(grid.spacing)[list(axes_towards(grid, plan.orientation).source)]
+        if (np.array(plan.spacing) <= own * 1.01).all():
             continue
         label = read_label(project.revisions.accepted(case.id).path, grid, project.values)
         scan = PreparedScan([label], [Normalization("none")], plan.spacing, plan.orientation)
@@ -367,11 +369,16 @@ def _small_components(project: Project, cases: list[Case], plan: Plan) -> list[s
         for value, count in scan.kept_small.items():
             small[value] = small.get(value, 0) + count
             affected[value] = affected.get(value, 0) + 1
+        own_spacings += [own] if scan.kept_small else []
+    if not small:
+        return []
     names = {label.value: label.name for label in project.labels}
     voxel = " x ".join(f"{edge:.3g}" for edge in plan.spacing)
+    finer = ",".join(f"{edge:.3g}" for edge in np.minimum(np.median(own_spacings, axis=0), plan.spacing))
     return [
         f"{count} outlined parts of {names[value]} in {affected[value]} case(s) are smaller than a voxel of the model "
-        f"({voxel} mm): each is learned as one voxel. A finer spacing (--set spacing=[x,y,z]) shows them better."
+        f'({voxel} mm): each is learned as one voxel. Learned as outlined, with more memory and time: --set "spacing='
+        f'[{finer}]".'
         for value, count in sorted(small.items())
     ]
 
