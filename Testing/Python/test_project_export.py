@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +117,33 @@ def test_a_cancelled_export_leaves_nothing(project: Project, tmp_path: Path) -> 
     with pytest.raises(Cancelled):
         export_dataset(project, tmp_path / "out", progress=progress)
     assert [path.name for path in tmp_path.iterdir()] == ["project"]
+
+
+KILLED = """
+import os, signal, sys
+from barl.progress import Progress
+from barl.project.export import export_dataset
+from barl.project.store import Project
+
+def kill(event):
+    if event.get("fraction", 0) > 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with Project.open(sys.argv[1], read_only=True) as project:
+    export_dataset(project, sys.argv[2], progress=Progress(kill))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+def test_what_a_killed_export_leaves_goes_at_the_next_opening(project: Project, tmp_path: Path) -> None:
+    target = tmp_path / "disk" / "set"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(project.folder), str(target)], check=False)
+    assert done.returncode == -9 and list(target.parent.glob(".tmp-*")), "no kill hit the export"
+    (target.parent / ".tmp-mine").mkdir()  # not a name of BARL's
+    Project.open(project.folder, read_only=True).close()
+    assert len(list(target.parent.glob(".tmp-*"))) == 2
+    Project.open(project.folder).close()
+    assert [path.name for path in target.parent.iterdir()] == [".tmp-mine"]
+    assert not list(project.folder.rglob(".tmp-*"))
+    export_dataset(project, target)
+    assert not list(project.folder.rglob(".tmp-*"))

@@ -77,7 +77,7 @@ def export_dataset(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         files.remove_leftovers(folder.parent)
-        with files.staging_folder(folder.parent) as staging:
+        with files.announced_staging_folder(folder.parent, project.folder) as staging:
             for case, _ in progress.stage(Stage.EXPORTING).each(cases, lambda case: case.name):
                 _LAYOUTS[layout](project, case, project.revisions.accepted(case.id).path, staging)
             _write_tables(project, cases, layout, staging)

@@ -23,6 +23,7 @@ from barl.project.processes import ProcessId, start_mark
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>[0-9a-f]{8})-[0-9a-f]{8}(-.*)?")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _OTHER_HOST_SECONDS = 24 * 3600.0
+_ANNOUNCED = "outside"
 
 
 def write_atomically(path: Path | str, writer: Callable[[Path], object]) -> None:
@@ -62,6 +63,31 @@ def staging_folder(parent: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def announced_staging_folder(parent: Path, home: Path) -> Iterator[Path]:
+    """A ``staging_folder`` outside of a project, named in the project's folder ``home`` as long as it exists.
+
+    ``remove_announced`` finds what a killed process has left there. A folder that cannot be written gets no note.
+    """
+    note = temporary_path(home, _ANNOUNCED)
+    with suppress(OSError):
+        note.write_text(str(parent.absolute()), encoding="utf-8")
+    try:
+        with staging_folder(parent) as folder:
+            yield folder
+    finally:
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
+
+
+def remove_announced(home: Path) -> None:
+    """Remove the temporary folders outside of the project ``home`` that its killed processes have left."""
+    for note in home.glob(f".tmp-*-{_ANNOUNCED}"):
+        with suppress(OSError, ValueError):
+            if is_leftover(note):
+                remove_leftovers(Path(note.read_text(encoding="utf-8")))
 
 
 def settle(staged: Path, place: Path) -> None:

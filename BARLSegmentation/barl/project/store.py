@@ -157,6 +157,7 @@ class Project:
     def _tidy(self) -> None:
         _make_folders(self.folder)
         self.database.remove_unfinished()
+        files.remove_announced(self.folder)
         runs = [path for path in (self.folder / "runs").glob("*") if path.is_dir()]
         caches = [path for run in runs for path in (run / "cache", *(run / "cache").glob("*")) if path.is_dir()]
         for home in (self.folder, *(self.folder / name for name in FOLDERS), *runs, *caches):
