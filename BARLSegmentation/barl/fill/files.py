@@ -75,7 +75,7 @@ def fill_files(task: Task, *, overwrite: bool = False, progress: Progress = SILE
     prediction = None
     if task.prior is not None:
         predicted = _array(read_label(task.prior, grid, _VALUES))
-        prediction = Prediction(predicted, _uncertainty(task.prior_uncertainty, grid))
+        prediction = Prediction(predicted, read_uncertainty(task.prior_uncertainty, grid))
     arrays = [sitk.GetArrayViewFromImage(scan) for scan in scans]
     filled = fill_scan(arrays, labels, grid.spacing[::-1], drawn, prediction, progress=progress)
     write_image(grid.image(filled.labels), task.output)
@@ -99,7 +99,12 @@ def _array(image: sitk.Image) -> np.ndarray:
     return sitk.GetArrayFromImage(image)
 
 
-def _uncertainty(path: Path | None, grid: Grid) -> np.ndarray | None:
+def read_uncertainty(path: Path | None, grid: Grid) -> np.ndarray | None:
+    """A map of uncertainty, ``[k, j, i]``, float32, 0 to 1; None without a file.
+
+    Raises:
+        InputError: It does not lie on the grid, or holds other values.
+    """
     if path is None:
         return None
     image = read_image(path)

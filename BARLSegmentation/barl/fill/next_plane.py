@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from barl.fill.drawn import bounding_box
+from barl.fill.drawn import bounding_box, drawn_planes
 from barl.fill.filling import Filled
 
 APART = 3
@@ -45,26 +46,42 @@ def next_plane(filled: Filled, drawn: np.ndarray) -> Plane | None:
     box = bounding_box(uncertainty > 0)
     if box is None:
         return None
-    uncertainty, seen = uncertainty[box], drawn[box]
-    best: tuple[float, int, int] = (0.0, 0, 0)
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        sums = uncertainty.sum(axis=others, dtype=np.float64)
-        gap = _distance_to(np.flatnonzero(seen.all(axis=others)), len(sums))
-        sums[gap < APART] = 0
-        if sums.max() > best[0]:
-            best = (float(sums.max()), axis, int(sums.argmax()))
-    total, axis, index = best
-    if not total:
+    uncertainty, planes = uncertainty[box], drawn_planes(drawn[box])
+    best = most_uncertain_plane(uncertainty, planes)
+    if best is None:
         return None
-    others = tuple(a for a in range(3) if a != axis)
-    sums = uncertainty.sum(axis=others, dtype=np.float64)
-    gap = _distance_to(np.flatnonzero(seen.all(axis=others)), len(sums))[index]
+    axis, index = best
+    sums = _sums(uncertainty, axis)
+    gap = _distance_to(planes[axis], len(sums))[index]
     # What is drawn settles its surroundings, up to half way to the next drawn plane.
     near = np.clip(1 - np.abs(np.arange(len(sums)) - index) / max(gap / 2, 1), 0, 1)
     settled = float((sums * near).sum() / sums.sum())
     now = filled.expected_dice()
     return Plane(axis, index + box[axis].start, now, 1 - (1 - now) * (1 - settled))
+
+
+def most_uncertain_plane(uncertainty: np.ndarray, planes: Sequence[np.ndarray]) -> tuple[int, int] | None:
+    """Axis and index of the plane with the largest sum of uncertainty, ``APART`` voxels or more from the drawn ones.
+
+    Args:
+        uncertainty: ``[k, j, i]``, of a fill or a model.
+        planes: Per axis the indices of the drawn planes; they may lie outside of the array.
+
+    Returns:
+        None if no plane is left or nothing is uncertain.
+    """
+    best: tuple[float, int, int] = (0.0, 0, 0)
+    for axis in range(3):
+        sums = _sums(uncertainty, axis)
+        sums[_distance_to(np.asarray(planes[axis], dtype=np.int64), len(sums)) < APART] = 0
+        if sums.max() > best[0]:
+            best = (float(sums.max()), axis, int(sums.argmax()))
+    return best[1:] if best[0] else None
+
+
+def _sums(uncertainty: np.ndarray, axis: int) -> np.ndarray:
+    sums: np.ndarray = uncertainty.sum(axis=tuple(a for a in range(3) if a != axis), dtype=np.float64)
+    return sums
 
 
 def _distance_to(places: np.ndarray, count: int) -> np.ndarray:

@@ -73,6 +73,23 @@ class Prediction:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class FilledScan:
+    """A fill; the request's folder holds ``filled.npy`` and ``uncertainty.npy`` of a box that begins at ``start``.
+
+    ``start``: k, j, i. Outside of the box nothing is labeled. ``volume_ml``: of all labels. ``unsure_ml``: of the
+    voxels with at least half a bit of doubt. ``hotspots``: as in a prediction. ``trust``: Dice with which the
+    prediction was trusted. ``filled_by``: program and version.
+    """
+
+    start: list[int]
+    volume_ml: float
+    unsure_ml: float
+    hotspots: list[dict[str, Any]]
+    trust: float | None
+    filled_by: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictedCase(Prediction):
     """A case whose prediction is stored. ``case``: its id. ``state``: after the prediction."""

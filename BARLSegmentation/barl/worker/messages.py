@@ -21,6 +21,7 @@ from barl.worker.answers import (  # noqa: F401 (some are parts of answers, for 
     Event,
     FailedCase,
     FailedPrediction,
+    FilledScan,
     Hello,
     LeftOutCase,
     LoadedModel,
@@ -110,6 +111,19 @@ class PredictFiles(Request[Prediction]):
     fast: bool = False
     roi: list[float] | None = None
     cleanup: bool = True
+
+
+@dataclass(frozen=True)
+class FillScan(Request[FilledScan]):
+    """Fill a scan from what was drawn on it. ``scans``: one file per channel. ``folder``: holds ``labels.npy``, the
+    label map [k, j, i], and ``drawn.npy``, which voxels of it are drawn (``numpy.packbits``). ``prior``: a predicted
+    label map, ``prior_uncertainty``: its uncertainty."""
+
+    name, answer = "fill", FilledScan
+    scans: list[str]
+    folder: str
+    prior: str | None = None
+    prior_uncertainty: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from barl.worker.server import Context, Handler
 
 if TYPE_CHECKING:
     from barl.jobs.compute import Compute, WarmPredictors
+    from barl.jobs.fill_job import WarmScans
 
 # torch and MONAI are imported inside the requests that need them: the worker answers from the first moment.
 
@@ -35,6 +36,7 @@ def handlers() -> dict[type[messages.Request], Handler]:
         messages.WarmModel: all_of.warm,
         messages.Predict: all_of.predict,
         messages.PredictFiles: all_of.predict_files,
+        messages.FillScan: all_of.fill,
         messages.Evaluate: all_of.evaluate,
         messages.CompareModels: all_of.compare,
         messages.AddCases: all_of.add_cases,
@@ -56,6 +58,7 @@ class RequestHandlers:
 
     def __init__(self) -> None:
         self._predictors: WarmPredictors | None = None
+        self._scans: WarmScans | None = None
 
     def _compute(self, device: str, fast: bool = False, cleanup: bool = True) -> Compute:
         from barl.jobs.compute import Compute, WarmPredictors
@@ -117,6 +120,19 @@ class RequestHandlers:
             uncertainty=Path(request.uncertainty) if request.uncertainty else None,
             compute=self._compute(request.device, request.fast, request.cleanup),
             roi=_roi(request.roi),
+            progress=context.progress,
+        )
+
+    def fill(self, context: Context, request: messages.FillScan) -> dict[str, Any]:
+        from barl.jobs.fill_job import WarmScans, fill_drawn
+
+        self._scans = self._scans or WarmScans()
+        return fill_drawn(
+            [Path(scan) for scan in request.scans],
+            Path(request.folder),
+            Path(request.prior) if request.prior else None,
+            Path(request.prior_uncertainty) if request.prior_uncertainty else None,
+            warm=self._scans,
             progress=context.progress,
         )
 

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filling the scan on a window's screen: arrays in a folder of files in, arrays out. No PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from barl import __version__
+from barl.errors import InputError
+from barl.fill.drawn import bounding_box
+from barl.fill.files import read_uncertainty
+from barl.fill.filling import Filled, Prediction, fill_scan
+from barl.images.geometry import Grid
+from barl.images.label_maps import read_label
+from barl.images.reading import read_channels
+from barl.inference.hotspots import find_hotspots, half_a_bit
+from barl.progress import SILENT, Progress
+
+LABELS, DRAWN, FILLED, UNCERTAINTY = "labels.npy", "drawn.npy", "filled.npy", "uncertainty.npy"
+_VALUES = range(1, 65536)
+
+
+class WarmScans:
+    """The files of the scan that was filled last, kept in memory for the next fill."""
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] = ()
+        self._read: tuple[Grid, list[np.ndarray], Prediction | None] | None = None
+
+    def read(
+        self, scans: Sequence[Path], prior: Path | None, prior_uncertainty: Path | None
+    ) -> tuple[Grid, list[np.ndarray], Prediction | None]:
+        """Grid and channels ``[k, j, i]`` of a scan, and its prediction, if there is one.
+
+        Raises:
+            InputError: A file cannot be used.
+        """
+        key = tuple(
+            (path, path.stat().st_mtime_ns if path is not None and path.exists() else 0)
+            for path in (*scans, prior, prior_uncertainty)
+        )
+        if self._read is None or self._key != key:
+            images = read_channels(scans)
+            grid, prediction = Grid.of(images[0]), None
+            if prior is not None:
+                labels = sitk.GetArrayFromImage(read_label(prior, grid, _VALUES))
+                prediction = Prediction(labels, read_uncertainty(prior_uncertainty, grid))
+            self._key, self._read = key, (grid, [sitk.GetArrayFromImage(image) for image in images], prediction)
+        return self._read
+
+
+def fill_drawn(
+    scans: Sequence[Path],
+    folder: Path,
+    prior: Path | None = None,
+    prior_uncertainty: Path | None = None,
+    *,
+    warm: WarmScans | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Fill a scan.
+
+    Args:
+        scans: One file per channel.
+        folder: Holds ``LABELS``, the label map ``[k, j, i]``, and ``DRAWN``, a mask of the voxels that are drawn
+            (``numpy.packbits``); gets ``FILLED`` and ``UNCERTAINTY`` of the box outside of which nothing is labeled.
+        prior: Label map of a prediction.
+        prior_uncertainty: Its uncertainty.
+        warm: What was read before.
+        progress: Of the work.
+
+    Returns:
+        The fields of ``barl.worker.messages.FilledScan``.
+
+    Raises:
+        InputError: Nothing is drawn, or a file cannot be used.
+        Cancelled: The work was ended.
+    """
+    grid, images, prediction = (warm or WarmScans()).read(scans, prior, prior_uncertainty)
+    labels = np.load(folder / LABELS, allow_pickle=False)
+    drawn = np.unpackbits(np.load(folder / DRAWN, allow_pickle=False), count=labels.size).astype(bool)
+    if labels.shape != grid.shape:
+        raise InputError("The outline does not lie on the grid of the scan.", "Open the case again.")
+    filled = fill_scan(
+        images, labels, grid.spacing[::-1], drawn.reshape(labels.shape), prediction, progress=progress
+    )
+    uncertainty = filled.uncertainty()
+    box = bounding_box((filled.labels != 0) | (uncertainty > 0)) or tuple(slice(0, 1) for _ in range(3))
+    threshold = half_a_bit(len(filled.values) + 1)
+    hotspots = find_hotspots(uncertainty, grid, _likeliest(filled), threshold)
+    np.save(folder / FILLED, filled.labels[box])
+    np.save(folder / UNCERTAINTY, uncertainty[box])
+    return {
+        "start": [side.start for side in box],
+        "volume_ml": int(np.count_nonzero(filled.labels[box])) * grid.voxel_ml,
+        "unsure_ml": int(np.count_nonzero(uncertainty[box] >= threshold)) * grid.voxel_ml,
+        "hotspots": [spot.to_json() for spot in hotspots],
+        "trust": filled.trust,
+        "filled_by": f"barl.fill {__version__}",
+    }
+
+
+def _likeliest(filled: Filled) -> np.ndarray:
+    """The likeliest label of each voxel, background left out."""
+    result = filled.labels.copy()
+    for box, probabilities in filled.parts:
+        result[box] = np.asarray(filled.values)[probabilities.argmax(axis=0)]
+    return result
