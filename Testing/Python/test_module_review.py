@@ -272,7 +272,7 @@ def test_label_map_has_the_projects_values_on_the_scans_grid(review, an_editor):
     snapshot = review.correction.snapshot()
     labelMap, overlaps = snapshot.labelMap()
     assert np.array_equal(labelMap, review.label) and (overlaps, snapshot.leftOut) == (0, [])
-    assert snapshot.volumes() == pytest.approx({1: 45 * 0.00264, 4: 0, 7: 4 * 0.00264})
+    assert snapshot.volumes(snapshot.labelMap()[0]) == pytest.approx({1: 45 * 0.00264, 4: 0, 7: 4 * 0.00264})
     box = a_box(review.label.shape)
     an_editor.brush("edema", box)
     assert np.array_equal(review.correction.snapshot().labelMap()[0], np.where(box, 4, review.label))
@@ -356,14 +356,14 @@ def test_outline_under_another_transform_is_refused_in_one_sentence(review):
 
 
 def test_large_label_values_are_kept(a_scene, tmp_path):
-    from BARLSegmentationLib.logic.Correction import Layer, Snapshot
+    from BARLSegmentationLib.logic.Outline import Layer, Snapshot
 
     grid = Grid((4, 3, 2), (1, 1, 1), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     layer = Layer(np.full((1, 1, 2), 2, np.uint8), (1, 2, 2), ((2, 60000),))
     snapshot = Snapshot(grid, [Label(5, "a"), Label(60000, "b")], [layer], [])
     labelMap = snapshot.labelMap()[0]
     assert labelMap[1, 2].tolist() == [0, 0, 60000, 60000]
-    assert snapshot.volumes() == pytest.approx({5: 0, 60000: 0.002})
+    assert snapshot.volumes(snapshot.labelMap()[0]) == pytest.approx({5: 0, 60000: 0.002})
 
 
 # Back into the project
@@ -474,7 +474,7 @@ def test_case_without_an_outline_can_be_drawn_from_nothing(review):
 
 def test_saved_scene_comes_back_with_overlay_values_and_terminology(review, an_editor, tmp_path):
     import slicer
-    from BARLSegmentationLib.logic.Correction import segmentTag
+    from BARLSegmentationLib.logic.Outline import segmentTag
     from BARLSegmentationLib.logic.Overlay import Overlay
 
     loaded, box = review.session.loaded, a_box(review.label.shape)

@@ -232,7 +232,7 @@ def test_without_a_case_the_panel_says_what_to_do(panel):
     panel.onAccept()
     assert status(panel) == "Open a case first."
     panel.onNextHotspot()
-    panel.toggleOverlay()
+    panel.uncertainty.toggle()
 
 
 # Correcting

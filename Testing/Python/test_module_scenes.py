@@ -72,7 +72,8 @@ def test_editor_that_lost_its_volume_gets_it_back(panel):
 def use_everything(panel) -> list[str]:
     """Press what can be pressed; returns what the status line said."""
     said = []
-    for action in (panel.onNextHotspot, panel.toggleOverlay, panel.toggleOverlay, panel.onSaveDraft, panel.onRevert):
+    toggle = panel.uncertainty.toggle
+    for action in (panel.onNextHotspot, toggle, toggle, panel.onSaveDraft, panel.onRevert):
         action()
         settle(panel)
         said.append(status(panel))

@@ -90,7 +90,7 @@ class Attention:
         node.SetAttribute(_NOT_IN_DATA, "1")
         node.CopyOrientation(volume)
         node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-        node.SetAndObserveImageData(_imageData(scan.voxels))
+        node.SetAndObserveImageData(imageData(scan.voxels))
         editor = self.editorNode
         # First the volume: the editor's widget fits its range to the new one and would spoil a range set before.
         editor.SetAndObserveSourceVolumeNode(node)
@@ -132,7 +132,7 @@ class Attention:
         return None
 
 
-def _imageData(voxels: np.ndarray) -> vtk.vtkImageData:
+def imageData(voxels: np.ndarray) -> vtk.vtkImageData:
     """The array as image data that shares its memory: a copy of a large scan would stop the window."""
     from vtk.util.numpy_support import numpy_to_vtk
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
-from BARLSegmentationLib.logic.Correction import LABEL_TAG, segmentTag, takeSnapshot
+from BARLSegmentationLib.logic.Outline import LABEL_TAG, segmentTag, takeSnapshot
 from BARLSegmentationLib.logic.Prediction import objection, writeNrrd
 
 if TYPE_CHECKING:

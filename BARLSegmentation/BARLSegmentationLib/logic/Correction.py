@@ -2,15 +2,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
-import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import vtk_to_numpy
 
 from BARLSegmentationLib.logic.CaseFolder import putIntoFolder
 from BARLSegmentationLib.logic.CaseLoader import (
@@ -21,79 +19,17 @@ from BARLSegmentationLib.logic.CaseLoader import (
     CaseLoader,
     segmentationName,
 )
+from BARLSegmentationLib.logic.Drawing import Drawing
+from BARLSegmentationLib.logic.Outline import LABEL_TAG, Snapshot, binaryName, segmentTag, tagSegments, takeSnapshot
 from BARLSegmentationLib.logic.Session import UNSAVED_ATTRIBUTE, Session
 
 if TYPE_CHECKING:
-    from barl.images.geometry import Grid
+    import SimpleITK as sitk
     from barl.project.doubts import Doubt
-    from barl.project.labels import Label
     from barl.project.records import Revision
 
-LABEL_TAG = "BARL.Label"  # tag of a segment: its value in the project's label table
 COMPLETED = ("Segmentation.Status", "completed")  # as the segments' table of Slicer's editor writes and shows it
 LONGEST_PAUSE = 60.0  # seconds without an edit or a look that still count as work on the case
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Segments that share one array: voxels ``[k, j, i]``, index of the first in the scan, segment -> table value."""
-
-    voxels: np.ndarray
-    start: tuple[int, int, int]
-    values: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The outline at one moment, apart from the scene, so that any thread may work on it.
-
-    Attributes:
-        grid: Of the scan.
-        labels: The project's table.
-        layers: The voxels.
-        leftOut: Names of segments without a label in the table; they are not part of the label map.
-    """
-
-    grid: Grid
-    labels: list[Label]
-    layers: list[Layer]
-    leftOut: list[str]
-
-    def labelMap(self) -> tuple[np.ndarray, int]:
-        """The outline with the values of the label table, ``[k, j, i]`` on the scan's grid.
-
-        Where segments overlap, the label that comes later in the table wins.
-
-        Returns:
-            The label map, and how many voxels lay in several labels.
-        """
-        highest = max(label.value for label in self.labels)
-        merged = np.zeros(self.grid.shape, np.uint8 if highest < 256 else np.uint16)
-        overlaps = 0
-        for layer in self.layers:
-            table = np.zeros(max(int(layer.voxels.max(initial=0)), *(a for a, _ in layer.values)) + 1, merged.dtype)
-            for segmentValue, value in layer.values:
-                table[segmentValue] = value
-            for k, drawn in enumerate(layer.voxels, start=layer.start[0]):
-                if not drawn.any():
-                    continue
-                _, j, i = layer.start
-                place = merged[k, j : j + drawn.shape[0], i : i + drawn.shape[1]]
-                new = table[drawn]
-                overlaps += int(np.count_nonzero((place > 0) & (new > 0) & (place != new)))
-                np.maximum(place, new, out=place)  # the table is in ascending order of value
-        return merged, overlaps
-
-    def volumes(self) -> dict[int, float]:
-        """Milliliters of each label by its value."""
-        merged, _ = self.labelMap()
-        counts = np.zeros(int(np.iinfo(merged.dtype).max) + 1, np.int64)
-        for plane in merged:
-            if plane.any():
-                found = np.bincount(plane.ravel())
-                counts[: len(found)] += found
-        return {label.value: int(counts[label.value]) * self.grid.voxel_ml for label in self.labels}
 
 
 @dataclass(frozen=True)
@@ -153,11 +89,16 @@ class Correction:
     Args:
         session: What is open.
         now: Clock of the editing time, in seconds.
+
+    Attributes:
+        clock: How long somebody has worked on the case.
+        drawing: Which planes and voxels of it were drawn by hand.
     """
 
     def __init__(self, session: Session, now: Callable[[], float] = time.monotonic) -> None:
         self.session = session
         self.clock = EditingClock(now)
+        self.drawing = Drawing()
         self._storedState: tuple = ()
         self._seen = ""  # id of the newest revision when the case was opened or stored
 
@@ -174,6 +115,7 @@ class Correction:
         self._storedState, self._seen = (), ""
         loaded = self.session.loaded
         if loaded is None:
+            self.drawing.begin((0, 0, 0))
             return
         newest = self.session.project.revisions.newest(loaded.caseId)
         self._seen = newest.id if newest is not None else ""
@@ -189,8 +131,21 @@ class Correction:
             putIntoFolder([node], name)
             self.session.loaded = replace(loaded, segmentation=node)
         tagSegments(self.segmentation, labels)
+        self._beginDrawing()
         if self.segmentation.GetAttribute(UNSAVED_ATTRIBUTE) != "1":
             self._storedState = self._state()
+
+    def _beginDrawing(self) -> None:
+        """What was drawn on the case when its outline was stored counts as drawn again."""
+        project, loaded = self.session.project, self.session.loaded
+        revision, looked = loaded.revision, None
+        if revision is not None and revision.looked is not None:
+            looked = self.session.ask(project.revisions.read_looked, revision, otherwise=None)
+        if looked is None:
+            self.drawing.begin(project.cases.grid(loaded.caseId).shape)
+        else:
+            mask = _maskOf(looked)
+            self.drawing.begin(mask.shape, mask, revision.filled_by or "")
 
     def isChanged(self) -> bool:
         """Whether the outline may differ from what is stored."""
@@ -214,6 +169,11 @@ class Correction:
         known = [item for item in predictions if item.id == origin]
         return (known or predictions or [None])[-1]
 
+    def prior(self) -> Revision | None:
+        """The whole outline that a fill goes by where nothing is drawn: an accepted one, else the prediction."""
+        shown = self.session.loaded.revision
+        return shown if shown is not None and shown.is_accepted and shown.looked is None else self.prediction()
+
     def snapshot(self) -> Snapshot:
         """Copy the outline.
 
@@ -226,13 +186,16 @@ class Correction:
         grid = project.cases.grid(loaded.caseId)
         return takeSnapshot(self.segmentation, loaded.volumes[0], grid, project.labels)
 
-    def preparedToStore(self, kind: str, author: str, allow: Collection[Doubt] = ()) -> Callable[[], Stored]:
+    def preparedToStore(
+        self, kind: str, author: str, allow: Collection[Doubt] = (), onlyDrawn: bool = False
+    ) -> Callable[[], Stored]:
         """Take a snapshot to be stored as ``draft`` or ``accepted``.
 
         Args:
-            kind: One of these two.
+            kind: One of these two. A draft keeps what counts as drawn.
             author: Who corrects.
             allow: The doubts that the user has confirmed.
+            onlyDrawn: The outline is right where something counts as drawn, and says nothing about the rest.
 
         Returns:
             What stores it; takes seconds on a large scan and may run in another thread. It raises a ``DoubtError`` for
@@ -252,9 +215,12 @@ class Correction:
         self.clock.tick()
         seconds, state = self.clock.seconds, self._state()
         snapshot, prediction = self.snapshot(), self.prediction()
+        drawing, looking = self.drawing, self.drawing.looking()
 
         def store() -> Stored:
             labelMap, overlaps = snapshot.labelMap()
+            drawn = drawing.after(looking(labelMap))
+            partly = onlyDrawn or (not accepts and not drawn.isEmpty)
             if since is not None:  # before the comparison with an outline that this user has not seen
                 project.revisions.check_since(caseId, since)
             case = project.cases.get(caseId)
@@ -271,6 +237,8 @@ class Correction:
                 editing_seconds=seconds,
                 since=since,
                 allow=allow,
+                looked=snapshot.grid.image(drawn.mask().astype(np.uint8)) if partly else None,
+                filled_by=drawn.filledBy or None,
             )
             self._pending = (state, seconds)
             return Stored(revision, overlaps, snapshot.leftOut, replaced)
@@ -321,7 +289,7 @@ class Correction:
         if self.segmentation is None:
             return []
         segments = self.segmentation.GetSegmentation()
-        drawn = [segments.GetSegment(segmentId) for segmentId, modified in self._state() if modified is not None]
+        drawn = [segments.GetSegment(segmentId) for segmentId, modified in self.outlineState() if modified is not None]
         return [segment.GetName() for segment in drawn if not segmentTag(segment, LABEL_TAG)]
 
     def revert(self) -> None:
@@ -364,128 +332,24 @@ class Correction:
             raise InputError("The outline was removed from the scene.", "Open the case again.")
 
     def _state(self) -> tuple:
+        """Changes whenever a label's voxels do, or what counts as drawn."""
+        return (*self.outlineState(), self.drawing.drawn.key)
+
+    def outlineState(self) -> tuple:
         """Changes whenever a label's voxels do: arrays of the labels' segments and when they were last modified."""
         if self.segmentation is None:
             return ()
         segments = self.segmentation.GetSegmentation()
         state = []
         for segmentId in segments.GetSegmentIDs():
-            image = segments.GetSegment(segmentId).GetRepresentation(_binaryName())
+            image = segments.GetSegment(segmentId).GetRepresentation(binaryName())
             # An empty one is not drawn yet, however often the editor prepares it.
             drawn = image is not None and not image.IsEmpty()
             state.append((segmentId, image.GetMTime() if drawn else None))
         return tuple(state)
 
 
-def tagSegments(segmentation: slicer.vtkMRMLSegmentationNode, labels: list[Label]) -> None:
-    """Write each label's value into its segment, found by its name: it may be renamed and re-numbered in editing."""
-    values = {label.name.casefold(): label.value for label in labels}
-    segments = segmentation.GetSegmentation()
-    for segmentId in segments.GetSegmentIDs():
-        segment = segments.GetSegment(segmentId)
-        if not segmentTag(segment, LABEL_TAG) and segment.GetName().casefold() in values:
-            segment.SetTag(LABEL_TAG, str(values[segment.GetName().casefold()]))
+def _maskOf(image: sitk.Image) -> np.ndarray:
+    import SimpleITK as sitk
 
-
-def takeSnapshot(
-    segmentation: slicer.vtkMRMLSegmentationNode,
-    volume: slicer.vtkMRMLScalarVolumeNode,
-    grid: Grid,
-    labels: list[Label],
-) -> Snapshot:
-    """Copy the segments of a label table from a segmentation node.
-
-    Args:
-        segmentation: vtkMRMLSegmentationNode.
-        volume: The scan's volume node.
-        grid: The scan's grid.
-        labels: The table.
-
-    Raises:
-        barl.errors.InputError: The segmentation lies under another transform than the scan, or a segment has no voxels
-            to give because it is kept as a surface.
-    """
-    from barl.errors import InputError
-
-    if segmentation.GetParentTransformNode() is not volume.GetParentTransformNode():
-        raise InputError(
-            "The outline lies under another transform than its scan.", "Put both under the same one, or under none."
-        )
-    tagSegments(segmentation, labels)
-    known = {str(label.value): label.value for label in labels}
-    segments, layers, leftOut, arrays = segmentation.GetSegmentation(), [], [], {}
-    for segmentId in segments.GetSegmentIDs():
-        segment = segments.GetSegment(segmentId)
-        image = segment.GetRepresentation(_binaryName())
-        if image is None:
-            raise InputError(
-                f"The segment {segment.GetName()} has no label map.",
-                "Make the binary label map the source representation in the Segmentations module.",
-            )
-        if image.IsEmpty():
-            continue
-        value = known.get(segmentTag(segment, LABEL_TAG))
-        if value is None:
-            leftOut.append(segment.GetName())
-            continue
-        arrays.setdefault(image.GetAddressAsString(""), (image, []))[1].append(
-            (segmentId, segment.GetLabelValue(), value)
-        )
-    for image, members in arrays.values():
-        offset = _offset(image, grid)
-        if offset is not None:
-            layer = _cut(_voxels(image), offset, grid.shape, tuple((a, b) for _, a, b in members))
-            layers += [layer] if layer else []
-            continue
-        for segmentId, _ignored, value in members:  # drawn on another grid: Slicer resamples it
-            array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
-            layers += [Layer(array, (0, 0, 0), ((1, value),))] if array is not None else []
-    return Snapshot(grid, list(labels), layers, leftOut)
-
-
-def segmentTag(segment: slicer.vtkSegment, name: str) -> str:
-    """A segment's tag; empty if it has none."""
-    value = vtk.reference("")
-    return str(value) if segment.GetTag(name, value) else ""
-
-
-def _binaryName() -> str:
-    return slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
-
-
-def _voxels(image: slicer.vtkOrientedImageData) -> np.ndarray:
-    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-
-
-def _offset(image: slicer.vtkOrientedImageData, grid: Grid) -> tuple[int, int, int] | None:
-    """Index (k, j, i) in the grid of an image's first voxel, if its voxels are voxels of the grid."""
-    matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    toIndex = np.linalg.inv(gridToRAS(grid)) @ slicer.util.arrayFromVTKMatrix(matrix)
-    corners = np.array([[*point, 1.0] for point in np.ndindex(2, 2, 2)]).T
-    corners[:3] *= np.array(image.GetDimensions())[:, None]
-    corners[:3] += np.array(image.GetExtent()[::2])[:, None]
-    first = np.rint(toIndex[:3, 3]).astype(int)
-    if np.abs((toIndex @ corners)[:3] - corners[:3] - first[:, None]).max() > 0.02:
-        return None
-    return tuple(int(n) for n in (first + image.GetExtent()[::2])[::-1])
-
-
-def gridToRAS(grid: Grid) -> np.ndarray:
-    """4 x 4: from indices (i, j, k) of an engine's grid to RAS in mm."""
-    matrix = np.eye(4)
-    matrix[:3, :3] = grid.axes * grid.spacing
-    matrix[:3, 3] = grid.origin
-    return _LPS_TO_RAS @ matrix
-
-
-def _cut(
-    voxels: np.ndarray, offset: tuple[int, int, int], shape: tuple[int, int, int], values: Sequence[tuple[int, int]]
-) -> Layer | None:
-    """A copy of the part of ``voxels`` that lies on the scan."""
-    start = tuple(max(n, 0) for n in offset)
-    stop = tuple(min(n + size, whole) for n, size, whole in zip(offset, voxels.shape, shape, strict=True))
-    if any(b <= a for a, b in zip(start, stop, strict=True)):
-        return None
-    part = tuple(slice(a - n, b - n) for a, b, n in zip(start, stop, offset, strict=True))
-    return Layer(voxels[part].copy(), start, values)
+    return sitk.GetArrayViewFromImage(image) != 0

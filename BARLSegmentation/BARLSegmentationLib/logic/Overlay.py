@@ -4,6 +4,10 @@ from __future__ import annotations
 import numpy as np
 import slicer
 
+from BARLSegmentationLib.logic.Attention import imageData
+from BARLSegmentationLib.logic.CaseLoader import CASE_ATTRIBUTE, ROLE_ATTRIBUTE
+
+FILL_ROLE = "uncertainty of the fill"
 OVERLAY_COLORS_ROLE = "uncertainty colors"
 _SHIPPED = ("Iron", "Warm1", "PET-Heat", "Cool1", "Inferno", "Plasma", "Viridis")  # by name; those the scene has
 # Red, green, blue from sure to unsure. Each step is lighter than the one before, so that the order also shows to
@@ -97,3 +101,42 @@ class Overlay:
             if node.GetName() == name:
                 return node
         return None
+
+
+def fillNode() -> slicer.vtkMRMLScalarVolumeNode | None:
+    """The node of a fill's uncertainty, if there is one."""
+    volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    return next((one for one in volumes if one.GetAttribute(ROLE_ATTRIBUTE) == FILL_ROLE), None)
+
+
+def fillUncertainty(volume: slicer.vtkMRMLScalarVolumeNode, uncertainty: np.ndarray) -> slicer.vtkMRMLScalarVolumeNode:
+    """The node of a fill's uncertainty, made or changed; it is not saved with the scene.
+
+    Args:
+        volume: The scan.
+        uncertainty: ``[k, j, i]``, float32, 0 to 1; the node shares its memory.
+    """
+    node = fillNode()
+    if node is None:
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+        node.SetAttribute(ROLE_ATTRIBUTE, FILL_ROLE)
+        node.SetSaveWithScene(False)
+        display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
+        display.SetAutoWindowLevel(False)  # before it sees the voxels, or it looks at them all
+        display.SetSaveWithScene(False)
+        node.SetAndObserveDisplayNodeID(display.GetID())
+    node.SetName(f"{volume.GetName()} uncertainty of the fill")
+    node.SetAttribute(CASE_ATTRIBUTE, volume.GetAttribute(CASE_ATTRIBUTE))
+    node.CopyOrientation(volume)
+    node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    node.SetAndObserveImageData(imageData(uncertainty))
+    return node
+
+
+def removeFillUncertainty(node: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Take the node out of the scene, with its display."""
+    if node.GetScene() is not None:
+        display = node.GetDisplayNode()
+        slicer.mrmlScene.RemoveNode(node)
+        if display is not None:
+            slicer.mrmlScene.RemoveNode(display)

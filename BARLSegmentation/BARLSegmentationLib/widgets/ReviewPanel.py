@@ -9,10 +9,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from BARLSegmentationLib.logic.Attention import unsureScan
 from BARLSegmentationLib.logic.Correction import Correction
 from BARLSegmentationLib.logic.Hotspots import HotSpotList, jumpTo
-from BARLSegmentationLib.logic.Overlay import Overlay
 from BARLSegmentationLib.logic.SpotMark import SpotMark
 from BARLSegmentationLib.logic.Words import readOnlyReason
 from BARLSegmentationLib.widgets.Background import Background
@@ -21,6 +19,7 @@ from BARLSegmentationLib.widgets.Keys import Keys
 from BARLSegmentationLib.widgets.OutlineEditor import OutlineEditor
 from BARLSegmentationLib.widgets.Panel import Panel, allow
 from BARLSegmentationLib.widgets.Storing import Storing
+from BARLSegmentationLib.widgets.UncertaintyView import UncertaintyView
 from BARLSegmentationLib.widgets.VolumesTable import VolumesTable
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
 EDIT_PAUSE_MS = 400  # after the last edit, before volumes are counted
-THRESHOLD_PAUSE_MS = 250  # after the last move of the threshold, before the mask is made
 TICKS_PAUSE_MS = 1000  # after the last tick, before the journal is written: it waits for the disk
 _UNKNOWN_EXTENT_MM = 10.0  # of a hot-spot from a project of an older version
 READER_SETTING = "BARLSegmentation/Reader"
@@ -47,14 +45,13 @@ class ReviewPanel(Panel):
 
     def __init__(self, session: Session, worker: WorkerLink, moduleWidget: ScriptedLoadableModuleWidget) -> None:
         super().__init__(session, worker, moduleWidget)
-        self.overlay, self.correction, self.mark = Overlay(), Correction(session), SpotMark()
+        self.correction, self.mark = Correction(session), SpotMark()
         self.editor = None
         self._entered = False
 
     def setup(self) -> None:
         ui, session = self.ui, self.session
         self._editTimer = self._timer(EDIT_PAUSE_MS, self.onEditPause)
-        self._thresholdTimer = self._timer(THRESHOLD_PAUSE_MS, self.limit)
         self._ticksTimer = self._timer(TICKS_PAUSE_MS, self.storeTicks)
         self.background = Background(self.widget)
         self.storing = Storing(session, self.correction, self.background, self.reader, self._goOn)
@@ -66,14 +63,10 @@ class ReviewPanel(Panel):
         self.editor.changed.connect(self.onEdit)
         self.editor.nodeChanged.connect(self._editTimer.start)
         ui.outlineWidget.layout().addWidget(self.editor.widget)
+        self.uncertainty = UncertaintyView(ui, session, self.editor, self.background, self.widget)
         self.volumes = VolumesTable(ui.volumesTable)
         ui.readerLineEdit.text = slicer.app.userSettings().value(READER_SETTING, "") or self.reader()
 
-        ui.overlayVisibleCheckBox.connect("toggled(bool)", self.showOverlay)
-        ui.overlayOpacitySlider.connect("valueChanged(double)", self.showOverlay)
-        ui.overlayThresholdSlider.connect("valueChanged(double)", self.onThreshold)
-        ui.overlayColorComboBox.connect("activated(int)", self.onColor)
-        ui.onlyWhereUnsureCheckBox.connect("toggled(bool)", self.onOnlyWhereUnsure)
         ui.nextHotspotButton.connect("clicked(bool)", self.onNextHotspot)
         ui.previousHotspotButton.connect("clicked(bool)", self.onPreviousHotspot)
         ui.acceptButton.connect("clicked(bool)", self.onAccept)
@@ -91,7 +84,7 @@ class ReviewPanel(Panel):
 
     def setPauses(self, milliseconds: int) -> None:
         """Make the pauses before updates shorter or longer, as for tests."""
-        for timer in (self._editTimer, self._thresholdTimer, self._ticksTimer):
+        for timer in (self._editTimer, self.uncertainty.pause, self._ticksTimer):
             timer.setInterval(milliseconds)
 
     def _timer(self, milliseconds: int, slot: Callable[[], None]) -> qt.QTimer:
@@ -106,15 +99,15 @@ class ReviewPanel(Panel):
         return [
             ("N", _("next hot-spot"), self.onNextHotspot),
             ("Shift+N", _("hot-spot before"), self.onPreviousHotspot),
-            ("U", _("show or hide the uncertainty"), self.toggleOverlay),
-            ("E", _("edit only where unsure, or everywhere"), self.toggleLimit),
+            ("U", _("show or hide the uncertainty"), self.uncertainty.toggle),
+            ("E", _("edit only where unsure, or everywhere"), self.uncertainty.toggleLimit),
             ("Ctrl+Return", _("accept"), self.onAccept),
             ("Ctrl+Shift+N", _("next case without accepting"), self.onNextCase),
         ]
 
     @property
     def isIdle(self) -> bool:
-        timers = (self._editTimer, self._thresholdTimer, self._ticksTimer)
+        timers = (self._editTimer, self.uncertainty.pause, self._ticksTimer)
         waits = self.storing.isBusy or any(timer.isActive() for timer in timers)
         return not waits and not self.background.isBusy()
 
@@ -124,13 +117,14 @@ class ReviewPanel(Panel):
         self._entered = True
         self.keys.enable(True)
         self.editor.enter()
-        self.limit()
+        self.uncertainty.enter()
         super().enter()
 
     def exit(self) -> None:
         self._entered = False
         self.mark.remove()
         self.keys.enable(False)
+        self.uncertainty.exit()
         self.editor.exit()
         super().exit()
 
@@ -145,7 +139,7 @@ class ReviewPanel(Panel):
     def cleanup(self) -> None:
         self.mark.remove()
         self.background.close()
-        for timer in (self._editTimer, self._thresholdTimer, self._ticksTimer):
+        for timer in (self._editTimer, self.uncertainty.pause, self._ticksTimer):
             timer.stop()
         self.keys.remove()
         self.editor.cleanup()
@@ -153,29 +147,30 @@ class ReviewPanel(Panel):
 
     def setParameterNode(self, node: BARLSegmentationParameterNode | None) -> None:
         super().setParameterNode(node)
-        if node is not None and self.editor is not None:
+        if self.editor is None:
+            return
+        self.uncertainty.parameterNode = node
+        if node is not None:
             self.editor.selectNode()
             if self._entered:
                 self.editor.observeViews()
-            self.showOverlay()
+            self.uncertainty.show()
 
     # The case on screen
 
     def onCaseOpened(self) -> None:
         self.mark.remove()
-        self._thresholdTimer.stop()
         with self.session.reporting():
             self.correction.begin()
         loaded = self.session.loaded
         self.editor.show(loaded.segmentation if loaded else None, loaded.volumes if loaded else [])
         project, caseId = self.session.project, self.session.caseId
         self.hotspots.show(self.session.ask(HotSpotList, project, caseId, otherwise=HotSpotList()))
-        self._showColors()
-        self.showOverlay()
+        self.uncertainty.begin()
         self._showVolumes({})
         self.update()
         if loaded is not None:
-            self.limit()
+            self.uncertainty.limit()
             self.onEditPause()
 
     def onBeforeClose(self) -> None:
@@ -195,7 +190,7 @@ class ReviewPanel(Panel):
             case = self.session.ask(self.session.case, otherwise=None)
         self.ui.caseLabel.text = self._caseText(case)
         ui, spots = self.ui, self.hotspots.hotspots.spots
-        ui.uncertaintyWidget.enabled = loaded is not None and loaded.uncertainty is not None
+        ui.uncertaintyWidget.enabled = self.uncertainty.node() is not None
         for widget in (ui.outlineWidget, ui.volumesTable):
             widget.enabled = loaded is not None
         ui.hotspotsWidget.enabled = bool(spots)
@@ -263,53 +258,6 @@ class ReviewPanel(Panel):
     def onReader(self) -> None:
         slicer.app.userSettings().setValue(READER_SETTING, self.ui.readerLineEdit.text.strip())
 
-    # Uncertainty
-
-    def _uncertainty(self) -> slicer.vtkMRMLScalarVolumeNode | None:
-        loaded = self.session.loaded
-        node = loaded.uncertainty if loaded else None
-        return node if node is not None and node.GetScene() is not None else None
-
-    def showOverlay(self, _value: object = None) -> None:
-        uncertainty, ui = self._uncertainty(), self.ui
-        if uncertainty is None:
-            return
-        if ui.overlayVisibleCheckBox.checked:
-            name = self.parameterNode.overlayColor if self.parameterNode is not None else ""
-            colors = self.overlay.colorNodeNamed(name)
-            self.overlay.show(uncertainty, ui.overlayOpacitySlider.value, ui.overlayThresholdSlider.value, colors)
-        else:
-            self.overlay.hide(uncertainty)
-        self.overlay.setFilled(self.correction.segmentation, not ui.overlayVisibleCheckBox.checked)
-
-    def toggleOverlay(self) -> None:
-        if self._uncertainty() is not None:
-            self.ui.overlayVisibleCheckBox.checked = not self.ui.overlayVisibleCheckBox.checked
-
-    def toggleLimit(self) -> None:
-        if self._uncertainty() is not None:
-            self.ui.onlyWhereUnsureCheckBox.checked = not self.ui.onlyWhereUnsureCheckBox.checked
-
-    def _showColors(self) -> None:
-        """Fill the list of colors: which there are depends on the scene."""
-        combo = self.ui.overlayColorComboBox
-        names = [node.GetName() for node in self.overlay.choices()] if self.session.loaded else []
-        combo.clear()
-        combo.addItems(names)
-        chosen = self.parameterNode.overlayColor if self.parameterNode is not None else ""
-        combo.currentIndex = names.index(chosen) if chosen in names else (0 if names else -1)
-
-    def onColor(self, _index: int) -> None:
-        if self.parameterNode is not None:
-            self.parameterNode.overlayColor = self.ui.overlayColorComboBox.currentText
-        self.showOverlay()
-
-    def onThreshold(self, _value: float) -> None:
-        self.showOverlay()
-        if self.ui.onlyWhereUnsureCheckBox.checked:
-            self.ui.editableLabel.text = _("working…")
-            self._thresholdTimer.start()
-
     # Hot-spots
 
     def onHotspotChosen(self, spot: HotSpot) -> None:
@@ -353,42 +301,6 @@ class ReviewPanel(Panel):
             text = _("The prediction is sure everywhere") if found.prediction else ""
         self.ui.hotspotsLabel.text = text
 
-    # Editing only where unsure
-
-    def onOnlyWhereUnsure(self, checked: bool) -> None:
-        if checked:
-            self.limit()
-        else:
-            self._unlimit()
-
-    def limit(self) -> None:
-        """Find where the model was unsure beside the window, then let only that be edited."""
-        self._thresholdTimer.stop()
-        uncertainty, scan = self._uncertainty(), self.editor.channel()
-        ready = uncertainty is not None and scan is not None and self._entered
-        if not ready or not self.ui.onlyWhereUnsureCheckBox.checked:
-            self._unlimit()
-            return
-        arrays = slicer.util.arrayFromVolume(scan), slicer.util.arrayFromVolume(uncertainty)
-        threshold = self.ui.overlayThresholdSlider.value
-        self.ui.editableLabel.text = _("working…")
-        self.background.submit(
-            lambda: unsureScan(*arrays, threshold), lambda future: self._onUnsureScan(scan, future), replaces="limit"
-        )
-
-    def _onUnsureScan(self, scan: slicer.vtkMRMLScalarVolumeNode, future: Future) -> None:
-        if scan is not self.editor.channel() or not self._entered or not self.ui.onlyWhereUnsureCheckBox.checked:
-            return
-        unsure = future.result()
-        self.editor.limit(unsure)
-        spacing = scan.GetSpacing()
-        volume = unsure.unsure * spacing[0] * spacing[1] * spacing[2] / 1000
-        self.ui.editableLabel.text = _("{volume:.1f} ml editable").format(volume=volume)
-
-    def _unlimit(self) -> None:
-        self.ui.editableLabel.text = ""
-        self.editor.limit(None)
-
     # Edits
 
     def onEdit(self) -> None:
@@ -408,7 +320,11 @@ class ReviewPanel(Panel):
         snapshot = self.session.ask(self.correction.snapshot, otherwise=None)
         if snapshot is not None:
             caseId = self.session.caseId
-            self.background.submit(snapshot.volumes, lambda future: self._onVolumes(caseId, future), replaces="volumes")
+            self.background.submit(
+                lambda: snapshot.volumes(snapshot.labelMap()[0]),
+                lambda future: self._onVolumes(caseId, future),
+                replaces="volumes",
+            )
 
     def _onVolumes(self, caseId: str, future: Future) -> None:
         if self.session.caseId == caseId:

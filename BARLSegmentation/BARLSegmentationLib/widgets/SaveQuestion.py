@@ -7,6 +7,7 @@ import qt
 import slicer
 
 from BARLSegmentationLib.logic.Attention import Attention
+from BARLSegmentationLib.logic.Overlay import fillNode
 
 if TYPE_CHECKING:
     from BARLSegmentationLib.logic.Correction import Correction
@@ -71,7 +72,7 @@ class SaveQuestion(qt.QObject):
         nodes = [node for node in (*loaded.volumes, loaded.uncertainty) if node and not node.GetModifiedSinceRead()]
         if not self._correction.isChanged() and not self._correction.leftOut():
             nodes.append(self._correction.segmentation)
-        return [node for node in (*nodes, Attention.node()) if node and node.GetScene() is not None]
+        return [node for node in (*nodes, Attention.node(), fillNode()) if node and node.GetScene() is not None]
 
     def show(self) -> None:
         """Show the hidden nodes to editors again."""

@@ -86,9 +86,7 @@ def fill_drawn(
     drawn = np.unpackbits(np.load(folder / DRAWN, allow_pickle=False), count=labels.size).astype(bool)
     if labels.shape != grid.shape:
         raise InputError("The outline does not lie on the grid of the scan.", "Open the case again.")
-    filled = fill_scan(
-        images, labels, grid.spacing[::-1], drawn.reshape(labels.shape), prediction, progress=progress
-    )
+    filled = fill_scan(images, labels, grid.spacing[::-1], drawn.reshape(labels.shape), prediction, progress=progress)
     uncertainty = filled.uncertainty()
     box = bounding_box((filled.labels != 0) | (uncertainty > 0)) or tuple(slice(0, 1) for _ in range(3))
     threshold = half_a_bit(len(filled.values) + 1)
@@ -101,7 +99,7 @@ def fill_drawn(
         "unsure_ml": int(np.count_nonzero(uncertainty[box] >= threshold)) * grid.voxel_ml,
         "hotspots": [spot.to_json() for spot in hotspots],
         "trust": filled.trust,
-        "filled_by": f"barl.fill {__version__}",
+        "filled_by": f"barl fill {__version__}",
     }
 
 

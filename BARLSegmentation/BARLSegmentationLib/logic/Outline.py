@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outline in the scene as a label map, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
+
+if TYPE_CHECKING:
+    from barl.images.geometry import Grid
+    from barl.project.labels import Label
+
+LABEL_TAG = "BARL.Label"  # tag of a segment: its value in the project's label table
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Segments that share one array: voxels ``[k, j, i]``, index of the first in the scan, segment -> table value."""
+
+    voxels: np.ndarray
+    start: tuple[int, int, int]
+    values: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The outline at one moment, apart from the scene, so that any thread may work on it.
+
+    Attributes:
+        grid: Of the scan.
+        labels: The project's table.
+        layers: The voxels.
+        leftOut: Names of segments without a label in the table; they are not part of the label map.
+    """
+
+    grid: Grid
+    labels: list[Label]
+    layers: list[Layer]
+    leftOut: list[str]
+
+    def labelMap(self) -> tuple[np.ndarray, int]:
+        """The outline with the values of the label table, ``[k, j, i]`` on the scan's grid.
+
+        Where segments overlap, the label that comes later in the table wins.
+
+        Returns:
+            The label map, and how many voxels lay in several labels.
+        """
+        highest = max(label.value for label in self.labels)
+        merged = np.zeros(self.grid.shape, np.uint8 if highest < 256 else np.uint16)
+        overlaps = 0
+        for layer in self.layers:
+            table = np.zeros(max(int(layer.voxels.max(initial=0)), *(a for a, _ in layer.values)) + 1, merged.dtype)
+            for segmentValue, value in layer.values:
+                table[segmentValue] = value
+            for k, drawn in enumerate(layer.voxels, start=layer.start[0]):
+                if not drawn.any():
+                    continue
+                _, j, i = layer.start
+                place = merged[k, j : j + drawn.shape[0], i : i + drawn.shape[1]]
+                new = table[drawn]
+                overlaps += int(np.count_nonzero((place > 0) & (new > 0) & (place != new)))
+                np.maximum(place, new, out=place)  # the table is in ascending order of value
+        return merged, overlaps
+
+    def volumes(self, labelMap: np.ndarray) -> dict[int, float]:
+        """Milliliters of each label of the outline's ``labelMap`` by its value."""
+        counts = np.zeros(int(np.iinfo(labelMap.dtype).max) + 1, np.int64)
+        for plane in labelMap:
+            if plane.any():
+                found = np.bincount(plane.ravel())
+                counts[: len(found)] += found
+        return {label.value: int(counts[label.value]) * self.grid.voxel_ml for label in self.labels}
+
+
+def tagSegments(segmentation: slicer.vtkMRMLSegmentationNode, labels: list[Label]) -> None:
+    """Write each label's value into its segment, found by its name: it may be renamed and re-numbered in editing."""
+    values = {label.name.casefold(): label.value for label in labels}
+    segments = segmentation.GetSegmentation()
+    for segmentId in segments.GetSegmentIDs():
+        segment = segments.GetSegment(segmentId)
+        if not segmentTag(segment, LABEL_TAG) and segment.GetName().casefold() in values:
+            segment.SetTag(LABEL_TAG, str(values[segment.GetName().casefold()]))
+
+
+def takeSnapshot(
+    segmentation: slicer.vtkMRMLSegmentationNode,
+    volume: slicer.vtkMRMLScalarVolumeNode,
+    grid: Grid,
+    labels: list[Label],
+) -> Snapshot:
+    """Copy the segments of a label table from a segmentation node.
+
+    Args:
+        segmentation: vtkMRMLSegmentationNode.
+        volume: The scan's volume node.
+        grid: The scan's grid.
+        labels: The table.
+
+    Raises:
+        barl.errors.InputError: The segmentation lies under another transform than the scan, or a segment has no voxels
+            to give because it is kept as a surface.
+    """
+    from barl.errors import InputError
+
+    if segmentation.GetParentTransformNode() is not volume.GetParentTransformNode():
+        raise InputError(
+            "The outline lies under another transform than its scan.", "Put both under the same one, or under none."
+        )
+    tagSegments(segmentation, labels)
+    known = {str(label.value): label.value for label in labels}
+    segments, layers, leftOut, arrays = segmentation.GetSegmentation(), [], [], {}
+    for segmentId in segments.GetSegmentIDs():
+        segment = segments.GetSegment(segmentId)
+        image = segment.GetRepresentation(binaryName())
+        if image is None:
+            raise InputError(
+                f"The segment {segment.GetName()} has no label map.",
+                "Make the binary label map the source representation in the Segmentations module.",
+            )
+        if image.IsEmpty():
+            continue
+        value = known.get(segmentTag(segment, LABEL_TAG))
+        if value is None:
+            leftOut.append(segment.GetName())
+            continue
+        arrays.setdefault(image.GetAddressAsString(""), (image, []))[1].append(
+            (segmentId, segment.GetLabelValue(), value)
+        )
+    for image, members in arrays.values():
+        offset = _offset(image, grid)
+        if offset is not None:
+            layer = _cut(_voxels(image), offset, grid.shape, tuple((a, b) for _, a, b in members))
+            layers += [layer] if layer else []
+            continue
+        for segmentId, _ignored, value in members:  # drawn on another grid: Slicer resamples it
+            array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
+            layers += [Layer(array, (0, 0, 0), ((1, value),))] if array is not None else []
+    return Snapshot(grid, list(labels), layers, leftOut)
+
+
+def segmentTag(segment: slicer.vtkSegment, name: str) -> str:
+    """A segment's tag; empty if it has none."""
+    value = vtk.reference("")
+    return str(value) if segment.GetTag(name, value) else ""
+
+
+def binaryName() -> str:
+    return slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
+
+
+def _voxels(image: slicer.vtkOrientedImageData) -> np.ndarray:
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+
+
+def _offset(image: slicer.vtkOrientedImageData, grid: Grid) -> tuple[int, int, int] | None:
+    """Index (k, j, i) in the grid of an image's first voxel, if its voxels are voxels of the grid."""
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    toIndex = np.linalg.inv(gridToRAS(grid)) @ slicer.util.arrayFromVTKMatrix(matrix)
+    corners = np.array([[*point, 1.0] for point in np.ndindex(2, 2, 2)]).T
+    corners[:3] *= np.array(image.GetDimensions())[:, None]
+    corners[:3] += np.array(image.GetExtent()[::2])[:, None]
+    first = np.rint(toIndex[:3, 3]).astype(int)
+    if np.abs((toIndex @ corners)[:3] - corners[:3] - first[:, None]).max() > 0.02:
+        return None
+    return tuple(int(n) for n in (first + image.GetExtent()[::2])[::-1])
+
+
+def gridToRAS(grid: Grid) -> np.ndarray:
+    """4 x 4: from indices (i, j, k) of an engine's grid to RAS in mm."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = grid.axes * grid.spacing
+    matrix[:3, 3] = grid.origin
+    return _LPS_TO_RAS @ matrix
+
+
+def _cut(
+    voxels: np.ndarray, offset: tuple[int, int, int], shape: tuple[int, int, int], values: Sequence[tuple[int, int]]
+) -> Layer | None:
+    """A copy of the part of ``voxels`` that lies on the scan."""
+    start = tuple(max(n, 0) for n in offset)
+    stop = tuple(min(n + size, whole) for n, size, whole in zip(offset, voxels.shape, shape, strict=True))
+    if any(b <= a for a, b in zip(start, stop, strict=True)):
+        return None
+    part = tuple(slice(a - n, b - n) for a, b, n in zip(start, stop, offset, strict=True))
+    return Layer(voxels[part].copy(), start, values)
+
+
+def replaceOutline(
+    segmentation: slicer.vtkMRMLSegmentationNode,
+    volume: slicer.vtkMRMLScalarVolumeNode,
+    labelMap: np.ndarray,
+    labels: list[Label],
+) -> None:
+    """Make the segments of a label table what a label map says.
+
+    Args:
+        segmentation: vtkMRMLSegmentationNode.
+        volume: The scan's volume node.
+        labelMap: ``[k, j, i]`` on the scan's grid.
+        labels: The table.
+    """
+    from barl.fill.drawn import bounding_box
+
+    logic, segments = slicer.vtkSlicerSegmentationsModuleLogic, segmentation.GetSegmentation()
+    tagged = {segmentTag(segments.GetSegment(name), LABEL_TAG): name for name in segments.GetSegmentIDs()}
+    names = {label.value: tagged[str(label.value)] for label in labels if str(label.value) in tagged}
+    for name in names.values():  # first all, so that no two share a voxel meanwhile, which would part their layers
+        logic.ClearSegment(segmentation, name)
+    box = bounding_box(labelMap != 0)
+    if box is None:
+        return
+    part, matrix, image = labelMap[box], vtk.vtkMatrix4x4(), slicer.vtkOrientedImageData()
+    volume.GetIJKToRASMatrix(matrix)
+    image.SetExtent([n for side in reversed(box) for n in (side.start, side.stop - 1)])
+    image.SetGeometryFromImageToWorldMatrix(matrix)
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    voxels = _voxels(image)
+    for value, name in names.items():
+        np.equal(part, value, out=voxels, casting="unsafe")
+        if voxels.any():
+            logic.SetBinaryLabelmapToSegment(image, segmentation, name, logic.MODE_REPLACE, image.GetExtent())
