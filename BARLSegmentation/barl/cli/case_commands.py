@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from barl.cli.dataset_commands import add_dataset
 from barl.cli.definition_commands import parse_label
+from barl.cli.intake import case_facts, tell_intake
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError, ProjectError
+from barl.project.datasets.intake import is_dataset, labels_of, read_dataset
 from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
-from barl.project.records import Case
 from barl.project.scans import Intake, NewCase, add_cases, find_cases, stem
 from barl.project.sides import with_sides
 from barl.project.states import CaseState
@@ -23,6 +25,10 @@ from barl.project.store import Project
 
 def new_project(options: Namespace, terminal: Terminal) -> None:
     labels = _read_table(options.labels) if options.labels else []
+    if options.like:
+        described = read_dataset(options.like)
+        labels += labels_of(described)
+        options.channel = options.channel or list(described.channels)
     labels += [parse_label(text, position, options.lateral) for position, text in enumerate(options.label, len(labels))]
     if unknown := set(options.lateral) - {label.value for label in labels}:
         raise InputError(f"There is no label {min(unknown)} that could be lateral.", "Name it with --label first.")
@@ -59,7 +65,7 @@ def list_cases(options: Namespace, terminal: Terminal) -> None:
         cases = project.cases.deleted() if options.deleted else project.cases.all(options.state)
     rows = [[case.id, case.name, case.state, case.held_out, case.group or None, case.uncertainty] for case in cases]
     text = table(rows, ["id", "name", "state", "held out", "group", "uncertainty"]) if rows else "No case."
-    terminal.answer({"cases": [_case(case) for case in cases]}, text)
+    terminal.answer({"cases": [case_facts(case) for case in cases]}, text)
 
 
 def mark(options: Namespace, terminal: Terminal) -> None:
@@ -78,14 +84,14 @@ def mark(options: Namespace, terminal: Terminal) -> None:
                 project.cases.include(case.id)
         cases = [project.cases.get(case.id) for case in cases]
     text = "\n".join(f"{c.name}: {c.state.replace('_', ' ')}{', held out' if c.held_out else ''}" for c in cases)
-    terminal.answer({"cases": [_case(case) for case in cases]}, text)
+    terminal.answer({"cases": [case_facts(case) for case in cases]}, text)
 
 
 def rename(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project) as project:
         before = project.cases.find(options.case)
         case = project.cases.rename(before.id, options.name)
-    terminal.answer({"cases": [_case(case)]}, f"{before.name} is named {case.name} now.")
+    terminal.answer({"cases": [case_facts(case)]}, f"{before.name} is named {case.name} now.")
 
 
 def delete(options: Namespace, terminal: Terminal) -> None:
@@ -99,13 +105,13 @@ def delete(options: Namespace, terminal: Terminal) -> None:
         text = f"Deleted {names}. Bring a case back: " + "; ".join(
             f'"barl project undelete {options.project} {case.id}"' for case in cases
         )
-    terminal.answer({"deleted": [_case(case) for case in cases], "erased": options.erase}, text)
+    terminal.answer({"deleted": [case_facts(case) for case in cases], "erased": options.erase}, text)
 
 
 def undelete(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project) as project:
         case = project.cases.undelete(options.case, options.name or "")
-    terminal.answer({"cases": [_case(case)]}, f"{case.name} is back: {case.state.replace('_', ' ')}.")
+    terminal.answer({"cases": [case_facts(case)]}, f"{case.name} is back: {case.state.replace('_', ' ')}.")
 
 
 def restore(options: Namespace, terminal: Terminal) -> None:
@@ -135,6 +141,8 @@ def add(options: Namespace, terminal: Terminal) -> int:
         raise InputError("--labels is for a whole folder of scans.", "Use --label, or --images with a folder.")
     if options.list_series:
         return _list_series(options.scan, terminal)
+    if len(options.scan) == 1 and is_dataset(options.scan[0]):
+        return add_dataset(options, terminal)
     with Project.open(options.project) as project:
         if options.images:
             return _add_folder(project, options, terminal)
@@ -146,7 +154,7 @@ def add(options: Namespace, terminal: Terminal) -> int:
         intake = add_cases(project, [new], terminal.progress, options.allow)
     if intake.left_out:
         raise intake.left_out[0].reason
-    _tell(intake, f"Added {intake.added[0].case.name} ({intake.added[0].case.state}).", terminal)
+    tell_intake(intake, f"Added {intake.added[0].case.name} ({intake.added[0].case.state}).", terminal)
     return 0
 
 
@@ -209,36 +217,8 @@ def _add_folder(project: Project, options: Namespace, terminal: Terminal) -> int
         raise scans[0].reason
     n_outlined = sum(item.case.is_accepted for item in intake.added)
     first = f"Added {len(intake.added)} cases, {n_outlined} of them with an outline."
-    _tell(Intake(intake.added, left_out), first, terminal)
+    tell_intake(Intake(intake.added, left_out), first, terminal)
     return InputError.exit_code if scans else 0
-
-
-def _tell(intake: Intake, first: str, terminal: Terminal) -> None:
-    """What was added, what a user should know of it, and what was left out."""
-    about = defaultdict(list)
-    for item in intake.added:
-        for note in item.notes:
-            about[note].append(item.case.name)
-    text = [first]
-    text += [f"Note: {note} ({_names(names)})" for note, names in about.items()]
-    text += [f"Left out {item.name}: {item.reason}" for item in intake.left_out]
-    document = {
-        "cases": [{**_case(item.case), "notes": list(item.notes)} for item in intake.added],
-        "failed": [
-            {
-                "name": item.name,
-                "message": item.reason.message,
-                "remedy": item.reason.remedy,
-                "is_scan": item.is_scan,
-            }
-            for item in intake.left_out
-        ],
-    }
-    terminal.answer(document, "\n".join(text))
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} more cases"
 
 
 def _read_table(path: Path) -> list[Label]:
@@ -269,8 +249,3 @@ def _facts(project: Project) -> dict:
         "current_model": current.id if current else None,
         "runs": [{"id": run.id, "state": run.state, "model": run.model_id} for run in project.runs.all()],
     }
-
-
-def _case(case: Case) -> dict:
-    names = ("id", "name", "state", "held_out", "group", "uncertainty", "newest_revision", "updated")
-    return {name: getattr(case, name) for name in names}

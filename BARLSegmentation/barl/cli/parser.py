@@ -19,6 +19,7 @@ from barl.cli import (
     train_commands,
 )
 from barl.cli.command import command, project_folder, resample_option, show_help
+from barl.cli.dataset_commands import dataset_options
 from barl.errors import InputError
 from barl.project.doubts import Doubt
 
@@ -101,7 +102,8 @@ def _new(actions: Commands) -> None:
         case_commands.new_project,
         "make a project in a new folder",
         "  barl project new study --label 1=tumor --label 2=edema --channel T1 --channel FLAIR\n"
-        '  barl project new knees --label "1=left meniscus" --label "2=right meniscus" --lateral 1 --lateral 2',
+        '  barl project new knees --label "1=left meniscus" --label "2=right meniscus" --lateral 1 --lateral 2\n'
+        "  barl project new study --like Dataset004_Hippocampus/      labels and channels of a data set",
     )
     project_folder(new)
     new.add_argument("--name", help="its name in lists and titles; the folder's name by default")
@@ -114,6 +116,7 @@ def _new(actions: Commands) -> None:
         metavar="VALUE",
         help="this label is one of a left/right pair: never mirror it",
     )
+    new.add_argument("--like", type=Path, metavar="FOLDER", help="labels and channels of a data set (dataset.json)")
     new.add_argument("--labels", type=Path, metavar="FILE", help="label table as JSON, with colors and terminology")
     new.add_argument(
         "--channel",
@@ -223,11 +226,16 @@ def _add(commands: Commands) -> None:
         "  barl add study p1_T1.nii.gz p1_FLAIR.nii.gz --name p1      one case of two channels\n"
         "  barl add study --images scans/ --labels outlines/          a whole folder, outlines by equal file name\n"
         "  barl add study disc/ --list-series                         which series a DICOM folder holds\n"
-        "  barl add study disc/ --series 3 --name p2                  one of them",
+        "  barl add study disc/ --series 3 --name p2                  one of them\n"
+        "  barl add study Dataset004_Hippocampus/ --plan              a data set of nnU-Net, the Decathlon or BIDS",
     )
     project_folder(add)
     add.add_argument(
-        "scan", type=Path, nargs="*", metavar="SCAN", help="one case: a file (or DICOM folder) per channel"
+        "scan",
+        type=Path,
+        nargs="*",
+        metavar="SCAN",
+        help="one case: a file (or DICOM folder) per channel; or the folder of a data set",
     )
     add.add_argument("--name", help="name of the case; the file's name by default")
     add.add_argument("--label", type=Path, help="its outline, stored as accepted")
@@ -242,6 +250,7 @@ def _add(commands: Commands) -> None:
     add.add_argument("--list-series", action="store_true", help="list the series of DICOM folders and add nothing")
     add.add_argument("--images", type=Path, metavar="FOLDER", help="add every scan in this folder")
     add.add_argument("--labels", type=Path, metavar="FOLDER", help="their outlines; a scan without one stays untouched")
+    dataset_options(add)
     add.add_argument("--held-out", action="store_true", help="never train on them, evaluate on them")
     add.add_argument(
         "--allow",

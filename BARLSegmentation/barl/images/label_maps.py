@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ def read_label(
     structures: Sequence[Structure] = (),
     resample: bool = False,
     notes: list[str] | None = None,
+    meaning: Mapping[int, int] | None = None,
 ) -> sitk.Image:
     """Read a label map of a scan.
 
@@ -46,6 +47,7 @@ def read_label(
         structures: The table with names: segments that bear names are matched by them.
         resample: Bring a map of another grid onto the scan's, nearest voxel.
         notes: Gets a sentence for everything that was changed, left out or is doubtful; none names a file.
+        meaning: Value in the file -> value of the table, for files without names whose values are others; 0 stays 0.
 
     Returns:
         uint8, or uint16 if the table has values above 255, exactly on ``grid``.
@@ -58,7 +60,7 @@ def read_label(
     path = Path(path)
     told: list[str] = []
     try:
-        array = _outline(path, grid, values, structures, resample, told)
+        array = _outline(path, grid, values, structures, resample, told, meaning or {})
         if not array.any():
             told.append("The outline is empty.")
         if notes is not None:
@@ -69,7 +71,13 @@ def read_label(
 
 
 def _outline(
-    path: Path, grid: Grid, values: Collection[int], structures: Sequence[Structure], resample: bool, notes: list[str]
+    path: Path,
+    grid: Grid,
+    values: Collection[int],
+    structures: Sequence[Structure],
+    resample: bool,
+    notes: list[str],
+    meaning: Mapping[int, int],
 ) -> np.ndarray:
     """Labels ``[k, j, i]`` on the scan's grid, from a file or folder of any kind."""
     if path.is_dir():
@@ -86,7 +94,7 @@ def _outline(
             return array
     volume = load(path)
     notes += volume.notes
-    volume.array = _labels(volume, path.name, values, structures, notes)
+    volume.array = _labels(volume, path.name, values, structures, notes, meaning)
     return _on_grid(volume, grid, path.name, resample, notes)
 
 
@@ -112,7 +120,12 @@ def _one_file_each(
 
 
 def _labels(
-    volume: Volume, name: str, values: Collection[int], structures: Sequence[Structure], notes: list[str]
+    volume: Volume,
+    name: str,
+    values: Collection[int],
+    structures: Sequence[Structure],
+    notes: list[str],
+    meaning: Mapping[int, int],
 ) -> np.ndarray:
     """Values of the table ``[k, j, i]``, uint16, still on the file's own grid."""
     segments = nrrd_segments(volume.texts)
@@ -122,6 +135,8 @@ def _labels(
         raise no_number(name, str(len(volume.array)))
     else:
         array = _whole(volume.array, name, notes)
+        if meaning:
+            array = with_meaning(array, meaning, name)
     found = np.flatnonzero(np.bincount(array.ravel())) if array.dtype == np.uint16 else np.unique(array)
     if unknown := sorted({int(value) for value in found} - {0, *values}):
         shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
@@ -131,6 +146,22 @@ def _labels(
             '"barl project labels PROJECT --add VALUE=NAME".',
         )
     return array.astype(np.uint16)
+
+
+def with_meaning(array: np.ndarray, meaning: Mapping[int, int], name: str) -> np.ndarray:
+    """The values of the table, uint16, in the place of the values that a file has.
+
+    Raises:
+        InputError: The file has a value beside 0 that ``meaning`` lacks.
+    """
+    found = np.unique(array).astype(np.int64)
+    if unknown := sorted(set(found.tolist()) - {0, *meaning}):
+        raise InputError(
+            f"The label map '{name}' holds the value(s) {', '.join(map(str, unknown[:5]))}, which have no name there.",
+            f"Change them to one of: {', '.join(map(str, sorted(meaning)))}.",
+        )
+    table = np.array([meaning.get(int(value), 0) for value in found], dtype=np.uint16)
+    return table[np.searchsorted(found, array)]
 
 
 def _whole(array: np.ndarray, name: str, notes: list[str]) -> np.ndarray:

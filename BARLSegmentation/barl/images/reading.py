@@ -40,7 +40,8 @@ def read_image(path: Path | str, notes: list[str] | None = None, series: str | N
     Args:
         path: NIfTI, NRRD, MetaImage or FreeSurfer file, one multi-frame DICOM file, or a folder with a DICOM series.
         notes: Gets a sentence for everything that was changed, left out or is doubtful; none names a file.
-        series: Number, UID or a part of the description of the wanted series, where a DICOM folder holds several.
+        series: Number, UID or a part of the description of the wanted series, where a DICOM folder holds several; the
+            number of the wanted volume, from 1, where another file holds several.
 
     Returns:
         A 3D scalar image of at least two slices; its pixel type is the file's (64-bit numbers become 32-bit floats), so
@@ -98,8 +99,13 @@ def read_channels(
     return images
 
 
-def load(path: Path, series: str | None = None) -> Volume:
+def load(path: Path, series: str | None = None, *, several: bool = False) -> Volume:
     """A file or DICOM folder with sane geometry; values are not looked at.
+
+    Args:
+        path: The file or folder.
+        series: As for ``read_image``.
+        several: Also take a file of several volumes, as components.
 
     Raises:
         InputError: The volume cannot be used.
@@ -112,7 +118,9 @@ def load(path: Path, series: str | None = None) -> Volume:
     elif is_dicom(path):
         volume = _dicom().read_files([path], path.name, series, notes)
     else:
-        volume = read_volume(path)
+        volume = read_volume(path, several=several or series is not None)
+        if series is not None:
+            _choose_volume(volume, series, path.name)
     volume.notes = notes + volume.notes
     low, high = _SPACING_MM
     if not all(low <= s <= high for s in volume.spacing):
@@ -126,6 +134,15 @@ def load(path: Path, series: str | None = None) -> Volume:
             "Use a scan with at least two slices; for DICOM, choose the folder of the series.",
         )
     return volume
+
+
+def _choose_volume(volume: Volume, wanted: str, name: str) -> None:
+    """Keep one volume of several; ``wanted`` is its number, from 1."""
+    count = len(volume.array) if volume.array.ndim > 3 else 1
+    if not wanted.isdigit() or not 1 <= int(wanted) <= count:
+        raise InputError(f"'{name}' has no volume {wanted!r}: it holds {count}.", f"Give a number from 1 to {count}.")
+    if count > 1:
+        volume.array = volume.array[int(wanted) - 1]
 
 
 def no_memory(name: str, error: MemoryError | RuntimeError) -> Exception:

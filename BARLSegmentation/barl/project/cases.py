@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -57,6 +57,7 @@ class Cases:
         resample: bool = False,
         notes: list[str] | None = None,
         allow: Collection[Doubt] | None = None,
+        meaning: Mapping[int, int] | None = None,
     ) -> Case:
         """Copy a case into the project, without any metadata of its files.
 
@@ -71,6 +72,7 @@ class Cases:
             resample: Bring an outline of another grid onto the scan's, nearest voxel.
             notes: Gets a sentence for everything that was changed, left out or is doubtful; the journal keeps them too.
             allow: Doubts that are confirmed; None: no doubt is raised.
+            meaning: Value in the outline's file -> value of the label table, where they are others.
 
         Raises:
             DoubtError: The outline is empty, the scan looks like a label map or is that of another case, and ``allow``
@@ -87,7 +89,7 @@ class Cases:
         self._check_number_of_images(name, len(channels))
         with files.staging_folder(self.folder) as staging, files.staging_folder(self.folder) as other:
             (staging / "revisions").mkdir()
-            told: list[str] = []
+            told = list(notes or ())
             paths = [_as_file(item, other / f"{k}.nrrd") for k, item in enumerate(channels)]
             images = read_channels(paths, told, series)
             voxels = [voxel_digest(image) for image in images]
@@ -104,7 +106,8 @@ class Cases:
                 self._check_new_scan(name, held_out, {*voxels, *digests})
             staged = None
             if label is not None:
-                staged = stage_revision(other, label, grid, self._definition.labels, resample=resample, notes=told)
+                table = self._definition.labels
+                staged = stage_revision(other, label, grid, table, resample=resample, notes=told, meaning=meaning)
                 if allow is not None:
                     check_not_empty(staged.is_empty, name, allow)
             with self._database.write() as transaction:
@@ -125,7 +128,7 @@ class Cases:
                     folder = self.revision_folder(case_id)
                     enter_revision(transaction, folder, case_id, staged, RevisionKind.ACCEPTED, author)
         if notes is not None:
-            notes += told
+            notes[:] = told
         return self.get(case_id)
 
     def _check_number_of_images(self, name: str, number: int) -> None:

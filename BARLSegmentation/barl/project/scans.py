@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from barl.images.label_maps import OtherGridError
 from barl.progress import SILENT, Progress, Stage
 from barl.project.doubts import Doubt, DoubtError
 from barl.project.labels import Channel
+from barl.project.matching import match_names, matched_note
 from barl.project.records import Case
 from barl.project.store import Project
 
@@ -88,6 +89,8 @@ class NewCase:
         group: The subject, if several cases are of one.
         series: For each channel which series of its DICOM folder is meant; empty where there is only one.
         resample: Bring an outline of another grid onto the scan's, nearest voxel.
+        meaning: Pairs of a value in the outline's file and the value of the label table; empty: they are the same.
+        notes: Sentences for the user and for the journal.
     """
 
     name: str
@@ -97,6 +100,8 @@ class NewCase:
     group: str = ""
     series: tuple[str | None, ...] = ()
     resample: bool = False
+    meaning: tuple[tuple[int, int], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> NewCase:
@@ -149,7 +154,8 @@ def find_cases(
         images: Folder with files of scans.
         channels: The project's; their patterns distinguish the files and are cut out of the file's name; the case's
             name remains. A single channel needs none: every file is then a case.
-        labels: Folder with outlines, each named as its case; a folder in it is an outline with a file for each label.
+        labels: Folder with outlines, each named as its case, or with a suffix such as ``_seg``; a folder in it is an
+            outline with a file for each label.
         held_out: For all of them.
         group: For all of them.
         resample: For all of them.
@@ -163,12 +169,12 @@ def find_cases(
             "The project has several channels without a pattern for their files' names.",
             "Add the cases one by one, or make the project with a pattern for each channel.",
         )
-    scans, left_out = _volumes(images)
+    scans, left_out = list_volumes(images)
     if not scans:
         raise InputError(f"The folder {images} holds no NIfTI, NRRD or MHA file.", "Add DICOM series one by one.")
     outlines: dict[str, list[Path]] = {}
     if labels:
-        files, others = _volumes(labels, outlines=True)
+        files, others = list_volumes(labels, outlines=True)
         left_out += [item for item in others if labels != images]
         for path in files:
             outlines.setdefault(stem(path), []).append(path)
@@ -181,10 +187,29 @@ def find_cases(
             left_out.append(LeftOut(name, InputError(two, "Move one of them away.")))
             continue
         cases.append(NewCase(name, tuple(paths), own[0] if own else None, held_out, group, (), resample))
-    unmatched = "Outlines and scans belong together by equal file names."
+    cases = _with_similar_names(cases, outlines, left_out)
+    unmatched = "Outlines and scans belong together by their file names."
     for paths in outlines.values():
         left_out += [LeftOut(path.name, InputError("There is no scan for this outline.", unmatched)) for path in paths]
     return FolderContent(tuple(cases), tuple(left_out), tuple(path for paths in outlines.values() for path in paths))
+
+
+def _with_similar_names(
+    cases: list[NewCase], outlines: dict[str, list[Path]], left_out: list[LeftOut]
+) -> list[NewCase]:
+    """The cases, those without an outline with one whose name differs by a suffix; these leave ``outlines``."""
+    matches = match_names([case.name for case in cases if case.label is None], list(outlines))
+    for file, case_name in matches.unclear.items():
+        text = f"Several outlines could belong to the case '{case_name}'."
+        left_out += [LeftOut(path.name, InputError(text, "Move the wrong ones away.")) for path in outlines.pop(file)]
+    own = {match.case: match for match in matches.pairs if len(outlines[match.file]) == 1}
+    result = []
+    for case in cases:
+        if match := own.get(case.name) if case.label is None else None:
+            (path,) = outlines.pop(match.file)
+            case = replace(case, label=path, notes=(matched_note(match),) if match.added else ())
+        result.append(case)
+    return result
 
 
 def add_cases(
@@ -199,7 +224,7 @@ def add_cases(
     added: list[Added] = []
     left_out: list[LeftOut] = []
     for case, _ in progress.stage(Stage.ADDING).each(cases, lambda case: case.name):
-        notes: list[str] = []
+        notes = list(case.notes)
         try:
             wanted = case.series or (None,) * len(case.channels)
             images: list[sitk.Image | Path] = [
@@ -216,6 +241,7 @@ def add_cases(
                 resample=case.resample,
                 notes=notes,
                 allow=allow,
+                meaning=dict(case.meaning),
             )
             added.append(Added(stored, tuple(notes)))
         except (InputError, DeviceError) as error:  # a device that has too little memory for this one
@@ -238,7 +264,7 @@ def stem(path: Path) -> str:
     return name.removesuffix(ending(name) or (path.suffix if path.suffix.lower() == ".dcm" else ""))
 
 
-def _volumes(folder: Path, *, outlines: bool = False) -> tuple[list[Path], list[LeftOut]]:
+def list_volumes(folder: Path, *, outlines: bool = False) -> tuple[list[Path], list[LeftOut]]:
     """The volume files of a folder, and everything else in it."""
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))

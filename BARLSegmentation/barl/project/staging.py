@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ def stage_revision(
     looked: sitk.Image | None = None,
     resample: bool = False,
     notes: list[str] | None = None,
+    meaning: Mapping[int, int] | None = None,
 ) -> StagedRevision:
     """Check a label map (with its uncertainty and what was looked at) and write it into the folder ``staging``.
 
@@ -66,6 +67,7 @@ def stage_revision(
         looked: Which voxels a person has looked at: not 0 where looked at; None: the whole scan.
         resample: Bring a file of another grid onto the scan's, nearest voxel.
         notes: Gets a sentence for everything that was changed or is doubtful.
+        meaning: Value in the file -> value of the table, where they are others.
 
     Raises:
         InputError: The label map, the uncertainty or the mask does not fit.
@@ -75,7 +77,8 @@ def stage_revision(
     if isinstance(label, sitk.Image):
         label = _checked(label, grid, values)
     else:
-        label = read_label(Path(label), grid, values, structures=structures(labels), resample=resample, notes=notes)
+        rows = structures(labels)
+        label = read_label(Path(label), grid, values, structures=rows, resample=resample, notes=notes, meaning=meaning)
     label_file = staging / "label.nii.gz"
     write_image(label, label_file)
     uncertainty_file = None

@@ -52,17 +52,17 @@ _OTHERS = {
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
 
 
-def read_volume(path: Path) -> Volume:
-    """Read a file of any kind but DICOM.
+def read_volume(path: Path, *, several: bool = False) -> Volume:
+    """Read a file of any kind but DICOM; with ``several`` also one that holds several volumes.
 
     Raises:
         InputError: It is damaged, of another kind, or holds no volume.
     """
     if path.name.lower().endswith((".img", ".img.gz")):
-        return read_nifti(path)  # the header lies in another file
+        return read_nifti(path, several=several)  # the header lies in another file
     start = beginning(path, 544)
     if is_nifti(start):
-        return read_nifti(path)
+        return read_nifti(path, several=several)
     if start.startswith(b"NRRD"):
         return read_nrrd(path)
     if is_metaimage(start):

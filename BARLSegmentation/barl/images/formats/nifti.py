@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,8 +74,12 @@ def is_nifti(start: bytes) -> bool:
     return any(start[:4] == struct.pack(f"{order}i", size) for order in "<>" for size in (348, 540))
 
 
-def read_nifti(path: Path) -> Volume:
+def read_nifti(path: Path, *, several: bool = False) -> Volume:
     """Read a volume; floats with a slope, whole numbers as they are stored.
+
+    Args:
+        path: The file, or one of a pair.
+        several: Read the volumes of a four-dimensional file (or one with a vector in each voxel) as components.
 
     Raises:
         InputError: The file cannot be used.
@@ -90,6 +95,9 @@ def read_nifti(path: Path) -> Volume:
     if not 1 <= n_dims <= 7:
         raise damaged(path.name)
     sizes = [n if n > 0 or axis < 3 else 1 for axis, n in enumerate(header.dims[1 : n_dims + 1])]
+    count = _components(sizes) if several else 1
+    if count > 1:
+        sizes = sizes[:3]
     if len(sizes) == 5 and sizes[3] == 1 and sizes[4] > 1:
         raise no_number(path.name, str(sizes[4]))
     if what := _SEVERAL.get(header.datatype):
@@ -101,10 +109,17 @@ def read_nifti(path: Path) -> Volume:
             "Export the scan again, as 16-bit whole numbers or 32-bit floats.",
         )
     kind = np.dtype(header.order + _TYPES[header.datatype])
-    array = _voxels(image_path, path.name, header, kind, nx * ny * nz).reshape(nz, ny, nx)
+    array = _voxels(image_path, path.name, header, kind, count * nx * ny * nz).reshape(count, nz, ny, nx)
     volume = _placed(header, (nx, ny, nz), path.name)
-    volume.array = _scaled(array, header, path.name)
+    volume.array = _scaled(array if count > 1 else array[0], header, path.name)
+    volume.components_mean = "list" if count > 1 else ""
     return volume
+
+
+def _components(sizes: Sequence[int]) -> int:
+    """How many volumes a file holds, if only one of the dimensions behind the third counts."""
+    longer = [n for n in sizes[3:] if n > 1]
+    return longer[0] if len(longer) == 1 else 1
 
 
 def verify(path: Path) -> None:

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The answer of the commands that add cases."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from barl.cli.terminal import Terminal
+from barl.project.records import Case
+from barl.project.scans import Intake
+
+
+def tell_intake(intake: Intake, first: str, terminal: Terminal, notes: Sequence[str] = ()) -> None:
+    """What was added, what a user should know of it, and what was left out."""
+    about = defaultdict(list)
+    for item in intake.added:
+        for note in item.notes:
+            about[note].append(item.case.name)
+    text = [first, *(f"Note: {note}" for note in notes)]
+    text += [f"Note: {note} ({_names(names)})" for note, names in about.items()]
+    text += [f"Left out {item.name}: {item.reason}" for item in intake.left_out]
+    document = {
+        "notes": list(notes),
+        "cases": [{**case_facts(item.case), "notes": list(item.notes)} for item in intake.added],
+        "failed": [
+            {
+                "name": item.name,
+                "message": item.reason.message,
+                "remedy": item.reason.remedy,
+                "is_scan": item.is_scan,
+            }
+            for item in intake.left_out
+        ],
+    }
+    terminal.answer(document, "\n".join(text))
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} more cases"
+
+
+def case_facts(case: Case) -> dict:
+    """What the commands say of a case with ``--json``."""
+    names = ("id", "name", "state", "held_out", "group", "uncertainty", "newest_revision", "updated")
+    return {name: getattr(case, name) for name in names}
