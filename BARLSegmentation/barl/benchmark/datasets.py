@@ -185,7 +185,7 @@ def _project(name: str, folder: Path, source: Mapping[str, Any]) -> Dataset:
     with Project.open(folder, read_only=True) as project:
         cases, held_out = [], set()
         for case in project.cases.all():
-            outline = project.revisions.accepted_label(case.id)
+            outline = None if case.is_partial else project.revisions.accepted_label(case.id)
             group = case.group or case.id
             if not case.is_excluded and (outline or not case.held_out):
                 images = project.cases.image_paths(case.id)

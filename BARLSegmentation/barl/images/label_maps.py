@@ -70,6 +70,35 @@ def read_label(
         raise no_memory(path.name, error) from None
 
 
+def read_mask(path: Path | str, grid: Grid, *, resample: bool = False, notes: list[str] | None = None) -> sitk.Image:
+    """Read a mask of a scan: whole numbers, not 0 inside.
+
+    Args:
+        path, grid, resample, notes: As for ``read_label``.
+
+    Returns:
+        uint8, 0 or 1, exactly on ``grid``.
+
+    Raises:
+        InputError: The file cannot be used or lies on another grid.
+        DeviceError: It does not fit into this computer's memory.
+    """
+    path = Path(path)
+    told: list[str] = []
+    try:
+        volume = load(path)
+        told += volume.notes
+        if volume.array.ndim > 3:
+            raise no_number(path.name, str(len(volume.array)))
+        volume.array = (_whole(volume.array, path.name, told) != 0).astype(np.uint8)
+        mask = _on_grid(volume, grid, path.name, resample, told)
+    except (MemoryError, RuntimeError) as error:
+        raise no_memory(path.name, error) from None
+    if notes is not None:
+        notes += [f"Mask: {note}" for note in told]
+    return grid.image(mask)
+
+
 def _outline(
     path: Path,
     grid: Grid,

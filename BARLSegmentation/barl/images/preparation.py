@@ -104,7 +104,7 @@ class PreparedScan:
                 out[slab.rows] = slab.resample(fitted.apply(view[slab.source]))
         return array
 
-    def labels_to_network(self, label: sitk.Image) -> np.ndarray:
+    def labels_to_network(self, label: sitk.Image, looked: sitk.Image | None = None) -> np.ndarray:
         """Label values (not classes) ``[k, j, i]`` on ``grid``, int16 (int32 for values above 32767).
 
         A connected component that no voxel of ``grid`` is left of keeps one, the nearest to its center: ``kept_small``
@@ -112,16 +112,47 @@ class PreparedScan:
 
         Args:
             label: Label map on the scan's own grid.
+            looked: Which of its voxels were looked at: not 0 where they were; None: all. The others have no part in
+                the result, which is -1 where no such voxel lies in a voxel of ``grid`` or is the nearest to it.
 
         Raises:
             InputError: It lies on another grid.
         """
         self._must_match(label)
         view = self._axes.view(sitk.GetArrayViewFromImage(label))
-        labels = np.empty(self.grid.shape, dtype=np.int16 if view.max() <= np.iinfo(np.int16).max else np.int32)
-        resample_labels(view, _weights(self._source, self.grid, cubic=False), labels)
-        self.kept_small = self._keep_small(view, labels) if self._is_coarser else {}
+        labels = np.empty(self.grid.shape, dtype=np.int16 if view.max() < np.iinfo(np.int16).max else np.int32)
+        weights = _weights(self._source, self.grid, cubic=False)
+        if looked is None:
+            resample_labels(view, weights, labels)
+            self.kept_small = self._keep_small(view, labels) if self._is_coarser else {}
+            return labels
+        self._must_match(looked)
+        seen = self._axes.view(sitk.GetArrayViewFromImage(looked)) != 0
+        # Background is a label as the others here, 1; 0 is what nobody has looked at, and does not compete.
+        resample_labels(np.where(seen, view.astype(labels.dtype) + 1, 0), weights, labels, zero_competes=False)
+        covered = self._covered_by(seen)
+        labels[:] = np.where(covered, np.maximum(labels - 1, 0), 0)
+        self.kept_small = self._keep_small(np.where(seen, view, 0), labels) if self._is_coarser else {}
+        labels[~covered & (labels == 0)] = -1
         return labels
+
+    def _covered_by(self, mask: np.ndarray) -> np.ndarray:
+        """Voxels of ``grid`` with a voxel of ``mask`` inside or as the nearest; ``mask`` has the model's axis order."""
+        first = self._source.mm_to_index(self.grid.index_to_mm((0, 0, 0)))[::-1]
+        for axis in range(3):
+            step = self.grid.spacing[::-1][axis] / self._source.spacing[::-1][axis]
+            n_source, n_grid = mask.shape[axis], self.grid.shape[axis]
+            if step <= 1 + 1e-6:
+                nearest = np.rint(np.round(first[axis] + step * np.arange(n_grid), 6)).astype(int)
+                mask = mask.take(nearest.clip(0, n_source - 1), axis=axis)
+                continue
+            voxel = np.rint(np.round((np.arange(n_source) - first[axis]) / step, 6)).astype(int).clip(0, n_grid - 1)
+            covered = np.zeros((*mask.shape[:axis], n_grid, *mask.shape[axis + 1 :]), dtype=bool)
+            planes, covered_planes = np.moveaxis(mask, axis, 0), np.moveaxis(covered, axis, 0)
+            for plane, place in zip(planes, voxel, strict=True):
+                covered_planes[place] |= plane
+            mask = covered
+        return mask
 
     @property
     def _is_coarser(self) -> bool:

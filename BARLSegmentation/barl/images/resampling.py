@@ -131,13 +131,16 @@ def slabs(axes: Triple[AxisWeights], n_maps: int = 1) -> Iterator[ResampledRows]
         yield ResampledRows(rows, (along_k.rows(rows), along_j, along_i))
 
 
-def resample_labels(labels: np.ndarray, axes: Triple[AxisWeights], out: np.ndarray) -> None:
+def resample_labels(
+    labels: np.ndarray, axes: Triple[AxisWeights], out: np.ndarray, *, zero_competes: bool = True
+) -> None:
     """Write into ``out`` the label with the greatest interpolated share; where nothing is resampled, the label itself.
 
     Args:
         labels: Whole numbers from 0 ``[k, j, i]``.
         axes: Weights along k, j, i.
         out: Target, any integer type that holds the labels.
+        zero_competes: Whether 0 is a label as the others; otherwise it is what is left where none of them has a share.
     """
     out[...] = 0
     occupied = bounding_box(labels)
@@ -165,5 +168,6 @@ def resample_labels(labels: np.ndarray, axes: Triple[AxisWeights], out: np.ndarr
             wins = share > best_share + 1e-4
             best_value[wins] = value
             np.maximum(best_share, share, out=best_share)
-        best_value[best_share <= background + 1e-4] = 0
+        if zero_competes:
+            best_value[best_share <= background + 1e-4] = 0
         out[slab.rows] = best_value

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
+import SimpleITK as sitk
 import torch
 
+from barl import methods
 from barl.errors import BarlError, Cancelled, InputError
 from barl.images.fingerprint import CaseFingerprint, fingerprint_case
 from barl.images.geometry import Grid, axes_towards
@@ -148,6 +150,7 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
             "No case has an accepted outline to learn from.",
             "Outline at least one scan that is not held out, and accept it; three or four are a good start.",
         )
+    notes += _partial(outlined)
     if len(outlined) == 1:
         notes.append(
             "Only one case is outlined: the model will know only what that one shows. Outline two or three more."
@@ -171,6 +174,8 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
             notes.append(f"No case has an outline of {label.name}: the model cannot learn it.")
     device = choose_device(options.device)
     own = options.plan_overrides()
+    if any(case.is_partial for case in outlined):
+        methods.get(own.get("method", "barl")).must_take_partial()
     parent = project.models.current() if options.warm_start else None
     inherited = _from_parent(parent, own, notes) if parent else None
     channels = [channel.name for channel in project.channels]
@@ -291,12 +296,13 @@ def _train(project: Project, run: RunRow, folder: RunFolder, tell: OnEvent, spen
 
 def _case_files(project: Project, case: Mapping[str, Any]) -> CaseFiles:
     """The files of a case as it was when the run was prepared: revisions never change, so a resumed run is the same."""
-    label = None
+    label = looked = None
     if case["revision"] is not None:
         revision = next(r for r in project.revisions.of(case["id"]) if r.id == case["revision"])
         project.revisions.check(revision)
         label = revision.path
-    return CaseFiles(case["id"], project.cases.sound_images(case["id"]), label, case["held_out"])
+        looked = project.folder / revision.looked if revision.looked else None
+    return CaseFiles(case["id"], project.cases.sound_images(case["id"]), label, case["held_out"], looked)
 
 
 def _keep(project: Project, run: RunRow, result: TrainResult, model_folder: Path) -> str:
@@ -327,6 +333,18 @@ def _sort(cases: list[Case]) -> tuple[list[Case], list[Case], list[Case]]:
     return outlined, untouched, [case for case in cases if case.evaluates]
 
 
+def _partial(outlined: list[Case]) -> list[str]:
+    """A sentence if there are partial outlines: each counts with its share."""
+    partial = [case for case in outlined if case.is_partial]
+    if not partial:
+        return []
+    scans = sum(case.looked_share for case in outlined)
+    return [
+        f"{len(partial)} of {len(outlined)} outlines are partial: {scans:.1f} scans in all were looked at. What nobody "
+        "has looked at is learned from as in an untouched scan."
+    ]
+
+
 def _fingerprints(
     project: Project, outlined: list[Case], untouched: list[Case], progress: Progress
 ) -> list[CaseFingerprint]:
@@ -337,9 +355,17 @@ def _fingerprints(
         channels = read_channels(project.cases.sound_images(case.id))
         label = None
         if case.is_accepted:
-            label = read_label(project.revisions.accepted(case.id).path, Grid.of(channels[0]), project.values)
+            label = _outline(project, case, Grid.of(channels[0]))
         found.append(fingerprint_case(channels, label, project.values))
     return found
+
+
+def _outline(project: Project, case: Case, grid: Grid) -> sitk.Image:
+    """The accepted label map of a case; background where nobody has looked."""
+    revision = project.revisions.accepted(case.id)
+    label = read_label(revision.path, grid, project.values)
+    looked = project.revisions.read_looked(revision)
+    return label if looked is None else label * sitk.Cast(looked, label.GetPixelID())
 
 
 def _short_budget(plan: Plan, seconds: float) -> list[str]:
@@ -363,9 +389,9 @@ def _small_components(project: Project, cases: list[Case], plan: Plan) -> list[s
         own = np.array(grid.spacing)[list(axes_towards(grid, plan.orientation).source)]
         if (np.array(plan.spacing) <= own * 1.01).all():
             continue
-        label = read_label(project.revisions.accepted(case.id).path, grid, project.values)
+        label = _outline(project, case, grid)
         scan = PreparedScan([label], [Normalization("none")], plan.spacing, plan.orientation)
-        scan.labels_to_network(label)
+        scan.labels_to_network(label, project.revisions.read_looked(project.revisions.accepted(case.id)))
         for value, count in scan.kept_small.items():
             small[value] = small.get(value, 0) + count
             affected[value] = affected.get(value, 0) + 1

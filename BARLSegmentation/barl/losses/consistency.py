@@ -18,11 +18,16 @@ def mean(values: Tensor) -> Tensor:
 
 
 def squared_difference(p: Tensor, q: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean over classes and voxels of ``(p - q)^2``; with ``weight [B, 1, k, j, i]`` the weighted mean over voxels."""
+    """Mean over classes and voxels of ``(p - q)^2``; with ``weight`` the weighted mean.
+
+    Args:
+        weight: Of each voxel, ``[B, 1, k, j, i]``, or of each value.
+    """
     difference = (p - q).square()
     if weight is None:
         return mean(difference)
-    return (weight * difference).sum() / (p.shape[1] * weight.sum()).clamp_min(1e-6)
+    classes = p.shape[1] // weight.shape[1]
+    return (weight * difference).sum() / (classes * weight.sum()).clamp_min(1e-6)
 
 
 def entropy(p: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from barl.losses.consistency import squared_difference
 from barl.losses.overlap import at_scale, one_hot, overlap_loss
 
 
@@ -46,6 +47,7 @@ def dual_path_regularization(
     known: Tensor | None = None,
     confidence: float = 0.0,
     soft: bool = False,
+    voxels: Tensor | None = None,
 ) -> Tensor:
     """DPR of two branches.
 
@@ -56,6 +58,7 @@ def dual_path_regularization(
         known: Classes ``[B, k, j, i]`` that replace the pseudo-labels, -1 where there are none.
         confidence: Pseudo-labels below this probability are ignored.
         soft: Add the soft path.
+        voxels: Weight of each voxel ``[B, 1, k, j, i]``; all the same if not given.
     """
     total = log_p_s[-1].sum() * 0.0
     paths = (
@@ -67,8 +70,11 @@ def dual_path_regularization(
             continue
         for student, target, sure in paths:
             log_p = student[scale]
-            mask = None if sure is None else at_scale(sure, log_p)
+            counted = voxels if sure is None else sure if voxels is None else sure * voxels
+            mask = None if counted is None else at_scale(counted, log_p)
             total = total + 0.5 * weight * overlap_loss(log_p, at_scale(target, log_p), mask)
         if soft:
-            total = total + 0.5 * weight * (log_p_s[scale].exp() - log_p_t[scale].exp()).square().mean()
+            one, two = log_p_s[scale].exp(), log_p_t[scale].exp()
+            mask = None if voxels is None else at_scale(voxels, one)
+            total = total + 0.5 * weight * squared_difference(one, two, mask)
     return total

@@ -19,7 +19,14 @@ from barl.losses.consistency import squared_difference
 from barl.losses.overlap import dice_loss
 
 
-def cross_task_supervision(log_p_of_r: Tensor, r_of_p: Tensor, truth: Tensor, distances: Tensor) -> Tensor:
+def cross_task_supervision(
+    log_p_of_r: Tensor,
+    r_of_p: Tensor,
+    truth: Tensor,
+    distances: Tensor,
+    voxels: Tensor | None = None,
+    known: Tensor | None = None,
+) -> Tensor:
     """``L_cross`` of one decoder on outlined patches.
 
     Args:
@@ -27,8 +34,10 @@ def cross_task_supervision(log_p_of_r: Tensor, r_of_p: Tensor, truth: Tensor, di
         r_of_p: ``T_s2r(Y)``.
         truth: One-hot outlines.
         distances: Exact maps of the outlines.
+        voxels: Weight of each voxel's outline ``[B, 1, k, j, i]``; all the same if not given.
+        known: Weight of each distance ``[B, C, k, j, i]``; all the same if not given.
     """
-    return 0.5 * dice_loss(log_p_of_r.exp(), truth) + squared_difference(r_of_p, distances)
+    return 0.5 * dice_loss(log_p_of_r.exp(), truth, voxels) + squared_difference(r_of_p, distances, known)
 
 
 def bidirectional_consistency(p: Tensor, r: Tensor, p_of_r: Tensor, r_of_p: Tensor, detach: bool = False) -> Tensor:

@@ -11,9 +11,10 @@ from barl.images.geometry import triple
 
 
 def one_hot(classes: Tensor, n_classes: int) -> Tensor:
-    """Class indices ``[B, k, j, i]`` as a distribution ``[B, C, k, j, i]`` in float32."""
+    """Class indices ``[B, k, j, i]`` as a distribution ``[B, C, k, j, i]`` in float32; all 0 where the index is -1."""
     target = torch.zeros(classes.shape[0], n_classes, *classes.shape[1:], device=classes.device)
-    return target.scatter_(1, classes.unsqueeze(1).long(), 1.0)
+    index = classes.unsqueeze(1).long()
+    return target.scatter_(1, index.clamp_min(0), (index >= 0).to(target.dtype))
 
 
 def hard_label(scores: Tensor) -> Tensor:
@@ -30,6 +31,13 @@ def at_scale(target: Tensor, like: Tensor) -> Tensor:
     if target.shape[2:] == like.shape[2:]:
         return target
     return F.adaptive_avg_pool3d(target, triple(like.shape[2:]))
+
+
+def target_at_scale(target: Tensor, like: Tensor, voxels: Tensor | None) -> Tensor:
+    """As ``at_scale``; where voxels weigh differently (``voxels [B, 1, k, j, i]``), the weighted mean of each cell."""
+    if voxels is None or target.shape[2:] == like.shape[2:]:
+        return at_scale(target, like)
+    return at_scale(target * voxels, like) / at_scale(voxels, like).clamp_min(1e-6)
 
 
 def cross_entropy(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

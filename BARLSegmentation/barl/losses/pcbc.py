@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from barl.losses.overlap import at_scale, hard_label, one_hot
+from barl.losses.overlap import at_scale, hard_label, one_hot, target_at_scale
 
 
 def scale_gates(n_scales: int, progress: float) -> list[float]:
@@ -41,6 +41,8 @@ def bias_correction(
     *,
     pull: float = 0.5,
     unlearn: float = 0.05,
+    voxels: Tensor | None = None,
+    complete: bool = False,
 ) -> Tensor:
     """PCBC of two branches.
 
@@ -51,6 +53,9 @@ def bias_correction(
         truth: One-hot ground truth ``[B_l, C, k, j, i]`` of the first ``B_l`` items; the others use pseudo-targets.
         pull: Weight of the squared error.
         unlearn: Weight of the entropy term.
+        voxels: Weight ``[B_l, 1, k, j, i]`` of the truth at each voxel; all 1 if not given. What has weight 0 is left
+            out, or, if ``complete``, has the pseudo-target.
+        complete: See ``voxels``.
     """
     total = log_p_s[-1].sum() * 0.0
     n_classes = log_p_s[-1].shape[1]
@@ -61,13 +66,19 @@ def bias_correction(
         s, t = log_p_s[scale], log_p_t[scale]
         finer = min(scale + 1, len(log_p_s) - 1)
         with torch.no_grad():
-            mean_finer = log_p_s[finer][n_truth:].exp() + log_p_t[finer][n_truth:].exp()
-            goal = one_hot(hard_label(mean_finer), n_classes)
-            goal = at_scale(goal, s)
+            first = 0 if complete and voxels is not None else n_truth
+            mean_finer = log_p_s[finer][first:].exp() + log_p_t[finer][first:].exp()
+            goal = at_scale(one_hot(hard_label(mean_finer), n_classes), s)
             if truth is not None and n_truth:
-                goal = torch.cat([at_scale(truth, s), goal])
+                known = target_at_scale(truth, s, voxels)
+                if voxels is not None and complete:
+                    share = at_scale(voxels, s)
+                    known, goal = share * known + (1 - share) * goal[:n_truth], goal[n_truth:]
+                goal = torch.cat([known, goal])
             best_s, best_t, best_goal = hard_label(s), hard_label(t), hard_label(goal)
             differ = (best_s != best_t).unsqueeze(1).float()
+            if voxels is not None and not complete:
+                differ[:n_truth] *= at_scale(voxels, s)
         for log_p, best in ((s, best_s), (t, best_t)):
             error = (log_p.exp() - goal).square().sum(dim=1, keepdim=True)
             flatten = -log_p.mean(dim=1, keepdim=True)

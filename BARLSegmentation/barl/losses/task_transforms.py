@@ -103,6 +103,35 @@ def exact_distances(
     return torch.from_numpy(maps).to(classes.device)
 
 
+def known_distances(
+    classes: Tensor, n_classes: int, reach: float = 6.0, spacing: Sequence[float] = (1.0, 1.0, 1.0)
+) -> Tensor:
+    """Which values of ``exact_distances`` are sure although a part of the voxels was not looked at (class -1).
+
+    A distance is sure where no such voxel lies as near as the border, or none within the reach.
+
+    Args:
+        classes, n_classes, reach, spacing: As for ``exact_distances``, which takes -1 for another class.
+
+    Returns:
+        Float32 ``[B, C, k, j, i]``, 1 where sure.
+    """
+    sure = np.zeros((len(classes), n_classes, *classes.shape[1:]), np.float32)
+    for item, scan in zip(sure, classes.cpu().numpy(), strict=True):
+        looked = scan >= 0
+        if looked.all():
+            item[:] = 1.0
+            continue
+        free = ndimage.distance_transform_edt(looked, spacing)
+        for value in range(n_classes):
+            inside = looked & (scan == value)
+            outside = looked & (scan != value)
+            for side, other in ((inside, outside), (outside, inside)):
+                border = ndimage.distance_transform_edt(~other, spacing) if other.any() else np.inf
+                item[value][side] = ((free > border) | (free - 0.5 * min(spacing) >= reach))[side]
+    return torch.from_numpy(sure).to(classes.device)
+
+
 def _precise(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 

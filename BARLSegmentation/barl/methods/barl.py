@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from barl.errors import InputError
@@ -21,33 +20,39 @@ from barl.losses.instance import instance_alignment
 from barl.losses.overlap import hard_label, one_hot
 from barl.losses.pcbc import bias_correction, scale_gates
 from barl.losses.region import region_alignment
-from barl.methods.base import Batch, Ramped, ramp_up
+from barl.methods.base import Batch, Outlined, Ramped, ramp_up
 from barl.methods.mixing import random_box
 from barl.methods.supervised import multi_scale_supervision, scale_weights
 from barl.networks.branches import Network
 
 PARTS = ("cps", "dpr", "pcbc", "region", "instance")
+# Log-probabilities ``[B, C, k, j, i]`` of each branch and scale, coarse to fine.
+Scales = list[list[Tensor]]
 
 
 def paste_outlines(batch: Batch, iteration: int) -> tuple[Batch, Tensor]:
-    """CutMix (Yun et al., ICCV 2019) from labeled into unlabeled items: one box of half the patch's edge each.
+    """CutMix (Yun et al., ICCV 2019) from outlined into untouched items: one box of half the patch's edge each.
 
     The box lies at the same place in both patches and in both views. It depends on ``iteration`` alone, so that a run
     resumes exactly.
 
     Returns:
-        The batch, and what is known of its unlabeled items: classes ``[B_u, k, j, i]``, -1 outside the boxes.
+        The batch, and what is known of its untouched items: classes ``[B_u, k, j, i]``, -1 outside the boxes and where
+        nobody has looked.
     """
-    n, size = batch.n_labelled, batch.weak.shape[2:]
+    size = batch.weak.shape[2:]
+    looked = (batch.label >= 0).flatten(1).any(dim=1).tolist()
+    donors = [item for item, any_looked in enumerate(looked) if any_looked]
+    receivers = [item for item in range(len(batch.weak)) if item not in donors]
     rng = np.random.default_rng(iteration)
     weak, strong = batch.weak.clone(), batch.strong.clone()
-    known = batch.label.new_full((len(weak) - n, *size), -1)
-    for item in range(n, len(weak)):
-        donor = (item - n) % n
+    known = batch.label.new_full((len(receivers), *size), -1)
+    for place, item in enumerate(receivers if donors else ()):
+        donor = donors[place % len(donors)]
         box = random_box(size, 0.5, rng)
         for view in (weak, strong):
             view[(item, slice(None), *box)] = view[(donor, slice(None), *box)]
-        known[(item - n, *box)] = batch.label[(donor, *box)]
+        known[(place, *box)] = batch.label[(donor, *box)]
     return Batch(weak, strong, batch.label), known
 
 
@@ -113,54 +118,83 @@ class Barl(Ramped[Settings]):
     name = "barl"
     title = "BARL"
     settings_class = Settings
+    takes_partial = True
 
     def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         s = self.settings
-        n = batch.n_labelled
+        outlined = batch.outlined()
         known = None
-        if s.cutmix and 0 < n < len(batch.weak):
+        if s.cutmix and 0 < len(outlined) < len(batch.weak):
             batch, known = paste_outlines(batch, iteration)
         views = (batch.strong, batch.weak) if s.swap and iteration % 2 else (batch.weak, batch.strong)
         outputs = [network.scales(view, branch) for branch, view in enumerate(views)]
-        log_p = [output.log_probabilities() for output in outputs]
-        n_scales, n_classes = len(log_p[0]), log_p[0][-1].shape[1]
-        weights = scale_weights(n_scales, s.scale_decay)
-        truth = one_hot(batch.label, n_classes)
+        log_p = [[outlined.first(scale) for scale in output.log_probabilities()] for output in outputs]
+        weights = scale_weights(len(log_p[0]), s.scale_decay)
+        truth = one_hot(outlined.label, log_p[0][-1].shape[1])
 
-        losses = {"supervised": multi_scale_supervision(log_p, truth, weights)}
+        losses = {"supervised": multi_scale_supervision(log_p, truth, weights, outlined.voxels)}
         label_space = self.consistency_weight(iteration, total)
         feature_space = s.mu_max * ramp_up(iteration, s.ramp * total)
         parts: dict[str, float] = {part: label_space for part in ("cps", "dpr", "pcbc") if part in s.parts}
-        if n < len(batch.weak):
-            first, second = ([scale[n:] for scale in branch] for branch in log_p)
-            if "dpr" in s.parts or "cps" in s.parts:
-                part = "dpr" if "dpr" in s.parts else "cps"
-                scales = weights if part == "dpr" else [0.0] * (n_scales - 1) + [1.0]
-                losses[part] = dual_path_regularization(
-                    first, second, scales, known=known, confidence=s.confidence, soft=s.soft and part == "dpr"
-                )
+        if len(outlined) < len(batch.weak) or outlined.voxels is not None:
+            losses |= self._cross_supervision(outlined, log_p, known, weights)
         if "pcbc" in s.parts:
-            gates = scale_gates(n_scales, iteration / max(s.warm * total, 1.0))
-            first, second = log_p if s.correct == "all" else ([scale[:n] for scale in branch] for branch in log_p)
-            if len(first[0]):
-                losses["pcbc"] = bias_correction(first, second, gates, truth, pull=s.pull, unlearn=s.unlearn)
+            losses |= self._correction(outlined, log_p, truth, iteration / max(s.warm * total, 1.0))
         if "region" in s.parts or "instance" in s.parts:
-            one, two = (output.features.float() for output in outputs)
-            classes_one, classes_two = (torch.cat([batch.label, hard_label(branch[-1][n:])]) for branch in log_p)
-            if "region" in s.parts:
-                masks = one_hot(classes_one, n_classes), one_hot(classes_two, n_classes)
-                losses["region"] = region_alignment(one, two, *masks, min_voxels=s.region_min_voxels)
-                parts["region"] = feature_space
-            if "instance" in s.parts:
-                losses["instance"] = instance_alignment(
-                    one,
-                    two,
-                    classes_one,
-                    classes_two,
-                    min_voxels=s.lesion_min_voxels,
-                    min_iou=s.lesion_min_iou,
-                    contrast=s.contrast,
-                )
-                parts["instance"] = feature_space
+            features = [outlined.first(output.features.float()) for output in outputs]
+            aligned = self._alignment(outlined, log_p, features)
+            losses |= aligned
+            parts |= dict.fromkeys(aligned, feature_space)
         weighted = [weight * losses[part] for part, weight in parts.items() if part in losses]
         return {"total": losses["supervised"] + sum(weighted), **losses}
+
+    def _cross_supervision(
+        self, outlined: Outlined, log_p: Scales, known: Tensor | None, weights: list[float]
+    ) -> dict[str, Tensor]:
+        """DPR, or CPS, where nobody has looked."""
+        s, count = self.settings, len(log_p[0][-1])
+        part = "dpr" if "dpr" in s.parts else "cps"
+        if part not in s.parts:
+            return {}
+        first, second = ([outlined.untouched(scale) for scale in branch] for branch in log_p)
+        loss = dual_path_regularization(
+            first,
+            second,
+            weights if part == "dpr" else [0.0] * (len(weights) - 1) + [1.0],
+            known=outlined.known(known, count),
+            confidence=s.confidence,
+            soft=s.soft and part == "dpr",
+            voxels=outlined.unseen(count),
+        )
+        return {part: loss}
+
+    def _correction(self, outlined: Outlined, log_p: Scales, truth: Tensor, progress: float) -> dict[str, Tensor]:
+        """PCBC of the outlined items, or of all."""
+        s, everywhere = self.settings, self.settings.correct == "all"
+        first, second = log_p if everywhere else ([scale[: len(outlined)] for scale in branch] for branch in log_p)
+        if not len(first[0]):
+            return {}
+        gates = scale_gates(len(first), progress)
+        weights = {"pull": s.pull, "unlearn": s.unlearn}
+        voxels = outlined.voxels
+        return {"pcbc": bias_correction(first, second, gates, truth, **weights, voxels=voxels, complete=everywhere)}
+
+    def _alignment(self, outlined: Outlined, log_p: Scales, features: list[Tensor]) -> dict[str, Tensor]:
+        """Region and instance level: the outline where somebody has looked, each branch's own label elsewhere."""
+        s, losses = self.settings, {}
+        one, two = features
+        classes_one, classes_two = (outlined.completed(hard_label(branch[-1])) for branch in log_p)
+        if "region" in s.parts:
+            masks_one, masks_two = (one_hot(classes, log_p[0][-1].shape[1]) for classes in (classes_one, classes_two))
+            losses["region"] = region_alignment(one, two, masks_one, masks_two, min_voxels=s.region_min_voxels)
+        if "instance" in s.parts:
+            losses["instance"] = instance_alignment(
+                one,
+                two,
+                classes_one,
+                classes_two,
+                min_voxels=s.lesion_min_voxels,
+                min_iou=s.lesion_min_iou,
+                contrast=s.contrast,
+            )
+        return losses

@@ -37,7 +37,7 @@ class Batch:
     Attributes:
         weak: Weak view ``[B, C, k, j, i]``: spatial augmentation only.
         strong: Strong view of the same patches, voxel for voxel aligned: intensities disturbed as well.
-        label: Class indices ``[B_l, k, j, i]`` of the first ``B_l`` items.
+        label: Class indices ``[B_l, k, j, i]`` of the first ``B_l`` items, -1 where nobody has looked.
     """
 
     weak: Tensor
@@ -51,9 +51,89 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in dataclasses.fields(self)))
 
+    def outlined(self) -> Outlined:
+        """What the outlines say."""
+        looked = self.label >= 0
+        if bool(looked.all()):
+            return Outlined(self.label)
+        any_looked = looked.flatten(1).any(dim=1)
+        order = None
+        if not bool(any_looked.all()):
+            rest = torch.arange(self.n_labelled, len(self.weak), device=looked.device)
+            order = torch.cat([torch.nonzero(any_looked)[:, 0], torch.nonzero(~any_looked)[:, 0], rest])
+        label, looked = self.label[any_looked], looked[any_looked]
+        return Outlined(label, None if bool(looked.all()) else looked.unsqueeze(1).float(), order)
+
+
+@dataclass
+class Outlined:
+    """What the outlines of a batch say: an item of which no voxel was looked at is an untouched one.
+
+    Attributes:
+        label: Class indices ``[n, k, j, i]`` of the items with a voxel that was looked at; -1 elsewhere.
+        voxels: 1 where the voxels of these items were looked at, 0 elsewhere ``[n, 1, k, j, i]``; None: 1 everywhere.
+        order: The batch's items with these first; None: they are the first.
+    """
+
+    label: Tensor
+    voxels: Tensor | None = None
+    order: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def first(self, values: Tensor) -> Tensor:
+        """``values [B, ...]`` of the batch's items, those of the outlined items first."""
+        return values if self.order is None else values[self.order]
+
+    def completed(self, guess: Tensor) -> Tensor:
+        """Class indices ``[B, k, j, i]`` of all items in the order of ``first``: ``guess`` where nobody has looked."""
+        n = len(self)
+        known = self.label if self.voxels is None else torch.where(self.label >= 0, self.label, guess[:n])
+        return torch.cat([known, guess[n:]])
+
+    def untouched(self, values: Tensor) -> Tensor:
+        """``values [B, ...]``, in the order of ``first``, of the items with voxels that nobody has looked at."""
+        n = len(self)
+        if self.voxels is None:
+            return values[n:]
+        return torch.cat([values[:n][self._partial], values[n:]])
+
+    def unseen(self, count: int) -> Tensor | None:
+        """The voxels of these items that nobody has looked at as 1, the others as 0; None: 1 everywhere.
+
+        Args:
+            count: Items of the batch.
+        """
+        if self.voxels is None:
+            return None
+        unseen = 1.0 - self.voxels[self._partial]
+        return torch.cat([unseen, unseen.new_ones(count - len(self), *unseen.shape[1:])])
+
+    def known(self, pasted: Tensor | None, count: int) -> Tensor | None:
+        """Classes ``[items, k, j, i]`` of these items that need no guess, -1 elsewhere; None: there are none.
+
+        Args:
+            pasted: The same of the untouched items alone.
+            count: Items of the batch.
+        """
+        if self.voxels is None:
+            return pasted
+        if pasted is None:
+            pasted = self.label.new_full((count - len(self), *self.label.shape[1:]), -1)
+        return torch.cat([self.label[self._partial], pasted])
+
+    @property
+    def _partial(self) -> Tensor:
+        assert self.voxels is not None
+        return (self.voxels < 1).flatten(1).any(dim=1)
+
 
 class Method(Generic[S]):
     """Turns a batch into a loss.
+
+    Class attributes: ``name`` on the command line, ``title`` on screen, ``uses_unlabelled`` whether it learns from
+    untouched scans, ``takes_partial`` whether it heeds labels of -1 (``Batch``): others refuse partial outlines.
 
     Args:
         settings: Values that replace the defaults of ``settings_class``, a frozen dataclass.
@@ -65,6 +145,7 @@ class Method(Generic[S]):
     name: ClassVar[str]
     title: ClassVar[str]
     uses_unlabelled: ClassVar[bool] = True
+    takes_partial: ClassVar[bool] = False
     settings_class: type[S]
 
     def __init__(self, settings: dict[str, Any] | None = None) -> None:
@@ -75,6 +156,20 @@ class Method(Generic[S]):
         self.settings: S = self.settings_class(**(settings or {}))
         self.kept = torch.nn.ModuleDict()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+
+    @classmethod
+    def must_take_partial(cls) -> None:
+        """Refuse partial outlines unless the method takes them.
+
+        Raises:
+            InputError: It does not.
+        """
+        if not cls.takes_partial:
+            takes = ", ".join(name for name, method in available().items() if method.takes_partial)
+            raise InputError(
+                f"The method {cls.title} cannot learn from partial outlines.",
+                f"Choose one of: {takes}. Or accept the outlines of whole scans.",
+            )
 
     def network_options(self) -> dict[str, Any]:
         """Fields of ``NetworkSpec`` that the method needs otherwise than by default (two independent branches).

@@ -13,7 +13,7 @@ not public.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,14 @@ from barl.errors import InputError
 from barl.losses.consistency import squared_difference
 from barl.losses.dual_task import bidirectional_consistency, cross_task_supervision
 from barl.losses.overlap import hard_label, one_hot
-from barl.losses.task_transforms import distance_to_segmentation, exact_distances, segmentation_to_distance
+from barl.losses.task_transforms import (
+    distance_to_segmentation,
+    exact_distances,
+    known_distances,
+    segmentation_to_distance,
+)
 from barl.losses.task_uncertainty import certainty, pseudo_supervision, task_uncertainty
-from barl.methods.base import Batch, Ramped, add_up, ramp_up
+from barl.methods.base import Batch, Outlined, Ramped, add_up, ramp_up
 from barl.methods.supervised import multi_scale_supervision, scale_weights
 from barl.networks.branches import Network
 
@@ -109,34 +114,40 @@ class Dbisl(Ramped[Settings]):
     name = "dbisl"
     title = "DBiSL"
     settings_class = Settings
+    takes_partial = True
 
     def network_options(self) -> dict[str, Any]:
         tasks = ("both",) if self.settings.architecture == "2x2" else ("segmentation", "distance")
         return {"shared_encoder": True, "residual": (False,), "tasks": tasks, "steepness": self.settings.k}
 
     def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
-        s, n = self.settings, batch.n_labelled
+        s, outlined = self.settings, batch.outlined()
+        n = len(outlined)
         outputs = network.views(batch.strong if s.alternate and iteration % 2 else batch.weak)
         segmenting, measuring = (outputs, outputs) if s.architecture == "2x2" else (outputs[:1], outputs[1:])
-        log_p = [output.log_probabilities() for output in segmenting]
+        log_p = [[outlined.first(scale) for scale in output.log_probabilities()] for output in segmenting]
         p = [scales[-1].exp() for scales in log_p]
-        r = [output.signed_distances() for output in measuring]
+        r = [outlined.first(output.signed_distances()) for output in measuring]
         log_p_of_r = [distance_to_segmentation(one, s.k) for one in r]
         p_of_r = [one.exp() for one in log_p_of_r]
         r_of_p = [self._distances(one) for one in p] if {"cross", "consistency"} & set(s.parts) else []
 
         n_classes = p[0].shape[1]
-        truth = one_hot(batch.label, n_classes)
+        truth = one_hot(outlined.label, n_classes)
         weights = scale_weights(len(log_p[0]), s.scale_decay)
-        losses = {"supervised": multi_scale_supervision(log_p, truth, weights)}
+        losses = {"supervised": multi_scale_supervision(log_p, truth, weights, outlined.voxels)}
         factors = {"supervised": 1.0}
         if n:
-            exact = exact_distances(batch.label, n_classes, s.reach, s.spacing)
-            losses["regression"] = _mean(squared_difference(one[:n], exact) for one in r)
+            shape = (outlined.label, n_classes, s.reach, s.spacing)
+            exact = exact_distances(*shape)
+            sure = None if outlined.voxels is None else known_distances(*shape)
+            losses["regression"] = _mean(squared_difference(one[:n], exact, sure) for one in r)
             factors["regression"] = s.beta
             if "cross" in s.parts:
-                pairs = zip(log_p_of_r, r_of_p, strict=True)
-                losses["cross"] = _mean(cross_task_supervision(q[:n], d[:n], truth, exact) for q, d in pairs)
+                losses["cross"] = _mean(
+                    cross_task_supervision(q[:n], d[:n], truth, exact, outlined.voxels, sure)
+                    for q, d in zip(log_p_of_r, r_of_p, strict=True)
+                )
                 factors["cross"] = s.gamma * ramp_up(iteration, s.ramp * total)
         ramped = self.consistency_weight(iteration, total)
         if "consistency" in s.parts:
@@ -144,17 +155,36 @@ class Dbisl(Ramped[Settings]):
             both = zip(p, r_of_p, r[::turn], p_of_r[::turn], strict=True)
             losses["consistency"] = _mean(bidirectional_consistency(y, d, q, t, s.detach) for y, t, d, q in both)
             factors["consistency"] = ramped
-        if "pseudo" in s.parts and n < len(p[0]):
-            mean, uncertainty = task_uncertainty([member[n:] for member in (*p, *p_of_r)])
-            pseudo = one_hot(hard_label(mean), n_classes)
-            weight = certainty(uncertainty) if "uncertainty" in s.parts else None
-            distances = self._distances(pseudo)
-            losses["pseudo"] = _mean(
-                pseudo_supervision(y[-1][n:], d[n:], pseudo, distances, weight, s.beta)
-                for y, d in zip(log_p, r, strict=True)
-            )
+        if "pseudo" in s.parts and (n < len(p[0]) or outlined.voxels is not None):
+            losses["pseudo"] = self._pseudo_supervision(outlined, log_p, p, r, p_of_r)
             factors["pseudo"] = ramped
         return {"total": add_up(factors[part] * value for part, value in losses.items()), **losses}
+
+    def _pseudo_supervision(
+        self,
+        outlined: Outlined,
+        log_p: Sequence[Sequence[Tensor]],
+        p: Sequence[Tensor],
+        r: Sequence[Tensor],
+        p_of_r: Sequence[Tensor],
+    ) -> Tensor:
+        """``L_pse``, where nobody has looked."""
+        mean, uncertainty = task_uncertainty([outlined.untouched(member) for member in (*p, *p_of_r)])
+        classes, known = hard_label(mean), outlined.known(None, len(p[0]))
+        if known is not None:
+            classes = torch.where(known >= 0, known, classes)
+        pseudo = one_hot(classes, mean.shape[1])
+        weight = certainty(uncertainty) if "uncertainty" in self.settings.parts else None
+        unseen = outlined.unseen(len(p[0]))
+        if unseen is not None:
+            weight = unseen if weight is None else weight * unseen
+        distances = self._distances(pseudo)
+        return _mean(
+            pseudo_supervision(
+                outlined.untouched(y[-1]), outlined.untouched(d), pseudo, distances, weight, self.settings.beta
+            )
+            for y, d in zip(log_p, r, strict=True)
+        )
 
     def _distances(self, p: Tensor) -> Tensor:
         s = self.settings

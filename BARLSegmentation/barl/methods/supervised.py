@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from barl.losses.overlap import at_scale, one_hot, overlap_loss
+from barl.losses.overlap import at_scale, one_hot, overlap_loss, target_at_scale
 from barl.methods.base import Batch, Method, add_up
 from barl.networks.branches import Network
 
@@ -29,7 +29,10 @@ def multi_scale_supervision(
     if n == 0:
         return add_up(branch[-1].sum() for branch in log_p) * 0.0
     terms = [
-        weight * overlap_loss(scale[:n], at_scale(target, scale), None if voxels is None else at_scale(voxels, scale))
+        weight
+        * overlap_loss(
+            scale[:n], target_at_scale(target, scale, voxels), None if voxels is None else at_scale(voxels, scale)
+        )
         for branch in log_p
         for scale, weight in zip(branch, weights, strict=True)
     ]
@@ -55,12 +58,15 @@ class Supervised(Method[Settings]):
     name = "supervised"
     title = "Supervised only"
     uses_unlabelled = False
+    takes_partial = True
     settings_class = Settings
 
     def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
-        n = batch.n_labelled
+        n, outlined = batch.n_labelled, batch.outlined()
         outputs = [network.scales(view[:n], branch) for branch, view in enumerate((batch.weak, batch.strong))]
-        log_p = [output.log_probabilities() for output in outputs]
+        order = None if outlined.order is None else outlined.order[:n]
+        log_p = [[s if order is None else s[order] for s in output.log_probabilities()] for output in outputs]
         weights = scale_weights(len(log_p[0]), self.settings.scale_decay)
-        supervised = multi_scale_supervision(log_p, one_hot(batch.label, log_p[0][-1].shape[1]), weights)
+        truth = one_hot(outlined.label, log_p[0][-1].shape[1])
+        supervised = multi_scale_supervision(log_p, truth, weights, outlined.voxels)
         return {"total": supervised, "supervised": supervised}

@@ -46,7 +46,8 @@ class ModelCard:
         mirror_axes: Spatial axes (0 = k, 1 = j, 2 = i) along which mirroring is harmless; empty with lateral labels.
         method: Name of the training method.
         settings: The settings it was trained with.
-        data: Counts of cases: ``labelled``, ``unlabelled``, ``held_out``; and ``familiar``, what their scans were like
+        data: Counts of cases: ``labelled``, ``unlabelled``, ``held_out``, and, if there are any, ``partial``: those of
+            the labelled of which only a part was looked at; and ``familiar``, what their scans were like
             (``barl.images.familiarity``), which models before version 0.2 lack.
         metrics: What it scored on the held-out cases.
         temperature: Divides the logits so that probabilities are calibrated.

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from barl.errors import InputError, storage_error
 from barl.images.geometry import Grid
-from barl.images.label_maps import read_label
+from barl.images.label_maps import read_label, read_mask
 from barl.images.preparation import PreparedScan
 from barl.images.reading import read_channels
 from barl.progress import SILENT, Progress, Stage
@@ -22,6 +22,8 @@ from barl.project.files import write_atomically
 from barl.training.plan import Plan
 
 VERSION = 2
+# Of ``CachedCase.classes`` where nobody has looked; no label table has so many labels.
+NOT_LOOKED_AT = 255
 # Voxels remembered per class to center patches on.
 FOREGROUND_SAMPLES = 2000
 
@@ -35,12 +37,15 @@ class CaseFiles:
         images: One file per channel.
         label: Label map, or ``None`` for an untouched case.
         held_out: Used for validation alone, never for a training step.
+        looked: Mask of the voxels that a person has looked at (not 0), on the scan's grid; ``None``: the whole scan.
+            The label map teaches there alone; the others are voxels of an untouched scan.
     """
 
     id: str
     images: list[Path]
     label: Path | None = None
     held_out: bool = False
+    looked: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ class CachedCase:
         id: Of the case.
         folder: Where its arrays lie.
         grid: Grid of the arrays.
-        labelled: Whether there is a label map.
+        labelled: Whether there is a label map that somebody has looked at, at least at a part of it.
         held_out: As in ``CaseFiles``.
+        looked_share: Share of the voxels of ``grid`` that were looked at; 1: all.
     """
 
     id: str
@@ -60,6 +66,7 @@ class CachedCase:
     grid: Grid
     labelled: bool
     held_out: bool
+    looked_share: float = 1.0
 
     @property
     def image(self) -> np.ndarray:
@@ -68,13 +75,22 @@ class CachedCase:
 
     @property
     def classes(self) -> np.ndarray:
-        """Class indices, uint8 ``[k, j, i]``."""
+        """Class indices, uint8 ``[k, j, i]``; ``NOT_LOOKED_AT`` where nobody has looked."""
         return np.load(self.folder / "classes.npy", mmap_mode="r", allow_pickle=False)
 
     @property
     def foreground(self) -> np.ndarray:
         """Sampled voxels of labels, int32 ``[n, 4]``: class, k, j, i."""
         return np.load(self.folder / "foreground.npy", mmap_mode="r", allow_pickle=False)
+
+    @property
+    def looked(self) -> np.ndarray:
+        """Sampled voxels that were looked at, int32 ``[n, 3]``: k, j, i; of partial outlines alone."""
+        return np.load(self.folder / "looked.npy", mmap_mode="r", allow_pickle=False)
+
+    @property
+    def is_partial(self) -> bool:
+        return self.labelled and self.looked_share < 1
 
 
 def cache_cases(cases: Sequence[CaseFiles], plan: Plan, folder: Path, progress: Progress = SILENT) -> list[CachedCase]:
@@ -94,8 +110,10 @@ def cache_cases(cases: Sequence[CaseFiles], plan: Plan, folder: Path, progress: 
                 _write(case, plan, target)
         except OSError as error:
             raise storage_error(error, folder) from error
-        grid = Grid.from_json(json.loads((target / "case.json").read_text(encoding="utf-8")))
-        cached.append(CachedCase(case.id, target, grid, case.label is not None, case.held_out))
+        facts = json.loads((target / "case.json").read_text(encoding="utf-8"))
+        share = facts.get("looked_share", 1.0)
+        labelled = case.label is not None and share > 0
+        cached.append(CachedCase(case.id, target, Grid.from_json(facts), labelled, case.held_out, share))
     return cached
 
 
@@ -107,7 +125,7 @@ def _key(case: CaseFiles, plan: Plan) -> str:
 
 
 def _existing(case: CaseFiles) -> list[Path]:
-    paths = [*case.images, *([case.label] if case.label else [])]
+    paths = [*case.images, *(path for path in (case.label, case.looked) if path)]
     for path in paths:
         if not path.exists():
             raise InputError(f"The file {path.name} of case {case.id} is missing.", "Restore it or exclude the case.")
@@ -116,16 +134,26 @@ def _existing(case: CaseFiles) -> list[Path]:
 
 def _write(case: CaseFiles, plan: Plan, folder: Path) -> None:
     channels = read_channels(case.images)
-    label = read_label(case.label, Grid.of(channels[0]), plan.values) if case.label else None
+    grid = Grid.of(channels[0])
+    label = read_label(case.label, grid, plan.values) if case.label else None
+    looked = read_mask(case.looked, grid) if case.looked else None
     scan = PreparedScan(channels, plan.normalisations, plan.spacing, plan.orientation)
     folder.mkdir(parents=True, exist_ok=True)
     # float16 holds normalized intensities to 0.1 % and halves what a step reads.
     _save(folder / "image.npy", scan.to_network().astype(np.float16))
+    share = 1.0
     if label is not None:
-        classes = np.searchsorted([0, *plan.values], scan.labels_to_network(label)).astype(np.uint8)
+        if looked is not None and sitk.GetArrayViewFromImage(looked).all():
+            looked = None
+        values = scan.labels_to_network(label, looked)
+        classes = np.searchsorted([0, *plan.values], values).astype(np.uint8)
+        if looked is not None:
+            classes[values < 0] = NOT_LOOKED_AT
+            share = float(np.mean(values >= 0))
+            _save(folder / "looked.npy", _sample(np.argwhere(values >= 0), np.random.default_rng(0)))
         _save(folder / "classes.npy", classes)
         _save(folder / "foreground.npy", _sample_foreground(classes))
-    text = json.dumps(scan.grid.to_json())
+    text = json.dumps(scan.grid.to_json() | ({"looked_share": share} if share < 1 else {}))
     write_atomically(folder / "case.json", lambda path: path.write_text(text, encoding="utf-8"))
 
 
@@ -137,12 +165,14 @@ def _save(path: Path, array: np.ndarray) -> None:
 def _sample_foreground(classes: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(0)
     rows = [np.zeros((0, 4), np.int32)]
-    for value in np.unique(classes[classes > 0]):
-        voxels = np.argwhere(classes == value)
-        if len(voxels) > FOREGROUND_SAMPLES:
-            voxels = rng.choice(voxels, FOREGROUND_SAMPLES, replace=False)
+    for value in np.unique(classes[(classes > 0) & (classes != NOT_LOOKED_AT)]):
+        voxels = _sample(np.argwhere(classes == value), rng)
         rows.append(np.column_stack([np.full(len(voxels), value), voxels]).astype(np.int32))
     return np.concatenate(rows)
+
+
+def _sample(voxels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return rng.choice(voxels, FOREGROUND_SAMPLES, replace=False) if len(voxels) > FOREGROUND_SAMPLES else voxels
 
 
 def label_on_scan(case: CaseFiles, plan: Plan) -> sitk.Image:

@@ -129,6 +129,8 @@ def train(
     cached = cache_cases(cases, plan, cache or folder / "cache", progress)
     if not any(case.labelled and not case.held_out and len(case.foreground) for case in cached):
         raise InputError("All outlined cases are empty.", "Outline a structure, accept the case, then train.")
+    if any(case.is_partial and not case.held_out for case in cached):
+        methods.get(plan.method).must_take_partial()
     rescues = 0
     while True:
         try:
@@ -385,6 +387,7 @@ class TrainingRun:
     def _card(self, validation: Validation | None, metrics: dict[str, Any], cleanup: list[CleanupRule]) -> ModelCard:
         plan = self.plan
         training = [case for case in self.cases if not case.held_out]
+        partial = sum(case.is_partial for case in training)
         return ModelCard(
             id=uuid.uuid4().hex[:12],
             name=f"{self.method.title} {self.iteration} iterations",
@@ -410,6 +413,7 @@ class TrainingRun:
                 "labelled": sum(case.labelled for case in training),
                 "unlabelled": sum(not case.labelled for case in training),
                 "held_out": sum(case.held_out for case in self.cases),
+                **({"partial": partial} if partial else {}),
                 **({"familiar": plan.familiar} if plan.familiar else {}),
             },
             metrics=metrics,

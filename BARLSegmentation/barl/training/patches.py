@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from barl.errors import InputError
 from barl.methods import Batch
-from barl.training.cases import CachedCase
+from barl.training.cases import NOT_LOOKED_AT, CachedCase
 from barl.training.plan import Plan
 
 _LABELLED, _UNLABELLED = 0, 1
@@ -86,14 +86,16 @@ def loader(patches: Patches, start: int, stop: int, workers: int, pin: bool = Fa
 def cut_patch(case: CachedCase, plan: Plan, rng: np.random.Generator, labelled: bool) -> tuple[Tensor, Tensor | None]:
     """A randomly placed, rotated, scaled and mirrored patch.
 
-    Outside the scan, intensities repeat the edge (as prediction does) and labels are background.
+    Outside the scan, intensities repeat the edge (as prediction does) and labels are background; of a partial outline
+    they are what nobody has looked at.
 
     Returns:
-        Image float32 ``[C, k, j, i]`` and classes int64 ``[k, j, i]`` (``None`` if not labeled).
+        Image float32 ``[C, k, j, i]`` and classes int64 ``[k, j, i]`` (``None`` if not labeled), -1 where nobody has
+        looked.
     """
     image = case.image
     shape, patch = np.array(image.shape[1:]), np.array(plan.patch)
-    center = _center(case, shape, patch, rng, labelled and rng.random() < plan.foreground)
+    center = _center(case, shape, patch, rng, labelled, plan.foreground)
     angles = np.array(plan.rotate_degrees) * rng.uniform(-1, 1, 3)
     factor = np.exp(rng.uniform(-1, 1) * np.log(plan.scale))
     # Columns are where the patch's axes (k, j, i) point to in the scan, in voxels; spacing keeps rotations rigid.
@@ -112,20 +114,30 @@ def cut_patch(case: CachedCase, plan: Plan, rng: np.random.Generator, labelled: 
     out = F.grid_sample(source, grid, "bilinear", "border", align_corners=True)[0]
     if not labelled:
         return out, None
-    classes = torch.from_numpy(case.classes[box].astype(np.float32))[None, None]
-    return out, F.grid_sample(classes, grid, "nearest", "zeros", align_corners=True)[0, 0].long()
+    classes = case.classes[box].astype(np.float32)
+    if case.is_partial:  # one more, so that 0, which fills what lies outside, is what nobody has looked at
+        classes = np.where(classes == NOT_LOOKED_AT, 0, classes + 1)
+    sampled = F.grid_sample(torch.from_numpy(classes)[None, None], grid, "nearest", "zeros", align_corners=True)
+    return out, sampled[0, 0].long() - int(case.is_partial)
 
 
 def _center(
-    case: CachedCase, shape: np.ndarray, patch: np.ndarray, rng: np.random.Generator, on_label: bool
+    case: CachedCase, shape: np.ndarray, patch: np.ndarray, rng: np.random.Generator, labelled: bool, foreground: float
 ) -> np.ndarray:
-    """Center of a patch in voxels: on a random label voxel or anywhere, the patch inside the scan where it fits."""
+    """Center of a patch in voxels, the patch inside the scan where it fits.
+
+    A share ``foreground`` of the labeled patches lies on a random label voxel; the others lie anywhere, of a partial
+    outline on a voxel that was looked at.
+    """
     half = (patch - 1) / 2
     low, high = np.minimum(half, (shape - 1) / 2), np.maximum(shape - 1 - half, (shape - 1) / 2)
-    if on_label and len(foreground := case.foreground):
-        present = np.unique(foreground[:, 0])
-        voxels = foreground[foreground[:, 0] == rng.choice(present)]
+    if labelled and rng.random() < foreground and len(known := case.foreground):
+        present = np.unique(known[:, 0])
+        voxels = known[known[:, 0] == rng.choice(present)]
         return np.clip(voxels[rng.integers(len(voxels)), 1:], low, high)
+    if labelled and case.is_partial:
+        looked = case.looked
+        return np.clip(looked[rng.integers(len(looked))], low, high)
     return rng.uniform(low, high)
 
 

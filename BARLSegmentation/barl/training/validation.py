@@ -18,7 +18,7 @@ from barl.images.cleanup import CleanupRule
 from barl.inference.sliding_window import count_windows, predict_array
 from barl.networks.branches import BranchPair
 from barl.progress import SILENT, Progress, Stage
-from barl.training.cases import CachedCase
+from barl.training.cases import NOT_LOOKED_AT, CachedCase
 from barl.training.plan import Plan
 
 # Of a budget in minutes that the validations between, and the last one, may use each.
@@ -95,15 +95,18 @@ def validate(
             branches=range(network.n_branches),
             progress=part,
         )
-        truth = np.asarray(case.classes)
-        maps = [p.mean(axis=0), *p]
+        truth = np.asarray(case.classes).reshape(-1)
+        maps = [m.reshape(len(m), -1) for m in (p.mean(axis=0), *p)]
+        if case.is_partial:  # judged where somebody has looked
+            looked = truth != NOT_LOOKED_AT
+            truth, maps = truth[looked], [m[:, looked] for m in maps]
         scores.append([{v: dice(m.argmax(0), truth, c) for c, v in enumerate(plan.values, start=1)} for m in maps])
         rows.append({"case": case.id, "dice": {str(v): score for v, score in scores[-1][0].items()}})
         if pieces is not None:
             rows[-1]["cleanup"] = _cleanup_row(maps[0].argmax(0), truth, plan, pieces, case.grid.voxel_ml)
         chosen = rng.choice(truth.size, min(CALIBRATION_VOXELS, truth.size), replace=False)
-        sampled_p.append(maps[0].reshape(len(maps[0]), -1)[:, chosen].T)
-        sampled_classes.append(truth.reshape(-1)[chosen])
+        sampled_p.append(maps[0][:, chosen].T)
+        sampled_classes.append(truth[chosen])
     probabilities, classes = np.concatenate(sampled_p), np.concatenate(sampled_classes)
     temperature = fit_temperature(probabilities, classes)
     means = [{v: _mean([case[m][v] for case in scores]) for v in plan.values} for m in range(len(scores[0]))]

@@ -34,20 +34,20 @@ class CrossPseudoSupervision(Ramped[Settings]):
     name = "cps"
     title = "CPS"
     settings_class = Settings
+    takes_partial = True
 
     def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
-        n = batch.n_labelled
+        outlined, count = batch.outlined(), len(batch.weak)
         outputs = [network.scales(view, branch) for branch, view in enumerate((batch.weak, batch.strong))]
-        log_p = [output.log_probabilities() for output in outputs]
+        log_p = [[outlined.first(scale) for scale in output.log_probabilities()] for output in outputs]
         n_scales, n_classes = len(log_p[0]), log_p[0][-1].shape[1]
-        supervised = multi_scale_supervision(
-            log_p, one_hot(batch.label, n_classes), scale_weights(n_scales, SCALE_DECAY)
-        )
+        truth = one_hot(outlined.label, n_classes)
+        supervised = multi_scale_supervision(log_p, truth, scale_weights(n_scales, SCALE_DECAY), outlined.voxels)
         losses = {"total": supervised, "supervised": supervised}
-        if n < len(batch.weak):
-            one, two = (branch[-1][n:] for branch in log_p)
-            pairs = ((one, two), (two, one))
-            cross = add_up(0.5 * cross_entropy(a, one_hot(hard_label(b), n_classes)) for a, b in pairs)
+        if len(outlined) < count or outlined.voxels is not None:
+            one, two = (outlined.untouched(branch[-1]) for branch in log_p)
+            pairs, unseen = ((one, two), (two, one)), outlined.unseen(count)
+            cross = add_up(0.5 * cross_entropy(a, one_hot(hard_label(b), n_classes), unseen) for a, b in pairs)
             losses["total"] = supervised + self.consistency_weight(iteration, total) * cross
             losses["cross"] = cross
         return losses

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from barl.losses.overlap import one_hot
-from barl.methods.base import Batch, Method, R, Ramped
+from barl.methods.base import Batch, Method, Outlined, R, Ramped
 from barl.methods.peers.teacher import Teacher
 from barl.methods.supervised import multi_scale_supervision, scale_weights
 from barl.networks.branches import BranchOutput, BranchPair, Network
@@ -34,6 +34,7 @@ class Step:
         network: The branches.
         branch: Which of them learns.
         x: Its view of the patches ``[B, C, k, j, i]``: weak for even branches, strong for odd ones.
+        outlined: What is known of the patches.
         label: Class indices ``[B_l, k, j, i]`` of the first ``n`` patches.
         n: ``B_l``.
         weight: Of the terms that need no outline, after the ramp.
@@ -43,6 +44,7 @@ class Step:
     network: Network
     branch: int
     x: Tensor
+    outlined: Outlined
     label: Tensor
     n: int
     weight: float
@@ -53,15 +55,22 @@ class Step:
         output = self.network.scales(x, self.branch)
         return output, output.log_probabilities()
 
+    def untouched(self, values: Tensor) -> Tensor:
+        """``values [B, ...]`` of the patches with voxels that nobody has looked at."""
+        return self.outlined.untouched(self.outlined.first(values))
+
     def supervised(self, log_p: list[Tensor], label: Tensor | None = None, voxels: Tensor | None = None) -> Term:
         """The supervised term that all methods have: ``1/2 (CE + Dice)`` at every scale.
 
         Args:
             log_p: From ``predict``.
-            label: Other class indices than those of the outlined patches.
+            label: Other class indices than those of the outlined patches; ``voxels`` goes with them.
             voxels: Weight of each voxel ``[B, 1, k, j, i]``; all the same if not given.
         """
-        target = one_hot(self.label if label is None else label, log_p[-1].shape[1])
+        if label is None:
+            label, voxels = self.outlined.label, self.outlined.voxels
+            log_p = [self.outlined.first(scale) for scale in log_p]
+        target = one_hot(label, log_p[-1].shape[1])
         weights = scale_weights(len(log_p), SCALE_DECAY)
         return "supervised", 1.0, multi_scale_supervision([log_p], target, weights, voxels)
 
@@ -75,12 +84,13 @@ class EachBranch(Ramped[R]):
 
     def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         weight = self.consistency_weight(iteration, total)
+        outlined, n, progress = batch.outlined(), batch.n_labelled, iteration / max(total, 1)
         losses: dict[str, Tensor] = {}
         sums = torch.zeros((), device=batch.weak.device)
         share = 1.0 / network.n_branches
         for branch in range(network.n_branches):
             x = batch.strong if branch % 2 else batch.weak
-            step = Step(network, branch, x, batch.label, batch.n_labelled, weight, iteration / max(total, 1))
+            step = Step(network, branch, x, outlined, batch.label, n, weight, progress)
             for name, factor, value in self.terms(step):
                 part = share * value
                 losses[name] = losses[name] + part if name in losses else part

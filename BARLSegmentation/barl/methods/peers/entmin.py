@@ -29,6 +29,7 @@ class EntropyMinimization(EachBranch[Settings]):
     name = "entmin"
     title = "EntMin"
     settings_class = Settings
+    takes_partial = True
 
     def terms(self, step: Step) -> Iterator[Term]:
         _, log_p = step.predict(step.x)

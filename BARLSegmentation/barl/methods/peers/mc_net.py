@@ -41,17 +41,18 @@ class MutualConsistency(Ramped[Settings]):
     name = "mc_net_plus"
     title = "MC-Net+"
     settings_class = Settings
+    takes_partial = True
 
     def network_options(self) -> dict[str, Any]:
         upsampling = ("deconv", "linear", "nearest")
         return {"n_branches": 3, "shared_encoder": True, "upsampling": upsampling, "residual": (False,)}
 
     def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
-        s = self.settings
+        s, outlined = self.settings, batch.outlined()
         outputs = network.views(batch.strong if iteration % 2 else batch.weak)
-        log_p = [output.log_probabilities() for output in outputs]
-        target = one_hot(batch.label, log_p[0][-1].shape[1])
-        supervised = multi_scale_supervision(log_p, target, scale_weights(len(log_p[0]), SCALE_DECAY))
+        log_p = [[outlined.first(scale) for scale in output.log_probabilities()] for output in outputs]
+        target, scales = one_hot(outlined.label, log_p[0][-1].shape[1]), scale_weights(len(log_p[0]), SCALE_DECAY)
+        supervised = multi_scale_supervision(log_p, target, scales, outlined.voxels)
         p = [branch[-1].exp() for branch in log_p]
         sharp = [sharpen(one, s.temperature) for one in p]
         mutual = add_up(squared_difference(p[i], sharp[j]) for i, j in permutations(range(len(p)), 2))

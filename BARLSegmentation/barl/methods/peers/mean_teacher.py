@@ -32,11 +32,13 @@ class MeanTeacher(WithTeacher[Settings], EachBranch[Settings]):
     name = "mean_teacher"
     title = "Mean Teacher"
     settings_class = Settings
+    takes_partial = True
 
     def terms(self, step: Step) -> Iterator[Term]:
         _, log_p = step.predict(step.x)
         yield step.supervised(log_p)
-        if len(untouched := step.x[step.n :]):
+        if len(untouched := step.untouched(step.x)):
             noisy = untouched + view_noise(untouched, self.settings.noise)
             goal = self.teacher.probabilities(noisy, step.branch)
-            yield "consistency", step.weight, squared_difference(log_p[-1][step.n :].exp(), goal)
+            p = step.untouched(log_p[-1]).exp()
+            yield "consistency", step.weight, squared_difference(p, goal, step.outlined.unseen(len(step.x)))

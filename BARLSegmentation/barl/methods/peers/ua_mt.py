@@ -42,6 +42,7 @@ class UncertaintyAwareMeanTeacher(WithTeacher[Settings], EachBranch[Settings]):
     name = "ua_mt"
     title = "UA-MT"
     settings_class = Settings
+    takes_partial = True
 
     def network_options(self) -> dict[str, Any]:
         return {"dropout": self.settings.dropout}
@@ -49,9 +50,11 @@ class UncertaintyAwareMeanTeacher(WithTeacher[Settings], EachBranch[Settings]):
     def terms(self, step: Step) -> Iterator[Term]:
         _, log_p = step.predict(step.x)
         yield step.supervised(log_p)
-        if len(untouched := step.x[step.n :]):
+        if len(untouched := step.untouched(step.x)):
             views = (untouched + view_noise(untouched, self.settings.noise) for _ in range(self.settings.passes + 1))
             goal, *passes = (self.teacher.probabilities(view, step.branch) for view in views)
             uncertainty = entropy(torch.stack(passes).mean(0))
             sure = (uncertainty < 0.75 + 0.25 * ramp_up(step.progress, 1.0)).float()
-            yield "consistency", step.weight, squared_difference(log_p[-1][step.n :].exp(), goal, sure)
+            unseen = step.outlined.unseen(len(step.x))
+            weight = sure if unseen is None else sure * unseen
+            yield "consistency", step.weight, squared_difference(step.untouched(log_p[-1]).exp(), goal, weight)
