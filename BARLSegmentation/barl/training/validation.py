@@ -95,15 +95,17 @@ def validate(
             branches=range(network.n_branches),
             progress=part,
         )
-        truth = np.asarray(case.classes).reshape(-1)
+        whole = np.asarray(case.classes)
+        truth = whole.reshape(-1)
         maps = [m.reshape(len(m), -1) for m in (p.mean(axis=0), *p)]
         if case.is_partial:  # judged where somebody has looked
             looked = truth != NOT_LOOKED_AT
             truth, maps = truth[looked], [m[:, looked] for m in maps]
         scores.append([{v: dice(m.argmax(0), truth, c) for c, v in enumerate(plan.values, start=1)} for m in maps])
         rows.append({"case": case.id, "dice": {str(v): score for v, score in scores[-1][0].items()}})
-        if pieces is not None:
-            rows[-1]["cleanup"] = _cleanup_row(maps[0].argmax(0), truth, plan, pieces, case.grid.voxel_ml)
+        if pieces is not None and not case.is_partial:  # a part of a structure has other pieces
+            predicted = maps[0].argmax(0).reshape(whole.shape)
+            rows[-1]["cleanup"] = _cleanup_row(predicted, whole, plan, pieces, case.grid.voxel_ml)
         chosen = rng.choice(truth.size, min(CALIBRATION_VOXELS, truth.size), replace=False)
         sampled_p.append(maps[0][:, chosen].T)
         sampled_classes.append(truth[chosen])
@@ -121,10 +123,10 @@ def validate(
 
 
 def outlined_pieces(cases: Sequence[CachedCase], plan: Plan) -> dict[int, OutlinedPieces]:
-    """Label value -> what the outlines of all cases show of its pieces, on the training grid."""
+    """Label value -> what the outlines of all cases, but for partial ones, show of its pieces, on the training grid."""
     found = {value: OutlinedPieces() for value in plan.values}
     for case in cases:
-        if case.labelled:
+        if case.labelled and not case.is_partial:
             classes, ml = np.asarray(case.classes), case.grid.voxel_ml
             found = {v: found[v].with_outline(classes, c, ml) for c, v in enumerate(plan.values, start=1)}
     return found
@@ -132,7 +134,8 @@ def outlined_pieces(cases: Sequence[CachedCase], plan: Plan) -> dict[int, Outlin
 
 def choose_cleanup(rows: Sequence[Mapping[str, Any]], pieces: Mapping[int, OutlinedPieces]) -> list[CleanupRule]:
     """The rules that the ``cases`` of one or more validations, tried with these ``pieces``, speak for."""
-    rules = (choose_rule([row["cleanup"][str(value)] for row in rows], shown, value) for value, shown in pieces.items())
+    tried = [row["cleanup"] for row in rows if "cleanup" in row]  # partial outlines lack it
+    rules = (choose_rule([row[str(value)] for row in tried], shown, value) for value, shown in pieces.items())
     return [rule for rule in rules if rule is not None]
 
 
