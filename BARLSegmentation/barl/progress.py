@@ -20,6 +20,7 @@ class Stage(StrEnum):
 
     STARTING = "starting"
     LOADING = "loading"
+    SENDING = "sending"
     PLANNING = "planning"
     PREPARING = "preparing"
     TRAINING = "training"

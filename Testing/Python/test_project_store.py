@@ -18,6 +18,7 @@ import SimpleITK as sitk
 from barl.errors import InputError, ModelError, ProjectError
 from barl.images.geometry import Grid
 from barl.project.labels import Channel, Label
+from barl.project.processes import ProcessId
 from barl.project.store import Project
 
 SIZE = (8, 7, 6)
@@ -257,7 +258,7 @@ def test_a_run_goes_from_queued_to_finished(project: Project, tmp_path: Path) ->
 def test_a_run_whose_process_died_is_shown_as_interrupted_and_can_run_again(project: Project) -> None:
     run = project.runs.new({})
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    project.runs.update(run.id, "running", pid=process.pid)
+    project.runs.update(run.id, "running", process=ProcessId.of(process.pid))
     assert project.runs.get(run.id).state == "running"
     process.kill()
     process.communicate()

@@ -27,7 +27,8 @@ RANKS = {
     "jobs": 7,
     **dict.fromkeys(("api", "benchmark", "demo"), 8),
     "worker": 9,
-    "cli": 10,
+    "remote": 10,
+    "cli": 11,
 }
 # Slicer's own process imports these rooms, and of the worker what needs the standard library only.
 SLICER_SIDE_ROOMS = ("errors", "json_text", "openmp", "progress", "images", "project", "fill", "hippocampus")

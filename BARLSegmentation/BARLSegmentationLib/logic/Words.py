@@ -43,6 +43,7 @@ def stageText(stage: str) -> str:
         "": _("Starting"),
         "writing": _("Handing over the scan"),
         "loading": _("Loading the model"),
+        "sending": _("Sending the scans to the other computer"),
         "planning": _("Reading the cases"),
         "starting": _("Starting"),
         "preparing": _("Preparing the scans"),

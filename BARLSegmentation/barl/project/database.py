@@ -324,14 +324,19 @@ class Database:
             raise self._damaged()
         temporary = temporary_path(self.folder, BACKUP_NAME)
         try:
-            with self._turn, self._plain_errors(), closing(sqlite3.connect(temporary)) as copy:
-                self._connection.backup(copy)
+            with closing(sqlite3.connect(temporary)) as copy:
+                self.copy_to(copy)
             temporary.replace(backup)
         except OSError as error:
             raise storage_error(error, backup) from error
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+    def copy_to(self, copy: sqlite3.Connection) -> None:
+        """Write the content as it is now into another database."""
+        with self._turn, self._plain_errors():
+            self._connection.backup(copy)
 
     # Who is changing the project: SQLite's lock does not name its holder, so the holder enters itself in a small file.
 

@@ -63,7 +63,7 @@ class Runs:
         run_id: str,
         state: RunState | str,
         *,
-        pid: int | None = None,
+        process: ProcessId | None = None,
         model_id: str | None = None,
         message: str = "",
     ) -> RunRow:
@@ -72,7 +72,7 @@ class Runs:
         Args:
             run_id: The run.
             state: Its new state.
-            pid: The process that trains, for a running one (None: this process); a process of this machine.
+            process: The process that trains, for a running one (None: this process).
             model_id: The model that came out.
             message: One sentence for the user, such as why it failed.
 
@@ -88,7 +88,7 @@ class Runs:
             if model_id is not None:
                 transaction.must_exist("models", model_id)
             if state is RunState.RUNNING:
-                process = ProcessId.of(pid or os.getpid())
+                process = process or ProcessId.of(os.getpid())
                 transaction.execute(
                     "UPDATE runs SET pid = ?, host = ?, process_start = ?, started = COALESCE(started, ?), "
                     "ended = NULL WHERE id = ?",

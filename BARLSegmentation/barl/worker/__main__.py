@@ -3,30 +3,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
+from typing import Any
+
+from barl.worker.streams import serve
 
 
 def main() -> int:
-    """Keep standard output for protocol lines alone, then serve until the client is done."""
-    from barl.openmp import wait_briefly
+    def handlers() -> dict[Any, Any]:
+        from barl.worker.requests import handlers as all_handlers
 
-    wait_briefly(os.environ)
-    # Libraries print, in C too: from here on descriptor 1 is standard error, and only we hold the real output.
-    # Not inheritable, so that no child keeps the client waiting for the end of the stream.
-    protocol_output = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    # Children must not eat requests: they get an empty standard input.
-    protocol_input = os.fdopen(os.dup(0), "rb", buffering=0)
-    with Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
+        return all_handlers()
 
-    from barl.worker.requests import handlers
-    from barl.worker.server import Server
-
-    Server(handlers(), protocol_input, protocol_output).serve()
+    serve(handlers)
     return 0
 
 

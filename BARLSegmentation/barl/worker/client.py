@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
@@ -210,12 +210,18 @@ class WorkerProcess:
 
     Args:
         python: The interpreter that has the engine's packages; this one by default.
+        command: Program and arguments that start the worker; by default those of ``worker_command``.
         stderr: Where the worker's log output goes, as for ``subprocess.Popen``; this process's stderr by default.
         on_stray: As for ``Conversation``.
     """
 
     def __init__(
-        self, python: str | None = None, stderr: int | IO[Any] | None = None, on_stray: OnStray | None = None
+        self,
+        python: str | None = None,
+        *,
+        command: Sequence[str] | None = None,
+        stderr: int | IO[Any] | None = None,
+        on_stray: OnStray | None = None,
     ) -> None:
         self._conversation = Conversation(on_stray)
         self._lock = threading.RLock()  # the conversation's; never held while writing, or two full pipes could lock up
@@ -226,7 +232,7 @@ class WorkerProcess:
             own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
         try:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                worker_command(python),
+                list(command or worker_command(python)),
                 env=worker_environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -19,7 +19,7 @@ from barl.project.scans import NewCase, add_cases
 from barl.project.store import Project
 from barl.worker import detached, messages
 from barl.worker.protocol import VERSION
-from barl.worker.server import Context, Handler
+from barl.worker.server import Handler, Reports
 
 if TYPE_CHECKING:
     from barl.jobs.compute import Compute, WarmPredictors
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 # torch and MONAI are imported inside the requests that need them: the worker answers from the first moment.
 
 
-def handlers() -> dict[type[messages.Request], Handler]:
+def handlers(all_of: RequestHandlers | None = None) -> dict[type[messages.Request], Handler]:
     """One handler for each request; loaded models are kept."""
-    all_of = RequestHandlers()
+    all_of = all_of or RequestHandlers()
     return {
         messages.SayHello: all_of.hello,
         messages.WarmModel: all_of.warm,
@@ -66,7 +66,7 @@ class RequestHandlers:
         self._predictors = self._predictors or WarmPredictors()
         return Compute(device, fast, self._predictors, cleanup)
 
-    def hello(self, context: Context, request: messages.SayHello) -> messages.Hello:
+    def hello(self, context: Reports, request: messages.SayHello) -> messages.Hello:
         import torch
 
         from barl import methods
@@ -84,7 +84,7 @@ class RequestHandlers:
             ],
         )
 
-    def warm(self, context: Context, request: messages.WarmModel) -> messages.LoadedModel:
+    def warm(self, context: Reports, request: messages.WarmModel) -> messages.LoadedModel:
         context.progress.stage(Stage.LOADING).at(0.0)
         if request.project is None and request.model is None:
             raise InputError("The request 'warm' names neither a project nor a model.", "Give one of them.")
@@ -97,7 +97,7 @@ class RequestHandlers:
         predictor = self._compute(request.device, request.fast).predictor(folder)
         return messages.LoadedModel(predictor.card.id, predictor.card.name, str(predictor.device))
 
-    def predict(self, context: Context, request: messages.Predict) -> dict[str, Any]:
+    def predict(self, context: Reports, request: messages.Predict) -> dict[str, Any]:
         from barl.jobs.predict import predict_cases
 
         with Project.open(request.project) as opened:
@@ -110,7 +110,7 @@ class RequestHandlers:
                 progress=context.progress,
             )
 
-    def predict_files(self, context: Context, request: messages.PredictFiles) -> dict[str, Any]:
+    def predict_files(self, context: Reports, request: messages.PredictFiles) -> dict[str, Any]:
         from barl.jobs.predict import predict_files
 
         return predict_files(
@@ -123,7 +123,7 @@ class RequestHandlers:
             progress=context.progress,
         )
 
-    def fill(self, context: Context, request: messages.FillScan) -> dict[str, Any]:
+    def fill(self, context: Reports, request: messages.FillScan) -> dict[str, Any]:
         from barl.jobs.fill_job import WarmScans, fill_drawn
 
         self._scans = self._scans or WarmScans()
@@ -136,7 +136,7 @@ class RequestHandlers:
             progress=context.progress,
         )
 
-    def evaluate(self, context: Context, request: messages.Evaluate) -> dict[str, Any]:
+    def evaluate(self, context: Reports, request: messages.Evaluate) -> dict[str, Any]:
         from barl.jobs.evaluate import evaluate_model
 
         with Project.open(request.project, read_only=True) as opened:
@@ -144,7 +144,7 @@ class RequestHandlers:
                 opened, request.model, compute=self._compute(request.device), progress=context.progress
             )
 
-    def compare(self, context: Context, request: messages.CompareModels) -> dict[str, Any]:
+    def compare(self, context: Reports, request: messages.CompareModels) -> dict[str, Any]:
         from barl.jobs.compare import compare_models
 
         with Project.open(request.project, read_only=True) as opened:
@@ -156,7 +156,7 @@ class RequestHandlers:
                 progress=context.progress,
             )
 
-    def add_cases(self, context: Context, request: messages.AddCases) -> messages.AddedCases:
+    def add_cases(self, context: Reports, request: messages.AddCases) -> messages.AddedCases:
         cases = [NewCase.from_json(dataclasses.asdict(case)) for case in request.cases]
         with Project.open(request.project) as opened:
             intake = add_cases(opened, cases, context.progress, as_doubts(request.allow or ()))
@@ -171,7 +171,7 @@ class RequestHandlers:
             ],
         )
 
-    def list_series(self, context: Context, request: messages.ListSeries) -> messages.SeriesList:
+    def list_series(self, context: Reports, request: messages.ListSeries) -> messages.SeriesList:
         from barl.images.dicom.series import list_series
 
         place = request.files or request.folder
@@ -185,11 +185,11 @@ class RequestHandlers:
             ]
         )
 
-    def measure_agreement(self, context: Context, request: messages.MeasureAgreement) -> messages.MeasuredAgreement:
+    def measure_agreement(self, context: Reports, request: messages.MeasureAgreement) -> messages.MeasuredAgreement:
         with Project.open(request.project) as opened:
             return messages.MeasuredAgreement(opened.agreements.measure(context.progress))
 
-    def plan(self, context: Context, request: messages.PlanTraining) -> messages.TrainingPlan:
+    def plan(self, context: Reports, request: messages.PlanTraining) -> messages.TrainingPlan:
         from barl.jobs.train_job import TrainingOptions, prepare_training
 
         with Project.open(request.project, read_only=True) as opened:
@@ -198,38 +198,38 @@ class RequestHandlers:
             prepared.plan.to_json(), prepared.plan.in_words(), prepared.parent, list(prepared.notes)
         )
 
-    def start_training(self, context: Context, request: messages.StartTraining) -> messages.StartedRun:
+    def start_training(self, context: Reports, request: messages.StartTraining) -> messages.StartedRun:
         from barl.jobs.train_job import TrainingOptions, prepare_run
 
         with Project.open(request.project) as opened:
             run = prepare_run(opened, TrainingOptions.from_json(request.options or {}), context.progress)
             context.progress.stage(Stage.STARTING).at(0.0)
-            started = _run(detached.start(opened, run.id))
+            started = run_message(detached.start(opened, run.id))
             return messages.StartedRun(**vars(started), notes=run.plan["run"]["notes"])
 
-    def resume_training(self, context: Context, request: messages.ResumeTraining) -> messages.Run:
+    def resume_training(self, context: Reports, request: messages.ResumeTraining) -> messages.Run:
         with Project.open(request.project) as opened:
-            return _run(detached.start(opened, detached.resume(opened, request.run).id))
+            return run_message(detached.start(opened, detached.resume(opened, request.run).id))
 
-    def runs(self, context: Context, request: messages.ListRuns) -> messages.RunList:
+    def runs(self, context: Reports, request: messages.ListRuns) -> messages.RunList:
         with Project.open(request.project, read_only=True) as opened:
-            return messages.RunList([_run(run) for run in opened.runs.all()])
+            return messages.RunList([run_message(run) for run in opened.runs.all()])
 
-    def attach(self, context: Context, request: messages.Attach) -> dict[str, Any]:
+    def attach(self, context: Reports, request: messages.Attach) -> dict[str, Any]:
         with Project.open(request.project, read_only=True) as opened:
             return detached.attach(opened, request.run, request.offset)
 
-    def stop_training(self, context: Context, request: messages.StopTraining) -> messages.Run:
+    def stop_training(self, context: Reports, request: messages.StopTraining) -> messages.Run:
         with Project.open(request.project) as opened:
-            return _run(detached.stop(opened, request.run))
+            return run_message(detached.stop(opened, request.run))
 
-    def finish_training(self, context: Context, request: messages.FinishTraining) -> messages.Run:
+    def finish_training(self, context: Reports, request: messages.FinishTraining) -> messages.Run:
         with Project.open(request.project) as opened:
-            return _run(detached.finish(opened, request.run))
+            return run_message(detached.finish(opened, request.run))
 
-    def cancel_training(self, context: Context, request: messages.CancelTraining) -> messages.Run:
+    def cancel_training(self, context: Reports, request: messages.CancelTraining) -> messages.Run:
         with Project.open(request.project) as opened:
-            return _run(detached.cancel(opened, request.run))
+            return run_message(detached.cancel(opened, request.run))
 
 
 def _devices() -> list[messages.Device]:
@@ -253,7 +253,7 @@ def _devices() -> list[messages.Device]:
     ]
 
 
-def _run(row: RunRow) -> messages.Run:
+def run_message(row: RunRow) -> messages.Run:
     return messages.Run(
         row.id,
         row.state,

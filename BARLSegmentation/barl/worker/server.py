@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from barl.errors import Cancelled, InputError
 from barl.jobs.failures import explain
@@ -25,6 +25,13 @@ Handler = Callable[["Context", Any], object]
 PROGRESS_INTERVAL_S = 0.1
 # What still runs this long (s) after the end was asked for is cut off; whatever it stores, it stores atomically.
 LAST_WORD_S = 1.5
+
+
+class Reports(Protocol):
+    """What the requests' handlers need of a ``Context``: the command line has it too."""
+
+    @property
+    def progress(self) -> Progress: ...
 
 
 class Context:

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predicting and training on another computer: a real worker behind ssh's command line, and behind a real sshd."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import random
+import shlex
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from barl.errors import DeviceError, InputError
+from barl.progress import SILENT
+from barl.project.labels import Channel, Label
+from barl.project.states import RunState
+from barl.project.store import Project
+from barl.remote.computer import NEEDED, Computer, Found
+from barl.remote.messages import GivePiece, LayOut, ListMissing, TakePiece
+from barl.remote.near import NearHandlers
+from barl.worker import messages
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the other computer needs a POSIX shell")
+
+TINY = {"widths": [4, 8], "patch": [16, 16, 16], "loader_workers": 0, "validations": 0}
+MODEL = Path(__file__).resolve().parents[2] / "BARLSegmentation" / "Resources" / "Models" / "hippocampus"
+SSHD = shutil.which("sshd") or next((path for path in ("/usr/sbin/sshd",) if Path(path).exists()), None)
+
+
+class Reports:
+    """What a handler reports to."""
+
+    progress = SILENT
+
+
+def ball(seed: int) -> tuple[sitk.Image, sitk.Image]:
+    rng = np.random.default_rng(seed)
+    center = rng.uniform(8, 12, 3)
+    mask = sum((axis - c) ** 2 for axis, c in zip(np.indices((20, 22, 24)), center, strict=True)) < 25
+    scan = (100 * mask + rng.normal(0, 10, mask.shape)).astype(np.float32)
+    return sitk.GetImageFromArray(scan), sitk.GetImageFromArray(mask.astype(np.uint8))
+
+
+@pytest.fixture
+def a_project(tmp_path) -> Path:
+    with Project.create(
+        tmp_path / "study", "balls", [Label(1, "Anterior"), Label(2, "Posterior")], [Channel("T1")]
+    ) as project:
+        for number in range(4):
+            scan, label = ball(number)
+            project.cases.add(f"case {number}", [scan], label=label if number < 3 else None, held_out=number == 2)
+    return tmp_path / "study"
+
+
+@pytest.fixture
+def a_computer(tmp_path, monkeypatch) -> Computer:
+    """This computer behind a program that takes ssh's arguments and runs the command line in another home folder."""
+    (tmp_path / "their home").mkdir()
+    program = tmp_path / "ssh"
+    program.write_text(
+        '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\n[ "$2" = nobody ] && { echo "Name unknown" >&2; exit 255; }\n'
+        f'cd {shlex.quote(str(tmp_path / "their home"))} && exec sh -c "$3"\n'
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("BARL_SSH", shlex.quote(str(program)))
+    return Computer("workstation", sys.executable)
+
+
+@pytest.fixture
+def handlers(a_computer):
+    near = NearHandlers(a_computer)
+    yield near
+    near.close()
+
+
+def follow(near: NearHandlers, project: Path, run: str, until: RunState, seconds: float = 120.0) -> dict:
+    end = time.monotonic() + seconds
+    while True:
+        answer = near.attach(Reports(), messages.Attach(str(project), run))
+        if answer["state"] == until:
+            return answer
+        assert time.monotonic() < end and answer["state"] not in ("failed",), answer
+        time.sleep(0.2)
+
+
+def test_predictions_of_another_computer_are_those_of_this_one(a_project, handlers, tmp_path):
+    from barl.jobs.predict import predict_cases
+
+    with Project.open(a_project) as project:
+        model = project.models.add(MODEL, {}, name="demonstration")
+        project.models.promote(model.id)
+        here = predict_cases(project, ["case 3"])["cases"][0]
+        before = sitk.GetArrayFromImage(sitk.ReadImage(str(here["label"])))
+    answer = handlers.predict(Reports(), messages.Predict(str(a_project), ["case 3"]))
+    (case,) = answer["cases"]
+    assert answer["model"] == model.id and case["name"] == "case 3"
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(case["label"])), before)
+    assert case["volumes"] == here["volumes"] and case["hotspots"] == here["hotspots"]
+    with Project.open(a_project, read_only=True) as project:
+        revision = project.revisions.newest("case 3")
+        stored = project.cases.get("case 3")
+        assert revision.id == case["revision"] and revision.model_id == model.id and revision.uncertainty_path
+        assert stored.embedding is not None and stored.model_id == model.id and not project.verify(everything=True)
+    assert not list((tmp_path / "their home" / ".barl" / "work").iterdir()), "the copy there is gone"
+    files = tmp_path / "their home" / ".barl" / "files"
+    first = {path.name for path in files.iterdir()}
+    handlers.predict(Reports(), messages.Predict(str(a_project), ["case 3"]))
+    added = [path for path in files.iterdir() if path.name not in first]
+    assert len(added) == 1 and added[0].read_bytes()[:15] == b"SQLite format 3", "scans and weights travel once"
+
+
+def test_a_training_there_is_stopped_and_resumed_and_becomes_a_model_here(a_project, handlers, tmp_path):
+    options = {"minutes": 10.0, "device": "cpu", "overrides": TINY}
+    started = handlers.start_training(Reports(), messages.StartTraining(str(a_project), options))
+    assert started.state == "running" and started.host == "workstation"
+    handlers.stop_training(Reports(), messages.StopTraining(str(a_project), started.run))
+    follow(handlers, a_project, started.run, RunState.STOPPED)
+    handlers.close()  # the laptop's lid
+    later = NearHandlers(Computer("nobody"))  # another computer is chosen by now
+    try:
+        resumed = later.resume_training(Reports(), messages.ResumeTraining(str(a_project), started.run))
+        assert resumed.state == "running"
+        later.finish_training(Reports(), messages.FinishTraining(str(a_project), started.run))
+        answer = follow(later, a_project, started.run, RunState.FINISHED)
+    finally:
+        later.close()
+    assert "result" in [event["event"] for event in answer["events"]], "the events came along"
+    with Project.open(a_project, read_only=True) as project:
+        model = project.models.get(answer["model"])
+        assert model.is_current and model.summary["run"] == started.run
+        assert model.summary["metrics"]["mean_dice"] is not None and project.runs.get(started.run).is_finished
+    assert not list((tmp_path / "their home" / ".barl" / "work").iterdir())
+
+
+def test_evaluation_comparison_and_plan_are_asked_there(a_project, handlers):
+    with Project.open(a_project) as project:
+        project.models.promote(project.models.add(MODEL, {}).id)
+        other = project.models.add(MODEL, {}).id
+    plan = handlers.plan(Reports(), messages.PlanTraining(str(a_project), {"iterations": 4, "device": "cpu"}))
+    assert plan.plan["iterations"] == 4 and "4 iterations" in plan.words and plan.parent is not None
+    answer = handlers.evaluate(Reports(), messages.Evaluate(str(a_project), other))
+    assert answer.model == other and [case["name"] for case in answer.cases] == ["case 2"]
+    compared = handlers.compare(Reports(), messages.CompareModels(str(a_project), other))
+    assert [(case.name, case.model == case.reference) for case in compared.cases] == [("case 2", True)]
+    hello = handlers.hello(Reports(), messages.SayHello())
+    assert all("workstation" in device.title for device in hello.devices)
+
+
+def test_a_computer_says_what_it_is_and_lacks(a_computer):
+    found = a_computer.look()
+    assert found.is_ready and found.python.startswith("3.") and "It is ready" in found.in_words()
+    lacking = Found("3.12.1", ("torch", "monai"), 1 << 30, False)
+    assert not lacking.is_ready and lacking.in_words() == "Its Python 3.12.1 lacks torch, monai."
+    assert "3.11 or newer" in Found("3.9.2", (), 1 << 30, False).in_words()
+
+
+@pytest.mark.parametrize("address", ["-oProxyCommand=x", "", "a b", "host;ls", "$(ls)"])
+def test_an_address_is_an_address(address):
+    with pytest.raises(InputError, match="no address"):
+        Computer(address)
+
+
+def test_a_computer_that_cannot_be_used_is_named_with_the_reason(a_computer, a_project):
+    with pytest.raises(DeviceError) as told:
+        Computer("nobody").look()
+    assert "nobody cannot be reached (Name unknown)" in str(told.value) and 'Try "ssh nobody"' in str(told.value)
+    with pytest.raises(DeviceError, match="has no Python"):
+        Computer("workstation", "/no/such/python").look()
+
+
+def test_the_far_end_keeps_to_its_folder_and_checks_what_comes(a_computer, tmp_path):
+    import base64
+    import hashlib
+
+    data = b"voxels" * 1000
+    digest = hashlib.sha256(data).hexdigest()
+    worker = a_computer.start()
+    try:
+        assert worker.call(ListMissing([digest])).hashes == [digest]
+        with pytest.raises(InputError, match="altered"):
+            worker.call(TakePiece(digest, 0, base64.b64encode(data[:-1]).decode(), last=True))
+        worker.call(TakePiece(digest, 0, base64.b64encode(data[:99]).decode()))
+        worker.call(TakePiece(digest, 99, base64.b64encode(data[99:]).decode(), last=True))
+        assert worker.call(ListMissing([digest])).hashes == []
+        for path in ("../escape", "/etc/passwd", "a/../../b", ".hidden"):
+            with pytest.raises(InputError, match="no name"):
+                worker.call(LayOut("job", {path: digest}))
+            with pytest.raises(InputError, match="no name"):
+                worker.call(GivePiece(path))
+        for bad in ("../" * 20 + "etc", digest.upper(), "0" * 63):
+            with pytest.raises(InputError, match="no SHA-256"):
+                worker.call(ListMissing([bad]))
+    finally:
+        worker.close()
+    home = tmp_path / "their home" / ".barl"
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
+def test_the_packages_looked_for_are_those_that_are_required():
+
+    required = Path(__file__).resolve().parents[2] / "BARLSegmentation" / "Resources" / "requirements.txt"
+    names = [line.split(">")[0].strip() for line in required.read_text().splitlines() if line and line[0] != "#"]
+    assert set(names) <= set(NEEDED) and "torch" in NEEDED
+
+
+@pytest.fixture
+def a_real_sshd(tmp_path, monkeypatch) -> Computer:
+    if SSHD is None:
+        pytest.skip("no sshd is installed (Debian, Ubuntu: openssh-server)")
+    folder = tmp_path / "sshd"
+    folder.mkdir(mode=0o700)
+    for name in ("host_key", "my_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folder / "authorized").write_bytes((folder / "my_key.pub").read_bytes())
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nStrictModes no\n"
+        f"AuthorizedKeysFile {folder}/authorized\nPasswordAuthentication no\nUsePAM no\n"
+    )
+    key = (folder / "host_key.pub").read_text().split()
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
+    (folder / "config").write_text(
+        f"Host loopback\n  HostName 127.0.0.1\n  Port {port}\n  User {getpass.getuser()}\n"
+        f"  IdentityFile {folder}/my_key\n  UserKnownHostsFile {folder}/known_hosts\n  IdentitiesOnly yes\n"
+    )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where sshd shuts itself in
+    server = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "sshd_config"], stderr=subprocess.PIPE)
+    end = time.monotonic() + 10
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        if server.poll() is not None or time.monotonic() > end:
+            pytest.skip(f"sshd does not start here: {server.stderr.read().decode()[:200]}")
+        time.sleep(0.05)
+    monkeypatch.setenv("BARL_SSH", f"ssh -F {shlex.quote(str(folder / 'config'))}")
+    yield Computer("loopback", sys.executable, str(tmp_path / "far"))
+    server.terminate()
+    server.wait(5)
+    server.stderr.close()
+
+
+def test_a_prediction_goes_through_a_real_sshd(a_project, a_real_sshd):
+    with Project.open(a_project) as project:
+        project.models.promote(project.models.add(MODEL, {}).id)
+    near = NearHandlers(a_real_sshd)
+    try:
+        answer = near.predict(Reports(), messages.Predict(str(a_project), ["case 3"]))
+        assert answer["cases"][0]["revision"]
+    finally:
+        near.close()
+
+
+@pytest.mark.slow
+def test_a_connection_that_is_cut_20_times_loses_nothing(a_project, a_real_sshd):
+    """ssh is killed at random moments of a training and of predictions; each is asked for again until it is done."""
+    rng = random.Random(0)
+    with Project.open(a_project) as project:
+        project.models.promote(project.models.add(MODEL, {}).id)
+    near = NearHandlers(a_real_sshd)
+    options = {"iterations": 60, "device": "cpu", "warm_start": False, "overrides": TINY}
+    run = near.start_training(Reports(), messages.StartTraining(str(a_project), options)).run
+    cuts = 0
+    state = "running"
+    while cuts < 20 or state != "finished":
+        if cuts < 20:
+            worker = near._workers[a_real_sshd]
+            time.sleep(rng.uniform(0.0, 3.0))
+            worker._process.kill()
+            cuts += 1
+        for request in (near.attach, near.predict):
+            try:
+                if request == near.attach:
+                    state = near.attach(Reports(), messages.Attach(str(a_project), run))["state"]
+                elif cuts % 4 == 0:
+                    near.predict(Reports(), messages.Predict(str(a_project), ["case 3"]))
+            except DeviceError as error:
+                assert "ended before" in str(error) or "cannot be reached" in str(error)
+        assert state in ("running", "finished")
+    near.close()
+    with Project.open(a_project) as project:
+        assert not project.verify(everything=True)
+        assert len([model for model in project.models.all() if model.summary.get("run") == run]) == 1
