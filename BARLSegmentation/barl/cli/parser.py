@@ -13,6 +13,7 @@ from barl.cli import (
     case_commands,
     definition_commands,
     fill_commands,
+    import_commands,
     model_commands,
     model_file_commands,
     outline_commands,
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add(commands)
     _train(commands)
     _predict(commands)
+    import_commands.add_parser(commands)
     _evaluate(commands)
     _next(commands)
     fill_commands.add_parser(commands)
