@@ -16,7 +16,14 @@ CMAKE = MODULE / "CMakeLists.txt"
 SCRIPTS = "MODULE_PYTHON_SCRIPTS"
 RESOURCES = "MODULE_PYTHON_RESOURCES"
 # What only researchers use, from a checkout or from pip; it needs libraries that Slicer does not install.
-NOT_INSTALLED = ("barl/benchmark/", "barl/cli/benchmark_commands.py", "barl/demo/", "barl/methods/peers/")
+NOT_INSTALLED = (
+    "barl/benchmark/",
+    "barl/cli/benchmark_commands.py",
+    "barl/cli/report_commands.py",
+    "barl/demo/",
+    "barl/methods/peers/",
+    "barl/report/",
+)
 
 
 def listed(variable: str, module: Path = MODULE) -> list[str]:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         predict,
         predict_cases,
         train,
+        write_report,
         write_volume,
     )
 
@@ -69,6 +70,7 @@ __all__ = [
     "predict",
     "predict_cases",
     "train",
+    "write_report",
     "write_volume",
 ]
 

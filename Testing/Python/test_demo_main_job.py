@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import re
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -113,6 +114,28 @@ def test_report_holds_what_it_must_in_one_file(finished, data):
     ):
         assert text in page.words, text
     assert re.search(r"Mean Dice (rose|did NOT rise)", page.words)
+
+
+def test_a_run_that_fails_leaves_the_report_of_the_run_before(finished, data, monkeypatch):
+    before = (finished / "report.html").read_bytes()
+
+    def fails(*_):
+        raise InputError("The disk is full.")
+
+    monkeypatch.setattr("barl.demo.main_job.run_demo", fails)
+    with pytest.raises(InputError):
+        run("simulated", finished, iterations=6, data=data)
+    assert (finished / "report.html").read_bytes() == before
+
+
+def test_the_demo_shows_no_warning_of_a_library(monkeypatch, tmp_path, recwarn):
+    def warns(*_):
+        warnings.warn("deprecated in 1.2", UserWarning, stacklevel=2)
+        raise InputError("Not today.")
+
+    monkeypatch.setattr("barl.demo.__main__.run", warns)
+    assert main(["--output", str(tmp_path)]) == InputError.exit_code
+    assert not recwarn.list
 
 
 def test_a_second_run_starts_from_nothing_and_a_foreign_folder_is_spared(tmp_path):

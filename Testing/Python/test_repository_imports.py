@@ -25,8 +25,8 @@ RANKS = {
     "inference": 5,
     "training": 6,
     "jobs": 7,
-    **dict.fromkeys(("api", "benchmark", "demo"), 8),
-    "worker": 9,
+    "report": 8,
+    **dict.fromkeys(("api", "benchmark", "demo", "worker"), 9),
     "remote": 10,
     "cli": 11,
 }

@@ -18,6 +18,7 @@ from barl.api.projects import (
     open_project,
     predict_cases,
     train,
+    write_report,
 )
 from barl.errors import BarlError
 from barl.fill.filling import Filled
@@ -51,5 +52,6 @@ __all__ = [
     "predict",
     "predict_cases",
     "train",
+    "write_report",
     "write_volume",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from barl.api.inputs import OnProgress, Scan, as_channels, as_progress, as_values, before_torch, on_grid
-from barl.errors import Cancelled
+from barl.errors import Cancelled, InputError
 from barl.project import acceptance
 from barl.project.doubts import as_doubts
 from barl.project.labels import Channel, Label
@@ -295,3 +296,26 @@ def evaluate(
 def next_cases(project: Project, count: int = 5) -> list[Ranked]:
     """The cases whose correction is worth most, each with ``case``, ``score`` and the ``reason`` in words."""
     return rank_cases(project.cases.all())[:count]
+
+
+def write_report(project: Project, path: Path | str, *, device: str = "auto") -> None:
+    """Write how far a project has come as one HTML page: cases, quality, pictures, models, corrections.
+
+    The current model and the one before it predict the held-out cases for it.
+
+    Args:
+        project: Open for writing; for reading only, corrections that were never compared are left out.
+        path: The HTML file.
+        device: As for ``train``.
+
+    Raises:
+        InputError: Jinja2 or matplotlib is missing, or this is the BARL within Slicer, which has no report.
+        BarlError: Of a model, the device, a damaged project or the file.
+    """
+    if find_spec("barl.report") is None:
+        raise InputError("BARL within Slicer writes no report.", "Install BARL in a Python environment of its own.")
+    before_torch()
+    from barl.jobs.compute import Compute
+    from barl.report.page import write_report as write
+
+    write(project, Path(path), compute=Compute(device))

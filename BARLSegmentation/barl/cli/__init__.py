@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 2 for input, 3 project, 4 model, 5 device, 6 disk, 130 stopped by the user, 1 anything else.
     """
     wait_briefly(os.environ)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries: nothing that a user could act on
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     terminal = Terminal(as_json="--json" in arguments)  # known before parsing, which may fail
     project: Path | None = None

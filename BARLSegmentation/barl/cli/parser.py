@@ -27,7 +27,7 @@ from barl.project.doubts import Doubt
 if TYPE_CHECKING:
     from barl.cli.command import Commands
 
-# Slicer's package leaves out the benchmark and the methods to compare with.
+# Slicer's package leaves out the report, the benchmark and the methods to compare with.
 _FOR_RESEARCH = find_spec("barl.benchmark") is not None
 _PEERS = "bcp, cps, dtc, entmin, ict, mc_net_plus, mean_teacher, sassnet, sdcl, ss_net, ua_mt, urpc"
 _OVERVIEW = """\
@@ -42,6 +42,7 @@ The usual way:
   barl project accept study case7 fixed.nii.gz          store the corrected outline
   barl train study                                      train on, from the model there is
   barl evaluate study                                   how good it is on the held-out scans
+  barl report study                                     all of it as one page with pictures
 """
 
 
@@ -65,6 +66,10 @@ def build_parser() -> argparse.ArgumentParser:
     import_commands.add_parser(commands)
     _evaluate(commands)
     _next(commands)
+    if find_spec("barl.report") is not None:
+        from barl.cli import report_commands
+
+        report_commands.add_parser(commands)
     fill_commands.add_parser(commands)
     _export(commands)
     _models(commands)

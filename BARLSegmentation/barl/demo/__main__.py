@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     started = time.monotonic()
     wait_briefly(os.environ)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries: nothing that a user could act on
     try:
         if options.iterations is not None and options.iterations < 1:
             raise InputError(f"A training of {options.iterations} iterations is not possible.", "Give 1 or more.")
@@ -68,7 +71,6 @@ def run(source: str, output: Path, iterations: int | None = None, data: DemoData
     report = output / "report.html"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        report.unlink(missing_ok=True)  # the report of an earlier run is not the report of this one
     except OSError as error:
         raise storage_error(error, output) from error
     print("Loading PyTorch and MONAI ...", flush=True)

@@ -1,39 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report's figures as PNG. Colors tell labels or parts apart for color-blind readers too (Okabe and Ito's set)."""
+"""The figures of the demo's own chapters, as PNG; the others are those of ``barl.report.figures``."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 
-from barl.demo.main_job import Judged, Outcome, Training
+from barl.demo.main_job import Outcome, Training
 from barl.demo.sources import DemoCase
 from barl.evaluation.calibration import reliability_curve
 from barl.images.components import bounding_box
-from barl.images.geometry import Grid, Triple, triple
+from barl.images.geometry import Grid
 from barl.images.label_maps import read_label
 from barl.images.reading import read_image
+from barl.jobs.evaluate import Judged
 from barl.project.labels import Label
-from barl.project.palette import FIGURE_COLORS, hexadecimal
+from barl.report.figures import (
+    AFTER,
+    COLORS,
+    HALO,
+    doubt_scale,
+    legend_of_outlines,
+    outline,
+    outline_expert,
+    png,
+    rgb,
+    show_doubt,
+)
 
-_DPI = 110
-_COLORS = [hexadecimal(name) for name in FIGURE_COLORS]
-_BEFORE, _AFTER = "#8a8a8a", hexadecimal("blue")
-_DOUBT = "inferno"
 _PANEL = 2.5  # inches
-_HALO = withStroke(linewidth=2.4, foreground="black")
-_EXPERT: dict[str, Any] = {"colors": ["white"], "linestyles": [(0, (2, 1.5))], "linewidths": 1.4}
 
 
 def curves(trainings: Sequence[Training], labels: Sequence[Label]) -> bytes:
@@ -45,7 +44,7 @@ def curves(trainings: Sequence[Training], labels: Sequence[Label]) -> bytes:
         rows = [event["values"] for event in training.events if "total" in event.get("values", {})]
         parts = [key for key in (rows[0] if rows else {}) if key not in ("iteration", "total")]
         steps = [start + row["iteration"] for row in rows]
-        for part, color in zip(["total", *parts], ["black", *_COLORS], strict=False):
+        for part, color in zip(["total", *parts], ["black", *COLORS], strict=False):
             values = [row[part] if row.get(part, 0) > 0 else np.nan for row in rows]
             label = part.upper() if part in ("dpr", "pcbc", "cps") else part
             left.plot(steps, values, color=color, lw=1.8 if part == "total" else 1.1, label="" if number else label)
@@ -56,7 +55,7 @@ def curves(trainings: Sequence[Training], labels: Sequence[Label]) -> bytes:
                 [step for step, _ in points],
                 [score for _, score in points],
                 "o-",
-                color=_rgb(entry),
+                color=rgb(entry),
                 ms=4,
                 label="" if number else entry.name,
             )
@@ -78,7 +77,7 @@ def curves(trainings: Sequence[Training], labels: Sequence[Label]) -> bytes:
     right.set(title="Dice on the held-out cases, on the model's grid", xlabel="iteration")
     left.legend(fontsize=8, ncols=2)
     right.legend(fontsize=8, loc="lower right")
-    return _png(figure)
+    return png(figure)
 
 
 def _held_out_scores(training: Training) -> list[tuple[int, dict[int, float]]]:
@@ -94,52 +93,6 @@ def _held_out_scores(training: Training) -> list[tuple[int, dict[int, float]]]:
         dice = {int(value): score for value, score in final.items() if score is not None}
         scores.append((training.summary["iterations"], dice))
     return scores
-
-
-def dots(before: dict[str, Any], after: dict[str, Any], labels: Sequence[Label]) -> bytes:
-    """Dice of each held-out case before and after, a panel a label; cases ordered by their mean before."""
-    order = np.argsort([_mean_dice(row) for row in before["cases"]])
-    figure = Figure(figsize=(9.4, max(2.2, 0.9 + 0.27 * len(order))), layout="constrained")
-    panels = figure.subplots(1, len(labels), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, label in zip(panels, labels, strict=True):
-        pairs = [[table["cases"][n]["labels"][str(label.value)]["dice"] for table in (before, after)] for n in order]
-        for place, (first, second) in enumerate(pairs):
-            axes.plot([first, second], [place, place], color="0.75", lw=2, zorder=1)
-        first, second = np.array(pairs, float).T
-        axes.scatter(first, range(len(order)), s=34, facecolor="white", edgecolor=_BEFORE, lw=1.6, label="before")
-        axes.scatter(second, range(len(order)), s=34, color=_AFTER, label="after")
-        axes.set(title=label.name, xlabel="Dice", yticks=range(len(order)))
-        axes.set_yticklabels([before["cases"][n]["name"] for n in order], fontsize=8)
-        axes.grid(axis="x", color="0.92")
-        axes.set_axisbelow(True)
-        axes.set_ylim(-0.7, len(order) - 0.3)
-    panels[0].legend(fontsize=8)
-    return _png(figure)
-
-
-def slices(judged: Sequence[Judged], captions: Sequence[str], labels: Sequence[Label]) -> bytes:
-    """A row a case: the scan, what both models outline, and how sure the second one is."""
-    scans = [_scan_and_label(item.case, labels) for item in judged]
-    width = _PANEL * max(_width_to_height(scan) for scan, _ in scans)
-    figure = Figure(figsize=(4 * (width + 0.12) + 1.3, (_PANEL + 0.1) * len(judged) + 0.7), layout="constrained")
-    grid = figure.subplots(len(judged), 4, squeeze=False)
-    for row, item, (scan, expert), caption in zip(grid, judged, scans, captions, strict=True):
-        k = int(np.count_nonzero(sitk.GetArrayViewFromImage(expert), axis=(1, 2)).argmax())
-        for axes in row:
-            _show_scan(axes, scan, k)
-        _show_doubt(row[3], _array(item.after.uncertainty)[k])
-        for axes, prediction in ((row[1], item.before), (row[2], item.after)):
-            _outline(axes, _array(prediction.label)[k], labels)
-        for axes in row[1:]:
-            _outline_expert(axes, _array(expert)[k], labels)
-        _zoom(row, [_array(label)[k] for label in (expert, item.before.label, item.after.label)])
-        row[0].set_ylabel(caption, fontsize=9)
-    for axes, title in zip(grid[0], ("scan", "before", "after", "uncertainty after"), strict=True):
-        axes.set_title(title, fontsize=10)
-    _mark_sides(grid[0][0])
-    figure.colorbar(_doubt_scale(), ax=grid[:, 3], shrink=0.6, pad=0.03, label="uncertainty")
-    _legend_of_outlines(figure, labels)
-    return _png(figure)
 
 
 def hotspots(outcome: Outcome, limit: int = 4) -> bytes | None:
@@ -159,18 +112,18 @@ def hotspots(outcome: Outcome, limit: int = 4) -> bytes | None:
     panels = figure.subplots(1, len(heights), squeeze=False)[0]
     for axes, k in zip(panels, heights, strict=True):
         _show_scan(axes, scan, k)
-        _show_doubt(axes, doubt[k])
-        _outline(axes, _array(prediction)[k], labels)
-        _outline_expert(axes, _array(expert)[k], labels)
+        show_doubt(axes, doubt[k], scan.GetSpacing()[1] / scan.GetSpacing()[0])
+        outline(axes, _array(prediction)[k], labels)
+        outline_expert(axes, _array(expert)[k], labels)
         for spot, place in zip(spots, places, strict=True):
             if round(place[2]) == k and spot["rank"] <= 10:
                 _mark(axes, place, spot["rank"])
         z = scan.TransformIndexToPhysicalPoint((0, 0, k))[2]
         axes.set_title(f"slice at S {z:.0f} mm", fontsize=9)
     _mark_sides(panels[0])
-    figure.colorbar(_doubt_scale(), ax=panels, shrink=0.8, pad=0.02, label="uncertainty")
-    _legend_of_outlines(figure, labels)
-    return _png(figure)
+    figure.colorbar(doubt_scale(), ax=panels, shrink=0.8, pad=0.02, label="uncertainty")
+    legend_of_outlines(figure, labels)
+    return png(figure)
 
 
 def volumes(judged: Sequence[Judged], labels: Sequence[Label]) -> bytes:
@@ -178,45 +131,44 @@ def volumes(judged: Sequence[Judged], labels: Sequence[Label]) -> bytes:
     figure = Figure(figsize=(3.9 * len(labels) + 0.3, 3.7), layout="constrained")
     panels = figure.subplots(1, len(labels), squeeze=False)[0]
     for n, (axes, label) in enumerate(zip(panels, labels, strict=True)):
-        found = [item.after.volumes[n] for item in judged]
-        truth = [_expert_ml(item.case, label, labels) for item in judged]
+        found = [item.prediction.volumes[n] for item in judged]
+        truth = [_expert_ml(item, label) for item in judged]
         ml = np.array([v.ml for v in found])
         spread = np.array([[v.ml - v.low_ml for v in found], [v.high_ml - v.ml for v in found]])
-        axes.errorbar(truth, ml, yerr=spread, fmt="o", color=_AFTER, ecolor="0.55", ms=5, capsize=2)
+        axes.errorbar(truth, ml, yerr=spread, fmt="o", color=AFTER, ecolor="0.55", ms=5, capsize=2)
         top = 1.08 * max([*truth, *(v.high_ml for v in found)] or [1])
         axes.plot([0, top], [0, top], color="0.4", ls="--", lw=1)
         axes.set(title=label.name, xlabel="expert (ml)", ylabel="model (ml)", xlim=(0, top), ylim=(0, top))
         axes.set_aspect("equal")
-    return _png(figure)
+    return png(figure)
 
 
 def reliability(judged: Sequence[Judged], labels: Sequence[Label]) -> bytes:
     """Confidence against the share of right voxels around the structures of the held-out cases, after."""
-    pairs = [_confidence(item, labels) for item in judged]
+    pairs = [_confidence(item) for item in judged]
     confidence, correct = (np.concatenate(part) for part in zip(*pairs, strict=True))
     curve = reliability_curve(confidence, correct, bins=10)
     figure = Figure(figsize=(4.2, 4.2), layout="constrained")
     axes, counts = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
     axes.plot([0, 1], [0, 1], color="0.4", ls="--", lw=1, label="ideal")
     filled = curve.count > 0
-    axes.plot(curve.confidence[filled], curve.accuracy[filled], "o-", color=_AFTER, label="model")
+    axes.plot(curve.confidence[filled], curve.accuracy[filled], "o-", color=AFTER, label="model")
     counts.bar((np.arange(10) + 0.5) / 10, curve.count, width=0.09, color="0.6")
     counts.set(xlabel="probability that the model gives its answer", ylabel="voxels", yscale="log")
     lowest = 1 / (len(labels) + 1)
     axes.set(ylabel="share of right answers", xlim=(lowest - 0.05, 1.02), ylim=(0, 1.03))
     axes.legend(fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
-def _confidence(item: Judged, labels: Sequence[Label], margin: int = 5) -> tuple[np.ndarray, np.ndarray]:
+def _confidence(item: Judged, margin: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """Of the voxels within ``margin`` of the structures; the far background is trivially correct and would dominate."""
-    scan = read_image(item.case.image)
-    truth = sitk.GetArrayFromImage(read_label(item.case.label, Grid.of(scan), [label.value for label in labels]))
-    predicted = sitk.GetArrayFromImage(item.after.label)
+    truth = sitk.GetArrayFromImage(item.expert)
+    predicted = sitk.GetArrayFromImage(item.prediction.label)
     box = bounding_box((truth > 0) | (predicted > 0), margin)
-    if box is None or item.after.probabilities is None:
+    if box is None or item.prediction.probabilities is None:
         return np.empty(0), np.empty(0, bool)
-    p = np.stack([sitk.GetArrayFromImage(image)[box] for image in item.after.probabilities.values()])
+    p = np.stack([sitk.GetArrayFromImage(image)[box] for image in item.prediction.probabilities.values()])
     confidence = np.maximum(p.max(axis=0), 1 - p.sum(axis=0)).clip(0, 1)
     return confidence.ravel(), (truth[box] == predicted[box]).ravel()
 
@@ -227,10 +179,9 @@ def _scan_and_label(case: DemoCase, labels: Sequence[Label]) -> tuple[sitk.Image
     return _oriented(scan), _oriented(label)
 
 
-def _expert_ml(case: DemoCase, label: Label, labels: Sequence[Label]) -> float:
-    grid = Grid.of(read_image(case.image))
-    array = sitk.GetArrayFromImage(read_label(case.label, grid, [entry.value for entry in labels]))
-    return float(np.count_nonzero(array == label.value) * grid.voxel_ml)
+def _expert_ml(item: Judged, label: Label) -> float:
+    outlined = np.count_nonzero(sitk.GetArrayViewFromImage(item.expert) == label.value)
+    return float(outlined * Grid.of(item.expert).voxel_ml)
 
 
 def _oriented(image: sitk.Image) -> sitk.Image:
@@ -255,48 +206,6 @@ def _show_scan(axes: Axes, scan: sitk.Image, k: int) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-def _show_doubt(axes: Axes, doubt: np.ndarray) -> None:
-    axes.imshow(doubt, cmap=_DOUBT, vmin=0, vmax=1, alpha=np.clip(1.5 * doubt, 0, 0.85), aspect=axes.get_aspect())
-
-
-def _doubt_scale() -> ScalarMappable:
-    return ScalarMappable(Normalize(0, 1), _DOUBT)
-
-
-def _outline(axes: Axes, label: np.ndarray, labels: Sequence[Label]) -> None:
-    for entry in labels:
-        if (label == entry.value).any():
-            axes.contour(label == entry.value, levels=[0.5], colors=[_rgb(entry)], linewidths=1.6)
-
-
-def _outline_expert(axes: Axes, label: np.ndarray, labels: Sequence[Label]) -> None:
-    for entry in labels:
-        if (label == entry.value).any():
-            axes.contour(label == entry.value, levels=[0.5], **_EXPERT).set_path_effects([_HALO])
-
-
-def _zoom(row: Sequence[Axes], labels: Sequence[np.ndarray], margin: int = 10) -> None:
-    """Show the outlined part larger in all panels but the first, which tells by a frame which part it is.
-
-    Scans that the structures fill anyway stay whole.
-    """
-    marked = np.nonzero(np.any(labels, axis=0))
-    height, width = labels[0].shape
-    if not len(marked[0]):
-        return
-    (y0, y1), (x0, x1) = ((int(at.min()), int(at.max())) for at in marked)
-    half = max(y1 - y0, x1 - x0) / 2 + margin
-    if 2 * half > 0.8 * min(height, width):
-        return
-    y = min(max((y0 + y1) / 2, half - 0.5), height - 0.5 - half)
-    x = min(max((x0 + x1) / 2, half - 0.5), width - 0.5 - half)
-    row[0].add_patch(
-        Rectangle((x - half, y - half), 2 * half, 2 * half, fill=False, edgecolor=hexadecimal("sky"), lw=1.2)
-    )
-    for axes in row[1:]:
-        axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
-
-
 def _mark(axes: Axes, place: np.ndarray, rank: int) -> None:
     axes.plot(*place[:2], "o", ms=11, mfc="none", mec="#00e5ff", mew=1.8)
     axes.annotate(
@@ -307,7 +216,7 @@ def _mark(axes: Axes, place: np.ndarray, rank: int) -> None:
         color="#00e5ff",
         fontsize=10,
         fontweight="bold",
-        path_effects=[_HALO],
+        path_effects=[HALO],
     )
 
 
@@ -323,29 +232,5 @@ def _mark_sides(axes: Axes) -> None:
             fontsize=9,
             va="center",
             ha=align,
-            path_effects=[_HALO],
+            path_effects=[HALO],
         )
-
-
-def _legend_of_outlines(figure: Figure, labels: Sequence[Label]) -> None:
-    lines = [Line2D([], [], color=_rgb(label), lw=2, label=f"{label.name} (model)") for label in labels]
-    lines.append(Line2D([], [], color="white", ls=(0, (2, 1.5)), lw=1.6, label="expert"))
-    # About 2.4 inches an entry: a narrow figure would cut a single row off.
-    columns = max(1, min(len(lines), int(figure.get_figwidth() / 2.4)))
-    legend = figure.legend(handles=lines, loc="outside lower center", ncols=columns, fontsize=9, facecolor="0.35")
-    for text in legend.get_texts():
-        text.set_color("white")
-
-
-def _rgb(label: Label) -> Triple[float]:
-    return triple(part / 255 for part in label.color)
-
-
-def _mean_dice(row: dict[str, Any]) -> float:
-    return float(np.nanmean([scores["dice"] for scores in row["labels"].values()]))
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=_DPI)
-    return file.getvalue()

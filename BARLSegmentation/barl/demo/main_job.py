@@ -15,10 +15,8 @@ import torch
 from barl.demo.sources import DemoCase, DemoData
 from barl.demo.steps import Steps
 from barl.errors import ProjectError, storage_error
-from barl.inference.predictor import Prediction, Predictor
 from barl.jobs.choice import choose_model
-from barl.jobs.compute import Compute, WarmPredictors
-from barl.jobs.evaluate import evaluate_model
+from barl.jobs.evaluate import Judged, evaluate_model
 from barl.jobs.predict import predict_cases
 from barl.jobs.train_job import TrainingOptions, prepare_run, run_training
 from barl.progress import Event
@@ -28,6 +26,7 @@ from barl.project.next_case import Ranked, rank_cases
 from barl.project.records import Revision
 from barl.project.states import RevisionKind
 from barl.project.store import Project
+from barl.report.findings import Findings, Measured, gather, view_of
 from barl.training.plan import Plan
 
 # How many of the cases ranked first get the expert's outline.
@@ -55,15 +54,6 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A held-out case and the predictions of both models."""
-
-    case: DemoCase
-    before: Prediction
-    after: Prediction
-
-
-@dataclass(frozen=True)
 class Outcome:
     """All that happened.
 
@@ -71,10 +61,11 @@ class Outcome:
         data: The cases.
         trainings: The first and the second.
         before, after: What ``evaluate_model`` says of both models.
-        judged: The held-out cases, in the order of ``before["cases"]``.
+        judged: The held-out cases as the second model predicted them.
         ranking: The untouched cases as ranked by the first model, the most uncertain first.
         corrected: Those that got the expert's outline.
         doubted: The prediction of the first of them, before its correction.
+        findings: What the report of any project says of this one.
         seconds: Step -> time.
         machine: Where it ran.
         versions: Library -> version.
@@ -88,6 +79,7 @@ class Outcome:
     ranking: list[Ranked]
     corrected: list[DemoCase]
     doubted: Revision
+    findings: Findings
     seconds: dict[str, float]
     machine: str
     versions: dict[str, str]
@@ -117,7 +109,7 @@ def run_demo(data: DemoData, folder: Path, steps: Steps, iterations: int | None 
         with steps.step(title):
             first = _train(project, TrainingOptions(iterations=iterations), title, steps)
         with steps.step(f"Evaluate on the {n.held_out} held-out cases"):
-            before, predictions_before = _evaluate(project, steps)
+            before = evaluate_model(project, progress=steps.progress)
         with steps.step("Predict every case with its uncertainty"):
             predict_cases(project, progress=steps.progress)
         with steps.step(f"Rank the untouched cases by uncertainty, correct the first {CORRECTIONS}"):
@@ -143,15 +135,13 @@ def run_demo(data: DemoData, folder: Path, steps: Steps, iterations: int | None 
             options = TrainingOptions(iterations=iterations, promote=True)
             second = _train(project, options, title, steps)
         with steps.step("Evaluate on the same held-out cases"):
-            after, predictions_after = _evaluate(project, steps)
+            judged: list[Judged] = []
+            after = evaluate_model(project, progress=steps.progress, look=judged.append)
         with steps.step("Predict the rest again"):
             predict_cases(project, progress=steps.progress)
         versions = read_card(choose_model(project)[0]).versions
-    by_name = {case.name: case for case in data.held_out}
-    judged = [
-        Judged(by_name[row["name"]], *pair)
-        for row, *pair in zip(before["cases"], predictions_before, predictions_after, strict=True)
-    ]
+        views = {item.case.id: view_of(item) for item in judged}
+        findings = gather(project, Measured(after, before, views))
     return Outcome(
         data,
         [first, second],
@@ -161,6 +151,7 @@ def run_demo(data: DemoData, folder: Path, steps: Steps, iterations: int | None 
         ranking,
         corrected,
         doubted,
+        findings,
         dict(steps.seconds),
         _machine(),
         versions,
@@ -211,34 +202,6 @@ def _train(project: Project, options: TrainingOptions, title: str, steps: Steps)
     plan = Plan.from_json({key: value for key, value in run.plan.items() if key != "run"})
     assert done.model_id is not None  # nobody stops it
     return Training(title, plan, events, project.models.get(done.model_id).summary)
-
-
-class _Remembered(WarmPredictors):
-    """Predictors that keep what they predict: the report shows what the evaluation has judged, at no further cost."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.predictions: list[Prediction] = []
-
-    def get(self, folder: Path, device: str = "auto", fast: bool = False) -> Predictor:
-        predictor = super().get(folder, device, fast)
-        return _Remembering(predictor, self.predictions)
-
-
-class _Remembering(Predictor):
-    def __init__(self, predictor: Predictor, predictions: list[Prediction]) -> None:
-        super().__init__(predictor.card, predictor.network, predictor.device)
-        self._predictions = predictions
-
-    def predict(self, *arguments: Any, **options: Any) -> Prediction:
-        self._predictions.append(super().predict(*arguments, **options))
-        return self._predictions[-1]
-
-
-def _evaluate(project: Project, steps: Steps) -> tuple[dict[str, Any], list[Prediction]]:
-    warm = _Remembered()
-    table = evaluate_model(project, compute=Compute(warm=warm), progress=steps.progress)
-    return table, warm.predictions
 
 
 def _machine() -> str:

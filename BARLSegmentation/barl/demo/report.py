@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's report: one HTML file with all figures and tables in it."""
+"""The demo's report: that of any project, with chapters of its own."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from barl.demo import figures
 from barl.demo.main_job import Outcome
 from barl.evaluation.statistics import paired_test
-from barl.project.files import write_atomically
+from barl.report.page import write_page
 
 _METRICS = {
     "dice": ("Dice", 3),
@@ -32,8 +29,26 @@ def write_report(outcome: Outcome, path: Path) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    text = _page(outcome)
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+    test = outcome.findings.comparison["test"] if outcome.findings.comparison else {}
+    write_page(
+        outcome.findings,
+        path,
+        "demo.html.jinja",
+        Path(__file__).parent,
+        outcome=outcome,
+        data=outcome.data,
+        own=figures,
+        answer=answer(outcome),
+        summary=summary_rows(outcome),
+        test=test,
+        ranking=_ranking_rows(outcome),
+        spots_picture=figures.hotspots(outcome),
+        spots=_hotspot_rows(outcome),
+        volumes=_volume_rows(outcome),
+        calibration=_calibration_rows(outcome),
+        trainings=_training_rows(outcome),
+        seconds=_seconds_rows(outcome),
+    )
 
 
 def answer(outcome: Outcome) -> str:
@@ -65,51 +80,6 @@ def summary_rows(outcome: Outcome) -> list[list[str]]:
     return rows
 
 
-def _page(outcome: Outcome) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"base64": _base64, "signed": _signed, "p_value": _p_value}
-    before, after = _case_means(outcome.before), _case_means(outcome.after)
-    chosen = _telling(before, after)
-    return environment.get_template("report.html.jinja").render(
-        outcome=outcome,
-        data=outcome.data,
-        figures=figures,
-        answer=answer(outcome),
-        summary=summary_rows(outcome),
-        test=paired_test(after, before),
-        dice=_dice_table(outcome),
-        judged=[outcome.judged[n] for n, _ in chosen],
-        captions=[f"{why}\nDice {before[n]:.2f} → {after[n]:.2f}" for n, why in chosen],
-        ranking=_ranking_rows(outcome),
-        spots_picture=figures.hotspots(outcome),
-        spots=_hotspot_rows(outcome),
-        volumes=_volume_rows(outcome),
-        calibration=_calibration_rows(outcome),
-        trainings=_training_rows(outcome),
-        seconds=_seconds_rows(outcome),
-    )
-
-
-def _dice_table(outcome: Outcome) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: Dice of each held-out case and label before and after the corrections."""
-    labels = outcome.data.labels
-    heads = ["case", *(f"{label.name}: {when}" for label in labels for when in ("before", "after", "change"))]
-    rows = []
-    for first, second in zip(outcome.before["cases"], outcome.after["cases"], strict=True):
-        cells = [first["name"]]
-        for label in labels:
-            pair = [row["labels"][str(label.value)]["dice"] for row in (first, second)]
-            cells += [_number(pair[0]), _number(pair[1]), _signed(pair[1] - pair[0])]
-        rows.append(cells)
-    return heads, rows
-
-
 def _ranking_rows(outcome: Outcome) -> list[list[str]]:
     return [
         [str(rank), ranked.case.name, f"{ranked.score:.2f}", ranked.reason]
@@ -136,7 +106,7 @@ def _volume_rows(outcome: Outcome) -> list[list[str]]:
     return [
         [item.case.name, volume.name, f"{volume.ml:.2f}", f"{volume.low_ml:.2f} to {volume.high_ml:.2f}"]
         for item in outcome.judged
-        for volume in item.after.volumes
+        for volume in item.prediction.volumes
     ]
 
 
@@ -158,29 +128,8 @@ def _seconds_rows(outcome: Outcome) -> list[list[str]]:
     return [*rows, ["together", f"{sum(outcome.seconds.values()):.1f}"]]
 
 
-def _telling(before: Sequence[float], after: Sequence[float], limit: int = 4) -> list[tuple[int, str]]:
-    """Cases worth showing and why: the extremes and the middle, none twice."""
-    order = np.argsort(after)
-    gain = np.subtract(after, before)
-    reasons = [
-        (int(order[0]), "lowest"),
-        (int(order[len(order) // 2]), "median"),
-        (int(order[-1]), "highest"),
-        (int(gain.argmax()), "largest gain"),
-        (int(gain.argmin()), "smallest gain"),
-    ]
-    chosen: dict[int, str] = {}
-    for n, why in reasons:
-        chosen.setdefault(n, why)
-    return list(chosen.items())[:limit]
-
-
 def _case_means(table: dict[str, Any]) -> list[float]:
     return [float(np.nanmean([scores["dice"] for scores in row["labels"].values()])) for row in table["cases"]]
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
 
 
 def _mean_sd(summary: dict[str, Any], digits: int) -> str:
@@ -188,15 +137,3 @@ def _mean_sd(summary: dict[str, Any], digits: int) -> str:
         return "-"
     mean = f"{summary['mean']:.{digits}f}"
     return mean if np.isnan(summary["sd"]) else f"{mean} ± {summary['sd']:.{digits}f}"
-
-
-def _number(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f}"
-
-
-def _signed(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:+.3f}"
-
-
-def _p_value(p: float) -> str:
-    return "-" if np.isnan(p) else "less than 0.001" if p < 0.001 else f"{p:.3f}"

@@ -38,6 +38,15 @@ def summarize(values: Sequence[float]) -> Summary:
     )
 
 
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of the mean by Student's t; nan, nan with fewer than two values (nan values are left out)."""
+    summary = summarize(values)
+    if summary.n < 2:
+        return float("nan"), float("nan")
+    half = float(stats.t.ppf((1 + level) / 2, summary.n - 1)) * summary.sd / summary.n**0.5
+    return summary.mean - half, summary.mean + half
+
+
 def summarize_cases(
     cases: Sequence[Mapping[int, LabelMetrics]], values: Collection[int] | None = None
 ) -> dict[str, Summary]:

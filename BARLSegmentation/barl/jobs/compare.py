@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from barl.errors import InputError, ProjectError
 from barl.evaluation.statistics import PairedTest, holm, paired_test, summarize
 from barl.jobs.choice import choose_model
 from barl.jobs.compute import AUTOMATIC, Compute, WarmPredictors
-from barl.jobs.evaluate import evaluate_model, held_out_cases
+from barl.jobs.evaluate import Judged, evaluate_model, held_out_cases
 from barl.progress import SILENT, Progress, Stage
 from barl.project.store import Project
 
@@ -27,6 +28,7 @@ def compare_models(
     *,
     compute: Compute = AUTOMATIC,
     progress: Progress = SILENT,
+    look: Callable[[Judged], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate two models on the same held-out cases and test the difference of their Dice.
 
@@ -39,6 +41,7 @@ def compare_models(
         reference: Id or folder of the one to beat; by default the current model.
         compute: Device and loaded models.
         progress: Gets the stage comparing.
+        look: Called with each case once ``model`` has predicted it.
 
     Returns:
         ``model`` and ``reference``: what ``evaluate_model`` returns; ``cases``: per case its name and its Dice (mean
@@ -64,13 +67,26 @@ def compare_models(
         )
     compute = replace(compute, warm=compute.warm or WarmPredictors())
     results = [
-        evaluate_model(project, folder, cases=cases, compute=compute, progress=half)
+        evaluate_model(
+            project, folder, cases=cases, compute=compute, progress=half, look=look if folder == chosen[0][0] else None
+        )
         for (folder, _), half in progress.stage(Stage.COMPARING).each(chosen)
     ]
     for result, (folder, model_id) in zip(results, chosen, strict=True):
         result["model"] = model_id or str(folder)
 
-    values = [str(value) for value in project.values]
+    notes = [f"Left out, because one of the models has learned from it: {name}." for name in left_out]
+    return {**compare_results(results[0], results[1], [str(value) for value in project.values]), "notes": notes}
+
+
+def compare_results(first: dict[str, Any], second: dict[str, Any], values: Sequence[str]) -> dict[str, Any]:
+    """What ``compare_models`` returns but for ``notes``, from what ``evaluate_model`` returned for both.
+
+    Args:
+        first, second: Of the model in question and of the reference, on the same cases.
+        values: Of the labels.
+    """
+    results = first, second
     means = [[summarize(_dice(row, values)).mean for row in result["cases"]] for result in results]
     label_tests = [
         paired_test(*([*(_dice(row, [value])[0] for row in result["cases"])] for result in results)) for value in values
@@ -78,27 +94,32 @@ def compare_models(
     adjusted = holm([test.p for test in label_tests])
     test = paired_test(*means)
     return {
-        "model": results[0],
-        "reference": results[1],
+        "model": first,
+        "reference": second,
         "cases": [
-            {"case": case.id, "name": case.name, "model": first, "reference": second}
-            for case, first, second in zip(cases, *means, strict=True)
+            {"case": row["case"], "name": row["name"], "model": one, "reference": other}
+            for row, one, other in zip(first["cases"], *means, strict=True)
         ],
         "test": asdict(test),
         "labels": {
             value: {**asdict(found), "p": p} for value, found, p in zip(values, label_tests, adjusted, strict=True)
         },
         "words": in_words(summarize(means[0]).mean, summarize(means[1]).mean, test),
-        "notes": [f"Left out, because one of the models has learned from it: {name}." for name in left_out],
     }
 
 
-def in_words(dice: float, reference: float, test: PairedTest) -> str:
-    """The outcome as one or two sentences; they mention chance where the number of cases demands it."""
+def in_words(dice: float, reference: float, test: PairedTest, other: str = "the current model") -> str:
+    """The outcome as one or two sentences; they mention chance where the number of cases demands it.
+
+    Args:
+        dice, reference: Mean Dice of the new model and of the other one.
+        test: Of the difference.
+        other: What the other one is called.
+    """
     count = "the only held-out case" if test.n == 1 else f"{test.n} held-out cases"
     if not test.n:
         return "The held-out cases show none of the labels: the models cannot be compared on them."
-    outcome = f"On {count} the mean Dice is {dice:.3f}, with the current model {reference:.3f}"
+    outcome = f"On {count} the mean Dice is {dice:.3f}, with {other} {reference:.3f}"
     if test.n < PAIRS_FOR_A_TEST:
         return f"{outcome}. On so few cases a difference may be chance: hold out {PAIRS_FOR_A_TEST} or more."
     p = "p < 0.001" if test.p < 0.001 else f"p = {test.p:.3f}"
@@ -108,7 +129,7 @@ def in_words(dice: float, reference: float, test: PairedTest) -> str:
     return f"{outcome}. The new model is {'better' if test.median_difference > 0 else 'worse'} beyond chance."
 
 
-def _dice(row: dict[str, Any], values: list[str]) -> list[float]:
+def _dice(row: dict[str, Any], values: Sequence[str]) -> list[float]:
     return [row["labels"][value]["dice"] for value in values]
 
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,23 @@ _MARGIN = 5
 _VOXELS_PER_CASE = 50_000
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A held-out case as it was evaluated.
+
+    Attributes:
+        case: The case.
+        channels: Its images.
+        expert: Its accepted label map, on the scan's grid.
+        prediction: The model's, with probabilities.
+    """
+
+    case: Case
+    channels: list[sitk.Image]
+    expert: sitk.Image
+    prediction: Prediction
+
+
 def held_out_cases(project: Project) -> list[Case]:
     """The held-out cases with an accepted outline.
 
@@ -56,6 +73,7 @@ def evaluate_model(
     cases: Sequence[Case] | None = None,
     compute: Compute = AUTOMATIC,
     progress: Progress = SILENT,
+    look: Callable[[Judged], None] | None = None,
 ) -> dict[str, Any]:
     """Predict the held-out cases and compare with their accepted outlines, on the scans' own grids.
 
@@ -65,6 +83,7 @@ def evaluate_model(
         cases: Those to evaluate on, outlined; by default ``held_out_cases``.
         compute: Device and loaded models.
         progress: Gets the stages loading and evaluating.
+        look: Called with each case once it is predicted, such as to draw it.
 
     Returns:
         ``model``; ``labels``: per label name and ``dice``, ``hd95_mm`` ... as mean, sd, n; ``mean`` over the labels;
@@ -86,8 +105,8 @@ def evaluate_model(
     for case, part in progress.stage(Stage.EVALUATING).each(cases, lambda case: case.name):
         channels = read_channels(project.cases.sound_images(case.id))
         grid = Grid.of(channels[0])
-        # A copy: a view into an image that nobody holds shows whatever its memory is used for next.
-        truth = sitk.GetArrayFromImage(read_label(project.revisions.accepted(case.id).path, grid, project.values))
+        expert = read_label(project.revisions.accepted(case.id).path, grid, project.values)
+        truth = sitk.GetArrayViewFromImage(expert)
         prediction = predictor.predict(channels, want_probabilities=True, progress=part, cleanup=compute.cleanup)
         predicted = sitk.GetArrayViewFromImage(prediction.label)
         score = segmentation_metrics(predicted, truth, grid.spacing[::-1], project.values)
@@ -97,6 +116,8 @@ def evaluate_model(
         hits.append(correct)
         labels = {str(value): _row(metrics) for value, metrics in score.items()}
         rows.append({"case": case.id, "name": case.name, "labels": labels})
+        if look is not None:
+            look(Judged(case, channels, expert, prediction))
     confidence, correct = np.concatenate(confidences), np.concatenate(hits)
     return {
         "model": model_id or str(folder),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from barl.errors import InputError
@@ -42,3 +43,19 @@ def check_name(text: str, what: str) -> str:
             f"The name of the {what} holds characters that cannot be shown: {name!a}.", "Use letters, digits and signs."
         )
     return name
+
+
+# Words with which files of scans begin, and not initials.
+_WORDS = (
+    "sub|pat|img|vol|ses|scan|case|id|ct|mr|mri|pet|dwi|adc|nii|la|lv|rv|seg|ref|raw|tmp|new|knee|lung|liver|brain|hip"
+)
+_DATE = re.compile(
+    r"(?<!\d)((19|20)\d\d([-_.]?)(0[1-9]|1[0-2])\3(0[1-9]|[12]\d|3[01])|([12]?\d|0\d|3[01])\.(0?[1-9]|1[0-2])\.(19|20)?\d\d)(?!\d)"
+)
+_INITIALS = re.compile(rf"(?!(?:{_WORDS})\d)[a-z]{{3}}\d{{2,}}(?!\d)", re.IGNORECASE)
+
+
+def may_be_a_patients(name: str) -> bool:
+    """Whether a name looks as if it named a patient: with a comma or caret, a date, or three letters and digits."""
+    text = clean(name)
+    return any(sign in text for sign in ",^") or bool(_DATE.search(text) or _INITIALS.match(text))
