@@ -14,6 +14,7 @@ from BARLSegmentationLib.logic.Hotspots import HotSpotList, jumpTo
 from BARLSegmentationLib.logic.SpotMark import SpotMark
 from BARLSegmentationLib.logic.Words import readOnlyReason
 from BARLSegmentationLib.widgets.Background import Background
+from BARLSegmentationLib.widgets.DrawOnce import DrawOnce
 from BARLSegmentationLib.widgets.HotspotTable import HotspotTable
 from BARLSegmentationLib.widgets.Keys import Keys
 from BARLSegmentationLib.widgets.OutlineEditor import OutlineEditor
@@ -54,6 +55,7 @@ class ReviewPanel(Panel):
         self._editTimer = self._timer(EDIT_PAUSE_MS, self.onEditPause)
         self._ticksTimer = self._timer(TICKS_PAUSE_MS, self.storeTicks)
         self.background = Background(self.widget)
+        self.drawOnce = DrawOnce(self.widget)
         self.storing = Storing(session, self.correction, self.background, self.reader, self._goOn)
         self.storing.changed.connect(self.update)
         self.hotspots = HotspotTable(ui.hotspotsTable)
@@ -109,7 +111,7 @@ class ReviewPanel(Panel):
     def isIdle(self) -> bool:
         timers = (self._editTimer, self.uncertainty.pause, self._ticksTimer)
         waits = self.storing.isBusy or any(timer.isActive() for timer in timers)
-        return not waits and not self.background.isBusy()
+        return not waits and self.drawOnce.isIdle and not self.background.isBusy()
 
     # In and out of the module
 
@@ -139,6 +141,7 @@ class ReviewPanel(Panel):
     def cleanup(self) -> None:
         self.mark.remove()
         self.background.close()
+        self.drawOnce.close()
         for timer in (self._editTimer, self.uncertainty.pause, self._ticksTimer):
             timer.stop()
         self.keys.remove()
@@ -262,15 +265,12 @@ class ReviewPanel(Panel):
 
     def onHotspotChosen(self, spot: HotSpot) -> None:
         self._showHotspotCount()
-        slicer.app.pauseRender()  # one drawing of each view for all changes
-        try:
+        with self.drawOnce:
             world = jumpTo(spot.position, self.session.loaded.volumes[0], extentMm=spot.extentMm or _UNKNOWN_EXTENT_MM)
             text = _("Hot-spot {rank} of {count}: {label}, {volume:.2f} ml")
             count = len(self.hotspots.hotspots.spots)
             label = spot.label or _("unknown")
             self.mark.show(world, text.format(rank=spot.rank, count=count, label=label, volume=spot.volumeMl))
-        finally:
-            slicer.app.resumeRender()
         self.correction.clock.tick()
 
     def onNextHotspot(self, _checked: bool = False) -> None:
@@ -350,10 +350,11 @@ class ReviewPanel(Panel):
         if not self.ui.goOnCheckBox.checked:
             return ""
         before = self.session.caseId
-        self.onNextCase()
-        if self.session.caseId == before:
-            return _("No other case waits for an outline.")
-        self.hotspots.step(1)
+        with self.drawOnce:
+            self.onNextCase()
+            if self.session.caseId == before:
+                return _("No other case waits for an outline.")
+            self.hotspots.step(1)
         return _("Next: {name}.").format(name=self.session.case().name)
 
     def onGoOn(self, checked: bool) -> None:
