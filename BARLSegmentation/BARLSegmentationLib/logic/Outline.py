@@ -135,14 +135,15 @@ def takeSnapshot(
             (segmentId, segment.GetLabelValue(), value)
         )
     for image, members in arrays.values():
-        offset = _offset(image, grid)
-        if offset is not None:
-            layer = _cut(_voxels(image), offset, grid.shape, tuple((a, b) for _, a, b in members))
+        placed = _placed(_voxels(image), image.GetExtent()[::2], _toRAS(image), grid)
+        if placed is not None:
+            layer = _cut(*placed, grid.shape, tuple((a, b) for _, a, b in members))
             layers += [layer] if layer else []
             continue
         for segmentId, _ignored, value in members:  # drawn on another grid: Slicer resamples it
             array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
-            layers += [Layer(array, (0, 0, 0), ((1, value),))] if array is not None else []
+            if array is not None:
+                layers.append(Layer(array[_order(volume, grid)], (0, 0, 0), ((1, value),)))
     return Snapshot(grid, list(labels), layers, leftOut)
 
 
@@ -160,18 +161,43 @@ def _voxels(image: slicer.vtkOrientedImageData) -> np.ndarray:
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
 
 
-def _offset(image: slicer.vtkOrientedImageData, grid: Grid) -> tuple[int, int, int] | None:
-    """Index (k, j, i) in the grid of an image's first voxel, if its voxels are voxels of the grid."""
+def _toRAS(node: slicer.vtkOrientedImageData | slicer.vtkMRMLVolumeNode) -> np.ndarray:
+    """4 x 4: from indices (i, j, k) of an oriented image or a volume node to RAS in mm."""
     matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    toIndex = np.linalg.inv(gridToRAS(grid)) @ slicer.util.arrayFromVTKMatrix(matrix)
-    corners = np.array([[*point, 1.0] for point in np.ndindex(2, 2, 2)]).T
-    corners[:3] *= np.array(image.GetDimensions())[:, None]
-    corners[:3] += np.array(image.GetExtent()[::2])[:, None]
-    first = np.rint(toIndex[:3, 3]).astype(int)
-    if np.abs((toIndex @ corners)[:3] - corners[:3] - first[:, None]).max() > 0.02:
+    read = node.GetIJKToRASMatrix if node.IsA("vtkMRMLVolumeNode") else node.GetImageToWorldMatrix
+    read(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _placed(
+    voxels: np.ndarray, first: Sequence[int], toRAS: np.ndarray, grid: Grid
+) -> tuple[np.ndarray, tuple[int, int, int]] | None:
+    """Voxels in the order of a grid, if they are voxels of it.
+
+    Args:
+        voxels: ``[k, j, i]``; Slicer's reader reverses an axis of left-handed scans.
+        first: Index (i, j, k) of the first voxel for ``toRAS``.
+        toRAS: 4 x 4, from indices to RAS in mm.
+        grid: Of the scan.
+
+    Returns:
+        A view of the voxels and the index (k, j, i) in the grid of its first one; None if these are no voxels of it.
+    """
+    toIndex = np.linalg.inv(gridToRAS(grid)) @ toRAS
+    signs = np.where(np.diag(toIndex)[:3] < 0, -1, 1)
+    corners = np.array(first) + np.array([*np.ndindex(2, 2, 2)]) * (np.array(voxels.shape[::-1]) - 1)
+    wanted = signs * corners + np.rint(toIndex[:3, 3]).astype(int)
+    if np.abs(corners @ toIndex[:3, :3].T + toIndex[:3, 3] - wanted).max() > 0.02:
         return None
-    return tuple(int(n) for n in (first + image.GetExtent()[::2])[::-1])
+    k, j, i = (int(n) for n in wanted.min(axis=0)[::-1])
+    return voxels[tuple(slice(None, None, sign) for sign in signs[::-1])], (k, j, i)
+
+
+def _order(volume: slicer.vtkMRMLScalarVolumeNode, grid: Grid) -> tuple[slice, slice, slice]:
+    """What brings an array of a scan's node, [k, j, i], into the order of the scan's grid, and back."""
+    signs = np.diag(np.linalg.inv(gridToRAS(grid)) @ _toRAS(volume))[:3]
+    k, j, i = (slice(None, None, -1 if sign < 0 else 1) for sign in signs[::-1])
+    return k, j, i
 
 
 def gridToRAS(grid: Grid) -> np.ndarray:
@@ -197,6 +223,7 @@ def _cut(
 def replaceOutline(
     segmentation: slicer.vtkMRMLSegmentationNode,
     volume: slicer.vtkMRMLScalarVolumeNode,
+    grid: Grid,
     labelMap: np.ndarray,
     labels: list[Label],
 ) -> None:
@@ -205,7 +232,8 @@ def replaceOutline(
     Args:
         segmentation: vtkMRMLSegmentationNode.
         volume: The scan's volume node.
-        labelMap: ``[k, j, i]`` on the scan's grid.
+        grid: Of the scan.
+        labelMap: ``[k, j, i]`` on that grid.
         labels: The table.
     """
     from barl.fill.drawn import bounding_box
@@ -215,6 +243,7 @@ def replaceOutline(
     names = {label.value: tagged[str(label.value)] for label in labels if str(label.value) in tagged}
     for name in names.values():  # first all, so that no two share a voxel meanwhile, which would part their layers
         logic.ClearSegment(segmentation, name)
+    labelMap = labelMap[_order(volume, grid)]
     box = bounding_box(labelMap != 0)
     if box is None:
         return
