@@ -118,6 +118,8 @@ def test_scene_that_cannot_be_a_case_is_one_sentence(a_cases_panel, a_study):
     assert a_cases_panel.said[-1] == (True, "Choose a volume for each channel.")
     volume = a_volume(an_oblique_image())
     a_cases_panel.adding.selectors[0].setCurrentNode(volume)
+    assert a_cases_panel.ui.nameLineEdit.text == "volume", "proposed"
+    a_cases_panel.ui.nameLineEdit.text = ""
     press(a_cases_panel.ui.addButton)
     assert "has no name" in a_cases_panel.said[-1][1]
     add(a_cases_panel, SCENE, "Case 2")
@@ -157,7 +159,11 @@ def test_label_map_of_the_scene_is_an_outline(a_cases_panel, a_study):
     node = slicer.util.addVolumeFromArray(drawn, name="map", nodeClassName="vtkMRMLLabelMapVolumeNode")
     a_cases_panel.adding.labelSelector.setCurrentNode(node)
     press_add(a_cases_panel)
-    assert a_cases_panel.said[-1][0] and "does not lie on its scan's grid" in a_cases_panel.said[-1][1]
+    question = a_cases_panel.session.question.text
+    assert "does not lie on its scan's grid" in question and "2 would be lost. Shall the outline be" in question
+    assert len(a_cases_panel.session.cases()) == 3
+    a_cases_panel.session.answer(False)
+    assert a_cases_panel.said[-1] == (False, "Left out: new case.")
     node.CopyOrientation(volume)
     press_add(a_cases_panel)
     assert a_cases_panel.said[-1] == (False, "Added new case, 1 with an outline.")
@@ -230,7 +236,7 @@ def test_files_with_a_label_map_and_what_the_worker_refuses(a_cases_panel, tmp_p
 def test_folder_adds_what_it_can_and_tells_the_rest(a_cases_panel, a_study, tmp_path):
     open_project(a_cases_panel, a_study)
     add(a_cases_panel, FOLDER)
-    assert not a_cases_panel.ui.nameLineEdit.enabled
+    assert not a_cases_panel.ui.nameLineEdit.isVisible()
     press(a_cases_panel.ui.addButton)
     assert a_cases_panel.said[-1] == (True, "No folder is chosen. Choose the folder with the scans.")
     scans = tmp_path / "scans"
@@ -243,7 +249,7 @@ def test_folder_adds_what_it_can_and_tells_the_rest(a_cases_panel, a_study, tmp_
     (scans / "p3.nii.gz").write_bytes(b"cut off")
     press_add(a_cases_panel)
     error, text = a_cases_panel.said[-1]
-    assert error and text.startswith("Added 2 cases, 0 with an outline. p3: ")
+    assert error and text == ("Added 2 cases, 0 with an outline. 1 case could not be added. Select the row to see why.")
     assert cells(a_cases_panel, NAME)[3:] == ["p1", "p2"]
 
 

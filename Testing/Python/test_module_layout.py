@@ -74,6 +74,33 @@ def test_a_form_is_whole_on_a_small_screen(a_small_module, step, box):
         getattr(panel.ui, box).collapsed = True
 
 
+@pytest.mark.parametrize("source", range(5))
+def test_the_form_of_each_source_is_whole_on_a_small_screen(a_small_module, source, tmp_path):
+    import SimpleITK as sitk
+    from barldriver.studies import an_image
+
+    module = a_small_module
+    module.steps.show("Cases")
+    ui = module.panels["Cases"].ui
+    ui.addGroupBox.collapsed = False
+    ui.sourceComboBox.setCurrentIndex(source)
+    try:
+        if source == 2:
+            folder = tmp_path / "scans"
+            folder.mkdir()
+            for number in range(20):
+                sitk.WriteImage(an_image(number), str(folder / f"case_{number}.nii"))
+            module.panels["Cases"].adding.selectors[0].currentPath = str(folder)
+            assert module.panels["Cases"].adding.source.table.rowCount == 20
+            module.panels["Cases"].adding.source.table.selectRow(0)
+        lay_out()
+        assert module.ui.pagesWidget.parent().sizeHint.height() <= HEIGHT
+        assert cut(module.panels["Cases"].widget) == []
+    finally:
+        ui.sourceComboBox.setCurrentIndex(0)
+        ui.addGroupBox.collapsed = True
+
+
 def test_the_cockpit_has_all_that_the_loop_needs_in_one_view(a_small_module):
     import qt
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def writeVolumes(volumes: Sequence, channels: Sequence[Channel], folder: Path) -> list[Path]:
-    """Write one volume node for each channel to files named as the channels, which messages will name.
+    """Write one volume node for each channel to files in a new folder, named as the channels, which messages will name.
 
     Raises:
         barl.errors.InputError: A volume is missing or cannot be a scan.
@@ -43,6 +43,7 @@ def writeSegmentation(
     volume: slicer.vtkMRMLScalarVolumeNode,
     scan: Path,
     labels: Sequence[Label],
+    values: Mapping[str, int] | None = None,
 ) -> tuple[Path, int]:
     """Write a segmentation as a label map on its scan's grid; segments are matched to labels by name.
 
@@ -53,6 +54,7 @@ def writeSegmentation(
         volume: The scan.
         scan: The file that ``writeVolumes`` made of it.
         labels: The project's table.
+        values: The label value of each segment by the segment's id, instead of names; other segments are left out.
 
     Returns:
         The file, and how many voxels lay in more than one segment; these went to the later label.
@@ -66,16 +68,19 @@ def writeSegmentation(
     from barl.images.writing import write_image
 
     grid = Grid.of_file(scan)
-    segments = [segmentation.GetSegmentation().GetSegment(id) for id in segmentation.GetSegmentation().GetSegmentIDs()]
+    ids = list(segmentation.GetSegmentation().GetSegmentIDs())
+    segments = [segmentation.GetSegmentation().GetSegment(id) for id in ids]
     tags = [segmentTag(segment, LABEL_TAG) for segment in segments]
     try:
-        for segment in segments:
+        for segmentId, segment in zip(ids, segments, strict=True):
             segment.RemoveTag(LABEL_TAG)
+            if values is not None:
+                segment.SetTag(LABEL_TAG, str(values.get(segmentId, 0)))
         snapshot = takeSnapshot(segmentation, volume, grid, list(labels))
     finally:
         for segment, tag in zip(segments, tags, strict=True):
             segment.SetTag(LABEL_TAG, tag) if tag else segment.RemoveTag(LABEL_TAG)
-    if snapshot.leftOut:
+    if snapshot.leftOut and values is None:
         raise InputError(
             _("The project has no label for the segment {name}.").format(name=snapshot.leftOut[0]),
             _("Rename or remove the segment; the labels are: {names}.").format(

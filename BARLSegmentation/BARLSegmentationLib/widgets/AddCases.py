@@ -1,31 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import ctk
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from BARLSegmentationLib.logic.CaseIntake import listSeries, writeLabelMap, writeSegmentation, writeVolumes
-from BARLSegmentationLib.logic.Prediction import objection
-from BARLSegmentationLib.logic.Words import caseCountText, readOnlyReason
+from BARLSegmentationLib.logic.Words import readOnlyReason
+from BARLSegmentationLib.widgets.CaseAdder import CaseAdder
+from BARLSegmentationLib.widgets.CaseSources import (
+    DatabaseSource,
+    DicomFolderSource,
+    FilesSource,
+    SceneSource,
+    Source,
+)
+from BARLSegmentationLib.widgets.FolderSource import FolderSource
 from BARLSegmentationLib.widgets.Panel import allow
 
 if TYPE_CHECKING:
-    from barl.errors import BarlError
-    from barl.worker.messages import AddedCases, CaseFiles, Event
+    from barl.worker.messages import AddedCases
 
     from BARLSegmentationLib.logic.Session import Session
     from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
-SCENE, FILES, FOLDER, DICOM = range(4)
+# The sources in the order of the list.
+SCENE, FILES, FOLDER, DICOM, DICOM_FOLDER = range(5)
+SOURCES = {SCENE: SceneSource, FILES: FilesSource, DICOM: DatabaseSource, DICOM_FOLDER: DicomFolderSource}
 FIRST_ROW = 1  # of the form: below the source
-_FILTERS = ["(*.nii.gz *.nii *.nrrd *.nhdr *.mha *.mhd)"]
 
 
 class AddCases:
@@ -37,67 +40,80 @@ class AddCases:
         box: Holds the widgets of the form.
 
     Attributes:
-        selectors: What chooses the scan of each channel; they change with source and project.
-        labelSelector: What chooses the outline; None if the source has none.
+        adder: Has the worker copy them.
+        source: The rows of the chosen source; None without a project.
     """
 
     def __init__(self, session: Session, worker: WorkerLink, box: qt.QWidget) -> None:
         self.session, self.worker = session, worker
         self.box, self.ui = box, slicer.util.childWidgetVariables(box)
-        self._request = None
-        self._staging: Path | None = None
-        self._note = ""
+        self.adder = CaseAdder(session, worker)
+        self.source: Source | FolderSource | None = None
         self._rowCount = 0
-        self.selectors: list = []
-        self.labelSelector = None
+        self._proposed = ""  # name of the case that the user has not typed
 
     def setup(self) -> None:
         ui = self.ui
-        for text in (_("Volumes of the scene"), _("Files"), _("Folder with many cases"), _("DICOM database")):
+        for text in (
+            _("Volumes of the scene"),
+            _("Files"),
+            _("Folder with many cases"),
+            _("DICOM database"),
+            _("DICOM folder"),
+        ):
             ui.sourceComboBox.addItem(text)
         ui.sourceComboBox.connect("currentIndexChanged(int)", self.onSource)
         ui.addButton.connect("clicked(bool)", self.onAdd)
         ui.cancelAddButton.connect("clicked(bool)", self.onCancel)
         ui.addProgressBar.visible = False
+        self.adder.changed.connect(self.update)
+        self.adder.ended.connect(self._onEnded)
         self.onSource()
 
     @property
     def isIdle(self) -> bool:
         """No cases are being added."""
-        return self._request is None
+        return self.adder.isIdle
+
+    @property
+    def selectors(self) -> list:
+        """What chooses the scan of each channel, or the folder of the scans."""
+        return self.source.selectors if self.source is not None else []
+
+    @property
+    def labelSelector(self) -> Any:
+        """What chooses the outline, or the folder of the outlines; None if the source has none."""
+        return self.source.labelSelector if self.source is not None else None
 
     def cleanup(self) -> None:
-        self._removeStaging()
+        self.adder.removeStaging()
 
     def onSource(self, _index: int = 0) -> None:
         """Lay the rows of the chosen source anew: which there are depends on the project's channels."""
         for _row in range(self._rowCount):
             self.box.layout().removeRow(FIRST_ROW)
-        self._rowCount, self.selectors, self.labelSelector = 0, [], None
-        project, source = self.session.project, self.ui.sourceComboBox.currentIndex
-        if project is not None and source == FOLDER:
-            scans = self._pathWidget(_("Folder with the scans of many cases"), folder=True)
-            self.selectors = [self._addRow(_("Scans:"), scans)]
-            outlines = self._pathWidget(_("Folder with outlines, each named as its scan"), folder=True)
-            self.labelSelector = self._addRow(_("Outlines:"), outlines)
-        elif project is not None:
-            series = self._series() if source == DICOM else []
-            for channel in project.channels:
-                selector = self._selector(source, channel.name, series)
-                self.selectors.append(self._addRow(f"{channel.name}:", selector))
-            if source == SCENE:
-                tip = _("Its outline, if there is one; segments are matched to labels by name, label maps by value")
-                outline = self._nodeWidget(tip, "vtkMRMLSegmentationNode", "vtkMRMLLabelMapVolumeNode")
-                self.labelSelector = self._addRow(_("Outline:"), outline)
-            elif source == FILES:
-                outline = self._pathWidget(_("Its outline as a label map, if there is one"))
-                self.labelSelector = self._addRow(_("Outline:"), outline)
-        self.ui.nameLineEdit.enabled = source != FOLDER
-        self.ui.nameLineEdit.placeholderText = _("as the files") if source == FOLDER else _("no patient name")
+        self._rowCount, self.source = 0, None
+        isFolder = self.ui.sourceComboBox.currentIndex == FOLDER
+        if self.session.project is not None:
+            if isFolder:
+                self.source = FolderSource(self.session, self._addRow)
+            else:
+                kind = SOURCES[self.ui.sourceComboBox.currentIndex]
+                self.source = kind(self.session, self.worker, self._addRow)
+                self.source.onName = self.proposeName
+            self.source.lay()
+        ui = self.ui
+        for widget in (ui.nameLabel, ui.nameLineEdit, ui.subjectLabel, ui.subjectLineEdit):
+            widget.visible = not isFolder  # of one case only
         self.update()
 
+    def proposeName(self, name: str) -> None:
+        """Fill in a name for the case, unless the user has typed one."""
+        if self.ui.nameLineEdit.text.strip() in ("", self._proposed):
+            self.ui.nameLineEdit.text = self._proposed = name
+
     def update(self) -> None:
-        project, running = self.session.project, self._request is not None
+        project, running = self.session.project, not self.isIdle
         reason = _("Open a project first") if project is None else readOnlyReason(project)
         if running and not reason:
             reason = _("Wait until the other cases are added, or cancel")
@@ -106,109 +122,49 @@ class AddCases:
         nothing = "" if running else _("Nothing is being added")
         allow(ui.cancelAddButton, _("Stop adding; what was added before stays"), nothing)
         ui.addProgressBar.visible = running
-
-    # Rows
+        ui.addProgressBar.value = int(1000 * self.adder.fraction)
 
     def _addRow(self, text: str, widget: qt.QWidget) -> qt.QWidget:
-        self.box.layout().insertRow(FIRST_ROW + self._rowCount, text, widget)
+        """A row with a text beside the widget; without a text the widget takes the whole width."""
+        row = FIRST_ROW + self._rowCount
+        if text:
+            self.box.layout().insertRow(row, text, widget)
+        else:
+            self.box.layout().insertRow(row, widget)
         self._rowCount += 1
         return widget
-
-    def _selector(self, source: int, name: str, series: list[tuple[str, str]]) -> qt.QWidget:
-        if source == SCENE:
-            return self._nodeWidget(_("Volume of the channel {name}").format(name=name), "vtkMRMLScalarVolumeNode")
-        if source == FILES:
-            return self._pathWidget(_("File of the channel {name}").format(name=name))
-        combo = qt.QComboBox()
-        combo.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
-        combo.minimumContentsLength = 16
-        combo.toolTip = _("Series of the channel {name}; nothing of what is shown here is stored").format(name=name)
-        for uid, title in series:
-            combo.addItem(title, uid)
-        return combo
-
-    def _series(self) -> list[tuple[str, str]]:
-        return self.session.ask(listSeries, getattr(slicer, "dicomDatabase", None), otherwise=[])
-
-    @staticmethod
-    def _nodeWidget(tip: str, *nodeTypes: str) -> slicer.qMRMLNodeComboBox:
-        combo = slicer.qMRMLNodeComboBox()
-        combo.nodeTypes = list(nodeTypes)
-        combo.showChildNodeTypes = False
-        combo.addEnabled = combo.removeEnabled = False
-        combo.noneEnabled = True
-        combo.setMRMLScene(slicer.mrmlScene)
-        combo.toolTip = tip
-        return combo
-
-    @staticmethod
-    def _pathWidget(tip: str, folder: bool = False) -> ctk.ctkPathLineEdit:
-        path = ctk.ctkPathLineEdit()
-        if folder:
-            path.filters = ctk.ctkPathLineEdit.Dirs | ctk.ctkPathLineEdit.Drives
-        else:
-            path.filters = ctk.ctkPathLineEdit.Files | ctk.ctkPathLineEdit.Readable
-            path.nameFilters = _FILTERS
-        path.toolTip = tip
-        return path
 
     # Adding
 
     def onAdd(self) -> None:
-        from barl.worker import messages
-
-        self._note = ""
         with slicer.util.WaitCursor():
-            cases = self.session.ask(self._cases, otherwise=[])
-        if not cases:
-            self._removeStaging()
-            return
-        self.ui.addProgressBar.value = 0
-        self._request = self.worker.request(
-            messages.AddCases(str(self.session.project.folder), cases),
-            onEvent=self._onEvent,
-            onResult=self._onResult,
-            onError=self._onError,
-        )
-        self.session.status(_("Adding {cases}...").format(cases=caseCountText(len(cases))))
-        self.update()
+            self.session.ask(self._start, otherwise=None)
 
     def onCancel(self) -> None:
-        self.worker.cancel(self._request)
+        self.adder.cancel()
 
-    def _cases(self) -> list[CaseFiles]:
-        """What to ask the worker for; raises what can be known beforehand."""
-        from barl.errors import InputError
-        from barl.project.scans import find_cases
+    def _start(self) -> None:
+        """Ask the worker; raises what can be known beforehand."""
         from barl.worker.messages import CaseFiles
 
-        project, source = self.session.project, self.ui.sourceComboBox.currentIndex
-        common = {"held_out": self.ui.addHeldOutCheckBox.checked, "group": self.ui.subjectLineEdit.text.strip()}
-        if source == FOLDER:
-            images, outlines = self.selectors[0].currentPath, self.labelSelector.currentPath
-            if not images:
-                raise InputError(_("No folder is chosen."), _("Choose the folder with the scans."))
-            found = find_cases(Path(images), project.channels, Path(outlines) if outlines else None)
-            return [
-                CaseFiles(
-                    case.name,
-                    [str(path) for path in case.channels],
-                    str(case.label) if case.label else None,
-                    **common,
-                )
-                for case in found.cases
-            ]
+        common = {"held_out": self.ui.addHeldOutCheckBox.checked}
+        if isinstance(self.source, FolderSource):
+            if cases := self.source.cases(common):
+                self.adder.start(cases, reasonsTo=_("Select the row to see why."))
+            return
         # First the scan: without one there is nothing to name.
-        if source == FILES:
-            channels, label = self._fromFiles()
-        elif source == DICOM:
-            channels, label = self._fromDatabase()
-        elif problem := objection([selector.currentNode() for selector in self.selectors]):
-            raise InputError(problem)
+        self.source.check()
         name = self._checkedName()
-        if source == SCENE:
-            channels, label = self._fromScene()  # last: it writes files
-        return [CaseFiles(name, channels, label, **common)]
+        scans = self.source.scans()
+        case = CaseFiles(
+            name,
+            scans.channels,
+            scans.label,
+            group=self.ui.subjectLineEdit.text.strip(),
+            series=scans.series,
+            **common,
+        )
+        self.adder.start([case], scans.staging, scans.note)
 
     def _checkedName(self) -> str:
         from barl.errors import InputError
@@ -222,85 +178,12 @@ class AddCases:
             )
         return name
 
-    def _fromScene(self) -> tuple[list[str], str | None]:
-        project = self.session.project
-        self._removeStaging()
-        self._staging = Path(tempfile.mkdtemp(prefix="barl-", dir=slicer.app.temporaryPath))
-        volumes = [selector.currentNode() for selector in self.selectors]
-        paths = writeVolumes(volumes, project.channels, self._staging)
-        outline, label = self.labelSelector.currentNode(), None
-        if outline is not None and outline.IsA("vtkMRMLLabelMapVolumeNode"):
-            label = writeLabelMap(outline, self._staging)
-        elif outline is not None:
-            label, overlap = writeSegmentation(outline, volumes[0], paths[0], project.labels)
-            if overlap:
-                self._note = _("{count} voxels outlined twice went to the later label.").format(count=overlap)
-        return [str(path) for path in paths], str(label) if label else None
-
-    def _fromFiles(self) -> tuple[list[str], str | None]:
-        from barl.errors import InputError
-
-        paths = [selector.currentPath for selector in self.selectors]
-        for channel, path in zip(self.session.project.channels, paths, strict=True):
-            if not path:
-                raise InputError(
-                    _("There is no file for the channel {name}.").format(name=channel.name), _("Choose one.")
-                )
-        label = self.labelSelector.currentPath or None
-        for path in filter(None, [*paths, label]):
-            if not Path(path).exists():
-                raise InputError(
-                    _("There is no file {name}.").format(name=Path(path).name), _("Choose it with the ... button.")
-                )
-        return paths, label
-
-    def _fromDatabase(self) -> tuple[list[list[str]], None]:
-        from barl.errors import InputError
-
-        chosen = []
-        for selector in self.selectors:
-            uid = selector.itemData(selector.currentIndex) if selector.currentIndex >= 0 else None
-            files = list(slicer.dicomDatabase.filesForSeries(uid)) if uid else []
-            if not files:
-                raise InputError(
-                    _("No DICOM series is chosen, or its files are gone."),
-                    _("Choose one, or import the series again in the DICOM module."),
-                )
-            chosen.append(files)
-        return chosen, None
-
-    def _onEvent(self, event: Event) -> None:
-        if event.event == "progress":
-            self.ui.addProgressBar.value = int(1000 * (event.fraction or 0.0))
-            self.session.status(_("Adding {name}...").format(name=event.message))
-
-    def _onResult(self, answer: AddedCases) -> None:
-        added, failed = answer.cases, answer.failed
-        names = added[0].name if len(added) == 1 else caseCountText(len(added))
-        outlined = sum(case.state == "accepted" for case in added)
-        text = [_("Added {names}, {outlined} with an outline.").format(names=names, outlined=outlined)] if added else []
-        text += [f"{failure.name}: {failure.message} {failure.remedy}" for failure in failed[:3]]
-        text += dict.fromkeys(note for case in added for note in case.notes)
-        if len(failed) > 3:
-            text.append(_("{count} more could not be added.").format(count=len(failed) - 3))
-        self._end()
-        if added:
+    def _onEnded(self, answer: AddedCases) -> None:
+        whole = bool(answer.cases) and not answer.failed
+        if isinstance(self.source, FolderSource):
+            self.source.onAdded(answer)
+            whole = whole and not self.source.plan.hasNews()
+        elif answer.cases:
             self.ui.nameLineEdit.text = ""
+        if whole:
             self.box.collapsed = True  # the list shows them
-        self.session.notifyCases()
-        self.session.status(" ".join([*text, self._note]).strip(), bool(failed))
-
-    def _onError(self, error: BarlError) -> None:
-        self._end()
-        self.session.notifyCases()  # those before may be in
-        self.session.status(str(error), True)
-
-    def _end(self) -> None:
-        self._request = None
-        self._removeStaging()
-        self.update()
-
-    def _removeStaging(self) -> None:
-        if self._staging is not None:
-            shutil.rmtree(self._staging, ignore_errors=True)
-            self._staging = None

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What will be added of a folder with the scans of many cases, and what became of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slicer.i18n import tr as _
+
+from BARLSegmentationLib.logic.Words import caseCountText
+
+if TYPE_CHECKING:
+    from barl.project.labels import Channel
+    from barl.project.scans import NewCase
+    from barl.worker.messages import AddedCases, CaseFiles
+
+
+@dataclass
+class PlannedCase:
+    """A case of the folder.
+
+    Attributes:
+        found: What the folder has of it.
+        name: What it will be called.
+        outline: Its outline.
+        wanted: It will be added.
+        result: What became of it, in words.
+        isDone: It was added.
+    """
+
+    found: NewCase
+    name: str
+    outline: Path | None
+    wanted: bool = True
+    result: str = ""
+    isDone: bool = False
+
+    @property
+    def outlineName(self) -> str:
+        return self.outline.name if self.outline is not None else ""
+
+
+@dataclass(frozen=True)
+class LeftOutFile:
+    """A file or folder that makes no case, and why."""
+
+    name: str
+    state: str
+
+
+class FolderPlan:
+    """The cases of a folder, and the files that make none.
+
+    Args:
+        cases: What can be added.
+        leftOut: What cannot.
+        spare: Outlines without a scan.
+        taken: Names of cases that the project has.
+    """
+
+    def __init__(
+        self,
+        cases: list[PlannedCase],
+        leftOut: list[LeftOutFile],
+        spare: Sequence[Path] = (),
+        taken: Collection[str] = (),
+    ) -> None:
+        self.cases, self.leftOut, self.spare = cases, leftOut, list(spare)
+        self._taken = {name.casefold() for name in taken}
+
+    @classmethod
+    def of(
+        cls, images: Path, channels: Sequence[Channel], outlines: Path | None, taken: Collection[str] = ()
+    ) -> FolderPlan:
+        """Look into a folder; outlines whose names differ from their scans' by the same words are paired with them.
+
+        Args:
+            images: The folder with the scans.
+            channels: The project's.
+            outlines: The folder with the outlines.
+            taken: Names of cases that the project has.
+
+        Raises:
+            barl.errors.BarlError: A folder is missing or holds no scan, or channels lack patterns.
+        """
+        from barl.project.pairing import propose_pairs
+        from barl.project.scans import find_cases, stem
+
+        content = find_cases(images, channels, outlines)
+        spare = {stem(path): path for path in content.outlines}
+        pairs = propose_pairs([case.name for case in content.cases if case.label is None], list(spare))
+        cases = [
+            PlannedCase(found, found.name, found.label or spare.get(pairs.get(found.name, "")))
+            for found in content.cases
+        ]
+        paired = {spare[name].name for name in pairs.values()}
+        leftOut = [LeftOutFile(item.name, str(item.reason)) for item in content.left_out if item.name not in paired]
+        plan = cls(cases, leftOut, [path for path in content.outlines if path.name not in paired], taken)
+        for case in cases:
+            case.wanted = not plan.isTaken(case)
+        return plan
+
+    def isTaken(self, case: PlannedCase) -> bool:
+        """Whether the project has a case of this name."""
+        return case.name.casefold() in self._taken
+
+    def stateOf(self, case: PlannedCase) -> str:
+        """What will happen with a case, or what has happened, in words."""
+        if case.result:
+            return case.result
+        if self.isTaken(case):
+            return _("Left out: the project has a case of this name. Rename it to add it.")
+        if not case.wanted:
+            return _("Left out.")
+        if case.outline is None:
+            return _("Will be added without an outline.")
+        if self.isSure(case):
+            return _("Will be added with its outline.")
+        return _("Will be added with the outline {name}: is it of this scan?").format(name=case.outlineName)
+
+    def hasNews(self) -> bool:
+        """Whether anything was left out or changed that the user should see."""
+        done = (_("Added."), _("Added with its outline."))
+        return bool(self.leftOut) or any(case.result not in done for case in self.cases)
+
+    def shortStateOf(self, case: PlannedCase) -> str:
+        """The same in a word or two."""
+        if case.isDone:
+            return _("added")
+        if case.result:
+            return _("not added")
+        if not case.wanted or self.isTaken(case):
+            return _("left out")
+        if case.outline is None:
+            return _("add")
+        return _("add") if self.isSure(case) else _("add: check outline")
+
+    @staticmethod
+    def isSure(case: PlannedCase) -> bool:
+        """Whether the outline has the name of its scan."""
+        from barl.project.scans import stem
+
+        return case.outline is not None and stem(case.outline) == case.found.name
+
+    def inWords(self) -> str:
+        """How much is added and how much is not."""
+        if not self.cases and not self.leftOut:
+            return ""
+        wanted = [case for case in self.cases if case.wanted and not case.isDone]
+        done = [case for case in self.cases if case.isDone]
+        text = [_("{cases} will be added, {n} with an outline.").format(
+            cases=caseCountText(len(wanted)), n=sum(case.outline is not None for case in wanted)
+        )] if wanted else []  # fmt: skip
+        if done:
+            text.append(_("{cases} were added.").format(cases=caseCountText(len(done))))
+        left = len(self.leftOut) + len(self.cases) - len(wanted) - len(done)
+        if left:
+            text.append(_("{n} are left out: select a row to see why.").format(n=left))
+        return " ".join(text)
+
+    def outlineNames(self) -> list[str]:
+        """The names of all outlines there are."""
+        paths = {case.outlineName for case in self.cases if case.outline is not None} | {p.name for p in self.spare}
+        return sorted(paths)
+
+    def setOutline(self, chosen: PlannedCase, name: str) -> None:
+        """Give a case another outline, or none; a case that had it loses it."""
+        paths = {case.outlineName: case.outline for case in self.cases if case.outline is not None}
+        paths |= {path.name: path for path in self.spare}
+        for case in self.cases:
+            if case.outlineName == name:
+                case.outline = None
+        chosen.outline, chosen.wanted, chosen.result = paths.get(name), True, ""
+        held = {case.outlineName for case in self.cases}
+        self.spare = [path for other, path in sorted(paths.items()) if other not in held]
+        unpaired = _("There is no scan for this outline.")
+        self.leftOut = [item for item in self.leftOut if item.name not in paths]
+        self.leftOut += [LeftOutFile(path.name, unpaired) for path in self.spare]
+
+    def rename(self, case: PlannedCase, name: str, wanted: bool) -> None:
+        """Give a case another name, or tick or untick it."""
+        renamed = name != case.name
+        case.name, case.wanted, case.result = name, wanted, ""
+        if renamed:
+            case.wanted = not self.isTaken(case)
+
+    def number(self, numbered: bool) -> None:
+        """Name the cases by numbers, or after their files."""
+        number = 0
+        for case in self.cases:
+            if case.isDone:
+                continue
+            case.name = case.found.name
+            while numbered:
+                number += 1
+                case.name = f"case_{number:03d}"
+                if not self.isTaken(case):
+                    break
+            case.wanted = not self.isTaken(case)
+
+    def files(self, common: dict[str, Any]) -> list[CaseFiles]:
+        """What to ask the worker for.
+
+        Raises:
+            barl.errors.InputError: No case is ticked, or two have one name.
+        """
+        from barl.errors import InputError
+        from barl.worker.messages import CaseFiles
+
+        wanted = [case for case in self.cases if case.wanted and not case.isDone]
+        if not wanted:
+            raise InputError(_("No case is ticked."), _("Tick the cases to add."))
+        names = Counter(case.name.casefold() for case in wanted)
+        if twice := next((case.name for case in wanted if names[case.name.casefold()] > 1), None):
+            raise InputError(_("Two cases are named {name!r}.").format(name=twice), _("Rename one of them."))
+        return [
+            CaseFiles(
+                case.name,
+                [str(path) for path in case.found.channels],
+                str(case.outline) if case.outline is not None else None,
+                **common,
+            )
+            for case in wanted
+        ]
+
+    def settle(self, answer: AddedCases) -> None:
+        """Note what became of the cases that were sent."""
+        added = {case.name: case for case in answer.cases}
+        failed = {case.name: case for case in answer.failed}
+        for case in self.cases:
+            if case.name in added:
+                notes = " ".join(added[case.name].notes)
+                done = _("Added with its outline.") if added[case.name].state == "accepted" else _("Added.")
+                case.isDone, case.result = True, f"{done} {notes}".strip()
+                self._taken.add(case.name.casefold())
+            elif case.name in failed:
+                reason = failed[case.name]
+                case.result = _("Not added: {reason}").format(reason=f"{reason.message} {reason.remedy}")

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from BARLSegmentationLib.logic.FolderPlan import FolderPlan, PlannedCase
+from BARLSegmentationLib.widgets.CaseSources import pathWidget
+from BARLSegmentationLib.widgets.Panel import signalsBlocked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from barl.worker.messages import AddedCases, CaseFiles
+
+    from BARLSegmentationLib.logic.Session import Session
+
+CASE, OUTLINE, STATE = range(3)
+LEAST_ROWS, MOST_ROWS = 3, 4  # of the table on a small screen; more scroll
+SMALL_SCREEN = 768  # pixels; a higher window shows more rows
+
+
+class FolderSource:
+    """A folder with the scans of many cases: a table of what will be added and what not, with the reasons.
+
+    Before: each case with its outline; both can be changed, and cases can be left out. Afterwards: what became of each.
+
+    Args:
+        session: What all panels share.
+        addRow: Adds a row to the form: its text and its widget.
+
+    Attributes:
+        selectors: What chooses the folder of the scans, in a list.
+        labelSelector: What chooses the folder of the outlines.
+        table: The QTableWidget.
+    """
+
+    def __init__(self, session: Session, addRow: Callable[[str, qt.QWidget], qt.QWidget]) -> None:
+        self.session, self.addRow = session, addRow
+        self.plan = FolderPlan([], [])
+        self.selectors: list = []
+        self.labelSelector: Any = None
+
+    def lay(self) -> None:
+        """Add the rows."""
+        scans = self.addRow(_("Scans:"), pathWidget(_("Folder with the scans of many cases"), folder=True))
+        outlines = pathWidget(_("Folder with outlines, each named as its scan or nearly so"), folder=True)
+        self.selectors, self.labelSelector = [scans], self.addRow(_("Outlines:"), outlines)
+        for selector in (scans, outlines):
+            selector.connect("currentPathChanged(QString)", self.onPath)
+        self.table = self.addRow("", qt.QTableWidget(0, 3))
+        self._setUpTable()
+        pair = qt.QWidget()
+        qt.QHBoxLayout(pair).setContentsMargins(0, 0, 0, 0)
+        self.outlineComboBox = qt.QComboBox()
+        self.outlineComboBox.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
+        self.outlineComboBox.minimumContentsLength = 12
+        self.outlineComboBox.toolTip = _("The outline of the case selected in the table")
+        self.outlineComboBox.connect("activated(int)", self.onOutline)
+        pair.layout().addWidget(self.outlineComboBox, 1)
+        self.numberCheckBox = qt.QCheckBox(_("Number the cases"))
+        self.numberCheckBox.toolTip = _("Name the cases case_001, case_002, ... instead of after their files")
+        self.numberCheckBox.connect("toggled(bool)", self.onNumber)
+        pair.layout().addWidget(self.numberCheckBox)
+        self.addRow(_("Its outline:"), pair)
+        self.reasonLabel = self.addRow("", qt.QLabel())
+        self.reasonLabel.wordWrap = True
+        self.reasonLabel.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Preferred)
+        self.show()
+
+    def _setUpTable(self) -> None:
+        table = self.table
+        table.setHorizontalHeaderLabels([_("Case"), _("Outline"), _("What happens")])
+        table.verticalHeader().visible = False
+        table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
+        table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+        table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
+        table.setTextElideMode(qt.Qt.ElideMiddle)
+        table.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
+        table.toolTip = _("Untick a case to leave it out; double-click its name to change it. Use no patient names.")
+        header = table.horizontalHeader()
+        header.setHighlightSections(False)
+        for column in (CASE, OUTLINE):
+            header.setSectionResizeMode(column, qt.QHeaderView.Stretch)
+        header.setSectionResizeMode(STATE, qt.QHeaderView.ResizeToContents)
+        table.connect("itemSelectionChanged()", self.onSelected)
+        table.connect("itemChanged(QTableWidgetItem*)", self.onItemChanged)
+
+    # Before
+
+    def onPath(self, *_arguments: object) -> None:
+        """Look into the folders anew."""
+        images, outlines = self.selectors[0].currentPath, self.labelSelector.currentPath
+        self.plan = FolderPlan([], [])
+        if images and Path(images).is_dir():
+            project = self.session.project
+            with slicer.util.WaitCursor():
+                self.plan = self.session.ask(
+                    FolderPlan.of, Path(images), project.channels, Path(outlines) if outlines else None,
+                    [case.name for case in self.session.cases()], otherwise=self.plan,
+                )  # fmt: skip
+        self.show()
+
+    def onNumber(self, checked: bool) -> None:
+        self.plan.number(checked)
+        self.show()
+
+    def onItemChanged(self, item: qt.QTableWidgetItem) -> None:
+        row = item.row()
+        if row < len(self.plan.cases) and item.column() == CASE:
+            case = self.plan.cases[row]
+            self.plan.rename(case, item.text().strip(), item.checkState() == qt.Qt.Checked)
+            self._fill(row)
+            self._showReason()
+
+    def onOutline(self, index: int) -> None:
+        case = self._selected()
+        if case is not None:
+            self.plan.setOutline(case, self.outlineComboBox.itemData(index) or "")
+            self.show()
+
+    def _selected(self) -> PlannedCase | None:
+        rows = [index.row() for index in self.table.selectionModel().selectedRows()]
+        return self.plan.cases[rows[0]] if rows and rows[0] < len(self.plan.cases) else None
+
+    # The table
+
+    def show(self) -> None:
+        """Fill the table; the selection stays."""
+        row = self.table.currentRow()
+        with signalsBlocked(self.table):
+            self.table.setRowCount(len(self.plan.cases) + len(self.plan.leftOut))
+            for number in range(self.table.rowCount):
+                self._fill(number)
+        self._fitHeight()
+        if 0 <= row < self.table.rowCount:
+            self.table.selectRow(row)
+        self.onSelected()
+
+    def _fitHeight(self) -> None:
+        """As high as its rows, up to what the window has room for."""
+        table = self.table
+        rowHeight = table.verticalHeader().defaultSectionSize
+        room = MOST_ROWS + max(0, table.window().height - SMALL_SCREEN) // rowHeight
+        rows = min(max(table.rowCount, LEAST_ROWS), room)
+        table.setFixedHeight(table.horizontalHeader().sizeHint.height() + rows * rowHeight + 4)
+
+    def _fill(self, row: int) -> None:
+        isCase = row < len(self.plan.cases)
+        case = self.plan.cases[row] if isCase else None
+        left = None if isCase else self.plan.leftOut[row - len(self.plan.cases)]
+        reason = self.plan.stateOf(case) if case else left.state
+        texts = [case.name, case.outlineName, self.plan.shortStateOf(case)] if case else [left.name, "", _("left out")]
+        with signalsBlocked(self.table):
+            for column, text in enumerate(texts):
+                item = qt.QTableWidgetItem(text)
+                item.setToolTip(reason if column == STATE else text)
+                item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
+                if case and column == CASE and not case.isDone:
+                    flags = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEditable
+                    item.setFlags(flags | qt.Qt.ItemIsUserCheckable)
+                    item.setCheckState(qt.Qt.Checked if case.wanted else qt.Qt.Unchecked)
+                self.table.setItem(row, column, item)
+
+    def onSelected(self) -> None:
+        """Offer the outlines for the selected case, and show the whole of what happens."""
+        case, combo = self._selected(), self.outlineComboBox
+        combo.clear()
+        combo.addItem(_("none"), "")
+        for name in self.plan.outlineNames():
+            combo.addItem(name, name)
+        combo.setCurrentIndex(max(combo.findData(case.outlineName), 0) if case else 0)
+        combo.enabled = case is not None and not case.isDone and combo.count > 1
+        self._showReason()
+
+    def _showReason(self) -> None:
+        row = self.table.currentRow()
+        chosen = self.table.item(row, STATE) if 0 <= row < self.table.rowCount else None
+        self.reasonLabel.text = chosen.toolTip() if chosen is not None else self.plan.inWords()
+
+    # Adding
+
+    def cases(self, common: dict[str, Any]) -> list[CaseFiles]:
+        """The ticked cases; ``common``: what they share.
+
+        Raises:
+            barl.errors.InputError: There is none, or two have one name.
+        """
+        from barl.errors import InputError
+
+        self.table.setCurrentCell(-1, -1)  # what is being typed counts
+        if not self.selectors[0].currentPath:
+            raise InputError(_("No folder is chosen."), _("Choose the folder with the scans."))
+        if not self.plan.cases:
+            self.onPath()
+            if not self.plan.cases:
+                return []  # the status line says why
+        return self.plan.files(common)
+
+    def onAdded(self, answer: AddedCases) -> None:
+        """Show what became of each case."""
+        self.plan.settle(answer)
+        self.show()
