@@ -104,7 +104,7 @@ class PredictPanel(Panel):
     def update(self) -> None:
         cases = self.session.ask(self.session.cases, otherwise=[])
         shown = next((case for case in cases if case.id == self.session.caseId), None)
-        count = sum(case.awaits_outline for case in cases)
+        count = sum(case.wants_prediction for case in cases)
         combo = self.ui.inputComboBox
         combo.setItemText(
             CASE_ON_SCREEN, _("Case on screen: {name}").format(name=shown.name) if shown else _("Case on screen")

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from barl.cli.command import looked
 from barl.cli.dataset_commands import add_dataset
 from barl.cli.definition_commands import parse_label
 from barl.cli.intake import case_facts, tell_intake
@@ -17,6 +18,7 @@ from barl.errors import InputError, ProjectError
 from barl.project.datasets.intake import is_dataset, labels_of, read_dataset
 from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
+from barl.project.records import Case
 from barl.project.scans import Intake, NewCase, add_cases, find_cases, stem
 from barl.project.sides import with_sides
 from barl.project.states import CaseState
@@ -47,13 +49,14 @@ def new_project(options: Namespace, terminal: Terminal) -> None:
 def show_project(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
         facts = _facts(project)
-    counts = facts["cases"]
+    counts, partial, scans = facts["cases"], facts["partial"], facts["partial_scans"]
     lines = [
         f"{facts['name']}  ({facts['folder']})",
         "labels    " + ", ".join(f"{label['value']} {label['name']}" for label in facts["labels"]),
         "channels  " + ", ".join(facts["channels"]),
         f"cases     {sum(counts.values())}: " + ", ".join(f"{n} {s.replace('_', ' ')}" for s, n in counts.items() if n),
         f"held out  {facts['held_out']}",
+        *([f"partial   {partial} outlines: {scans:.1f} scans of them were looked at"] if partial else []),
         f"model     {facts['current_model'] or 'none yet'} (of {facts['models']})",
         "runs      " + (", ".join(f"{run['id']} {run['state']}" for run in facts["runs"][-5:]) or "none yet"),
     ]
@@ -63,8 +66,12 @@ def show_project(options: Namespace, terminal: Terminal) -> None:
 def list_cases(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
         cases = project.cases.deleted() if options.deleted else project.cases.all(options.state)
-    rows = [[case.id, case.name, case.state, case.held_out, case.group or None, case.uncertainty] for case in cases]
-    text = table(rows, ["id", "name", "state", "held out", "group", "uncertainty"]) if rows else "No case."
+    rows = [
+        [case.id, case.name, case.state, _looked(case), case.held_out, case.group or None, case.uncertainty]
+        for case in cases
+    ]
+    heads = ["id", "name", "state", "looked at", "held out", "group", "uncertainty"]
+    text = table(rows, heads) if rows else "No case."
     terminal.answer({"cases": [case_facts(case) for case in cases]}, text)
 
 
@@ -139,6 +146,8 @@ def add(options: Namespace, terminal: Terminal) -> int:
         )
     if options.labels and not options.images:
         raise InputError("--labels is for a whole folder of scans.", "Use --label, or --images with a folder.")
+    if looked(options) is not None and not (options.label or options.labels):
+        raise InputError("--looked and --ignore are about an outline.", "Give one with --label or --labels.")
     if options.list_series:
         return _list_series(options.scan, terminal)
     if len(options.scan) == 1 and is_dataset(options.scan[0]):
@@ -149,7 +158,14 @@ def add(options: Namespace, terminal: Terminal) -> int:
         name = options.name or stem(options.scan[0])
         scans, series = _with_series(options.scan, options.series)
         new = NewCase(
-            name, tuple(scans), options.label, options.held_out, options.group, tuple(series), options.resample
+            name,
+            tuple(scans),
+            options.label,
+            options.held_out,
+            options.group,
+            tuple(series),
+            options.resample,
+            looked=looked(options),
         )
         intake = add_cases(project, [new], terminal.progress, options.allow)
     if intake.left_out:
@@ -209,6 +225,7 @@ def _add_folder(project: Project, options: Namespace, terminal: Terminal) -> int
         held_out=options.held_out,
         group=options.group,
         resample=options.resample,
+        looked=looked(options),
     )
     intake = add_cases(project, content.cases, terminal.progress, options.allow)
     left_out = (*intake.left_out, *content.left_out)
@@ -245,7 +262,14 @@ def _facts(project: Project) -> dict:
         "channels": [channel.name for channel in project.channels],
         "cases": {state: states[state] for state in CaseState},
         "held_out": sum(case.held_out for case in cases),
+        "partial": sum(case.is_partial for case in cases),
+        "partial_scans": round(sum(case.looked_share for case in cases if case.is_partial), 3),
         "models": len(project.models.all()),
         "current_model": current.id if current else None,
         "runs": [{"id": run.id, "state": run.state, "model": run.model_id} for run in project.runs.all()],
     }
+
+
+def _looked(case: Case) -> str | None:
+    """Share of the scan that was looked at for an accepted outline; None for those of a whole scan."""
+    return f"{case.looked_share:.1%}" if case.is_partial else None

@@ -37,6 +37,25 @@ def project_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", type=Path, metavar="PROJECT", help="the project's folder")
 
 
+def looked_options(parser: argparse.ArgumentParser) -> None:
+    """Let an outline be partial; ``looked`` reads the options."""
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--looked",
+        type=Path,
+        metavar="MASK",
+        help="mask of the voxels that were looked at (not 0); the others are as of an untouched scan",
+    )
+    what.add_argument(
+        "--ignore", type=int, metavar="VALUE", help="the value in the outline that means that nobody has looked"
+    )
+
+
+def looked(options: argparse.Namespace) -> Path | int | None:
+    """What ``looked_options`` say."""
+    return options.looked if options.ignore is None else options.ignore
+
+
 def resample_option(parser: argparse.ArgumentParser) -> None:
     """Let an outline lie on another grid than its scan."""
     parser.add_argument(

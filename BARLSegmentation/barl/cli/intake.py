@@ -42,5 +42,5 @@ def _names(names: list[str]) -> str:
 
 def case_facts(case: Case) -> dict:
     """What the commands say of a case with ``--json``."""
-    names = ("id", "name", "state", "held_out", "group", "uncertainty", "newest_revision", "updated")
+    names = ("id", "name", "state", "held_out", "group", "uncertainty", "newest_revision", "updated", "looked_share")
     return {name: getattr(case, name) for name in names}

@@ -7,7 +7,7 @@ from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 from typing import Any
 
-from barl.cli.command import command, project_folder, resample_option
+from barl.cli.command import command, looked, looked_options, project_folder, resample_option
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
 from barl.project.acceptance import Stored, accept, find_revision, revert
@@ -28,13 +28,16 @@ def add_parsers(actions: _SubParsersAction) -> None:
         "store a corrected outline, or accept a prediction or draft as it is",
         "  barl project accept study case7 corrected.nii.gz\n"
         "  barl project accept study case8 --prediction          the newest prediction, as it is\n"
-        "  barl project accept study case7 --prediction --replace   in the place of an accepted outline",
+        "  barl project accept study case7 --prediction --replace   in the place of an accepted outline\n"
+        "  barl project accept study case9 filled.nii.gz --looked planes.nii.gz   only the planes were looked at",
     )
     project_folder(accepting)
     accepting.add_argument("case", help="name or id of the case")
     accepting.add_argument("label", type=Path, nargs="?", help="label map on the scan's grid")
     accepting.add_argument("--prediction", action="store_true", help="accept the newest prediction")
     accepting.add_argument("--draft", action="store_true", help="accept the newest draft")
+    looked_options(accepting)
+    accepting.add_argument("--whole", action="store_true", help="the whole scan was looked at, of a partial draft too")
     accepting.add_argument("--replace", action="store_true", help="even if the case has an accepted outline")
     resample_option(accepting)
     accepting.add_argument("--since", metavar="REVISION", help="refuse if an outline newer than this was accepted")
@@ -72,6 +75,10 @@ def accept_outline(options: Namespace, terminal: Terminal) -> None:
             "It is not clear which outline is to be accepted.",
             "Name one file, or use --prediction for the newest prediction or --draft for the newest draft.",
         )
+    if options.ignore is not None and options.label is None:
+        raise InputError("--ignore is about a value in a file.", "Name the file, or give a mask with --looked.")
+    if options.whole and looked(options) is not None:
+        raise InputError("--whole contradicts --looked and --ignore.", "Use one of them.")
     allow = [*options.allow, *([Doubt.REPLACES] if options.replace else [])]
     with Project.open(options.project) as project:
         case = project.cases.find(options.case)
@@ -80,7 +87,17 @@ def accept_outline(options: Namespace, terminal: Terminal) -> None:
         if options.since:
             since = find_revision(case, revisions, options.since).id
         outline = options.label or _newest(project, case, options.prediction)
-        stored = accept(project, case.id, outline, author=AUTHOR, allow=allow, since=since, resample=options.resample)
+        stored = accept(
+            project,
+            case.id,
+            outline,
+            author=AUTHOR,
+            allow=allow,
+            since=since,
+            resample=options.resample,
+            looked=looked(options),
+            whole=options.whole,
+        )
     _answer(case, stored, terminal)
 
 
@@ -125,6 +142,7 @@ def _answer(case: Case, stored: Stored, terminal: Terminal) -> None:
         "revision": stored.revision.id,
         "kind": stored.revision.kind,
         "label": stored.revision.path,
+        "looked_share": stored.revision.looked_share,
         "replaced": stored.replaced.id if stored.replaced else None,
         "difference": stored.difference,
         "notes": list(stored.notes),

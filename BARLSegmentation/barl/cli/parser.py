@@ -19,7 +19,7 @@ from barl.cli import (
     outline_commands,
     train_commands,
 )
-from barl.cli.command import command, project_folder, resample_option, show_help
+from barl.cli.command import command, looked_options, project_folder, resample_option, show_help
 from barl.cli.dataset_commands import dataset_options
 from barl.errors import InputError
 from barl.project.doubts import Doubt
@@ -231,6 +231,7 @@ def _add(commands: Commands) -> None:
         "add scans (NIfTI, NRRD, MHA or a DICOM folder) to a project",
         "  barl add study scan7.nii.gz --label outline7.nii.gz\n"
         "  barl add study p1_T1.nii.gz p1_FLAIR.nii.gz --name p1      one case of two channels\n"
+        "  barl add study scan8.nii.gz --label planes8.nii.gz --ignore 9   a partial outline: 9 is not looked at\n"
         "  barl add study --images scans/ --labels outlines/          a whole folder, outlines by equal file name\n"
         "  barl add study disc/ --list-series                         which series a DICOM folder holds\n"
         "  barl add study disc/ --series 3 --name p2                  one of them\n"
@@ -246,6 +247,7 @@ def _add(commands: Commands) -> None:
     )
     add.add_argument("--name", help="name of the case; the file's name by default")
     add.add_argument("--label", type=Path, help="its outline, stored as accepted")
+    looked_options(add)
     add.add_argument(
         "--series",
         action="append",

@@ -14,7 +14,7 @@ against it; here they share one pair of distance searches.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -73,6 +73,7 @@ def segmentation_metrics(
     *,
     tolerance_mm: float = 1.0,
     minimum_iou: float = MINIMUM_IOU,
+    looked: np.ndarray | None = None,
 ) -> dict[int, LabelMetrics]:
     """Measure each label of one case.
 
@@ -83,6 +84,8 @@ def segmentation_metrics(
         values: Label values to measure.
         tolerance_mm: Distance within which a piece of surface counts as right for ``surface_dice``.
         minimum_iou: Smallest IoU at which a predicted and a true lesion may be paired.
+        looked: Which voxels [k, j, i] the truth is known of; None: all. Of a part, overlap and volumes are those of the
+            part; surfaces and lesions, which go on beyond it, are not measured (nan, no counts).
 
     Returns:
         Label value -> metrics, in the order of ``values``.
@@ -105,12 +108,27 @@ def segmentation_metrics(
     values = [int(value) for value in values]
     if any(value <= 0 for value in values):
         raise InputError("Label values to compare must be positive; 0 is the background.", "Leave the 0 out.")
+    if looked is not None:
+        prediction, truth = np.where(looked, prediction, 0), np.where(looked, truth, 0)
     boxes = ndimage.find_objects(prediction), ndimage.find_objects(truth)
     measured = {}
     for value in values:
         box = _joint_box(*(found[value - 1] if value <= len(found) else None for found in boxes))
         measured[value] = _measure(prediction[box] == value, truth[box] == value, spacing, tolerance_mm, minimum_iou)
-    return measured
+    return measured if looked is None else {value: _of_a_part(metrics) for value, metrics in measured.items()}
+
+
+def _of_a_part(metrics: LabelMetrics) -> LabelMetrics:
+    return replace(
+        metrics,
+        hd95_mm=_NAN,
+        assd_mm=_NAN,
+        surface_dice=_NAN,
+        lesion_precision=_NAN,
+        lesion_recall=_NAN,
+        lesion_f1=_NAN,
+        lesions=LesionCounts(0, 0, 0),
+    )
 
 
 def _joint_box(first: tuple[slice, ...] | None, second: tuple[slice, ...] | None) -> tuple[slice, ...]:

@@ -70,6 +70,53 @@ def read_label(
         raise no_memory(path.name, error) from None
 
 
+def read_partial_label(
+    path: Path | str,
+    grid: Grid,
+    values: Collection[int],
+    ignored: int,
+    *,
+    structures: Sequence[Structure] = (),
+    resample: bool = False,
+    notes: list[str] | None = None,
+    meaning: Mapping[int, int] | None = None,
+) -> tuple[sitk.Image, sitk.Image]:
+    """Read a label map in which one value means that nobody has looked.
+
+    Args:
+        path, grid, values, structures, resample, notes, meaning: As for ``read_label``.
+        ignored: This value in the file.
+
+    Returns:
+        The label map, 0 where nobody has looked, and a mask uint8, 1 where somebody has; both on ``grid``.
+
+    Raises:
+        InputError: As for ``read_label``, or the value is that of a label.
+        DeviceError: It does not fit into this computer's memory.
+    """
+    meaning = meaning or {value: value for value in values}
+    if ignored == 0 or ignored in meaning:
+        raise InputError(
+            f"The value {ignored} is that of {'background' if ignored == 0 else 'a label'}: it cannot mean that nobody "
+            "has looked.",
+            "Give the value that the label map has where nobody has looked.",
+        )
+    marker = next(value for value in range(1, 2**16) if value not in values)
+    image = read_label(
+        path,
+        grid,
+        [*values, marker],
+        structures=structures,
+        resample=resample,
+        notes=notes,
+        meaning={**meaning, ignored: marker},
+    )
+    array = sitk.GetArrayFromImage(image)
+    looked = array != marker
+    array[~looked] = 0
+    return grid.image(array), grid.image(looked.astype(np.uint8))
+
+
 def read_mask(path: Path | str, grid: Grid, *, resample: bool = False, notes: list[str] | None = None) -> sitk.Image:
     """Read a mask of a scan: whole numbers, not 0 inside.
 

@@ -37,7 +37,7 @@ def choose_model(project: Project, wanted: str | Path | None = None) -> tuple[Pa
 
 
 def choose_cases(project: Project, wanted: Sequence[str] | None = None, model_id: str | None = None) -> list[Case]:
-    """The cases named, or else all that have no accepted outline and are not excluded.
+    """The cases named, or else all that have no accepted outline, or a partial one, and are not excluded.
 
     Without names the outlined cases come along too, once per model: ``rank_cases`` compares the others with them, for
     which it needs their place in the feature space of this model. No prediction of theirs is stored.
@@ -49,8 +49,8 @@ def choose_cases(project: Project, wanted: Sequence[str] | None = None, model_id
     if wanted:
         return [project.cases.get(name) for name in wanted]
     cases = project.cases.all()
-    open_cases = [case for case in cases if case.awaits_outline]
+    open_cases = [case for case in cases if case.wants_prediction]
     if not open_cases:
         raise InputError("There is no case without an accepted outline.", "Add scans, or name the cases to predict.")
-    outlined = [case for case in cases if case.teaches]
+    outlined = [case for case in cases if case.teaches and not case.is_partial]
     return open_cases + [case for case in outlined if model_id is None or case.model_id != model_id]

@@ -105,12 +105,15 @@ def evaluate_model(
     for case, part in progress.stage(Stage.EVALUATING).each(cases, lambda case: case.name):
         channels = read_channels(project.cases.sound_images(case.id))
         grid = Grid.of(channels[0])
-        expert = read_label(project.revisions.accepted(case.id).path, grid, project.values)
+        revision = project.revisions.accepted(case.id)
+        expert = read_label(revision.path, grid, project.values)
         truth = sitk.GetArrayViewFromImage(expert)
+        mask = project.revisions.read_looked(revision)
+        looked = None if mask is None else sitk.GetArrayFromImage(mask) != 0
         prediction = predictor.predict(channels, want_probabilities=True, progress=part, cleanup=compute.cleanup)
         predicted = sitk.GetArrayViewFromImage(prediction.label)
-        score = segmentation_metrics(predicted, truth, grid.spacing[::-1], project.values)
-        confidence, correct = _sample(prediction, predicted, truth, rng)
+        score = segmentation_metrics(predicted, truth, grid.spacing[::-1], project.values, looked=looked)
+        confidence, correct = _sample(prediction, predicted, truth, looked, rng)
         scores.append(score)
         confidences.append(confidence)
         hits.append(correct)
@@ -126,19 +129,35 @@ def evaluate_model(
         "calibration_error": expected_calibration_error(confidence, correct),
         "risk_coverage_area": area_under_risk_coverage(confidence, correct),
         "cases": rows,
-        "notes": [f"Only {len(cases)} case is held out: the figures are rough."] if len(cases) == 1 else [],
+        "notes": _notes(cases),
     }
 
 
+def _notes(cases: Sequence[Case]) -> list[str]:
+    notes = [f"Only {len(cases)} case is held out: the figures are rough."] if len(cases) == 1 else []
+    if partial := sum(case.is_partial for case in cases):
+        notes.append(
+            f"{partial} held-out outlines are partial: their Dice is that of the voxels looked at; surfaces and "
+            "lesions are measured on the others alone."
+        )
+    return notes
+
+
 def _sample(
-    prediction: Prediction, predicted: np.ndarray, truth: np.ndarray, rng: np.random.Generator
+    prediction: Prediction,
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    looked: np.ndarray | None,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Confidence of the predicted class and whether it is right, for voxels around the structures."""
-    box = bounding_box((predicted > 0) | (truth > 0), _MARGIN)
+    either = (predicted > 0) | (truth > 0)
+    box = bounding_box(either if looked is None else either & looked, _MARGIN)
     if box is None or prediction.probabilities is None:
         return np.empty(0), np.empty(0, bool)
     here, there = predicted[box].ravel(), truth[box].ravel()
-    chosen = rng.choice(here.size, min(_VOXELS_PER_CASE, here.size), replace=False)
+    known = np.arange(here.size) if looked is None else np.flatnonzero(looked[box])
+    chosen = rng.choice(known, min(_VOXELS_PER_CASE, known.size), replace=False)
     foreground = np.stack(
         [sitk.GetArrayViewFromImage(image)[box].ravel()[chosen] for image in prediction.probabilities.values()]
     )

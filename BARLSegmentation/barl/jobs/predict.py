@@ -62,7 +62,7 @@ def predict_cases(
         try:
             channels = read_channels(project.cases.sound_images(case.id))
             prediction = predictor.predict(channels, roi=roi, progress=part, cleanup=compute.cleanup)
-            if case.is_accepted and not case_ids:
+            if not case_ids and not case.wants_prediction:
                 # Its prediction was not requested: ``rank_cases`` needs its embedding only.
                 project.cases.score(case.id, prediction.case_uncertainty, prediction.embedding, model_id)
                 compared.append(case.name)

@@ -12,11 +12,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from barl.errors import InputError, ProjectError
-from barl.images.label_maps import read_label
+from barl.images.label_maps import read_label, read_mask
 from barl.images.reading import read_image
 from barl.project.doubts import Doubt, DoubtError, check_alike, check_not_empty
-from barl.project.labels import structures
 from barl.project.records import Case, Revision
+from barl.project.staging import Looked, read_outline
 from barl.project.states import CaseState, RevisionKind
 from barl.project.store import Project
 
@@ -67,9 +67,10 @@ def accept(
     allow: Collection[Doubt] = (),
     since: str | None = None,
     resample: bool = False,
-    looked: sitk.Image | None = None,
+    looked: Looked | None = None,
     filled_by: str | None = None,
     uncertainty: sitk.Image | None = None,
+    whole: bool = False,
 ) -> Stored:
     """Store an outline as the accepted one of a case.
 
@@ -81,10 +82,12 @@ def accept(
         allow: The doubts that are confirmed.
         since: Id of the newest revision that the author has seen, empty if there was none; None: do not compare.
         resample: Bring a file of another grid onto the scan's, nearest voxel.
-        looked: Which voxels the author has looked at: a mask on the scan's grid, not 0 where looked at. None: those of
-            the revision, if a partial one is accepted, else the whole scan.
+        looked: Which voxels the author has looked at: a mask on the scan's grid (image or file), not 0 where looked at,
+            or the value in the file that means that nobody has. None: those of the revision, if a partial one is
+            accepted, else the whole scan.
         filled_by: What made the voxels that nobody looked at; None: what the revision says.
         uncertainty: Of the filled voxels, float in [0, 1] on the scan's grid; None: that of a partial revision.
+        whole: The whole scan was looked at, whatever the revision says.
 
     Raises:
         DoubtError: The outline is empty or unlike the accepted one, a revision that is not accepted would take the
@@ -104,28 +107,29 @@ def accept(
         check_replacement(project, case, outline, allow)
         journal, model_id = {"from": f"{outline.kind} {outline.id}"}, outline.model_id
         filled_by = filled_by or outline.filled_by
-        if outline.looked:
+        if isinstance(looked, Path):
+            looked = read_mask(looked, project.cases.grid(case.id), resample=resample)
+        if outline.looked and not whole:
             looked = looked or project.revisions.read_looked(outline)
             uncertainty = uncertainty or _uncertainty(outline)
         outline = outline.path
-    grid = project.cases.grid(case.id)
     notes: list[str] = []
-    if isinstance(outline, sitk.Image):
-        label = outline
+    if isinstance(outline, Path):
+        grid = project.cases.grid(case.id)
+        label, seen = read_outline(outline, grid, project.labels, looked, resample=resample, notes=notes)
     else:
-        rows = structures(project.labels)
-        label = read_label(outline, grid, project.values, structures=rows, resample=resample, notes=notes)
+        label, seen = outline, looked if isinstance(looked, sitk.Image) else None
     if notes:
         journal["notes"] = notes
     if replaced is not None:
         journal["replaces"] = replaced.id
     facts: dict[str, Any] = {"author": author, "model_id": model_id}
-    facts |= {"looked": looked, "filled_by": filled_by, "uncertainty": uncertainty}
+    facts |= {"looked": seen, "filled_by": filled_by, "uncertainty": uncertainty}
     try:
         # Once more while storing; here before the comparison with an outline that nobody has seen.
         if since is not None:
             project.revisions.check_since(case.id, since)
-        difference = check_outline(project, case, label, allow, looked=looked)
+        difference = check_outline(project, case, label, allow, looked=seen)
         revision = project.revisions.store(case.id, label, RevisionKind.ACCEPTED, **facts, journal=journal, since=since)
     except DoubtError as error:
         if error.doubt not in (Doubt.NEWER, Doubt.DIFFERENT):
@@ -143,9 +147,18 @@ def _keep_draft(project: Project, case: Case, label: sitk.Image, facts: dict[str
     newest = project.revisions.newest(case.id)
     if newest is not None and newest.is_draft and newest.author == facts["author"]:
         before = read_label(newest.path, project.cases.grid(case.id), project.values)
-        if np.array_equal(sitk.GetArrayViewFromImage(before), sitk.GetArrayViewFromImage(label)):
+        looked = [
+            None if mask is None else mask != 0 for mask in (project.revisions.read_looked(newest), facts["looked"])
+        ]
+        if _equal(before, label) and _equal(*looked):
             return newest
     return project.revisions.store(case.id, label, RevisionKind.DRAFT, **facts, journal={"from": source})
+
+
+def _equal(first: sitk.Image | None, second: sitk.Image | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return np.array_equal(sitk.GetArrayViewFromImage(first), sitk.GetArrayViewFromImage(second))
 
 
 def check_outline(

@@ -76,6 +76,9 @@ class Agreements:
             prediction, correction = (
                 _read(inside(home, row[f"{which}_file"])) for which in ("prediction", "correction")
             )
+            if looked := self._looked(row["correction"]):
+                mask = _read(inside(home, looked))
+                prediction, correction = prediction * mask, correction * mask
             by_label = dice_by_label(prediction, correction, self._definition.values)
             mean = round(float(np.mean(list(by_label.values()))), 4) if by_label else None
             self._journal.log(
@@ -87,6 +90,11 @@ class Agreements:
                 labels={str(value): round(share, 4) for value, share in by_label.items()},
             )
         return len(pairs)
+
+    def _looked(self, revision: str) -> str | None:
+        """The mask of the voxels that were looked at for an outline; None: the whole scan."""
+        row = self._database.one("SELECT * FROM revisions WHERE id = ?", (revision,))
+        return row["looked_file"] if "looked_file" in row.keys() else None  # noqa: SIM118 (a row is no dict)
 
     def _measured(self) -> dict[tuple[str, str], float | None]:
         rows = self._database.rows("SELECT facts FROM journal WHERE action = ?", (_ACTION,))

@@ -27,7 +27,7 @@ from barl.project.labels import Channel
 from barl.project.names import check_name, clean, key
 from barl.project.records import Case
 from barl.project.soundness import known_problem
-from barl.project.staging import enter_revision, enter_score, stage_revision
+from barl.project.staging import Looked, enter_revision, enter_score, stage_revision
 from barl.project.states import CaseState, RevisionKind
 
 _ID = re.compile(r"case_\d{4,9}")
@@ -58,6 +58,7 @@ class Cases:
         notes: list[str] | None = None,
         allow: Collection[Doubt] | None = None,
         meaning: Mapping[int, int] | None = None,
+        looked: Looked | None = None,
     ) -> Case:
         """Copy a case into the project, without any metadata of its files.
 
@@ -73,6 +74,7 @@ class Cases:
             notes: Gets a sentence for everything that was changed, left out or is doubtful; the journal keeps them too.
             allow: Doubts that are confirmed; None: no doubt is raised.
             meaning: Value in the outline's file -> value of the label table, where they are others.
+            looked: Which voxels its author has looked at (see ``Looked``); None: the whole scan.
 
         Raises:
             DoubtError: The outline is empty, the scan looks like a label map or is that of another case, and ``allow``
@@ -107,7 +109,9 @@ class Cases:
             staged = None
             if label is not None:
                 table = self._definition.labels
-                staged = stage_revision(other, label, grid, table, resample=resample, notes=told, meaning=meaning)
+                staged = stage_revision(
+                    other, label, grid, table, looked=looked, resample=resample, notes=told, meaning=meaning
+                )
                 if allow is not None:
                     check_not_empty(staged.is_empty, name, allow)
             with self._database.write() as transaction:

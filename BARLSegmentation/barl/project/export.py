@@ -23,7 +23,7 @@ from barl.images.geometry import Grid
 from barl.images.writing import write_image
 from barl.progress import SILENT, Progress, Stage
 from barl.project import files
-from barl.project.records import Case
+from barl.project.records import Case, Revision
 from barl.project.states import CaseState
 from barl.project.store import Project
 
@@ -55,6 +55,9 @@ def export_dataset(
     In the layout ``nnunet`` label values become 1, 2, 3, ... in ascending order, as nnU-Net wants them; held-out cases
     go to ``imagesTs`` and ``labelsTs``. In ``plain`` the values of the label table are kept.
 
+    Partial outlines: in ``nnunet`` the voxels that nobody has looked at have the highest value, named ``ignore`` in
+    ``dataset.json`` (documentation/ignore_label.md there); in ``plain`` a mask ``looked.nii.gz`` lies beside.
+
     Args:
         project: The project.
         folder: A new or empty folder.
@@ -79,7 +82,7 @@ def export_dataset(
         files.remove_leftovers(folder.parent)
         with files.announced_staging_folder(folder.parent, project.folder) as staging:
             for case, _ in progress.stage(Stage.EXPORTING).each(cases, lambda case: case.name):
-                _LAYOUTS[layout](project, case, project.revisions.accepted(case.id).path, staging)
+                _LAYOUTS[layout](project, case, project.revisions.accepted(case.id), staging)
             _write_tables(project, cases, layout, staging)
             files.flush_tree(staging)
             if folder.exists():
@@ -96,7 +99,7 @@ def export_dataset(
     )
 
 
-def _write_nnunet_case(project: Project, case: Case, label: Path, folder: Path) -> None:
+def _write_nnunet_case(project: Project, case: Case, revision: Revision, folder: Path) -> None:
     part = "Ts" if case.held_out else "Tr"
     images, labels = folder / f"images{part}", folder / f"labels{part}"
     images.mkdir(exist_ok=True)
@@ -104,25 +107,29 @@ def _write_nnunet_case(project: Project, case: Case, label: Path, folder: Path) 
     for channel, image in enumerate(project.cases.sound_images(case.id)):
         shutil.copyfile(image, images / f"{case.id}_{channel:04d}.nii.gz")
     place = labels / f"{case.id}.nii.gz"
-    if project.values == list(range(1, len(project.values) + 1)):
-        shutil.copyfile(label, place)
+    looked = project.revisions.read_looked(revision)
+    if looked is None and project.values == list(range(1, len(project.values) + 1)):
+        shutil.copyfile(revision.path, place)
         return
-    volume = sitk.ReadImage(str(label))
-    array = sitk.GetArrayViewFromImage(volume)
-    consecutive = np.searchsorted([0, *project.values], array)
-    smallest = np.uint8 if len(project.values) < 256 else np.uint16
+    volume = sitk.ReadImage(str(revision.path))
+    consecutive = np.searchsorted([0, *project.values], sitk.GetArrayViewFromImage(volume))
+    if looked is not None:
+        consecutive[sitk.GetArrayViewFromImage(looked) == 0] = len(project.values) + 1
+    smallest = np.uint8 if len(project.values) + 1 < 256 else np.uint16
     write_image(Grid.of(volume).image(consecutive.astype(smallest)), place)
 
 
-def _write_plain_case(project: Project, case: Case, label: Path, folder: Path) -> None:
+def _write_plain_case(project: Project, case: Case, revision: Revision, folder: Path) -> None:
     home = folder / case.id
     home.mkdir()
     for image in project.cases.sound_images(case.id):
         shutil.copyfile(image, home / image.name)
-    shutil.copyfile(label, home / "label.nii.gz")
+    shutil.copyfile(revision.path, home / "label.nii.gz")
+    if revision.looked:
+        shutil.copyfile(project.folder / revision.looked, home / "looked.nii.gz")
 
 
-_LAYOUTS: dict[str, Callable[[Project, Case, Path, Path], None]] = {
+_LAYOUTS: dict[str, Callable[[Project, Case, Revision, Path], None]] = {
     "nnunet": _write_nnunet_case,
     "plain": _write_plain_case,
 }
@@ -136,9 +143,12 @@ def _write_tables(project: Project, cases: list[Case], layout: str, folder: Path
         table = [label.to_json() for label in project.labels]
         (folder / "labels.json").write_text(json.dumps(table, indent=2), encoding="utf-8")
         return
+    labels = {"background": 0} | {label.name: k for k, label in enumerate(project.labels, 1)}
+    if any(case.is_partial for case in cases):
+        labels["ignore"] = len(project.labels) + 1
     dataset = {
         "channel_names": {str(k): channel.name for k, channel in enumerate(project.channels)},
-        "labels": {"background": 0} | {label.name: k for k, label in enumerate(project.labels, 1)},
+        "labels": labels,
         "numTraining": sum(not case.held_out for case in cases),
         "file_ending": ".nii.gz",
     }

@@ -58,6 +58,11 @@ class Case:
         return self.state.awaits_outline
 
     @property
+    def wants_prediction(self) -> bool:
+        """Predicted without being asked for by name: without an outline, or with a partial one."""
+        return self.awaits_outline or self.is_partial
+
+    @property
     def is_accepted(self) -> bool:
         return self.state is CaseState.ACCEPTED
 

@@ -91,6 +91,8 @@ class NewCase:
         resample: Bring an outline of another grid onto the scan's, nearest voxel.
         meaning: Pairs of a value in the outline's file and the value of the label table; empty: they are the same.
         notes: Sentences for the user and for the journal.
+        looked: Which voxels the outline's author has looked at: a mask, or the value in the outline's file that means
+            that nobody has; None: the whole scan.
     """
 
     name: str
@@ -102,6 +104,7 @@ class NewCase:
     resample: bool = False
     meaning: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
+    looked: Path | int | None = None
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> NewCase:
@@ -144,6 +147,7 @@ def find_cases(
     held_out: bool = False,
     group: str = "",
     resample: bool = False,
+    looked: Path | int | None = None,
 ) -> FolderContent:
     """The cases of a folder, one for each scan or, with several channels, one for each set of files.
 
@@ -159,6 +163,8 @@ def find_cases(
         held_out: For all of them.
         group: For all of them.
         resample: For all of them.
+        looked: Folder with masks of the voxels looked at, each named as its outline, or the value in the outlines that
+            means that nobody has looked. An outline without a mask is of the whole scan.
 
     Raises:
         InputError: A folder is missing or holds no scan, or channels lack patterns.
@@ -188,6 +194,8 @@ def find_cases(
             continue
         cases.append(NewCase(name, tuple(paths), own[0] if own else None, held_out, group, (), resample))
     cases = _with_similar_names(cases, outlines, left_out)
+    if looked is not None:
+        cases = _with_looked(cases, looked)
     unmatched = "Outlines and scans belong together by their file names."
     for paths in outlines.values():
         left_out += [LeftOut(path.name, InputError("There is no scan for this outline.", unmatched)) for path in paths]
@@ -210,6 +218,14 @@ def _with_similar_names(
             case = replace(case, label=path, notes=(matched_note(match),) if match.added else ())
         result.append(case)
     return result
+
+
+def _with_looked(cases: Sequence[NewCase], looked: Path | int) -> list[NewCase]:
+    """The cases with what was looked at of their outlines."""
+    if isinstance(looked, int):
+        return [replace(case, looked=looked if case.label else None) for case in cases]
+    masks = {stem(path): path for path in list_volumes(looked)[0]}
+    return [replace(case, looked=masks.get(stem(case.label)) if case.label else None) for case in cases]
 
 
 def add_cases(
@@ -242,6 +258,7 @@ def add_cases(
                 notes=notes,
                 allow=allow,
                 meaning=dict(case.meaning),
+                looked=case.looked,
             )
             added.append(Added(stored, tuple(notes)))
         except (InputError, DeviceError) as error:  # a device that has too little memory for this one

@@ -20,7 +20,7 @@ import SimpleITK as sitk
 
 from barl.errors import InputError
 from barl.images.geometry import Grid
-from barl.images.label_maps import read_label
+from barl.images.label_maps import read_label, read_mask, read_partial_label
 from barl.images.writing import write_image
 from barl.project.database import Transaction, now
 from barl.project.files import flush_tree, sha256
@@ -44,6 +44,44 @@ class StagedRevision:
     looked_share: float = 1.0
 
 
+# Which voxels a person has looked at: a mask (image or file), not 0 where looked at; or the value in a file of a label
+# map that means that nobody has.
+Looked = sitk.Image | Path | int
+
+
+def read_outline(
+    label: Path,
+    grid: Grid,
+    labels: Sequence[Label],
+    looked: Looked | None = None,
+    *,
+    resample: bool = False,
+    notes: list[str] | None = None,
+    meaning: Mapping[int, int] | None = None,
+) -> tuple[sitk.Image, sitk.Image | None]:
+    """A label map from a file, and the mask of what was looked at; None: the whole scan.
+
+    Args:
+        label: The file.
+        grid: The scan's.
+        labels: The label table.
+        looked: See ``Looked``; None: the whole scan.
+        resample, notes, meaning: As for ``read_label``.
+
+    Raises:
+        InputError: A file cannot be used.
+    """
+    values, rows = [row.value for row in labels], structures(labels)
+    if isinstance(looked, int):
+        return read_partial_label(
+            label, grid, values, looked, structures=rows, resample=resample, notes=notes, meaning=meaning
+        )
+    image = read_label(label, grid, values, structures=rows, resample=resample, notes=notes, meaning=meaning)
+    if isinstance(looked, Path):
+        looked = read_mask(looked, grid, resample=resample, notes=notes)
+    return image, looked
+
+
 def stage_revision(
     staging: Path,
     label: sitk.Image | Path,
@@ -51,7 +89,7 @@ def stage_revision(
     labels: Sequence[Label],
     uncertainty: sitk.Image | None = None,
     *,
-    looked: sitk.Image | None = None,
+    looked: Looked | None = None,
     resample: bool = False,
     notes: list[str] | None = None,
     meaning: Mapping[int, int] | None = None,
@@ -64,7 +102,7 @@ def stage_revision(
         grid: The scan's grid, on which all of them must lie.
         labels: The label table.
         uncertainty: float in [0, 1] per voxel.
-        looked: Which voxels a person has looked at: not 0 where looked at; None: the whole scan.
+        looked: See ``Looked``; None: the whole scan.
         resample: Bring a file of another grid onto the scan's, nearest voxel.
         notes: Gets a sentence for everything that was changed or is doubtful.
         meaning: Value in the file -> value of the table, where they are others.
@@ -73,12 +111,12 @@ def stage_revision(
         InputError: The label map, the uncertainty or the mask does not fit.
         StorageError: The disk is full or read-only.
     """
-    values = [row.value for row in labels]
     if isinstance(label, sitk.Image):
-        label = _checked(label, grid, values)
+        label = _checked(label, grid, [row.value for row in labels])
+        if isinstance(looked, Path):
+            looked = read_mask(looked, grid, resample=resample, notes=notes)
     else:
-        rows = structures(labels)
-        label = read_label(Path(label), grid, values, structures=rows, resample=resample, notes=notes, meaning=meaning)
+        label, looked = read_outline(Path(label), grid, labels, looked, resample=resample, notes=notes, meaning=meaning)
     label_file = staging / "label.nii.gz"
     write_image(label, label_file)
     uncertainty_file = None
@@ -86,7 +124,7 @@ def stage_revision(
         uncertainty_file = staging / "uncertainty.nii.gz"
         write_image(_stepped(uncertainty, grid), uncertainty_file)
     looked_file, share = None, 1.0
-    if looked is not None:
+    if isinstance(looked, sitk.Image):
         mask, share = _mask(looked, grid)
         if share < 1:
             looked_file = staging / "looked.nii.gz"

@@ -92,7 +92,7 @@ def prepare_intake(
     order = _order(dataset, channels, notes)
     mapping, missing = _values(dataset, labels, notes)
     if dataset.ignore is not None:
-        mapping = {**mapping, dataset.ignore: 0}
+        notes.append(f"The value {dataset.ignore} of the outlines means that nobody has looked: they are partial.")
     series = tuple(str(place + 1) for place in order) if dataset.in_one_file else ()
     cases = tuple(
         NewCase(
@@ -105,6 +105,7 @@ def prepare_intake(
             resample,
             tuple(sorted(mapping.items())) if entry.label else (),
             entry.notes,
+            dataset.ignore if entry.label else None,
         )
         for entry in dataset.entries
     )
