@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import random
 import shlex
@@ -152,6 +153,24 @@ def test_evaluation_comparison_and_plan_are_asked_there(a_project, handlers):
     assert [(case.name, case.model == case.reference) for case in compared.cases] == [("case 2", True)]
     hello = handlers.hello(Reports(), messages.SayHello())
     assert all("workstation" in device.title for device in hello.devices)
+
+
+def test_the_terminal_uses_another_computer(a_project, a_computer, capsys, tmp_path):
+    from barl.cli import main
+
+    python = ["--computer-python", sys.executable]
+    assert main(["computer", "check", "workstation", *python, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ready"] is True
+    with Project.open(a_project) as project:
+        project.models.promote(project.models.add(MODEL, {}).id)
+    assert main(["predict", str(a_project), "case 3", "--computer", "workstation", *python]) == 0
+    assert "case 3: uncertainty" in capsys.readouterr().out
+    there = tmp_path / "their home" / ".barl" / "files"
+    assert list(there.iterdir())
+    assert main(["computer", "forget", "workstation", *python]) == 0
+    assert not list(there.iterdir())
+    assert main(["computer", "check", "nobody"]) != 0
+    assert "nobody cannot be reached" in capsys.readouterr().err
 
 
 def test_a_computer_says_what_it_is_and_lacks(a_computer):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+from barl.cli import computer_commands
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
 from barl.images.geometry import Roi
@@ -39,13 +40,18 @@ def predict(options: Namespace, terminal: Terminal) -> int:
     if options.uncertainty:
         raise InputError("--uncertainty goes with --output.", "Predictions of a project keep their uncertainty there.")
     with Project.open(Path(options.inputs[0])) as project:
-        result = predict_cases(
-            project,
-            [project.cases.find(name).id for name in options.inputs[1:]],
-            model=options.model,
-            compute=compute,
-            roi=roi,
-            progress=terminal.progress,
+        wanted = [project.cases.find(name).id for name in options.inputs[1:]]
+        result = (
+            computer_commands.predict(options, terminal, wanted)
+            if options.computer
+            else predict_cases(
+                project,
+                wanted,
+                model=options.model,
+                compute=compute,
+                roi=roi,
+                progress=terminal.progress,
+            )
         )
     lines = []
     for case in result["cases"]:

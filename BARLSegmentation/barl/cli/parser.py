@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from barl import __version__
 from barl.cli import (
     case_commands,
+    computer_commands,
     definition_commands,
     fill_commands,
     import_commands,
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     fill_commands.add_parser(commands)
     _export(commands)
     _models(commands)
+    computer_commands.add_parser(commands)
     if _FOR_RESEARCH:
         _benchmark(commands)
     return parser
@@ -306,6 +308,7 @@ def _train(commands: Commands) -> None:
     train.add_argument("--promote", action="store_true", help="make the new model the current one when it is done")
     train.add_argument("--detach", action="store_true", help="train in the background, beyond this terminal")
     _device(train)
+    computer_commands.computer_options(train)
 
 
 def _predict(commands: Commands) -> None:
@@ -334,6 +337,7 @@ def _predict(commands: Commands) -> None:
         "--roi", type=float, nargs=6, metavar=("X0", "X1", "Y0", "Y1", "Z0", "Z1"), help="only this box, in mm (LPS)"
     )
     _device(predict)
+    computer_commands.computer_options(predict)
 
 
 def _evaluate(commands: Commands) -> None:

@@ -9,9 +9,11 @@ import signal
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from barl.cli import computer_commands
 from barl.cli.terminal import Terminal, table
 from barl.errors import Cancelled, InputError
 from barl.project.states import RunState
@@ -36,12 +38,18 @@ def train(options: Namespace, terminal: Terminal) -> int:
     if options.runs:
         return _list_runs(options, terminal)
     if options.attach is not None:
-        with Project.open(options.project, read_only=True) as project:
-            return _watch(project, options.attach or None, terminal)
+        return _watch(options.project, options.attach or None, terminal)
     if options.stop is not None or options.cancel is not None:
         return _end(options, terminal)
     if options.resume is not None:
         return _resume(options, terminal)
+    if options.computer and not options.plan:
+        run_id = computer_commands.start_training(options, terminal, _training_options(options))
+        if not options.detach:
+            return _watch(options.project, run_id, terminal)
+        text = f'{run_id} trains on {options.computer}; see "barl train {options.project} --attach".'
+        terminal.answer({"run": run_id, "state": RunState.RUNNING}, text)
+        return 0
     from barl.jobs.train_job import prepare_run, prepare_training
 
     with Project.open(options.project, read_only=options.plan) as project:
@@ -112,41 +120,61 @@ def _interrupt_stops(folder: RunFolder, terminal: Terminal) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _watch(project: Project, run_id: str | None, terminal: Terminal) -> int:
+def _watch(folder: Path, run_id: str | None, terminal: Terminal) -> int:
     """Show a run's events until it ends; Ctrl-C stops the watching, not the training."""
-    from barl.worker import detached
+    from barl.remote.near import NearHandlers
+    from barl.worker.messages import Attach
 
     offset = 0
-    while True:
-        seen = detached.attach(project, run_id, offset)
-        run_id, offset = seen["run"], seen["offset"]
-        for event in seen["events"]:
-            terminal.show(event)
-        if not seen["events"] and RunState(seen["state"]).has_ended:
-            return _finish(project, run_id, terminal)
-        if not seen["events"]:
-            time.sleep(_LOOK_S)
+    handlers = NearHandlers()
+    try:
+        while True:
+            seen = handlers.attach(terminal, Attach(str(folder), run_id, offset))
+            run_id, offset = seen["run"], seen["offset"]
+            for event in seen["events"]:
+                terminal.show(event)
+            if not seen["events"] and RunState(seen["state"]).has_ended:
+                with Project.open(folder, read_only=True) as project:
+                    return _finish(project, seen["run"], terminal)
+            if not seen["events"]:
+                time.sleep(_LOOK_S)
+    finally:
+        handlers.close()
 
 
 def _end(options: Namespace, terminal: Terminal) -> int:
-    from barl.worker import detached
+    from barl.remote.near import NearHandlers
+    from barl.worker.messages import CancelTraining, StopTraining
 
-    with Project.open(options.project) as project:
+    handlers, folder = NearHandlers(), str(options.project)
+    try:
         if options.cancel is not None:
-            run = detached.cancel(project, options.cancel or None)
-            text = f"{run.id} has ended."
+            run = handlers.cancel_training(terminal, CancelTraining(folder, options.cancel or None))
+            text = f"{run.run} has ended."
         else:
-            run = detached.stop(project, options.stop or None)
-            text = f"{run.id} will save a checkpoint and end."
-    terminal.answer({"run": run.id, "state": run.state}, text)
+            run = handlers.stop_training(terminal, StopTraining(folder, options.stop or None))
+            text = f"{run.run} will save a checkpoint and end."
+    finally:
+        handlers.close()
+    terminal.answer({"run": run.run, "state": run.state}, text)
     return 0
 
 
 def _resume(options: Namespace, terminal: Terminal) -> int:
+    from barl.remote.near import Elsewhere, NearHandlers
     from barl.worker import detached
+    from barl.worker.messages import ResumeTraining
 
     with Project.open(options.project) as project:
-        return _go(project, detached.resume(project, options.resume or None).id, options, terminal)
+        run = detached.resume(project, options.resume or None)
+        if Elsewhere.of(run) is None:
+            return _go(project, run.id, options, terminal)
+    handlers = NearHandlers()
+    try:
+        handlers.resume_training(terminal, ResumeTraining(str(options.project), run.id))
+    finally:
+        handlers.close()
+    return _watch(options.project, run.id, terminal)
 
 
 def _list_runs(options: Namespace, terminal: Terminal) -> int:

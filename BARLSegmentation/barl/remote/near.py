@@ -97,12 +97,12 @@ class NearHandlers(RequestHandlers):
     A run is followed and steered on the computer that it was started on, whichever is chosen now.
 
     Args:
-        computer: Where predictions are made and new trainings start.
+        computer: Where predictions are made and new trainings start; None: runs are followed and steered only.
     """
 
-    def __init__(self, computer: Computer) -> None:
+    def __init__(self, computer: Computer | None = None) -> None:
         super().__init__()
-        self.computer = computer
+        self._chosen = computer
         self._workers: dict[Computer, WorkerProcess] = {}
         self._connecting = threading.Lock()  # quick requests come from threads of their own
 
@@ -110,6 +110,17 @@ class NearHandlers(RequestHandlers):
         """End the connections; trainings go on."""
         for worker in self._workers.values():
             worker.close()
+
+    @property
+    def computer(self) -> Computer:
+        """Where predictions are made.
+
+        Raises:
+            InputError: None was chosen.
+        """
+        if self._chosen is None:
+            raise InputError("No other computer was chosen.", "Name it with --computer.")
+        return self._chosen
 
     # Computing
 
@@ -234,7 +245,8 @@ class NearHandlers(RequestHandlers):
     ) -> messages.Run | None:
         """Pass a wish about a run on to its computer; None if it is trained here."""
         with Project.open(request.project) as project:
-            run = choose_run(project, request.run)
+            training = [run for run in project.runs.all() if run.is_running]
+            run = training[-1] if training and request.run is None else choose_run(project, request.run)
             where = Elsewhere.of(run)
             if where is None:
                 return None
