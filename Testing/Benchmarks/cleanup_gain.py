@@ -27,7 +27,7 @@ import SimpleITK as sitk
 from barl.benchmark import datasets, harness
 from barl.evaluation.metrics import dice
 from barl.evaluation.statistics import paired_test
-from barl.images.cleanup import clean
+from barl.images.cleanup import LARGEST, CleanupRule, clean
 from barl.images.geometry import Grid
 from barl.images.label_maps import read_label
 from barl.images.reading import read_channels
@@ -99,11 +99,15 @@ def _scores(predictor: Predictor, case: datasets.OutlinedCase) -> dict[str, Any]
     cleaned = raw.copy()
     began = time.perf_counter()
     changes = clean(cleaned, predictor.card.cleanup, grid.voxel_ml)
+    seconds = time.perf_counter() - began
+    largest = raw.copy()
+    clean(largest, [CleanupRule(value, LARGEST) for value in predictor.card.values], grid.voxel_ml)
     return {
         "case": case.id,
-        "seconds": time.perf_counter() - began,
+        "seconds": seconds,
         "changes": len(changes),
         "raw": {str(value): dice(raw, truth, value) for value in predictor.card.values},
+        "largest": {str(value): dice(largest, truth, value) for value in predictor.card.values},
         "cleaned": {str(value): dice(cleaned, truth, value) for value in predictor.card.values},
     }
 
@@ -113,9 +117,9 @@ def write(options: argparse.Namespace) -> None:
     runs.sort(key=lambda run: (list(SETS).index(run["set"]), run["iterations"], run["seed"]))
     head = (
         "| set | outlined + unseen | iterations | seed | label | pieces in outlines | rule | gain, unseen cases "
-        "| Dice, test | with cleanup | better / same / worse | p |"
+        "| Dice, test | with cleanup | largest piece alone | better / same / worse | p |"
     )
-    lines = [head, "|" + "---|" * 12]
+    lines = [head, "|" + "---|" * 13]
     for run_ in runs:
         for value, name in run_["labels"].items():
             lines.append(_line(run_, value, name))
@@ -130,6 +134,7 @@ def write(options: argparse.Namespace) -> None:
 def _line(run_: dict[str, Any], value: str, name: str) -> str:
     raw = [case["raw"][value] for case in run_["cases"]]
     cleaned = [case["cleaned"][value] for case in run_["cases"]]
+    largest = [case["largest"][value] for case in run_["cases"]]
     gains = np.subtract(cleaned, raw)
     rule = next((rule for rule in run_["rules"] if str(rule["value"]) == value), None)
     words = "none"
@@ -142,7 +147,8 @@ def _line(run_: dict[str, Any], value: str, name: str) -> str:
     return (
         f"| {TITLES[run_['set']]} | {run_['labelled']} + {run_['unseen']} | {run_['iterations']} | {run_['seed']} "
         f"| {name} | {'1' if shown['most'] == 1 else '1 to ' + str(shown['most'])} | {words} "
-        f"| {rule['gain'] if rule else 0:+.3f} | {np.nanmean(raw):.3f} | {np.nanmean(cleaned):.3f} | {counts} | {p} |"
+        f"| {rule['gain'] if rule else 0:+.3f} | {np.nanmean(raw):.3f} | {np.nanmean(cleaned):.3f} "
+        f"| {np.nanmean(largest):.3f} | {counts} | {p} |"
     )
 
 
@@ -159,8 +165,8 @@ prediction's notes and stands among its hot-spots as a place of its own kind, wi
 ## The rule (proposed)
 
 * **The outlines decide what may be tried.** *Largest piece* is tried only where no outline has a second piece
-  (26-connected); *pieces above a volume* with 1, 1/2, 1/4 and 1/10 of the smallest outlined piece; *holes filled* only
-  where no outline has a hole.
+  (26-connected); *pieces above a volume* with 1, 1/2, 1/4 and 1/10 of the smallest outlined piece, which leave one
+  piece at least where every outline has one; *holes filled* only where no outline has a hole.
 * **The unseen cases decide what is kept.** A candidate needs a mean gain of at least 0.001 Dice, and a one-sided paired
   t-test over the unseen cases below 0.1. The best mean gain wins; of equal ones the candidate that removes least. With
   fewer than two unseen cases nothing is done.
@@ -170,7 +176,8 @@ prediction's notes and stands among its hot-spots as a place of its own kind, wi
 ## What it brings
 
 Dice of the test subjects, which took no part in training or choice. p: Wilcoxon's signed-rank test over the test
-subjects. The slowest cleanup took {slowest:.2f} s.
+subjects of the difference that the chosen rule makes. *Largest piece alone* is for comparison: what that rule would
+give whatever was chosen. The slowest cleanup took {slowest:.2f} s.
 
 {table}
 

@@ -64,6 +64,12 @@ def test_pieces_of_at_least_a_volume_stay(least, voxels):
     assert (labels == 1).sum() == voxels
 
 
+def test_a_volume_that_no_piece_has_leaves_the_largest_where_one_is_to_stay():
+    labels = three_pieces()
+    clean(labels, [CleanupRule(1, VOLUME, 1.0, keep_one=True)], ML)
+    assert (labels == 1).sum() == 27
+
+
 def test_of_two_equal_pieces_one_stays():
     labels = np.zeros((3, 3, 7), np.uint8)
     labels[1, 1, [1, 3, 5]] = 5
@@ -119,7 +125,7 @@ def test_scores_of_candidates_are_those_of_the_cleaned_maps():
 
 
 def test_scores_where_the_label_is_missing():
-    nothing, pieces = np.zeros((6, 6, 6), np.uint8), OutlinedPieces(3, 1, 0.05)
+    nothing, pieces = np.zeros((6, 6, 6), np.uint8), OutlinedPieces(3, 1, 0.05, lacking=1)
     speck = nothing.copy()
     speck[2, 2, 2] = 1
     assert np.isnan(score_candidates(nothing, nothing, pieces, 1, ML)["as is"])
@@ -135,6 +141,9 @@ def test_outlines_of_several_pieces_allow_no_largest_piece():
     assert (several.outlines, several.most, several.smallest_ml) == (1, 3, pytest.approx(0.002))
     rules = several.candidates(1).values()
     assert all(rule.pieces == VOLUME and rule.min_ml <= 0.002 for rule in rules)
+    assert all(rule.keep_one for rule in rules)
+    lacking = several.with_outline(np.zeros((3, 3, 3)), 1, ML)
+    assert lacking.outlines == 1 and not any(rule.keep_one for rule in lacking.candidates(1).values())
     once = several.with_outline(np.ones((3, 3, 3)), 1, ML)
     assert LARGEST not in once.candidates(1)  # one outline with several pieces is enough
     assert OutlinedPieces().candidates(1) == {}

@@ -71,13 +71,14 @@ def evaluate(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
         compute = Compute(options.device)
         result = evaluate_model(project, options.model, compute=compute, progress=terminal.progress)
+    apart = any(row["member"] is not None for row in result["cases"])
     metrics = ("dice", "hd95_mm", "assd_mm", "surface_dice", "lesion_f1")
     rows = [
         [label["name"], *(label[metric]["mean"] for metric in metrics), label["dice"]["n"]]
         for label in [*result["labels"].values(), result["mean"]]
     ]
     lines = [
-        f"{result['model']} on {len(result['cases'])} held-out cases",
+        f"{result['model']} on {len(result['cases'])} {'unseen' if apart else 'held-out'} cases",
         table(rows, ["label", "Dice", "HD95 mm", "ASSD mm", "surface Dice", "lesion F1", "cases"]),
         f"calibration error {result['calibration_error']:.3f}, "
         f"area under the risk-coverage curve {result['risk_coverage_area']:.4f}",

@@ -302,6 +302,12 @@ def _train(commands: Commands) -> None:
         "--method",
         help="barl (default), dbisl, supervised" + (f", or one to compare with: {_PEERS}" if _FOR_RESEARCH else ""),
     )
+    train.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="K trainings, each without one part of the outlined cases, which judges it; together they are the model",
+    )
     train.add_argument("--seed", type=int, help="seed of the random numbers")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the plan")
     train.add_argument("--from-scratch", action="store_true", help="do not start from the current model")

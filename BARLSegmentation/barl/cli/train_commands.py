@@ -91,7 +91,8 @@ def _finish(project: Project, run_id: str, terminal: Terminal) -> int:
         document["current"] = model.is_current
         text = f"{run.id} is finished: {model.id}" + (", now the current model." if model.is_current else ".")
         dice = model.summary.get("metrics", {}).get("mean_dice")
-        text += f"\nMean Dice on the held-out cases: {dice:.3f}" if dice is not None else ""
+        judged = "out of fold" if "out_of_fold" in model.summary else "on the held-out cases"
+        text += f"\nMean Dice {judged}: {dice:.3f}" if dice is not None else ""
         if not model.is_current:
             text += f'\nMake it the current model with "barl models promote {project.folder.name} {model.id}".'
     elif run.state.has_ended:
@@ -198,6 +199,7 @@ def _training_options(options: Namespace) -> TrainingOptions:
         device=options.device,
         warm_start=not options.from_scratch,
         promote=options.promote,
+        folds=options.folds,
         overrides=dict(_override(text) for text in options.set),
     )
 

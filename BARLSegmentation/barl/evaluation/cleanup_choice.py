@@ -2,8 +2,8 @@
 """Chooses the cleanup of each label, by cases that the model has not learned from.
 
 1. **What the outlines allow.** The outlines of all cases are counted. *Largest piece* is a candidate only where no
-   outline has a second piece; *pieces above a volume* with 1, 1/2, 1/4 and 1/10 of the smallest outlined piece;
-   *holes filled* only where no outline has a hole.
+   outline has a second piece; *pieces above a volume* with 1, 1/2, 1/4 and 1/10 of the smallest outlined piece, which
+   leave one piece at least where every outline has one; *holes filled* only where no outline has a hole.
 2. **What the unseen cases show.** Of each candidate the Dice of each unseen case is compared with that of the label
    map as it is. A candidate is kept if the mean gain is at least ``LEAST_GAIN`` and above noise: the one-sided paired
    t-test has p < ``LEVEL``. The best mean gain wins; of equal ones the candidate that removes least. With fewer than
@@ -39,31 +39,37 @@ class OutlinedPieces:
         most: Largest number of pieces in one outline.
         smallest_ml: Volume of the smallest piece of all.
         has_holes: Whether an outline has a hole.
+        lacking: Outlines that do not hold the label.
     """
 
     outlines: int = 0
     most: int = 0
     smallest_ml: float = float("inf")
     has_holes: bool = False
+    lacking: int = 0
 
     def with_outline(self, labels: np.ndarray, value: int, voxel_ml: float) -> OutlinedPieces:
         """This and one more outline ``[k, j, i]``."""
         found = number_pieces(labels, value)
         if found is None:
-            return self
+            return replace(self, lacking=self.lacking + 1)
         sizes = found[2][1:]
         return OutlinedPieces(
             self.outlines + 1,
             max(self.most, len(sizes)),
             min(self.smallest_ml, float(sizes.min()) * voxel_ml),
             self.has_holes or number_holes(labels, value) is not None,
+            self.lacking,
         )
 
     def candidates(self, value: int) -> dict[str, CleanupRule]:
         """Rules about pieces that the outlines allow, by name, the one that removes least first."""
         if not self.outlines:
             return {}
-        rules = {f"volume {part}": CleanupRule(value, VOLUME, self.smallest_ml * part) for part in _FRACTIONS}
+        rules = {
+            f"volume {part}": CleanupRule(value, VOLUME, self.smallest_ml * part, keep_one=not self.lacking)
+            for part in _FRACTIONS
+        }
         if self.most == 1:
             rules[LARGEST] = CleanupRule(value, LARGEST)
         return rules

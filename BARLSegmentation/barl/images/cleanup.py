@@ -29,6 +29,7 @@ class CleanupRule:
         value: The label.
         pieces: ``all`` stay; only the ``largest``; or those of at least ``min_ml`` (``volume``).
         min_ml: Volume in ml.
+        keep_one: With ``volume``: the largest piece stays even if it is smaller.
         fill_holes: Whether holes are filled.
         gain: Mean gain in Dice of the cases by which the rule was chosen.
         cases: Number of these cases.
@@ -37,6 +38,7 @@ class CleanupRule:
     value: int
     pieces: str = ALL
     min_ml: float = 0.0
+    keep_one: bool = False
     fill_holes: bool = False
     gain: float = 0.0
     cases: int = 0
@@ -130,7 +132,8 @@ def kept_pieces(sizes: np.ndarray, rule: CleanupRule, voxel_ml: float) -> np.nda
     if rule.pieces == LARGEST:
         return np.arange(len(sizes)) == int(sizes.argmax())
     if rule.pieces == VOLUME:
-        return sizes * voxel_ml >= rule.min_ml * (1 - 1e-9)
+        kept = sizes * voxel_ml >= rule.min_ml * (1 - 1e-9)
+        return kept | (np.arange(len(sizes)) == int(sizes.argmax())) if rule.keep_one else kept
     return np.ones(len(sizes), bool)
 
 

@@ -25,8 +25,8 @@ from barl.inference.hotspots import HotSpot, find_hotspots, half_a_bit
 from barl.inference.maps import ModelMaps
 from barl.inference.sliding_window import stream
 from barl.inference.threads import ThreadChoice
-from barl.models.disk import check_channels, load_model
-from barl.networks.branches import BranchPair
+from barl.models.disk import check_channels, load_members
+from barl.networks.branches import BranchPair, Members
 from barl.progress import SILENT, Progress, Stage
 from barl.project.model_card import ModelCard
 
@@ -120,7 +120,7 @@ class Predictor:
 
     Args:
         card: What the model needs.
-        network: Its network.
+        network: Its network, or those of its members.
         device: Where to compute.
         fast: First branch only and windows that overlap by a quarter instead of a half: about a fifth of the work, no
             disagreement and no spread of the volumes.
@@ -131,7 +131,7 @@ class Predictor:
     def __init__(
         self,
         card: ModelCard,
-        network: BranchPair,
+        network: BranchPair | Members,
         device: torch.device | str = "cpu",
         *,
         fast: bool = False,
@@ -150,15 +150,16 @@ class Predictor:
         self._familiar = Familiar.from_json(card.data.get("familiar"))
 
     @classmethod
-    def load(cls, model_folder: Path, device: str = "auto", fast: bool = False) -> Predictor:
-        """Read a model from disk.
+    def load(cls, model_folder: Path, device: str = "auto", fast: bool = False, member: int | None = None) -> Predictor:
+        """Read a model from disk, or one ``member`` (from 0) of a model that has several.
 
         Raises:
             ModelError: The model is missing, damaged or of a future format.
             DeviceError: No such device.
         """
         chosen = choose_device(device)
-        card, network = load_model(Path(model_folder))
+        card, members = load_members(Path(model_folder))
+        network = members[member] if member is not None else members[0] if len(members) == 1 else Members(members)
         return cls(card, network, chosen, fast=fast)
 
     def predict(

@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from barl.errors import InputError, ProjectError
+from barl.errors import InputError
 from barl.evaluation.statistics import PairedTest, holm, paired_test, summarize
 from barl.jobs.choice import choose_model
 from barl.jobs.compute import AUTOMATIC, Compute, WarmPredictors
-from barl.jobs.evaluate import Judged, evaluate_model, held_out_cases
+from barl.jobs.evaluate import Judged, evaluate_model
+from barl.jobs.unseen import held_out_cases, unseen_cases
 from barl.progress import SILENT, Progress, Stage
 from barl.project.store import Project
 
@@ -30,10 +31,11 @@ def compare_models(
     progress: Progress = SILENT,
     look: Callable[[Judged], None] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate two models on the same held-out cases and test the difference of their Dice.
+    """Evaluate two models on the same unseen cases and test the difference of their Dice.
 
-    A case that was held out only after one of the models, or one it was trained on from, had learned its outline is
-    left out; a note names it.
+    Unseen are the held-out cases and, of a model trained with folds, those that one of its members has not learned
+    from, which then judge that member. A case that was held out only after one of the models, or one it was trained on
+    from, had learned its outline is left out; a note names it.
 
     Args:
         project: May be open for reading only; nothing is stored.
@@ -56,10 +58,10 @@ def compare_models(
     chosen = [choose_model(project, wanted) for wanted in (model, reference)]
     if chosen[0][0] == chosen[1][0]:
         raise InputError("A model cannot be compared with itself.", "Name two models.")
-    held_out = held_out_cases(project)
-    learned = set().union(*(_learned_from(project, model_id) for _, model_id in chosen))
-    cases = [case for case in held_out if case.id not in learned]
-    left_out = [case.name for case in held_out if case.id in learned]
+    unseen = set.intersection(*(unseen_cases(project, model_id) for _, model_id in chosen))
+    cases = [case for case in project.cases.all() if case.id in unseen]
+    held_out = held_out_cases(project) if not cases else [case for case in project.cases.all() if case.evaluates]
+    left_out = [case.name for case in held_out if case.id not in unseen]
     if not cases:
         raise InputError(
             "One of the models has learned from every case that is held out now.",
@@ -68,13 +70,15 @@ def compare_models(
     compute = replace(compute, warm=compute.warm or WarmPredictors())
     results = [
         evaluate_model(
-            project, folder, cases=cases, compute=compute, progress=half, look=look if folder == chosen[0][0] else None
+            project,
+            model_id or folder,
+            cases=cases,
+            compute=compute,
+            progress=half,
+            look=look if folder == chosen[0][0] else None,
         )
-        for (folder, _), half in progress.stage(Stage.COMPARING).each(chosen)
+        for (folder, model_id), half in progress.stage(Stage.COMPARING).each(chosen)
     ]
-    for result, (folder, model_id) in zip(results, chosen, strict=True):
-        result["model"] = model_id or str(folder)
-
     notes = [f"Left out, because one of the models has learned from it: {name}." for name in left_out]
     return {**compare_results(results[0], results[1], [str(value) for value in project.values]), "notes": notes}
 
@@ -93,6 +97,8 @@ def compare_results(first: dict[str, Any], second: dict[str, Any], values: Seque
     ]
     adjusted = holm([test.p for test in label_tests])
     test = paired_test(*means)
+    apart = any(row["member"] is not None for result in results for row in result["cases"])
+    kind = "unseen" if apart else "held-out"
     return {
         "model": first,
         "reference": second,
@@ -104,21 +110,24 @@ def compare_results(first: dict[str, Any], second: dict[str, Any], values: Seque
         "labels": {
             value: {**asdict(found), "p": p} for value, found, p in zip(values, label_tests, adjusted, strict=True)
         },
-        "words": in_words(summarize(means[0]).mean, summarize(means[1]).mean, test),
+        "words": in_words(summarize(means[0]).mean, summarize(means[1]).mean, test, kind=kind),
     }
 
 
-def in_words(dice: float, reference: float, test: PairedTest, other: str = "the current model") -> str:
+def in_words(
+    dice: float, reference: float, test: PairedTest, other: str = "the current model", kind: str = "held-out"
+) -> str:
     """The outcome as one or two sentences; they mention chance where the number of cases demands it.
 
     Args:
         dice, reference: Mean Dice of the new model and of the other one.
         test: Of the difference.
         other: What the other one is called.
+        kind: Of the cases, "held-out" or "unseen".
     """
-    count = "the only held-out case" if test.n == 1 else f"{test.n} held-out cases"
+    count = f"the only {kind} case" if test.n == 1 else f"{test.n} {kind} cases"
     if not test.n:
-        return "The held-out cases show none of the labels: the models cannot be compared on them."
+        return f"The {kind} cases show none of the labels: the models cannot be compared on them."
     outcome = f"On {count} the mean Dice is {dice:.3f}, with {other} {reference:.3f}"
     if test.n < PAIRS_FOR_A_TEST:
         return f"{outcome}. On so few cases a difference may be chance: hold out {PAIRS_FOR_A_TEST} or more."
@@ -131,18 +140,3 @@ def in_words(dice: float, reference: float, test: PairedTest, other: str = "the 
 
 def _dice(row: dict[str, Any], values: Sequence[str]) -> list[float]:
     return [row["labels"][value]["dice"] for value in values]
-
-
-def _learned_from(project: Project, model_id: str | None) -> set[str]:
-    """The cases whose outlines a model of the project, or one that it was trained on from, has learned."""
-    known = {model.id: model for model in project.models.all(removed=True)}
-    found: set[str] = set()
-    while model_id in known:
-        model = known.pop(model_id)  # popped: a circle in a damaged database would never end
-        try:
-            cases = project.runs.get(model.summary["run"]).plan["run"]["cases"]
-        except (KeyError, ProjectError):  # trained elsewhere: its cases are unknown
-            cases = []
-        found |= {case["id"] for case in cases if case["revision"] is not None and not case["held_out"]}
-        model_id = model.parent
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from barl.inference.predictor import Predictor
 from barl.project.model_card import read_card
@@ -19,22 +20,22 @@ class WarmPredictors:
 
     def __init__(self, keep: int = 2) -> None:
         self._keep = keep
-        self._loaded: dict[tuple[str, str, str, bool], Predictor] = {}
+        self._loaded: dict[tuple[Any, ...], Predictor] = {}
 
-    def get(self, folder: Path, device: str = "auto", fast: bool = False) -> Predictor:
-        """The predictor of a model folder, loaded anew if the model there has changed.
+    def get(self, folder: Path, device: str = "auto", fast: bool = False, member: int | None = None) -> Predictor:
+        """The predictor of a model folder or of one of its members, loaded anew if the model there has changed.
 
         Raises:
             ModelError: The folder holds no model that can be used.
             DeviceError: There is no such device.
         """
         card = read_card(folder)
-        key = (card.id, card.weights_sha256, device, fast)
+        key = (card.id, card.weights_sha256, device, fast, member)
         predictor = self._loaded.pop(key, None)
         if predictor is None:
             while len(self._loaded) >= self._keep:  # before loading: two models at once may be one too many
                 self._loaded.pop(next(iter(self._loaded)))
-            predictor = Predictor.load(folder, device=device, fast=fast)
+            predictor = Predictor.load(folder, device=device, fast=fast, member=member)
         self._loaded[key] = predictor  # the newest last
         return predictor
 
@@ -55,9 +56,9 @@ class Compute:
     warm: WarmPredictors | None = None
     cleanup: bool = True
 
-    def predictor(self, folder: Path) -> Predictor:
-        """The predictor of a model folder; raises as ``WarmPredictors.get``."""
-        return (self.warm or WarmPredictors()).get(folder, self.device, self.fast)
+    def predictor(self, folder: Path, member: int | None = None) -> Predictor:
+        """The predictor of a model folder or of one of its members; raises as ``WarmPredictors.get``."""
+        return (self.warm or WarmPredictors()).get(folder, self.device, self.fast, member)
 
 
 # The best device, both branches, nothing kept loaded.

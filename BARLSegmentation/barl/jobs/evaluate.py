@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good a model is on the cases that were held out from its training."""
+"""How good a model is on the cases that it has not learned from: held out, or out of fold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from barl.errors import InputError
 from barl.evaluation.calibration import area_under_risk_coverage, expected_calibration_error
 from barl.evaluation.metrics import LabelMetrics, segmentation_metrics
 from barl.evaluation.statistics import Summary, summarize_cases
@@ -21,7 +20,8 @@ from barl.images.label_maps import read_label
 from barl.images.reading import read_channels
 from barl.inference.predictor import Prediction
 from barl.jobs.choice import choose_model
-from barl.jobs.compute import AUTOMATIC, Compute
+from barl.jobs.compute import AUTOMATIC, Compute, WarmPredictors
+from barl.jobs.unseen import judged_cases, out_of_fold
 from barl.models.disk import check_channels
 from barl.progress import SILENT, Progress, Stage
 from barl.project.model_card import read_card
@@ -36,7 +36,7 @@ _VOXELS_PER_CASE = 50_000
 
 @dataclass(frozen=True)
 class Judged:
-    """A held-out case as it was evaluated.
+    """An unseen case as it was evaluated.
 
     Attributes:
         case: The case.
@@ -51,21 +51,6 @@ class Judged:
     prediction: Prediction
 
 
-def held_out_cases(project: Project) -> list[Case]:
-    """The held-out cases with an accepted outline.
-
-    Raises:
-        InputError: There is none.
-    """
-    cases = [case for case in project.cases.all() if case.evaluates]
-    if not cases:
-        raise InputError(
-            "No held-out case has an accepted outline.",
-            "Hold out one or two outlined cases; a model must not be judged by what it has learned from.",
-        )
-    return cases
-
-
 def evaluate_model(
     project: Project,
     model: str | Path | None = None,
@@ -75,12 +60,14 @@ def evaluate_model(
     progress: Progress = SILENT,
     look: Callable[[Judged], None] | None = None,
 ) -> dict[str, Any]:
-    """Predict the held-out cases and compare with their accepted outlines, on the scans' own grids.
+    """Predict the unseen cases and compare with their accepted outlines, on the scans' own grids.
+
+    An outlined case that one member of the model has not learned from is judged by that member alone.
 
     Args:
         project: May be open for reading only; nothing is stored.
         model: Id or folder; by default the current model.
-        cases: Those to evaluate on, outlined; by default ``held_out_cases``.
+        cases: Those to evaluate on, outlined; by default ``judged_cases``.
         compute: Device and loaded models.
         progress: Gets the stages loading and evaluating.
         look: Called with each case once it is predicted, such as to draw it.
@@ -88,18 +75,19 @@ def evaluate_model(
     Returns:
         ``model``; ``labels``: per label name and ``dice``, ``hd95_mm`` ... as mean, sd, n; ``mean`` over the labels;
         ``calibration_error`` and ``risk_coverage_area`` of the voxels around the structures; ``cases``: per case and
-        label all metrics; ``notes``.
+        label all metrics, and ``member`` (None: all of them); ``notes``.
 
     Raises:
-        InputError: No held-out case has an accepted outline.
+        InputError: No unseen case has an accepted outline.
         BarlError: Of model or device.
     """
     folder, model_id = choose_model(project, model)
-    cases = held_out_cases(project) if cases is None else cases
+    cases = judged_cases(project, model_id) if cases is None else cases
+    members = out_of_fold(project, model_id)
     card = read_card(folder)
     check_channels(card, project.definition.channel_names_for(card.channels))
     progress.stage(Stage.LOADING).at(0.0)
-    predictor = compute.predictor(folder)
+    compute = replace(compute, warm=compute.warm or WarmPredictors())
     rows, scores, confidences, hits = [], [], [], []
     rng = np.random.default_rng(0)
     for case, part in progress.stage(Stage.EVALUATING).each(cases, lambda case: case.name):
@@ -110,6 +98,7 @@ def evaluate_model(
         truth = sitk.GetArrayViewFromImage(expert)
         mask = project.revisions.read_looked(revision)
         looked = None if mask is None else sitk.GetArrayFromImage(mask) != 0
+        predictor = compute.predictor(folder, members.get(case.id))
         prediction = predictor.predict(channels, want_probabilities=True, progress=part, cleanup=compute.cleanup)
         predicted = sitk.GetArrayViewFromImage(prediction.label)
         score = segmentation_metrics(predicted, truth, grid.spacing[::-1], project.values, looked=looked)
@@ -118,7 +107,7 @@ def evaluate_model(
         confidences.append(confidence)
         hits.append(correct)
         labels = {str(value): _row(metrics) for value, metrics in score.items()}
-        rows.append({"case": case.id, "name": case.name, "labels": labels})
+        rows.append({"case": case.id, "name": case.name, "labels": labels, "member": members.get(case.id)})
         if look is not None:
             look(Judged(case, channels, expert, prediction))
     confidence, correct = np.concatenate(confidences), np.concatenate(hits)
@@ -129,15 +118,18 @@ def evaluate_model(
         "calibration_error": expected_calibration_error(confidence, correct),
         "risk_coverage_area": area_under_risk_coverage(confidence, correct),
         "cases": rows,
-        "notes": _notes(cases),
+        "notes": _notes(cases, len({case.id for case in cases} & set(members))),
     }
 
 
-def _notes(cases: Sequence[Case]) -> list[str]:
+def _notes(cases: Sequence[Case], apart: int) -> list[str]:
+    """``apart``: cases judged by one member."""
     notes = [f"Only {len(cases)} case is held out: the figures are rough."] if len(cases) == 1 else []
+    if apart:
+        notes.append(f"{apart} of {len(cases)} cases were judged out of fold: by the member that has not seen them.")
     if partial := sum(case.is_partial for case in cases):
         notes.append(
-            f"{partial} held-out outlines are partial: their Dice is that of the voxels looked at; surfaces and "
+            f"{partial} of the outlines are partial: their Dice is that of the voxels looked at; surfaces and "
             "lesions are measured on the others alone."
         )
     return notes

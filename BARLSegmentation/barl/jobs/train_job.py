@@ -26,6 +26,7 @@ from barl.images.preparation import PreparedScan
 from barl.images.reading import read_channels
 from barl.inference.device import choose_device
 from barl.jobs.failures import explain
+from barl.jobs.folds import FoldRun, assign_folds, check_folds, folds_in_words
 from barl.jobs.heartbeat import Heartbeat
 from barl.jobs.runs import RunFolder, claim
 from barl.json_text import plain
@@ -58,6 +59,7 @@ class TrainingOptions:
         device: As for ``choose_device``.
         warm_start: Start from the current model, if there is one and it fits.
         promote: Make the new model the current one even if there is one already.
+        folds: Train so many members, each without one part of the outlined cases; None for one training.
         overrides: Values of the plan to replace, by name.
     """
 
@@ -68,6 +70,7 @@ class TrainingOptions:
     device: str = "auto"
     warm_start: bool = True
     promote: bool = False
+    folds: int | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -151,11 +154,13 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
             "Outline at least one scan that is not held out, and accept it; three or four are a good start.",
         )
     notes += _partial(outlined)
+    if options.folds is not None:
+        check_folds(options.folds, outlined)
     if len(outlined) == 1:
         notes.append(
             "Only one case is outlined: the model will know only what that one shows. Outline two or three more."
         )
-    if not held_out:
+    if not held_out and options.folds is None:
         notes.append("No outlined case is held out: the model's quality will not be measured. Hold out one or two.")
     if not untouched:
         notes.append("There is no untouched scan: training learns from the outlines alone.")
@@ -176,7 +181,7 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
     own = options.plan_overrides()
     if any(case.is_partial for case in outlined):
         methods.get(own.get("method", "barl")).must_take_partial()
-    parent = project.models.current() if options.warm_start else None
+    parent = project.models.current() if options.warm_start and options.folds is None else None
     inherited = _from_parent(parent, own, notes) if parent else None
     channels = [channel.name for channel in project.channels]
     plan = make_plan(
@@ -192,8 +197,12 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
     n_cases = len(outlined) + len(held_out) + len(untouched)
     notes += _short_budget(plan, planning + _PREPARING * planning / len(fingerprints) * n_cases)
     notes += _small_components(project, [*outlined, *held_out], plan)
+    if options.folds is not None:
+        notes.append(folds_in_words(options.folds, plan))
+    fold_of = assign_folds(outlined, options.folds) if options.folds is not None else {}
     cases = [
         {"id": case.id, "revision": revision, "held_out": case.held_out}
+        | ({"fold": fold_of[case.id]} if case.id in fold_of else {})
         for group, labelled in ((outlined, True), (untouched, False), (held_out, True))
         for case in group
         for revision in [project.revisions.accepted(case.id).id if labelled else None]
@@ -256,7 +265,8 @@ def run_training(
             model_id = _keep(project, run, result, result.model_folder) if result.model_folder else None
             state = RunState.STOPPED if result.stopped else RunState.FINISHED
             if not result.stopped:
-                shutil.rmtree(run.folder / "cache", ignore_errors=True)  # prepared scans, only of use to this run
+                for part in (run.folder / "cache", *run.folder.glob("fold-*")):  # only of use to this run
+                    shutil.rmtree(part, ignore_errors=True)
             done = project.runs.update(run_id, state, model_id=model_id)
         except BaseException as error:
             cause = explain(error, project.folder)
@@ -279,6 +289,8 @@ def _train(project: Project, run: RunRow, folder: RunFolder, tell: OnEvent, spen
     facts = run.plan["run"]
     for note in facts["notes"]:
         tell({"event": "log", "message": note})
+    if facts["options"].get("folds") is not None:
+        return _train_folds(project, run, plan, folder, tell, spent)
     resume = (run.folder / CHECKPOINT).exists()  # killed before the first one: from the start, which is as exact
     return train(
         plan,
@@ -292,6 +304,25 @@ def _train(project: Project, run: RunRow, folder: RunFolder, tell: OnEvent, spen
         should_finish=folder.finish_asked,
         spent=spent if resume else spent + facts.get("planning_s", 0.0),
     )
+
+
+def _train_folds(
+    project: Project, run: RunRow, plan: Plan, folder: RunFolder, tell: OnEvent, spent: float
+) -> TrainResult:
+    facts = run.plan["run"]
+    cases = [case for case in facts["cases"] if not case["held_out"]]
+    return FoldRun(
+        plan,
+        [_case_files(project, case) for case in cases],
+        {case["id"]: case["fold"] for case in cases if "fold" in case},
+        run.folder,
+        device=facts["options"]["device"],
+        held_out=len(facts["cases"]) - len(cases),
+        send=tell,
+        should_stop=folder.stop_asked,
+        should_finish=folder.finish_asked,
+        spent=spent + facts.get("planning_s", 0.0),
+    ).train()
 
 
 def _case_files(project: Project, case: Mapping[str, Any]) -> CaseFiles:
@@ -320,6 +351,10 @@ def _keep(project: Project, run: RunRow, result: TrainResult, model_folder: Path
         "iterations": result.iterations,
         "seconds": round(result.seconds, 1),
     }
+    if card.settings.get("folds"):
+        summary["out_of_fold"] = {
+            row["case"]: {"member": row["member"], "dice": plain(row["dice"])} for row in result.cases
+        }
     model = project.models.add(model_folder, summary, name=card.name, parent=run.plan["run"]["parent"])
     if project.models.current() is None or options["promote"]:
         project.models.promote(model.id)

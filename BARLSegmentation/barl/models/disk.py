@@ -66,15 +66,26 @@ def save_model(
     return card
 
 
+def join_members(members: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The weights of several networks of one specification as one dictionary, as ``save_model`` takes it."""
+    return {f"{_prefix(n)}{name}": tensor for n, weights in enumerate(members) for name, tensor in weights.items()}
+
+
 def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[ModelCard, BranchPair]:
-    """Read a model and build its network.
+    """Read a model and build its network, of several members the first one; see ``load_members``."""
+    card, members = load_members(folder, device)
+    return card, members[0]
+
+
+def load_members(folder: Path, device: str | torch.device = "cpu") -> tuple[ModelCard, list[BranchPair]]:
+    """Read a model and build the networks of its members.
 
     Args:
         folder: Model folder.
         device: Where the weights shall lie.
 
     Returns:
-        The card and the network in evaluation mode, float32.
+        The card and the networks in evaluation mode, float32.
 
     Raises:
         ModelError: As ``read_card``; or the weights are missing, truncated, altered, not finite or do not fit the
@@ -91,20 +102,27 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[ModelC
         spec = NetworkSpec.from_json(card.network)
         # Without memory or random numbers: only names and shapes are needed until the stored weights take the place.
         with torch.device("meta"):
-            network = build_network(spec)
+            networks = [build_network(spec) for _ in range(card.members)]
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ModelError(f"The model card describes a network that cannot be built ({error}).", FRESH_COPY) from error
     if any(edge % divisor for edge, divisor in zip(card.patch, spec.divisor, strict=True)):
         raise ModelError(
             f"The model card's patch {card.patch} is no multiple of {spec.divisor}, as its network needs.", FRESH_COPY
         )
-    _check_fit(weights, network.state_dict())
+    _check_fit(weights, join_members([network.state_dict() for network in networks]))
     if broken := next((name for name, tensor in weights.items() if not tensor.isfinite().all()), ""):
         raise ModelError(
             f"The weights of the model {card.name} hold values that are not finite numbers ({broken}).", FRESH_COPY
         )
-    network.load_state_dict(weights, assign=True)
-    return card, network.requires_grad_(False).eval().to(device)
+    for n, network in enumerate(networks):
+        own = {name: weights[_prefix(n) + name] for name in network.state_dict()}
+        network.load_state_dict(own, assign=True)
+    return card, [network.requires_grad_(False).eval().to(device) for network in networks]
+
+
+def _prefix(member: int) -> str:
+    """What the names of a member's tensors begin with in the file; the first member's have no prefix."""
+    return f"members.{member}." if member else ""
 
 
 def check_channels(card: ModelCard, channels: int | Sequence[str]) -> None:

@@ -287,6 +287,38 @@ class BranchPair(Network):
         return self.branch(0).encode(x)[-1].mean(dim=(2, 3, 4))
 
 
+class Members(nn.Module):
+    """Several networks of one specification that predict together: the branches of all of them, one after the other.
+
+    Args:
+        members: The networks, at least one.
+    """
+
+    def __init__(self, members: Sequence[BranchPair]) -> None:
+        super().__init__()
+        self.spec = members[0].spec
+        self.members = nn.ModuleList(members)
+
+    @property
+    def n_branches(self) -> int:
+        return len(self.members) * self.spec.n_branches
+
+    def member(self, index: int) -> BranchPair:
+        return cast(BranchPair, self.members[index])
+
+    def logits(self, x: Tensor, branches: Sequence[int]) -> list[Tensor]:
+        """Logits ``[B, L+1, k, j, i]`` of each branch asked for, in ascending order of ``branches``."""
+        outputs = []
+        for n in range(len(self.members)):
+            own = [branch % self.spec.n_branches for branch in branches if branch // self.spec.n_branches == n]
+            outputs += self.member(n).logits(x, own) if own else []
+        return outputs
+
+    def describe(self, x: Tensor) -> Tensor:
+        """See ``BranchPair.describe``: of the first member, as features of several networks cannot be compared."""
+        return self.member(0).describe(x)
+
+
 def build_network(spec: NetworkSpec, seed: int | None = None) -> BranchPair:
     """Build the branches with random weights; with ``seed`` the same weights each time, the caller's RNG untouched."""
     if seed is None:

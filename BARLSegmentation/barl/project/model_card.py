@@ -24,7 +24,7 @@ from barl.project.labels import Label
 FORMAT = 1
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
-_OPTIONAL = ("cleanup",)
+_OPTIONAL: dict[str, Any] = {"cleanup": [], "members": 1}
 FRESH_COPY = "Get a fresh copy of the model or train it again."
 
 
@@ -52,6 +52,7 @@ class ModelCard:
         metrics: What it scored on the held-out cases.
         temperature: Divides the logits so that probabilities are calibrated.
         cleanup: What is done with the pieces and holes of labels in a prediction.
+        members: Number of networks whose mean predicts; their weights lie in the one weight file.
         parent: ``id`` of the model it started from.
         licence: Terms under which it may be used, with those of its data.
         notes: Free text.
@@ -77,6 +78,7 @@ class ModelCard:
     metrics: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     cleanup: list[CleanupRule] = field(default_factory=list)
+    members: int = 1
     parent: str | None = None
     licence: str = ""
     notes: str = ""
@@ -106,8 +108,8 @@ class ModelCard:
         card["labels"] = [label.to_json() for label in self.labels]
         card["normalisations"] = [normalization.to_json() for normalization in self.normalisations]
         card["cleanup"] = [rule.to_json() for rule in self.cleanup]
-        for name in _OPTIONAL:  # left out where empty: models without them are read by older versions, too
-            if not card[name]:
+        for name, default in _OPTIONAL.items():  # models without them are read by older versions, too
+            if card[name] == default:
                 del card[name]
         return plain(card)
 

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which cases a model, or one member of it, can be judged by, because it has not learned from them."""
+
+from __future__ import annotations
+
+from barl.errors import InputError, ProjectError
+from barl.project.records import Case
+from barl.project.store import Project
+
+
+def held_out_cases(project: Project) -> list[Case]:
+    """The held-out cases with an accepted outline.
+
+    Raises:
+        InputError: There is none.
+    """
+    cases = [case for case in project.cases.all() if case.evaluates]
+    if not cases:
+        raise InputError(
+            "No held-out case has an accepted outline.",
+            "Hold out one or two outlined cases, or train with --folds: a model must not be judged by what it has "
+            "learned from.",
+        )
+    return cases
+
+
+def out_of_fold(project: Project, model_id: str | None) -> dict[str, int]:
+    """Case id -> the member that has not learned from it, of the outlined cases of a model trained with folds."""
+    rows = next((model.summary.get("out_of_fold") for model in project.models.all() if model.id == model_id), None)
+    outlined = {case.id for case in project.cases.all() if case.is_accepted}
+    return {case_id: row["member"] for case_id, row in (rows or {}).items() if case_id in outlined}
+
+
+def judged_cases(project: Project, model_id: str | None) -> list[Case]:
+    """The cases to evaluate a model on: those held out, and those out of fold.
+
+    Raises:
+        InputError: There is none.
+    """
+    members = out_of_fold(project, model_id)
+    if not members:
+        return held_out_cases(project)
+    return [case for case in project.cases.all() if case.evaluates or case.id in members]
+
+
+def unseen_cases(project: Project, model_id: str | None) -> set[str]:
+    """Ids of the outlined cases by which a model can be judged: held out and never learned from, or out of fold."""
+    learned = _learned_from(project, model_id)
+    held_out = {case.id for case in project.cases.all() if case.evaluates}
+    return (held_out - learned) | set(out_of_fold(project, model_id))
+
+
+def _learned_from(project: Project, model_id: str | None) -> set[str]:
+    """The cases whose outlines a model of the project, or one that it was trained on from, has learned."""
+    known = {model.id: model for model in project.models.all(removed=True)}
+    found: set[str] = set()
+    while model_id in known:
+        model = known.pop(model_id)  # popped: a circle in a damaged database would never end
+        try:
+            cases = project.runs.get(model.summary["run"]).plan["run"]["cases"]
+        except (KeyError, ProjectError):  # trained elsewhere: its cases are unknown
+            cases = []
+        found |= {case["id"] for case in cases if case["revision"] is not None and not case["held_out"]}
+        model_id = model.parent
+    return found
