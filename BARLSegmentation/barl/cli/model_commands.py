@@ -1,67 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``barl predict``, ``evaluate``, ``next`` and ``models``."""
+"""``barl evaluate``, ``next`` and ``models``."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
-from barl.cli import computer_commands
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
-from barl.images.geometry import Roi
 from barl.project.next_case import rank_cases
 from barl.project.store import Project
 
 # The jobs import torch: they are imported inside functions, so that the other commands answer at once.
-
-
-def predict(options: Namespace, terminal: Terminal) -> int:
-    from barl.jobs.compute import Compute
-    from barl.jobs.predict import predict_cases, predict_files
-
-    compute = Compute(options.device, options.fast, cleanup=not options.no_cleanup)
-    roi = Roi.from_bounds_mm(options.roi) if options.roi else None
-    if options.output:
-        if not options.model:
-            raise InputError("A scan without a project needs a model.", "Add --model with a model's folder.")
-        scans = [Path(scan) for scan in options.inputs]
-        result = predict_files(
-            Path(options.model),
-            scans,
-            options.output,
-            uncertainty=options.uncertainty,
-            compute=compute,
-            roi=roi,
-            progress=terminal.progress,
-        )
-        terminal.answer(result, "\n".join([f"Wrote {options.output}.", *_findings(result)]))
-        return 0
-    if options.uncertainty:
-        raise InputError("--uncertainty goes with --output.", "Predictions of a project keep their uncertainty there.")
-    with Project.open(Path(options.inputs[0])) as project:
-        wanted = [project.cases.find(name).id for name in options.inputs[1:]]
-        result = (
-            computer_commands.predict(options, terminal, wanted)
-            if options.computer
-            else predict_cases(
-                project,
-                wanted,
-                model=options.model,
-                compute=compute,
-                roi=roi,
-                progress=terminal.progress,
-            )
-        )
-    lines = []
-    for case in result["cases"]:
-        lines.append(f"{case['name']}: uncertainty {case['case_uncertainty']:.3f}")
-        lines += [f"  {note}" for note in case["notes"] if len(result["cases"]) > 1]
-    if len(result["cases"]) == 1:
-        lines += _findings(result["cases"][0])
-    lines += [f"Left out {case['name']}: {case['message']} {case['remedy']}" for case in result["failed"]]
-    terminal.answer(result, "\n".join(lines))
-    return InputError.exit_code if result["failed"] else 0
 
 
 def evaluate(options: Namespace, terminal: Terminal) -> None:
@@ -159,15 +108,3 @@ def promote(options: Namespace, terminal: Terminal) -> None:
 
 def _dice(summary: dict) -> float | None:
     return summary.get("metrics", {}).get("mean_dice")
-
-
-def _findings(result: dict) -> list[str]:
-    """Volumes, hot-spots and notes of one prediction in words."""
-    lines = []
-    for volume in result["volumes"]:
-        spread = f" ({volume['low_ml']:.2f} to {volume['high_ml']:.2f})" if volume["low_ml"] < volume["high_ml"] else ""
-        lines.append(f"  {volume['name']}: {volume['ml']:.2f} ml{spread}")
-    for spot in result["hotspots"][:3]:
-        place = ", ".join(f"{part:.1f}" for part in spot["position_mm"])
-        lines.append(f"  {spot['kind']} at {place} mm (LPS): {spot['volume_ml']:.2f} ml")
-    return lines + [f"  {note}" for note in result["notes"]]

@@ -18,6 +18,7 @@ from barl.cli import (
     model_commands,
     model_file_commands,
     outline_commands,
+    predict_commands,
     train_commands,
 )
 from barl.cli.command import command, looked_options, project_folder, resample_option, show_help
@@ -63,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     _project(commands)
     _add(commands)
     _train(commands)
-    _predict(commands)
+    predict_commands.add_parser(commands)
     import_commands.add_parser(commands)
     _evaluate(commands)
     _next(commands)
@@ -315,35 +316,6 @@ def _train(commands: Commands) -> None:
     train.add_argument("--detach", action="store_true", help="train in the background, beyond this terminal")
     _device(train)
     computer_commands.computer_options(train)
-
-
-def _predict(commands: Commands) -> None:
-    predict = command(
-        commands,
-        "predict",
-        model_commands.predict,
-        "predict cases of a project, or a scan without a project",
-        "  barl predict study                  all cases without an accepted outline\n"
-        "  barl predict study case7 case8\n"
-        "  barl predict --model model/ --output labels.nii.gz scan.nii.gz",
-    )
-    predict.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="project and cases; with --output: a scan per channel"
-    )
-    predict.add_argument("--model", help="a model's folder, or its id in the project (default: the current one)")
-    predict.add_argument("--output", type=Path, metavar="FILE", help="write the label map of the scan here")
-    predict.add_argument("--uncertainty", type=Path, metavar="FILE", help="with --output: write the uncertainty here")
-    predict.add_argument(
-        "--fast",
-        action="store_true",
-        help="one branch and fewer windows: a fifth of the work, rougher uncertainty",
-    )
-    predict.add_argument("--no-cleanup", action="store_true", help="leave small pieces and holes as they are predicted")
-    predict.add_argument(
-        "--roi", type=float, nargs=6, metavar=("X0", "X1", "Y0", "Y1", "Z0", "Z1"), help="only this box, in mm (LPS)"
-    )
-    _device(predict)
-    computer_commands.computer_options(predict)
 
 
 def _evaluate(commands: Commands) -> None:

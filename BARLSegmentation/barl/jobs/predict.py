@@ -14,6 +14,7 @@ from barl.images.writing import write_image
 from barl.jobs.choice import choose_cases, choose_model
 from barl.jobs.compute import AUTOMATIC, Compute
 from barl.jobs.failures import explain
+from barl.jobs.outputs import Output
 from barl.models.disk import check_channels
 from barl.progress import SILENT, Progress, Stage
 from barl.project.model_card import read_card
@@ -29,6 +30,7 @@ def predict_cases(
     compute: Compute = AUTOMATIC,
     roi: Roi | None = None,
     progress: Progress = SILENT,
+    output: Output | None = None,
 ) -> dict[str, Any]:
     """Predict cases and store each result as a revision; accepted outlines stay.
 
@@ -41,9 +43,11 @@ def predict_cases(
         compute: Device and loaded models.
         roi: Only inside this box of each scan; outside is background.
         progress: Gets the stages loading and predicting; cases done before a cancel stay stored.
+        output: Write files named after the cases as well.
 
     Returns:
-        ``model``; ``cases``: what was stored, and ``Prediction.details``, per case;
+        ``model``; ``cases``: what was stored, ``Prediction.details`` and, with ``output``, the files ``written``, per
+        case;
         ``failed``: name, message and remedy per case;
         ``compared``: names of outlined cases whose place in the feature space was measured, without a prediction.
 
@@ -55,13 +59,18 @@ def predict_cases(
     cases = choose_cases(project, case_ids, model_id)
     card = read_card(folder)
     check_channels(card, project.definition.channel_names_for(card.channels))
+    wanted = [case.name for case in cases if case_ids or case.wants_prediction]
+    names = output.prepare(wanted, card.labels) if output else {}
     progress.stage(Stage.LOADING).at(0.0)
     predictor = compute.predictor(folder)
+    probabilities = output is not None and output.probabilities
     done, failed, compared = [], [], []
     for case, part in progress.stage(Stage.PREDICTING).each(cases, lambda case: case.name):
         try:
             channels = read_channels(project.cases.sound_images(case.id))
-            prediction = predictor.predict(channels, roi=roi, progress=part, cleanup=compute.cleanup)
+            prediction = predictor.predict(
+                channels, roi=roi, want_probabilities=probabilities, progress=part, cleanup=compute.cleanup
+            )
             if not case_ids and not case.wants_prediction:
                 # Its prediction was not requested: ``rank_cases`` needs its embedding only.
                 project.cases.score(case.id, prediction.case_uncertainty, prediction.embedding, model_id)
@@ -78,6 +87,7 @@ def predict_cases(
                 embedding=prediction.embedding,
                 details=prediction.details(),
             )
+            written = output.write(names[case.name], prediction, card.labels) if output else None
         except Exception as error:
             cause = explain(error, project.folder)
             if len(cases) == 1 or isinstance(cause, Cancelled | ProjectError | StorageError):
@@ -93,6 +103,7 @@ def predict_cases(
                 "label": revision.path,
                 "uncertainty": revision.uncertainty_path,
                 **prediction.details(),
+                **({"written": written} if written else {}),
             }
         )
     return {"model": model_id or str(folder), "cases": done, "failed": failed, "compared": compared}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from barl.errors import InputError
 
@@ -59,3 +60,18 @@ def may_be_a_patients(name: str) -> bool:
     """Whether a name looks as if it named a patient: with a comma or caret, a date, or three letters and digits."""
     text = clean(name)
     return any(sign in text for sign in ",^") or bool(_DATE.search(text) or _INITIALS.match(text))
+
+
+def file_names(names: Sequence[str]) -> dict[str, str]:
+    """Name -> the name of a file (without ending) on any operating system, as near to it as possible, none twice."""
+    chosen: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        fit = re.sub(r"[^\w.+-]+", "_", clean(name)).strip("._") or "case"
+        number, unique = 1, fit
+        while unique.casefold() in taken:
+            number += 1
+            unique = f"{fit}_{number}"
+        taken.add(unique.casefold())
+        chosen[name] = unique
+    return chosen

@@ -136,6 +136,7 @@ def dots(before: dict[str, Any], after: dict[str, Any], labels: Sequence[Label],
             axes.set_yticklabels([short(before["cases"][n]["name"]) for n in order], fontsize=8)
         _plain_grid(axes)
         axes.set_ylim(-0.7, len(order) - 0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
     hands = [
         Line2D([], [], ls="", marker="o", mfc="white", mec=BEFORE, mew=1.6, ms=6, label=names[0]),
         Line2D([], [], ls="", marker="o", color=AFTER, ms=6, label=names[1]),
