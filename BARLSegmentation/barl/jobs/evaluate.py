@@ -129,7 +129,7 @@ def _notes(cases: Sequence[Case], apart: int) -> list[str]:
         notes.append(f"{apart} of {len(cases)} cases were judged out of fold: by the member that has not seen them.")
     if partial := sum(case.is_partial for case in cases):
         notes.append(
-            f"{partial} of the outlines are partial: their Dice is that of the voxels looked at; surfaces and "
+            f"{partial} held-out outlines are partial: their Dice is that of the voxels looked at; surfaces and "
             "lesions are measured on the others alone."
         )
     return notes
