@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from math import exp, log
+from math import log
 
 import numpy as np
 import pytest
@@ -254,5 +254,59 @@ def test_alignment_takes_the_outline_where_it_was_looked_at_and_the_own_label_el
     assert torch.equal(completed[1], batch.label[1]) and (completed[2] == 2).all()
 
 
-def test_ramps_are_not_touched():
-    assert methods.get("barl")().consistency_weight(0, 100) == pytest.approx(exp(-5))
+# Filled voxels that teach by their weight
+
+
+def filled_batch(mode: str, seed: int = 0) -> methods.Batch:
+    """Two outlined patches, of the first of which three planes were looked at, and the rest filled; one untouched."""
+    batch = batch_of(2, 1, seed)
+    batch.trust = torch.ones(2, *SHAPE)
+    batch.trust[0, :, 3:] = torch.rand(SHAPE[0], SHAPE[1] - 3, SHAPE[2], generator=torch.Generator().manual_seed(seed))
+    batch.unseen = 1 - batch.trust if mode == "both" else torch.zeros_like(batch.trust)
+    return batch
+
+
+def test_a_weighted_voxel_teaches_by_its_weight():
+    label, trust = torch.tensor([[[[1, 0, 1]]]]), torch.tensor([[[[1.0, 0.5, 0.25]]]])
+    batch = methods.Batch(torch.zeros(1, 1, 1, 1, 3), torch.zeros(1, 1, 1, 1, 3), label, trust, 1 - trust)
+    outlined = batch.outlined()
+    value = multi_scale_supervision([[log_p_of(0.8, 0.4, 0.9)]], one_hot(label, 2), [1.0], outlined.voxels).item()
+    cross_entropy = -(log(0.8) + 0.5 * log(0.6) + 0.25 * log(0.9)) / 1.75
+    dice = 1 - 2 * (0.8 + 0.25 * 0.9) / (0.8**2 + 0.5 * 0.4**2 + 0.25 * 0.9**2 + 1.25)
+    assert value == pytest.approx(0.5 * (cross_entropy + dice), abs=1e-5)
+    assert outlined.unseen(1).flatten().tolist() == [0, 0.5, 0.75]
+    assert outlined.known(None, 1).flatten().tolist() == [1, -1, -1]
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS)
+def test_weights_of_one_are_outlines_and_weights_of_none_with_open_voxels_are_partial_outlines(name, settings):
+    whole, part = batch_of(2, 1), batch_of(2, 1)
+    ones = torch.ones(2, *SHAPE)
+    full = methods.Batch(whole.weak, whole.strong, whole.label, ones, ones - 1)
+    assert losses_and_gradient(name, settings, full)[0] == losses_and_gradient(name, settings, whole)[0]
+    part.label[0, :, 3:] = -1
+    looked = (part.label >= 0).float()
+    none = methods.Batch(part.weak, part.strong, part.label, looked, 1 - looked)
+    assert losses_and_gradient(name, settings, none)[0] == losses_and_gradient(name, settings, part)[0]
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS)
+def test_filled_voxels_teach_in_every_mode(name, settings):
+    whole, results = batch_of(2, 1), {}
+    for mode in ("weighted", "both"):
+        losses, gradient = losses_and_gradient(name, settings, filled_batch(mode))
+        assert all(np.isfinite(value) for value in losses.values()) and torch.isfinite(gradient).all()
+        results[mode] = losses
+    assert results["weighted"]["supervised"] != losses_and_gradient(name, settings, whole)[0]["supervised"]
+    unlabelled = {"dpr", "cps", "pseudo", "cross"} & set(results["both"]) if name in ("barl", "cps") else set()
+    assert all(results["both"][term] != results["weighted"][term] for term in unlabelled)
+
+
+def test_cutmix_pastes_nothing_that_was_only_filled():
+    batch = filled_batch("both")
+    mixed, known = paste_outlines(batch, 3)
+    assert len(known) == 1 and mixed.trust is batch.trust
+    box = (mixed.weak[2, 0] != batch.weak[2, 0]).nonzero()
+    inside = tuple(slice(a, b + 1) for a, b in zip(box.min(0)[0].tolist(), box.max(0)[0].tolist(), strict=True))
+    sure = batch.label[0].masked_fill(batch.trust[0] < 1, -1)
+    assert torch.equal(known[0][inside], sure[inside])

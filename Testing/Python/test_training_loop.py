@@ -233,7 +233,7 @@ def test_views_are_aligned_and_fixed_by_seed_iteration_and_slot(a_study, a_plan,
 def test_label_and_image_of_a_patch_stay_together(a_study, a_plan, tmp_path):
     case = cache_cases(a_study, a_plan, tmp_path)[0]
     for seed in range(20):
-        image, classes = cut_patch(case, a_plan, np.random.default_rng(seed), labelled=True)
+        image, classes, _ = cut_patch(case, a_plan, np.random.default_rng(seed), labelled=True)
         ball = classes == 1
         assert set(classes.unique().tolist()) <= {0, 1}
         if ball.sum() > 50:
@@ -243,7 +243,7 @@ def test_label_and_image_of_a_patch_stay_together(a_study, a_plan, tmp_path):
 def test_an_unturned_patch_is_the_scan_itself(a_study, a_plan, tmp_path):
     plan = dataclasses.replace(a_plan, rotate_degrees=(0, 0, 0), scale=1.0, mirror_axes=(), patch=SHAPE)
     case = cache_cases(a_study, a_plan, tmp_path)[0]
-    image, classes = cut_patch(case, plan, np.random.default_rng(0), labelled=True)
+    image, classes, _ = cut_patch(case, plan, np.random.default_rng(0), labelled=True)
     assert np.allclose(image.numpy(), case.image.astype(np.float32), atol=1e-3)
     assert np.array_equal(classes.numpy(), case.classes)
 

@@ -145,22 +145,75 @@ def test_patches_lie_on_what_was_looked_at_and_say_where_nobody_has(a_study, a_p
     (case,) = cache_cases([with_looked(a_study[0], a_mask(2))], plan, tmp_path)
     rng = np.random.default_rng(0)
     for _ in range(10):
-        _, classes = cut_patch(case, plan, rng, True)
+        _, classes, _ = cut_patch(case, plan, rng, True)
         assert set(classes.unique().tolist()) <= {-1, 0, 1}
         (plane,) = np.unique(np.nonzero(classes.numpy() >= 0)[0])  # one plane of the patch, whole
         assert (classes[plane] >= 0).all() and plane == 2
-    image, nothing = cut_patch(case, plan, rng, False)
-    assert nothing is None and image.shape == (1, 16, 16, 16)
+    image, *nothing = cut_patch(case, plan, rng, False)
+    assert nothing == [None, None] and image.shape == (1, 16, 16, 16)
     batch = Patches(plan, [case])[0]
     assert batch.n_labelled == 2 and batch.outlined().voxels is not None
+
+
+@pytest.fixture
+def a_filled_case(a_study, a_mask, tmp_path) -> CaseFiles:
+    """Three planes looked at; the uncertainty of the rest rises from 0 to 1 along i."""
+    rising = np.broadcast_to(np.linspace(0, 1, SHAPE[2], dtype=np.float32), SHAPE).copy()
+    return dataclasses.replace(a_study[0], looked=a_mask(8, 10, 12), uncertainty=write(tmp_path, "unsure", rising))
+
+
+def test_filled_voxels_are_cached_with_their_weight(a_filled_case, a_study, a_plan, tmp_path):
+    whole, ignored = cache_cases([a_study[0], a_filled_case], a_plan, tmp_path)
+    cached = {}
+    for mode in ("hard", "weighted", "both"):
+        (cached[mode],) = cache_cases([a_filled_case], dataclasses.replace(a_plan, filled=mode), tmp_path)
+    assert not cached["hard"].is_partial and np.array_equal(cached["hard"].classes, whole.classes)
+    assert cached["weighted"] == cached["both"] and cached["weighted"].fill_teaches and not ignored.fill_teaches
+    assert np.array_equal(cached["weighted"].classes, whole.classes)
+    trust, looked = cached["weighted"].trust, ignored.classes != NOT_LOOKED_AT
+    assert (trust[looked] == 255).all() and trust[0, 0].tolist() == [round(255 * (1 - n / 21)) for n in range(22)]
+    held_out = dataclasses.replace(a_filled_case, held_out=True)
+    for mode in ("hard", "weighted"):  # judged by what was looked at
+        (judging,) = cache_cases([held_out], dataclasses.replace(a_plan, filled=mode), tmp_path / mode)
+        assert np.array_equal(judging.classes, ignored.classes)
+
+
+def test_batches_carry_the_weights_of_their_mode(a_filled_case, a_study, a_plan, tmp_path):
+    for mode in ("weighted", "both"):
+        plan = dataclasses.replace(a_plan, filled=mode)
+        batch = Patches(plan, cache_cases([a_filled_case, *a_study[2:4]], plan, tmp_path))[0]
+        outside = batch.label < 0  # of the scan
+        assert outside.float().mean() < 0.2 and 0.2 < batch.trust[~outside].mean() < 0.9
+        assert (batch.trust[outside] == 0).all() and (batch.unseen[outside] == 1).all()
+        assert torch.equal(batch.unseen[~outside], (1 - batch.trust if mode == "both" else 0 * batch.trust)[~outside])
+    assert Patches(a_plan, cache_cases([a_filled_case], a_plan, tmp_path))[0].trust is None
+
+
+@pytest.mark.parametrize("mode", ["hard", "weighted", "both"])
+def test_a_fill_without_uncertainty_teaches_only_if_it_is_taken_as_true(a_filled_case, a_study, a_plan, tmp_path, mode):
+    bare = dataclasses.replace(a_filled_case, uncertainty=None)
+    plan = dataclasses.replace(a_plan, filled=mode, iterations=3)
+    result = train(plan, [bare, *a_study[1:]], tmp_path / "run")
+    expected = train(
+        dataclasses.replace(plan, filled="ignore"),
+        [a_study[0] if mode == "hard" else bare, *a_study[1:]],
+        tmp_path / "other",
+    )
+    assert same(*(load_file(done.model_folder / "weights.safetensors") for done in (result, expected)))
+
+
+def test_a_word_that_is_no_mode_is_refused(a_study):
+    prints = [fingerprint_case(read_channels(case.images), None, [3]) for case in a_study[:1]]
+    with pytest.raises(InputError, match="Filled voxels cannot teach 'soft'"):
+        make_plan(prints, [Label(3, "Ball")], ["T1"], overrides={"filled": "soft"})
 
 
 def test_outside_of_the_scan_nobody_has_looked(a_study, a_plan, a_mask, tmp_path):
     plan = dataclasses.replace(a_plan, rotate_degrees=(0.0,) * 3, scale=1.0, mirror_axes=(), patch=(32, 32, 32))
     partial, whole = cache_cases([with_looked(a_study[0], a_mask(*range(1, 20))), a_study[0]], plan, tmp_path)
-    _, classes = cut_patch(partial, plan, np.random.default_rng(0), True)
+    _, classes, _ = cut_patch(partial, plan, np.random.default_rng(0), True)
     assert int((classes >= 0).sum()) == 19 * 24 * 22
-    _, classes = cut_patch(whole, plan, np.random.default_rng(0), True)
+    _, classes, _ = cut_patch(whole, plan, np.random.default_rng(0), True)
     assert int((classes >= 0).sum()) == 32**3
 
 

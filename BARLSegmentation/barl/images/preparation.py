@@ -46,6 +46,7 @@ class PreparedScan:
 
     Attributes:
         scan_grid: The scan's own grid.
+        orientation: The model's.
         grid: Grid of the network's array.
         inside: The part ``(k, j, i)`` of that array that was asked for: all of it, or the box without its surroundings.
         result_grid: Grid of that part.
@@ -74,6 +75,7 @@ class PreparedScan:
         self.scan_grid = Grid.of(channels[0])
         for image in channels[1:]:
             self._must_match(image)
+        self.orientation = orientation
         self._axes = axes_towards(self.scan_grid, orientation)
         self._source = self.scan_grid.oriented(self._axes)
         self.grid = _model_grid(self._source, spacing)

@@ -179,7 +179,7 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
             notes.append(f"No case has an outline of {label.name}: the model cannot learn it.")
     device = choose_device(options.device)
     own = options.plan_overrides()
-    if any(case.is_partial for case in outlined):
+    if any(case.is_partial for case in outlined) and own.get("filled") != "hard":
         methods.get(own.get("method", "barl")).must_take_partial()
     parent = project.models.current() if options.warm_start and options.folds is None else None
     inherited = _from_parent(parent, own, notes) if parent else None
@@ -327,13 +327,15 @@ def _train_folds(
 
 def _case_files(project: Project, case: Mapping[str, Any]) -> CaseFiles:
     """The files of a case as it was when the run was prepared: revisions never change, so a resumed run is the same."""
-    label = looked = None
+    label = looked = uncertainty = None
     if case["revision"] is not None:
         revision = next(r for r in project.revisions.of(case["id"]) if r.id == case["revision"])
         project.revisions.check(revision)
         label = revision.path
-        looked = project.folder / revision.looked if revision.looked else None
-    return CaseFiles(case["id"], project.cases.sound_images(case["id"]), label, case["held_out"], looked)
+        if revision.looked:
+            looked, uncertainty = project.folder / revision.looked, revision.uncertainty_path
+    images = project.cases.sound_images(case["id"])
+    return CaseFiles(case["id"], images, label, case["held_out"], looked, uncertainty)
 
 
 def _keep(project: Project, run: RunRow, result: TrainResult, model_folder: Path) -> str:

@@ -9,9 +9,10 @@ Volumetric Medical Image Segmentation", arXiv 2510.16863); what is stated and wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from barl.errors import InputError
@@ -41,9 +42,11 @@ def paste_outlines(batch: Batch, iteration: int) -> tuple[Batch, Tensor]:
         nobody has looked.
     """
     size = batch.weak.shape[2:]
-    looked = (batch.label >= 0).flatten(1).any(dim=1).tolist()
-    donors = [item for item, any_looked in enumerate(looked) if any_looked]
-    receivers = [item for item in range(len(batch.weak)) if item not in donors]
+    supervision = batch.supervision().flatten(1)
+    taught = torch.nonzero((supervision > 0).any(dim=1))[:, 0].tolist()
+    donors = torch.nonzero((supervision == 1).any(dim=1))[:, 0].tolist()
+    receivers = [item for item in range(len(batch.weak)) if item not in taught]
+    sure = batch.label if batch.trust is None else batch.label.masked_fill(batch.trust < 1, -1)
     rng = np.random.default_rng(iteration)
     weak, strong = batch.weak.clone(), batch.strong.clone()
     known = batch.label.new_full((len(receivers), *size), -1)
@@ -52,8 +55,8 @@ def paste_outlines(batch: Batch, iteration: int) -> tuple[Batch, Tensor]:
         box = random_box(size, 0.5, rng)
         for view in (weak, strong):
             view[(item, slice(None), *box)] = view[(donor, slice(None), *box)]
-        known[(place, *box)] = batch.label[(donor, *box)]
-    return Batch(weak, strong, batch.label), known
+        known[(place, *box)] = sure[(donor, *box)]
+    return replace(batch, weak=weak, strong=strong), known
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class Barl(Ramped[Settings]):
         label_space = self.consistency_weight(iteration, total)
         feature_space = s.mu_max * ramp_up(iteration, s.ramp * total)
         parts: dict[str, float] = {part: label_space for part in ("cps", "dpr", "pcbc") if part in s.parts}
-        if len(outlined) < len(batch.weak) or outlined.voxels is not None:
+        if len(outlined) < len(batch.weak) or outlined.open_voxels is not None:
             losses |= self._cross_supervision(outlined, log_p, known, weights)
         if "pcbc" in s.parts:
             losses |= self._correction(outlined, log_p, truth, iteration / max(s.warm * total, 1.0))

@@ -38,31 +38,47 @@ class Batch:
         weak: Weak view ``[B, C, k, j, i]``: spatial augmentation only.
         strong: Strong view of the same patches, voxel for voxel aligned: intensities disturbed as well.
         label: Class indices ``[B_l, k, j, i]`` of the first ``B_l`` items, -1 where nobody has looked.
+        trust: How much each voxel of ``label`` counts as supervision, 0 to 1, float32 of the same shape; None: 1, but 0
+            where the class is -1.
+        unseen: How much the terms without outlines count there, 0 to 1; None: 1 where the class is -1, 0 elsewhere.
     """
 
     weak: Tensor
     strong: Tensor
     label: Tensor
+    trust: Tensor | None = None
+    unseen: Tensor | None = None
 
     @property
     def n_labelled(self) -> int:
         return self.label.shape[0]
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in dataclasses.fields(self)))
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        there = {name: part.to(device, non_blocking=True) for name, part in parts.items() if part is not None}
+        return Batch(**there)
+
+    def supervision(self) -> Tensor:
+        """How much each voxel of the outlined items counts as supervision, ``[B_l, k, j, i]``."""
+        looked = (self.label >= 0).float()
+        return looked if self.trust is None else self.trust * looked
 
     def outlined(self) -> Outlined:
         """What the outlines say."""
-        looked = self.label >= 0
-        if bool(looked.all()):
+        trust = self.supervision()
+        if bool((trust == 1).all()):
             return Outlined(self.label)
-        any_looked = looked.flatten(1).any(dim=1)
+        unseen = (self.label < 0).float() if self.unseen is None else self.unseen
+        taught = (trust > 0).flatten(1).any(dim=1)
         order = None
-        if not bool(any_looked.all()):
-            rest = torch.arange(self.n_labelled, len(self.weak), device=looked.device)
-            order = torch.cat([torch.nonzero(any_looked)[:, 0], torch.nonzero(~any_looked)[:, 0], rest])
-        label, looked = self.label[any_looked], looked[any_looked]
-        return Outlined(label, None if bool(looked.all()) else looked.unsqueeze(1).float(), order)
+        if not bool(taught.all()):
+            rest = torch.arange(self.n_labelled, len(self.weak), device=trust.device)
+            order = torch.cat([torch.nonzero(taught)[:, 0], torch.nonzero(~taught)[:, 0], rest])
+        label, trust, unseen = self.label[taught], trust[taught], unseen[taught]
+        if bool((trust == 1).all()):
+            return Outlined(label, order=order)
+        open_voxels = unseen.unsqueeze(1) if bool((unseen > 0).any()) else None
+        return Outlined(label, trust.unsqueeze(1), open_voxels, order)
 
 
 @dataclass
@@ -71,12 +87,14 @@ class Outlined:
 
     Attributes:
         label: Class indices ``[n, k, j, i]`` of the items with a voxel that was looked at; -1 elsewhere.
-        voxels: 1 where the voxels of these items were looked at, 0 elsewhere ``[n, 1, k, j, i]``; None: 1 everywhere.
+        voxels: How much each voxel counts as supervision, 0 to 1, ``[n, 1, k, j, i]``; None: 1 everywhere.
+        open_voxels: How much the terms without outlines count at each voxel; None: 0 everywhere.
         order: The batch's items with these first; None: they are the first.
     """
 
     label: Tensor
     voxels: Tensor | None = None
+    open_voxels: Tensor | None = None
     order: Tensor | None = None
 
     def __len__(self) -> int:
@@ -93,40 +111,41 @@ class Outlined:
         return torch.cat([known, guess[n:]])
 
     def untouched(self, values: Tensor) -> Tensor:
-        """``values [B, ...]``, in the order of ``first``, of the items with voxels that nobody has looked at."""
+        """``values [B, ...]``, in the order of ``first``, of the items with open voxels and of the untouched ones."""
         n = len(self)
-        if self.voxels is None:
+        if self.open_voxels is None:
             return values[n:]
         return torch.cat([values[:n][self._partial], values[n:]])
 
     def unseen(self, count: int) -> Tensor | None:
-        """The voxels of these items that nobody has looked at as 1, the others as 0; None: 1 everywhere.
+        """How much the terms without outlines count at each voxel of these items; None: 1 everywhere.
 
         Args:
             count: Items of the batch.
         """
-        if self.voxels is None:
+        if self.open_voxels is None:
             return None
-        unseen = 1.0 - self.voxels[self._partial]
+        unseen = self.open_voxels[self._partial]
         return torch.cat([unseen, unseen.new_ones(count - len(self), *unseen.shape[1:])])
 
     def known(self, pasted: Tensor | None, count: int) -> Tensor | None:
-        """Classes ``[items, k, j, i]`` of these items that need no guess, -1 elsewhere; None: there are none.
+        """Classes ``[items, k, j, i]`` of these items where none is open, -1 elsewhere; None: there are none.
 
         Args:
             pasted: The same of the untouched items alone.
             count: Items of the batch.
         """
-        if self.voxels is None:
+        if self.open_voxels is None:
             return pasted
         if pasted is None:
             pasted = self.label.new_full((count - len(self), *self.label.shape[1:]), -1)
-        return torch.cat([self.label[self._partial], pasted])
+        own, still_open = self.label[self._partial], self.open_voxels[self._partial, 0] > 0
+        return torch.cat([own.masked_fill(still_open, -1), pasted])
 
     @property
     def _partial(self) -> Tensor:
-        assert self.voxels is not None
-        return (self.voxels < 1).flatten(1).any(dim=1)
+        assert self.open_voxels is not None
+        return (self.open_voxels > 0).flatten(1).any(dim=1)
 
 
 class Method(Generic[S]):

@@ -140,7 +140,7 @@ class Dbisl(Ramped[Settings]):
         if n:
             shape = (outlined.label, n_classes, s.reach, s.spacing)
             exact = exact_distances(*shape)
-            sure = None if outlined.voxels is None else known_distances(*shape)
+            sure = None if outlined.voxels is None else known_distances(*shape) * outlined.voxels
             losses["regression"] = _mean(squared_difference(one[:n], exact, sure) for one in r)
             factors["regression"] = s.beta
             if "cross" in s.parts:
@@ -155,7 +155,7 @@ class Dbisl(Ramped[Settings]):
             both = zip(p, r_of_p, r[::turn], p_of_r[::turn], strict=True)
             losses["consistency"] = _mean(bidirectional_consistency(y, d, q, t, s.detach) for y, t, d, q in both)
             factors["consistency"] = ramped
-        if "pseudo" in s.parts and (n < len(p[0]) or outlined.voxels is not None):
+        if "pseudo" in s.parts and (n < len(p[0]) or outlined.open_voxels is not None):
             losses["pseudo"] = self._pseudo_supervision(outlined, log_p, p, r, p_of_r)
             factors["pseudo"] = ramped
         return {"total": add_up(factors[part] * value for part, value in losses.items()), **losses}

@@ -8,15 +8,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from barl.errors import InputError, storage_error
 from barl.images.geometry import Grid
+from barl.images.intensity import Normalization
 from barl.images.label_maps import read_label, read_mask
 from barl.images.preparation import PreparedScan
-from barl.images.reading import read_channels
+from barl.images.reading import read_channels, read_image
 from barl.progress import SILENT, Progress, Stage
 from barl.project.files import write_atomically
 from barl.training.plan import Plan
@@ -39,6 +41,7 @@ class CaseFiles:
         held_out: Used for validation alone, never for a training step.
         looked: Mask of the voxels that a person has looked at (not 0), on the scan's grid; ``None``: the whole scan.
             The label map teaches there alone; the others are voxels of an untouched scan.
+        uncertainty: Of the voxels that were filled, 0 to 1, on the scan's grid (see ``Plan.filled``).
     """
 
     id: str
@@ -46,6 +49,7 @@ class CaseFiles:
     label: Path | None = None
     held_out: bool = False
     looked: Path | None = None
+    uncertainty: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class CachedCase:
         labelled: Whether there is a label map that somebody has looked at, at least at a part of it.
         held_out: As in ``CaseFiles``.
         looked_share: Share of the voxels of ``grid`` that were looked at; 1: all.
+        fill_teaches: Whether ``trust`` says how much the other voxels teach.
     """
 
     id: str
@@ -67,6 +72,7 @@ class CachedCase:
     labelled: bool
     held_out: bool
     looked_share: float = 1.0
+    fill_teaches: bool = False
 
     @property
     def image(self) -> np.ndarray:
@@ -87,6 +93,11 @@ class CachedCase:
     def looked(self) -> np.ndarray:
         """Sampled voxels that were looked at, int32 ``[n, 3]``: k, j, i; of partial outlines alone."""
         return np.load(self.folder / "looked.npy", mmap_mode="r", allow_pickle=False)
+
+    @property
+    def trust(self) -> np.ndarray:
+        """How much each voxel teaches, uint8 ``[k, j, i]``, 255 = 1: 1 where somebody has looked."""
+        return np.load(self.folder / "trust.npy", mmap_mode="r", allow_pickle=False)
 
     @property
     def is_partial(self) -> bool:
@@ -113,19 +124,31 @@ def cache_cases(cases: Sequence[CaseFiles], plan: Plan, folder: Path, progress: 
         facts = json.loads((target / "case.json").read_text(encoding="utf-8"))
         share = facts.get("looked_share", 1.0)
         labelled = case.label is not None and share > 0
-        cached.append(CachedCase(case.id, target, Grid.from_json(facts), labelled, case.held_out, share))
+        fills = (target / "trust.npy").exists()
+        cached.append(CachedCase(case.id, target, Grid.from_json(facts), labelled, case.held_out, share, fills))
     return cached
 
 
 def _key(case: CaseFiles, plan: Plan) -> str:
     """Name of a cache entry: changes with the files and with every part of the plan that shapes the arrays."""
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _existing(case)]
-    facts = [VERSION, files, plan.spacing, plan.orientation, plan.values, [n.to_json() for n in plan.normalisations]]
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _existing(case, plan)]
+    facts: list[Any] = [
+        VERSION,
+        files,
+        plan.spacing,
+        plan.orientation,
+        plan.values,
+        [n.to_json() for n in plan.normalisations],
+    ]
+    if case.looked and plan.filled != "ignore":
+        facts.append("hard" if plan.filled == "hard" else "weighted")
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
 
 
-def _existing(case: CaseFiles) -> list[Path]:
+def _existing(case: CaseFiles, plan: Plan) -> list[Path]:
     paths = [*case.images, *(path for path in (case.label, case.looked) if path)]
+    if case.uncertainty and plan.filled in ("weighted", "both"):
+        paths.append(case.uncertainty)
     for path in paths:
         if not path.exists():
             raise InputError(f"The file {path.name} of case {case.id} is missing.", "Restore it or exclude the case.")
@@ -143,18 +166,32 @@ def _write(case: CaseFiles, plan: Plan, folder: Path) -> None:
     _save(folder / "image.npy", scan.to_network().astype(np.float16))
     share = 1.0
     if label is not None:
-        if looked is not None and sitk.GetArrayViewFromImage(looked).all():
+        # Held-out cases are judged by what was looked at, whatever filled voxels may teach.
+        hard = plan.filled == "hard" and not case.held_out
+        if looked is not None and (hard or sitk.GetArrayViewFromImage(looked).all()):
             looked = None
         values = scan.labels_to_network(label, looked)
         classes = np.searchsorted([0, *plan.values], values).astype(np.uint8)
         if looked is not None:
-            classes[values < 0] = NOT_LOOKED_AT
-            share = float(np.mean(values >= 0))
-            _save(folder / "looked.npy", _sample(np.argwhere(values >= 0), np.random.default_rng(0)))
+            seen = values >= 0
+            classes[~seen] = NOT_LOOKED_AT
+            share = float(np.mean(seen))
+            _save(folder / "looked.npy", _sample(np.argwhere(seen), np.random.default_rng(0)))
+            if plan.filled in ("weighted", "both") and case.uncertainty and not case.held_out:
+                filled = np.searchsorted([0, *plan.values], scan.labels_to_network(label)).astype(np.uint8)
+                classes = np.where(seen, classes, filled)
+                _save(folder / "trust.npy", np.where(seen, 255, _trust(case.uncertainty, scan)).astype(np.uint8))
         _save(folder / "classes.npy", classes)
         _save(folder / "foreground.npy", _sample_foreground(classes))
     text = json.dumps(scan.grid.to_json() | ({"looked_share": share} if share < 1 else {}))
     write_atomically(folder / "case.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _trust(path: Path, scan: PreparedScan) -> np.ndarray:
+    """How much each filled voxel teaches, 0 to 255, on the model's grid: nothing where the fill is wholly unsure."""
+    uncertainty = read_image(path)
+    own = PreparedScan([uncertainty], [Normalization("none")], scan.grid.spacing, scan.orientation)
+    return np.rint(255 * (1 - own.to_network()[0].clip(0, 1)))
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -102,7 +102,8 @@ class JoinedNetwork(Network):
     def joined(self) -> Batch:
         own = self.own
         n = own.n_labelled
-        return Batch(gather(own.weak, n), gather(own.strong, n), gather(own.label, len(own.label)))
+        trust, unseen = (None if part is None else gather(part, n) for part in (own.trust, own.unseen))
+        return Batch(gather(own.weak, n), gather(own.strong, n), gather(own.label, n), trust, unseen)
 
     def views(self, x: Tensor, branches: Sequence[int] | None = None) -> list[BranchOutput]:
         size, n = dist.get_world_size(), self.own.n_labelled

@@ -55,20 +55,25 @@ class Patches(Dataset):
         return self.plan.iterations
 
     def __getitem__(self, iteration: int) -> Batch:
-        weak, strong, labels = [], [], []
+        weak, strong, labels, trusts = [], [], [], []
         for kind, slot in self.slots:
             rng = np.random.default_rng([self.plan.seed, iteration, kind, slot])
             pool = self.pools[kind]
             # Shuffled rounds: every case comes once before any comes twice.
             turn, place = divmod(iteration * self.wanted[kind] + slot, len(pool))
             case = pool[np.random.default_rng([self.plan.seed, kind, turn]).permutation(len(pool))[place]]
-            image, classes = cut_patch(case, self.plan, rng, kind == _LABELLED)
+            image, classes, trust = cut_patch(case, self.plan, rng, kind == _LABELLED)
             weak.append(image)
             strong.append(disturb(image, rng))
-            if classes is not None:
+            if classes is not None and trust is not None:
                 labels.append(classes)
+                trusts.append(trust)
         empty = torch.zeros(0, *self.plan.patch, dtype=torch.long)
-        return Batch(torch.stack(weak), torch.stack(strong), torch.stack(labels) if labels else empty)
+        batch = Batch(torch.stack(weak), torch.stack(strong), torch.stack(labels) if labels else empty)
+        if self.plan.filled in ("weighted", "both") and labels:
+            batch.trust = torch.stack(trusts)
+            batch.unseen = 1 - batch.trust if self.plan.filled == "both" else (batch.label < 0).float()
+        return batch
 
 
 def loader(patches: Patches, start: int, stop: int, workers: int, pin: bool = False) -> DataLoader:
@@ -83,15 +88,17 @@ def loader(patches: Patches, start: int, stop: int, workers: int, pin: bool = Fa
     )
 
 
-def cut_patch(case: CachedCase, plan: Plan, rng: np.random.Generator, labelled: bool) -> tuple[Tensor, Tensor | None]:
+def cut_patch(
+    case: CachedCase, plan: Plan, rng: np.random.Generator, labelled: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """A randomly placed, rotated, scaled and mirrored patch.
 
     Outside the scan, intensities repeat the edge (as prediction does) and labels are background; of a partial outline
     they are what nobody has looked at.
 
     Returns:
-        Image float32 ``[C, k, j, i]`` and classes int64 ``[k, j, i]`` (``None`` if not labeled), -1 where nobody has
-        looked.
+        Image float32 ``[C, k, j, i]``; classes int64 ``[k, j, i]``, -1 where they are not known; and how much each
+        voxel teaches, float32 ``[k, j, i]``. The last two are ``None`` if not labeled.
     """
     image = case.image
     shape, patch = np.array(image.shape[1:]), np.array(plan.patch)
@@ -113,12 +120,16 @@ def cut_patch(case: CachedCase, plan: Plan, rng: np.random.Generator, labelled: 
     source = torch.from_numpy(image[(slice(None), *box)].astype(np.float32))[None]
     out = F.grid_sample(source, grid, "bilinear", "border", align_corners=True)[0]
     if not labelled:
-        return out, None
+        return out, None, None
     classes = case.classes[box].astype(np.float32)
     if case.is_partial:  # one more, so that 0, which fills what lies outside, is what nobody has looked at
         classes = np.where(classes == NOT_LOOKED_AT, 0, classes + 1)
     sampled = F.grid_sample(torch.from_numpy(classes)[None, None], grid, "nearest", "zeros", align_corners=True)
-    return out, sampled[0, 0].long() - int(case.is_partial)
+    label = sampled[0, 0].long() - int(case.is_partial)
+    if not case.fill_teaches:
+        return out, label, (label >= 0).float()
+    weights = torch.from_numpy(case.trust[box].astype(np.float32) / 255)[None, None]
+    return out, label, F.grid_sample(weights, grid, "nearest", "zeros", align_corners=True)[0, 0]
 
 
 def _center(

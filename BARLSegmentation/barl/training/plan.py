@@ -51,6 +51,8 @@ class Budget:
 # core) 600 steps of one patch reached Dice 0.861, 300 steps of two 0.853, at 3e-3 as at 5e-3; 2e-3 reached 0.844.
 CPU = Budget((8, 16, 32, 64), 50_000, 4e6, 600, 1, 3e-3, 0)
 GPU = Budget((32, 64, 128, 256, 320), 128**3, 6e7, 15_000, 2, 1e-3, 4)
+# What filled voxels of partial outlines may teach, see ``Plan.filled``.
+FILLED = ("ignore", "hard", "weighted", "both")
 # Activations kept for the backward pass, per voxel, patch and branch, at width 32 in half precision (estimate).
 BYTES_PER_VOXEL = 1200
 
@@ -78,6 +80,10 @@ class Plan:
         weight_decay: Of AdamW.
         precision: ``"auto"`` (half precision where the device has it) or ``"float32"``.
         foreground: Share of labeled patches centered on a label.
+        filled: What the filled voxels of partial outlines teach (PROPOSED, not of any paper): ``ignore`` nothing, they
+            are as in an untouched scan; ``hard`` as an expert's; ``weighted`` by 1 minus the uncertainty that was
+            stored with the fill, nothing without one; ``both`` weighted, and the rest of each voxel's weight goes to
+            the method's terms without outlines.
         rotate_degrees: Largest random rotation about each axis (k, j, i).
         scale: Largest random scaling, as a factor.
         seed: Of everything random.
@@ -105,6 +111,7 @@ class Plan:
     weight_decay: float = 1e-4
     precision: str = "auto"
     foreground: float = 0.5
+    filled: str = "ignore"
     rotate_degrees: Triple[float] = (15.0, 15.0, 15.0)
     scale: float = 1.2
     seed: int = 0
@@ -239,6 +246,8 @@ def make_plan(
             f"A patch of {' x '.join(map(str, patch))} cannot be halved often enough.",
             f"Use multiples of {' x '.join(map(str, divisor))}.",
         )
+    if (filled := overrides.get("filled", "ignore")) not in FILLED:
+        raise InputError(f"Filled voxels cannot teach {filled!r}.", f"Set filled to one of: {', '.join(FILLED)}.")
     method = methods.get(overrides.get("method", "barl"))(overrides.get("settings"))
     # By name as well: a mirrored left kidney is a right one, whether the table says so or not.
     lateral = any(label.lateral for label in with_sides(labels))

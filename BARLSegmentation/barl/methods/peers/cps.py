@@ -44,7 +44,7 @@ class CrossPseudoSupervision(Ramped[Settings]):
         truth = one_hot(outlined.label, n_classes)
         supervised = multi_scale_supervision(log_p, truth, scale_weights(n_scales, SCALE_DECAY), outlined.voxels)
         losses = {"total": supervised, "supervised": supervised}
-        if len(outlined) < count or outlined.voxels is not None:
+        if len(outlined) < count or outlined.open_voxels is not None:
             one, two = (outlined.untouched(branch[-1]) for branch in log_p)
             pairs, unseen = ((one, two), (two, one)), outlined.unseen(count)
             cross = add_up(0.5 * cross_entropy(a, one_hot(hard_label(b), n_classes), unseen) for a, b in pairs)
