@@ -130,6 +130,37 @@ def test_several_channels_find_their_files_by_pattern(tmp_path, capsys):
     assert any("'b' has no file of channel T1c" in item["message"] for item in failed)
 
 
+def test_evaluate_prints_each_case_and_the_three_lowest(monkeypatch, tmp_path, capsys):
+    def scores(dice: float) -> dict:
+        return {"dice": dice, "hd95_mm": 10 * (1 - dice)}
+
+    dice = {"s1": 0.9, "s2": 0.7, "s3": 0.8, "s4": float("nan"), "s5": 0.85}
+    row = {
+        **{key: {"mean": 1.0} for key in ("hd95_mm", "assd_mm", "surface_dice", "lesion_f1")},
+        "dice": {"mean": 0.8, "n": 4},
+    }
+    result = {
+        "model": "model_0001",
+        "labels": {"1": {"name": "ball", **row}},
+        "mean": {"name": "mean", **row},
+        "calibration_error": 0.1,
+        "risk_coverage_area": 0.1,
+        "cases": [{"case": n, "name": n, "member": None, "labels": {"1": scores(d)}} for n, d in dice.items()],
+        "notes": [],
+    }
+    monkeypatch.setattr("barl.jobs.evaluate.evaluate_model", lambda *_, **__: result)
+    main(["project", "new", str(tmp_path / "p"), "--label", "1=ball"])
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "p")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.split() == ["case", "Dice", "HD95", "mm"])
+    assert [line.split() for line in lines[start + 1 : start + 6]] == [
+        ["s2", "0.700", "3.000"], ["s3", "0.800", "2.000"], ["s5", "0.850", "1.500"], ["s1", "0.900", "1.000"],
+        ["s4", "-", "-"],
+    ]  # fmt: skip
+    assert "Lowest Dice: s2 (0.700), s3 (0.800), s5 (0.850). Look at these first." in lines
+
+
 def test_labels_from_a_table_and_states(tmp_path, capsys):
     project = tmp_path / "p"
     (tmp_path / "table.json").write_text(

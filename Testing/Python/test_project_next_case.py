@@ -138,4 +138,15 @@ def test_the_reason_is_a_sentence_a_reader_understands() -> None:
     waiting.append(case("top", uncertainty=0.31, place=[9, 9]))
     top = rank_cases(outlined + waiting)[0]
     assert top.case.name == "top"
-    assert top.reason == "uncertain (0.31, the highest of 42) and unlike the 4 cases outlined so far"
+    assert top.reason == "uncertain (0.31, the highest of 42); unlike the 4 cases outlined so far"
+
+
+def test_why_a_rather_certain_case_can_be_worth_it() -> None:
+    cases = [case("o", "accepted", place=[0, 0])]
+    cases += [case(f"w{n}", uncertainty=0.3 - 0.05 * n, place=[n**2, 0]) for n in range(1, 5)]
+    reasons = {entry.case.name: entry.reason for entry in rank_cases(cases)}
+    assert reasons["w4"] == (
+        "rather certain (0.10, the 4th highest of 4), but unlike the case outlined so far: "
+        "on such scans a model can be sure and wrong"
+    )
+    assert reasons["w1"] == "uncertain (0.25, the highest of 4); similar to the case outlined so far"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import Any
 
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
@@ -31,9 +32,39 @@ def evaluate(options: Namespace, terminal: Terminal) -> None:
         table(rows, ["label", "Dice", "HD95 mm", "ASSD mm", "surface Dice", "lesion F1", "cases"]),
         f"calibration error {result['calibration_error']:.3f}, "
         f"area under the risk-coverage curve {result['risk_coverage_area']:.4f}",
+        "",
+        *_each_case(result),
         *result["notes"],
     ]
     terminal.answer(result, "\n".join(lines))
+
+
+def _each_case(result: dict[str, Any]) -> list[str]:
+    """Dice and HD95 of each case, the lowest Dice first, and the three lowest by name."""
+    cases = [(_mean([scores["dice"] for scores in row["labels"].values()]), row) for row in result["cases"]]
+    cases.sort(key=lambda pair: (pair[0] is None, pair[0]))
+    names = {value: label["name"] for value, label in result["labels"].items()}
+    several = len(names) > 1
+    heads = ["case", *(["Dice"] if several else [])]
+    heads += [f"{name} {what}" if several else what for name in names.values() for what in ("Dice", "HD95 mm")]
+    rows = [
+        [
+            row["name"],
+            *([mean] if several else []),
+            *(row["labels"][value][metric] for value in names for metric in ("dice", "hd95_mm")),
+        ]
+        for mean, row in cases
+    ]
+    lines = [table(rows, heads)]
+    worst = [f"{row['name']} ({mean:.3f})" for mean, row in cases[:3] if mean is not None]
+    if len(cases) > 3 and worst:
+        lines.append(f"Lowest Dice: {', '.join(worst)}. Look at these first.")
+    return lines
+
+
+def _mean(values: list[float]) -> float | None:
+    known = [value for value in values if value == value]
+    return sum(known) / len(known) if known else None
 
 
 def next_cases(options: Namespace, terminal: Terminal) -> None:

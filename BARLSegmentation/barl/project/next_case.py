@@ -50,27 +50,31 @@ class Ranked:
     @property
     def reason(self) -> str:
         """Why, in plain words. Made only when asked for: of thousands of candidates a few are shown."""
-        return f"{self._certainty()}{self._likeness()}"
-
-    def _certainty(self) -> str:
         value, of = self.case.uncertainty, self.context.predicted
         if value is None:
-            return "not predicted yet"
+            return f"not predicted yet; {self._likeness()}"
         if of == 1:
-            return f"uncertain ({value:.2f})"
-        word = "uncertain" if self.uncertainty_rank <= (of + 1) // 2 else "rather certain"
-        return f"{word} ({value:.2f}, {_place(self.uncertainty_rank)} highest of {of})"
+            return f"uncertain ({value:.2f}); {self._likeness()}"
+        place = f"({value:.2f}, {_place(self.uncertainty_rank)} highest of {of})"
+        if self.uncertainty_rank <= (of + 1) // 2:
+            return f"uncertain {place}; {self._likeness()}"
+        if self.is_unlike:
+            return f"rather certain {place}, but {self._likeness()}: on such scans a model can be sure and wrong"
+        return f"rather certain {place}; {self._likeness()}"
+
+    @property
+    def is_unlike(self) -> bool:
+        """Whether it is among the two thirds of the candidates that are more unlike the outlined cases."""
+        return self.difference is not None and self.difference > 1 / 3
 
     def _likeness(self) -> str:
         if not self.context.outlined:
-            return "; no case is outlined so far"
+            return "no case is outlined so far"
         if self.difference is None:
-            return "; not yet compared with the outlined cases"
-        likeness = (
-            "unlike" if self.difference > 2 / 3 else "a little unlike" if self.difference > 1 / 3 else "similar to"
-        )
+            return "not yet compared with the outlined cases"
+        likeness = "similar to" if not self.is_unlike else "unlike" if self.difference > 2 / 3 else "a little unlike"
         these = "the case" if self.context.compared == 1 else f"the {self.context.compared} cases"
-        return f" and {likeness} {these} outlined so far"
+        return f"{likeness} {these} outlined so far"
 
 
 def rank_cases(cases: Sequence[Case], diversity: float = 0.5, spread: int = 10) -> list[Ranked]:

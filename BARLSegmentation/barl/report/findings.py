@@ -17,6 +17,7 @@ from barl.images.reading import read_channels, read_image
 from barl.jobs.compare import compare_models, compare_results
 from barl.jobs.compute import AUTOMATIC, Compute
 from barl.jobs.evaluate import Judged, evaluate_model
+from barl.jobs.unseen import judged_cases
 from barl.progress import SILENT, Progress
 from barl.project.labels import Label
 from barl.project.names import may_be_a_patients
@@ -185,10 +186,10 @@ def _measure(project: Project, previous: ModelRow | None, compute: Compute, prog
     current = project.models.current()
     if current is None:
         return Measured(None, notes=["The project has no model yet."])
-    if not any(case.evaluates for case in project.cases.all()):
-        return Measured(
-            None, notes=["No held-out case has an accepted outline: how good the model is cannot be measured."]
-        )
+    try:
+        judged_cases(project, current.id)
+    except InputError as error:
+        return Measured(None, notes=[str(error)])
     views: dict[str, list[View]] = {}
 
     def look(judged: Judged) -> None:
@@ -197,7 +198,7 @@ def _measure(project: Project, previous: ModelRow | None, compute: Compute, prog
     if previous is not None:
         try:
             both = compare_models(project, current.id, previous.id, compute=compute, progress=progress, look=look)
-            return Measured(both["model"], both["reference"], views, both["notes"])
+            return Measured(both["model"], both["reference"], views, [*both["model"]["notes"], *both["notes"]])
         except InputError as error:  # one of them has learned from every held-out case, or has other channels
             note = f"{previous.id} and the current model could not be compared: {error.message}"
     else:

@@ -116,6 +116,7 @@ def write_page(
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             version=__version__,
             states=[[state.replace("_", " "), str(n)] for state, n in findings.states.items() if n],
+            unseen="held-out" if not _by_members(findings) else "unseen",
             held_out=sum(case.held_out for case in findings.cases),
             case_rows=_case_rows(findings),
             most_rows=_MOST_ROWS,
@@ -163,6 +164,11 @@ def _environment(folder: Path | None) -> jinja2.Environment:
 
 def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
+
+
+def _by_members(findings: Findings) -> bool:
+    """Whether some cases were judged by the members of the model that have not seen them."""
+    return any(row["member"] is not None for row in (findings.scores or {"cases": []})["cases"])
 
 
 def _case_rows(findings: Findings) -> list[list[str]]:
