@@ -74,6 +74,33 @@ def test_a_form_is_whole_on_a_small_screen(a_small_module, step, box):
         getattr(panel.ui, box).collapsed = True
 
 
+def test_the_form_of_a_project_from_the_scene_is_whole_on_a_small_screen(a_small_module):
+    import numpy as np
+    import slicer
+
+    module = a_small_module
+    module.session.closeProject()
+    module.steps.show("Project")
+    panel = module.panels["Project"]
+    slicer.mrmlScene.Clear(0)
+    for number in range(5):
+        slicer.util.addVolumeFromArray(np.zeros((4, 4, 4)), name=f"volume {number}")
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    for number in range(5):
+        segmentation.GetSegmentation().AddEmptySegment("", f"label {number}")
+    panel.ui.newGroupBox.collapsed = False
+    panel.scene.segmentationSelector.setCurrentNode(segmentation)
+    try:
+        lay_out()
+        assert panel.scene.table.isVisible() and panel.ui.labelsTable.rowCount == 5
+        assert module.ui.pagesWidget.parent().sizeHint.height() <= HEIGHT
+        assert cut(panel.widget) == []
+    finally:
+        panel.ui.newGroupBox.collapsed = True
+        slicer.mrmlScene.Clear(0)
+        lay_out()
+
+
 @pytest.mark.parametrize("source", range(5))
 def test_the_form_of_each_source_is_whole_on_a_small_screen(a_small_module, source, tmp_path):
     import SimpleITK as sitk

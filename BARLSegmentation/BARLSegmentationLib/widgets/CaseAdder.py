@@ -98,12 +98,12 @@ class CaseAdder:
             self.changed.emit()
 
     def _onResult(self, answer: AddedCases) -> None:
-        self._pending = None
         doubtful = [item for item in answer.failed if item.confirmation]
         refused = [item for item in answer.failed if not item.confirmation]
         if not doubtful:
             self.removeStaging()
         self.session.notifyCases()
+        self._pending = None
         told = _told(answer, refused, self._reasonsTo)
         text = " ".join(filter(None, [*told, self._note if answer.cases else ""]))
         self.session.status(text, error=bool(refused))

@@ -121,8 +121,10 @@ class CasesPanel(Panel):
 
     def update(self) -> None:
         """Read the cases anew."""
-        project = self.session.project
+        project, wasEmpty = self.session.project, not self._cases
         self._cases = self.session.ask(self.session.cases, otherwise=[])
+        if wasEmpty and self._cases and self.adding.isIdle:
+            self.ui.addGroupBox.collapsed = True  # it was unfolded because there was nothing to list
         self._waiting = [case for case in self._cases if case.awaits_outline]
         agreements = self.session.ask(project.agreements.all, otherwise={}) if project is not None else {}
         self._table = CaseTable(self._cases, agreements, caseStateText, _("held out"))

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ctk
 import qt
@@ -10,11 +11,19 @@ from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.LabelTable import COMMON, colorFor, parseTerminology, terminologyText
 from BARLSegmentationLib.logic.ProjectState import stateSentence
+from BARLSegmentationLib.logic.SceneVolumes import labelsOf, usersVolumes
+from BARLSegmentationLib.widgets.CaseAdder import CaseAdder
+from BARLSegmentationLib.widgets.CaseSources import newStaging, removeStaging
 from BARLSegmentationLib.widgets.Panel import Panel, allow, signalsBlocked
+from BARLSegmentationLib.widgets.SceneCases import SceneCases
+
+if TYPE_CHECKING:
+    from barl.project.labels import Channel, Label
 
 RECENT_KEY = "BARLSegmentation/RecentProjects"
 RECENT_COUNT = 10
 MOST_ROWS = 4  # of a table of labels or channels; more scroll
+MOST_SCENE_ROWS = 2  # of the labels beside volumes of the scene
 VALUE, NAME, COLOR, TERMINOLOGY, LATERAL = range(5)
 
 
@@ -25,6 +34,7 @@ class ProjectPanel(Panel):
 
     def setup(self) -> None:
         ui = self.ui
+        self._looksSoon = False
         ui.recentComboBox.connect("activated(int)", self.onRecent)
         ui.openButton.connect("clicked(bool)", self.onOpen)
         ui.closeButton.connect("clicked(bool)", self.onClose)
@@ -34,12 +44,22 @@ class ProjectPanel(Panel):
         ui.addChannelButton.connect("clicked(bool)", self.onAddChannel)
         ui.removeChannelButton.connect("clicked(bool)", self.onRemoveChannel)
         ui.createButton.connect("clicked(bool)", self.onCreate)
-        ui.newGroupBox.connect("toggled(bool)", self.update)
+        ui.newGroupBox.connect("toggled(bool)", self.onNew)
+        self.adder = CaseAdder(self.session, self.worker)
+        self.scene = SceneCases(ui.sceneWidget)
+        self.scene.segmentationChanged.connect(self.onSegmentation)
+        ui.sceneCheckBox.connect("toggled(bool)", self.onScene)
+        kinds = slicer.vtkMRMLScene
+        self._tags = [
+            slicer.mrmlScene.AddObserver(event, self.onNodes)
+            for event in (kinds.NodeAddedEvent, kinds.NodeRemovedEvent, kinds.EndImportEvent, kinds.EndCloseEvent)
+        ]
         ui.newFolderPathLineEdit.filters = ctk.ctkPathLineEdit.Dirs | ctk.ctkPathLineEdit.Drives
         for signal in (self.session.projectChanged, self.session.casesChanged, self.session.modelsChanged):
             signal.connect(self.update)
         self.session.projectChanged.connect(self.onProjectChanged)
 
+        ui.labelsTable.verticalHeader().setDefaultSectionSize(ui.labelsTable.fontMetrics().height() + 8)
         header = ui.labelsTable.horizontalHeader()
         for column in (VALUE, COLOR, LATERAL):
             header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
@@ -50,10 +70,27 @@ class ProjectPanel(Panel):
         self._addChannel("image")
         self.onProjectChanged()
 
+    @property
+    def isIdle(self) -> bool:
+        return self.adder.isIdle
+
+    def cleanup(self) -> None:
+        for tag in self._tags:
+            slicer.mrmlScene.RemoveObserver(tag)
+        self.adder.removeStaging()
+        super().cleanup()
+
     def update(self, *_arguments: object) -> None:
         project = self.session.project
         if project is None:
             sentence = _("No project is open. Open one, or make a new one below.")
+            if count := len(usersVolumes()):
+                text = (
+                    _("It can begin with the volume of the scene.")
+                    if count == 1
+                    else _("It can begin with the {n} volumes of the scene.")
+                )
+                sentence = f"{sentence} {text.format(n=count)}"
         else:
             sentence = self.session.ask(stateSentence, project, otherwise="")
             if sentence and project.read_only:
@@ -125,6 +162,74 @@ class ProjectPanel(Panel):
                 combo.setItemData(combo.count - 1, folder, qt.Qt.ToolTipRole)
             combo.setCurrentIndex(max(combo.findData(str(project.folder)), 0) if project is not None else 0)
 
+    # New, from volumes of the scene
+
+    def onNew(self, open_: bool = True) -> None:
+        """The form is unfolded or folded: with volumes in the scene, it begins with these."""
+        self.update()
+        if open_:
+            self.scene.refresh()
+            self.ui.sceneCheckBox.visible = self.ui.sceneCheckBox.checked = bool(self.scene.rows)
+
+    def onNodes(self, *_arguments: object) -> None:
+        """The scene has other nodes: look at them when all of them are there."""
+        if not self.ui.newGroupBox.collapsed and not self._looksSoon:
+            self._looksSoon = True
+            qt.QTimer.singleShot(0, self._onNodesThere)
+
+    def _onNodesThere(self) -> None:
+        self._looksSoon = False
+        before = bool(self.scene.rows)
+        self.scene.refresh()
+        there = bool(self.scene.rows)
+        self.ui.sceneCheckBox.visible = there
+        if there != before:
+            self.ui.sceneCheckBox.checked = there
+
+    def onScene(self, checked: bool) -> None:
+        """Show the volumes of the scene in the place of the channels, whose names stand with the volumes."""
+        ui = self.ui
+        ui.sceneWidget.visible = checked
+        for widget in (
+            ui.labelsLabel,
+            ui.copyButton,
+            ui.channelsLabel,
+            ui.channelsTable,
+            ui.addChannelButton,
+            ui.removeChannelButton,
+        ):
+            widget.visible = not checked
+        ui.createButton.text = _("Create project and add cases") if checked else _("Create project")
+        _fitHeight(ui.labelsTable, MOST_SCENE_ROWS if checked else MOST_ROWS)
+
+    def onSegmentation(self, segmentation: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """The labels of the project are those of the segmentation."""
+        if segmentation is None:
+            return
+        self.ui.labelsTable.setRowCount(0)
+        for segmentId, label in labelsOf(segmentation):
+            self._addLabel(label.value, label.name, label.color, terminologyText(label.terminology), label.lateral)
+            self.ui.labelsTable.item(self.ui.labelsTable.rowCount - 1, VALUE).setData(qt.Qt.UserRole, segmentId)
+
+    def _segmentValues(self) -> dict[str, int]:
+        """Id of a segment -> value of the label that it has in the table."""
+        table = self.ui.labelsTable
+        items = [table.item(row, VALUE) for row in range(table.rowCount)]
+        return {item.data(qt.Qt.UserRole): int(item.text()) for item in items if item.data(qt.Qt.UserRole)}
+
+    def _createFromScene(self, folder: str, name: str) -> None:
+        from barl.project.labels import check_labels
+
+        labels = check_labels(self.labels())
+        staging = newStaging()
+        try:
+            cases, note = self.scene.write(staging, labels, self._segmentValues())
+            self._create(folder, name, labels, self.scene.channels())
+        except BaseException:
+            removeStaging(staging)
+            raise
+        self.adder.start(cases, staging, note)
+
     # New
 
     def onAddLabel(self) -> None:
@@ -153,16 +258,22 @@ class ProjectPanel(Panel):
 
     def onCreate(self) -> None:
         folder = self.ui.newFolderPathLineEdit.currentPath.strip()
-        with self.session.reporting():
-            self._create(folder, self.ui.newNameLineEdit.text.strip())
-            self.session.stepWanted.emit("Cases")
-            self.ui.newGroupBox.collapsed = True
-            self.ui.newNameLineEdit.text = ""
-            self.session.status(
-                _("Made the project {name}. Add cases to it next.").format(name=self.session.project.name)
-            )
+        name, fromScene = self.ui.newNameLineEdit.text.strip(), self.ui.sceneCheckBox.checked
+        with self.session.reporting() as outcome, slicer.util.WaitCursor():
+            if fromScene:
+                self._createFromScene(folder, name)
+            else:
+                self._create(folder, name, self.labels(), self.channels())
+        if outcome.failed:
+            return
+        self.session.stepWanted.emit("Cases")
+        self.ui.newGroupBox.collapsed = True
+        self.ui.newNameLineEdit.text = ""
+        made = _("Made the project {name}.").format(name=self.session.project.name)
+        more = _("Adding the volumes...") if fromScene else _("Add cases to it next.")
+        self.session.status(f"{made} {more}")
 
-    def _create(self, folder: str, name: str) -> None:
+    def _create(self, folder: str, name: str, labels: list[Label], channels: list[Channel]) -> None:
         from barl.errors import InputError
 
         if not folder:
@@ -172,9 +283,7 @@ class ProjectPanel(Panel):
                 _("The folder {folder!r} is not a full path.").format(folder=folder),
                 _("Choose it with the ... button."),
             )
-        labels, channels = self.labels(), self.channels()
-        with slicer.util.WaitCursor():
-            self.session.createProject(folder, name or Path(folder).name, labels, channels)
+        self.session.createProject(folder, name or Path(folder).name, labels, channels)
 
     def labels(self) -> list:
         """The label table as typed (``barl.project.labels.Label``).
@@ -239,7 +348,7 @@ class ProjectPanel(Panel):
         side.setCheckState(qt.Qt.Checked if lateral else qt.Qt.Unchecked)
         side.setToolTip(_("One of a left/right pair: scans are then never mirrored in training and prediction"))
         table.setItem(row, LATERAL, side)
-        _fitHeight(table)
+        _fitHeight(table, MOST_SCENE_ROWS if self.ui.sceneCheckBox.checked else MOST_ROWS)
 
     def onTerminologyChosen(self, _index: int = 0) -> None:
         """Show the beginning of long ones: it is what tells them apart."""
@@ -284,9 +393,9 @@ class ProjectPanel(Panel):
         return [table.item(row, column).text().strip() for row in range(table.rowCount)]
 
 
-def _fitHeight(table: qt.QTableWidget) -> None:
-    """As high as its rows, up to a few; more scroll."""
-    rows = min(max(table.rowCount, 1), MOST_ROWS)
+def _fitHeight(table: qt.QTableWidget, most: int = MOST_ROWS) -> None:
+    """As high as its rows, up to ``most``; more scroll."""
+    rows = min(max(table.rowCount, 1), most)
     table.setFixedHeight(
         table.horizontalHeader().sizeHint.height() + rows * table.verticalHeader().defaultSectionSize + 4
     )
