@@ -289,10 +289,36 @@ def pytorch(monkeypatch):
     return module
 
 
+@pytest.mark.parametrize("torch", [None, {"version": "2.2.2", "cuda": "", "complete": True}])
+def test_a_mac_with_an_intel_processor_has_no_button_that_cannot_succeed(a_panel, torch):
+    cards = {"names": [], "driver": "", "cuda": ""}
+    show(a_panel, found(system="Darwin x86_64", torch=torch, packages=dict.fromkeys(NEEDED), cards=cards))
+    assert "2.2.2 is the last one for macOS on Intel" in a_panel.ui.torchLabel.text
+    assert "reviewing" in a_panel.ui.torchLabel.text and "another computer" in a_panel.ui.torchLabel.text
+    assert [getattr(a_panel.ui, f"{name}Button").visible for name in NAMES] == [False] * 5
+    show(a_panel, found(system="Darwin arm64", torch=torch, packages=dict.fromkeys(NEEDED), cards=cards))
+    assert a_panel.ui.torchButton.visible and a_panel.ui.packagesButton.visible
+
+
+def test_prediction_and_training_say_why_not_where_there_is_no_torch(a_module, a_project, monkeypatch):
+    from barl import torch_support
+    from BARLSegmentationLib.logic import Training
+
+    panel, reason = a_module.panels["Predict"], "PyTorch is not to be had here."
+    monkeypatch.setattr(torch_support, "reason_against", lambda: reason)
+    panel.updateApply()
+    assert not panel.ui.applyButton.enabled and panel.ui.applyButton.toolTip == reason
+    with Project.open(a_project) as project:
+        assert Training.reasonAgainstStart(project, project.cases.all(), project.runs.all()) == reason
+    monkeypatch.undo()
+    panel.updateApply()
+    assert panel.ui.applyButton.toolTip != reason
+
+
 def test_torch_is_installed_by_its_extension(a_panel, pytorch):
     show(a_panel, found(torch=None))
     press(a_panel.ui.torchButton)
-    assert pytorch.calls == [("install", True, ">=2.4")]
+    assert pytorch.calls == [("install", True, ">=2.4.1")]
     assert a_panel.worker.closed == 1, "the worker must not hold its files"
     assert a_panel.said[-1] == (False, "PyTorch is installed. Restart Slicer before you use it.")
     wait(a_panel)  # looked up anew
@@ -305,7 +331,7 @@ def test_wrong_build_is_removed_first_if_the_user_agrees(a_panel, pytorch, monke
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *_arguments: agreed)
     show(a_panel, found(torch={"version": "2.8.0+cpu", "cuda": "", "complete": True}))
     press(a_panel.ui.gpuButton)
-    assert pytorch.calls == ([("uninstall",), ("install", False, ">=2.4")] if agreed else [])
+    assert pytorch.calls == ([("uninstall",), ("install", False, ">=2.4.1")] if agreed else [])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ MODULE = REPOSITORY / "BARLSegmentation"
 ENGINE = MODULE / "barl"
 
 RANKS = {
-    **dict.fromkeys(("errors", "json_text", "openmp"), 0),
+    **dict.fromkeys(("errors", "json_text", "openmp", "torch_support"), 0),
     **dict.fromkeys(("progress", "images"), 1),
     **dict.fromkeys(("project", "fill", "networks", "losses"), 2),
     **dict.fromkeys(("hippocampus", "methods", "models"), 3),
@@ -31,7 +31,17 @@ RANKS = {
     "cli": 11,
 }
 # Slicer's own process imports these rooms, and of the worker what needs the standard library only.
-SLICER_SIDE_ROOMS = ("errors", "json_text", "openmp", "progress", "images", "project", "fill", "hippocampus")
+SLICER_SIDE_ROOMS = (
+    "errors",
+    "json_text",
+    "openmp",
+    "torch_support",
+    "progress",
+    "images",
+    "project",
+    "fill",
+    "hippocampus",
+)
 SLICER_SIDE_FILES = ("barl.worker.client", "barl.worker.messages", "barl.worker.process_tree")
 SLICER_SIDE_LIBRARIES = {"numpy", "scipy", "SimpleITK", "pydicom", "barl"} | sys.stdlib_module_names
 APPLICATION = {"slicer", "qt", "ctk", "vtk", "PythonQt", "PySide6"}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GIB = 2**30
 # Below this a training may fail to store its model and checkpoints.
 LITTLE_GIB = 5
-TORCH_REQUIREMENT = ">=2.4"  # as in pyproject.toml
+TORCH_REQUIREMENT = ">=2.4.1"  # as in pyproject.toml
 # Slicer's own, and torch, which only the PyTorch extension may choose: pip must never change them.
 PROTECTED = ["SimpleITK", "numpy", "scipy", "requests", "torch", "torchvision"]
 REQUESTER = "BARL Segmentation"
@@ -49,7 +49,7 @@ def judge(found: Mapping, requirements: Mapping[str, SpecifierSet], names: Mappi
     """
     return {
         "torch": _torch(found),
-        "packages": _packages(found["packages"], requirements),
+        "packages": _packages(found, requirements),
         "gpu": _cards(found),
         "disk": _disk(found["disk"]),
         "models": _models(found["models"], names),
@@ -58,6 +58,10 @@ def judge(found: Mapping, requirements: Mapping[str, SpecifierSet], names: Mappi
 
 def _torch(found: Mapping) -> Condition:
     torch, cards = found["torch"], found["cards"]
+    if reason := _reasonAgainstTorch(found):
+        from barl.torch_support import WITHOUT_TORCH
+
+        return Condition(False, f"{reason} {WITHOUT_TORCH}")
     if torch is None:
         return Condition(False, _("Not installed: prediction and training need it."), _("Install"))
     build = _("for CUDA {cuda}").format(cuda=torch["cuda"]) if torch["cuda"] else _("for the CPU")
@@ -73,7 +77,16 @@ def _torch(found: Mapping) -> Condition:
     return Condition(True, _("{name}.").format(name=name))
 
 
-def _packages(found: Mapping[str, str | None], requirements: Mapping[str, SpecifierSet]) -> Condition:
+def _reasonAgainstTorch(found: Mapping) -> str:
+    from barl.torch_support import reason_against
+
+    return reason_against(*found["system"].split(" ", 1))
+
+
+def _packages(everything: Mapping, requirements: Mapping[str, SpecifierSet]) -> Condition:
+    if _reasonAgainstTorch(everything):
+        return Condition(True, _("Not needed: they go with PyTorch."))
+    found = everything["packages"]
     missing = [name for name in requirements if not found.get(name)]
     old = [name for name, needed in requirements.items() if found.get(name) and not _fits(found[name], needed)]
     if missing:

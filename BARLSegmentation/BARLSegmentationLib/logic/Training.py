@@ -124,9 +124,11 @@ def planText(words: str) -> str:
 
 def reasonAgainstStart(project: Project | None, cases: Sequence[Case], runs: Sequence[RunRow]) -> str:
     """Why no training can be started, as a sentence; empty if one can."""
+    from barl.torch_support import reason_against
+
     if project is None:
         return _("Open a project first.")
-    if reason := readOnlyReason(project):
+    if reason := readOnlyReason(project) or reason_against():
         return reason
     busy = next((run for run in runs if run.is_running), None)
     if busy is not None:

@@ -163,9 +163,12 @@ class PredictPanel(Panel):
     def _reasonAgainst(self) -> str:
         """Why nothing can be predicted now; empty if it can."""
         from barl.errors import BarlError
+        from barl.torch_support import reason_against
 
         if self.busy:
             return _("A prediction is under way")
+        if reason := reason_against():
+            return reason
         if self._deviceTrouble:
             return self._deviceTrouble
         if self._scope() != VOLUMES and (reason := self._reasonAgainstCases()):

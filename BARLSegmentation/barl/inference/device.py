@@ -10,6 +10,7 @@ from functools import cache
 import torch
 
 from barl.errors import DeviceError
+from barl.torch_support import LOWEST, WITHOUT_TORCH, is_too_old, reason_against
 
 # Names of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -22,8 +23,13 @@ def choose_device(name: str = "auto") -> torch.device:
         name: ``"auto"`` (CUDA, else Apple's MPS, else CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
 
     Raises:
-        DeviceError: No such device on this machine, or not a device's name.
+        DeviceError: No such device on this machine, or not a device's name; or PyTorch is too old.
     """
+    if is_too_old(torch.__version__):
+        raise DeviceError(
+            reason_against() or f"PyTorch {torch.__version__} is too old: {LOWEST} or newer is needed.",
+            WITHOUT_TORCH if reason_against() else "Update it: in Slicer in the section Setup, elsewhere with pip.",
+        )
     device = _existing_device(name)
     if device.type == "cpu":
         _keep_freed_memory()

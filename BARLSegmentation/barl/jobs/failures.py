@@ -12,6 +12,7 @@ from pathlib import Path
 
 from barl import __version__
 from barl.errors import BarlError, Cancelled, DeviceError, is_out_of_memory, storage_error
+from barl.torch_support import WITHOUT_TORCH, reason_against
 
 LOG_NAME = "barl.log"
 # Anything with a slash or backslash in it, quoted parts whole: folders and files are often named after patients.
@@ -47,6 +48,8 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
             f"The {what} does not have enough memory.",
             "Close other programs, choose the CPU as device, or predict a region of interest only.",
         )
+    if (reason := reason_against()) and (isinstance(error, ImportError) or _while_importing_torch(error)):
+        return DeviceError(reason, WITHOUT_TORCH)
     missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if missing in _PACKAGES:
         return DeviceError(
