@@ -58,6 +58,15 @@ class NoWorker:
 
     python = sys.executable
     closed = 0
+    used = ("", "")
+
+    def use(self, computer, python):
+        self.used = (computer, python)
+
+    def environment(self):
+        import qt
+
+        return qt.QProcessEnvironment.systemEnvironment()
 
     def close(self):
         self.closed += 1

@@ -10,9 +10,13 @@ import slicer
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic import Environment, Setup
+from BARLSegmentationLib.logic.Prediction import slicerPython
+from BARLSegmentationLib.widgets.ComputerChoice import ComputerChoice
 from BARLSegmentationLib.widgets.Panel import Panel
 
 CONDITIONS = ("torch", "packages", "gpu", "disk", "models")
+# Those that are repaired whichever Python computes.
+ELSEWHERE_TOO = ("disk", "models")
 
 
 class SetupPanel(Panel):
@@ -43,6 +47,8 @@ class SetupPanel(Panel):
         self.ui.diskButton.connect("clicked(bool)", self.onDisk)
         self.ui.modelsButton.connect("clicked(bool)", self.onModels)
         self.ui.checkButton.connect("clicked(bool)", self.check)
+        self.computer = ComputerChoice(self.ui, self.session, self.worker)
+        self.computer.changed.connect(self.onComputerChanged)
         self.ui.reportButton.connect("clicked(bool)", self.onReport)
         for signal in (self.session.projectChanged, self.session.modelsChanged):
             signal.connect(self.onProjectChanged)
@@ -59,12 +65,17 @@ class SetupPanel(Panel):
         if self.widget.visible:
             self.check()
 
+    def onComputerChanged(self) -> None:
+        """Another Python has other packages."""
+        self.check()
+
     @property
     def isIdle(self) -> bool:
-        return self._process is None
+        return self._process is None and self.computer.isIdle
 
     def cleanup(self) -> None:
         self._drop()
+        self.computer.close()
         super().cleanup()
 
     # Looking up
@@ -84,6 +95,7 @@ class SetupPanel(Panel):
         process = qt.QProcess()
         process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
         process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
+        process.setProcessEnvironment(self.worker.environment())
         self._process = process
         self.ui.checkButton.enabled = False
         self.ui.checkButton.toolTip = _("The conditions are being looked up")
@@ -144,6 +156,7 @@ class SetupPanel(Panel):
 
     def _showEach(self) -> None:
         known = self.found is not None
+        own = self.worker.python == slicerPython()  # only into Slicer's own Python is anything installed
         style = slicer.app.style()
         for name in CONDITIONS:
             condition = self._conditions.get(name)
@@ -151,7 +164,7 @@ class SetupPanel(Panel):
             self._label(name).text = condition.text if condition else _("Not looked up yet.")
             icon = getattr(self.ui, f"{name}IconLabel")
             icon.visible = condition is not None
-            button.visible = button.enabled = bool(condition and condition.repair)
+            button.visible = button.enabled = bool(condition and condition.repair) and (own or name in ELSEWHERE_TOO)
             if condition:
                 kind = qt.QStyle.SP_DialogApplyButton if condition.good else qt.QStyle.SP_MessageBoxWarning
                 icon.setPixmap(style.standardIcon(kind).pixmap(qt.QSize(16, 16)))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import qt
+import slicer
 
 from BARLSegmentationLib.logic.Prediction import slicerPython
 from BARLSegmentationLib.logic.Signal import Signal
@@ -39,12 +40,14 @@ class WorkerLink:
     Attributes:
         busyChanged: Another long request is under way (its name, or "" for none).
         busy: The name of the long request under way.
+        computer: Address of the other computer that computes; empty: this one.
     """
 
     def __init__(self, python: str | None = None) -> None:
         self.busyChanged = Signal()
         self.busy = ""
         self.python = python or slicerPython()
+        self.computer = self._computerPython = ""
         self._process: qt.QProcess | None = None
         self._conversation: Conversation | None = None
         self._open: dict[str, str] = {}  # id -> name of the long requests without an answer
@@ -120,6 +123,32 @@ class WorkerLink:
             self._cancelled[pending.id] = Cancelled()
             self._kill()
 
+    def use(self, computer: str, python: str) -> None:
+        """Compute elsewhere from the next request on; a worker that runs is ended.
+
+        Args:
+            computer: Address of another computer, as for ssh; empty: this one.
+            python: The interpreter there or here; empty: the one made for BARL there, Slicer's own here.
+        """
+        chosen = (computer, python if computer else "", slicerPython() if computer or not python else python)
+        if chosen != (self.computer, self._computerPython, self.python):
+            self.close()
+        self.computer, self._computerPython, self.python = chosen
+
+    def environment(self) -> qt.QProcessEnvironment:
+        """Slicer's own environment for its own Python; for any other Python that in which Slicer was started."""
+        from barl.worker.client import worker_environment
+
+        own = self.python == slicerPython()
+        environment = qt.QProcessEnvironment.systemEnvironment() if own else slicer.app.startupEnvironment()
+        if not own:
+            for name in ("PYTHONHOME", "PYTHONPATH"):
+                environment.remove(name)
+        now = {name: environment.value(name, "") for name in environment.keys()}  # noqa: SIM118 (no dict)
+        for name, value in worker_environment(now).items():
+            environment.insert(name, value)
+        return environment
+
     def close(self) -> None:
         """End the worker and whatever it started, within 2 s; trainings, which are nobody's children, go on."""
         process = self._process
@@ -139,15 +168,12 @@ class WorkerLink:
         self._process.waitForFinished(500)
 
     def _start(self) -> None:
-        from barl.worker.client import Conversation, worker_command, worker_environment
+        from barl.worker.client import Conversation, worker_command
 
         self._ended(self._process)
-        program, *arguments = worker_command(self.python)
-        environment = qt.QProcessEnvironment.systemEnvironment()
-        for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
-            environment.insert(name, worker_environment()[name])
+        program, *arguments = worker_command(self.python, self.computer, self._computerPython)
         process = qt.QProcess()
-        process.setProcessEnvironment(environment)
+        process.setProcessEnvironment(self.environment())
         process.connect("readyReadStandardOutput()", self._onOutput)
         process.connect("readyReadStandardError()", self._onComplaint)
         process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)

@@ -159,7 +159,7 @@ class Computer:
             )
             self._run(f"{check}; {self._choose_python()}")
         serve = f'exec env PYTHONPATH="$PWD/engine/{tag}" PYTHONSAFEPATH=1 "$PY" -m barl.remote.far "$PWD"'
-        return WorkerProcess(command=self.command(f"{self._choose_python()}; {serve}"))
+        return WorkerProcess(command=self.command(f"{self._choose_python()}; {serve}"), environment=_environment())
 
     def _choose_python(self) -> str:
         if self.python:
@@ -171,7 +171,9 @@ class Computer:
 
     def _run(self, shell: str, data: bytes = b"", timeout: float = 120.0) -> str:
         try:
-            done = subprocess.run(self.command(shell), input=data, capture_output=True, timeout=timeout, check=False)
+            done = subprocess.run(
+                self.command(shell), input=data, capture_output=True, timeout=timeout, check=False, env=_environment()
+            )
         except OSError as error:
             raise DeviceError(
                 f"The command ssh cannot be run ({error.strerror}).", "Install OpenSSH's client on this computer."
@@ -203,6 +205,12 @@ class Computer:
             f"A command on {self.address} failed with code {code} ({last[:200].rstrip('.')}).",
             "Mend what it names on that computer, then try again.",
         )
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment without what points to Slicer's own libraries: ssh needs the system's."""
+    ours = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")
+    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 class _EngineMissingError(BarlError):

@@ -41,9 +41,16 @@ class WorkerError(BarlError):
     """The worker ended before it had answered."""
 
 
-def worker_command(python: str | None = None) -> list[str]:
-    """The program and arguments that start a worker."""
-    return [python or sys.executable, "-m", "barl.worker"]
+def worker_command(python: str | None = None, computer: str = "", computer_python: str = "") -> list[str]:
+    """The program and arguments that start a worker.
+
+    Args:
+        python: The interpreter; this one by default.
+        computer: Address of another computer that predicts and trains; empty: this one.
+        computer_python: The interpreter there; empty: the one that ``barl computer prepare`` has made.
+    """
+    room = ["barl.remote", computer, computer_python] if computer else ["barl.worker"]
+    return [python or sys.executable, "-m", *room]
 
 
 def worker_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -211,6 +218,7 @@ class WorkerProcess:
     Args:
         python: The interpreter that has the engine's packages; this one by default.
         command: Program and arguments that start the worker; by default those of ``worker_command``.
+        environment: Its environment; by default that of ``worker_environment``.
         stderr: Where the worker's log output goes, as for ``subprocess.Popen``; this process's stderr by default.
         on_stray: As for ``Conversation``.
     """
@@ -220,6 +228,7 @@ class WorkerProcess:
         python: str | None = None,
         *,
         command: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
         stderr: int | IO[Any] | None = None,
         on_stray: OnStray | None = None,
     ) -> None:
@@ -233,7 +242,7 @@ class WorkerProcess:
         try:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
                 list(command or worker_command(python)),
-                env=worker_environment(),
+                env=dict(environment) if environment is not None else worker_environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
