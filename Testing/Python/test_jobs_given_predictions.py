@@ -271,6 +271,12 @@ def test_a_plan_stores_nothing_and_names_what_fits_no_case(a_project, tmp_path, 
     )
 
 
+def test_what_was_exported_comes_back_by_the_ids_of_the_cases(a_project, tmp_path, capsys):
+    sitk.WriteImage(image(np.full(SHAPE, 5, np.uint8)), str(tmp_path / "case_0002.nii.gz"))
+    (case,) = barl(capsys, "import-predictions", a_project, tmp_path / "case_0002.nii.gz")["cases"]
+    assert (case["case"], case["name"]) == ("case_0002", "k2")
+
+
 def test_an_accepted_outline_stays(a_project, tmp_path, capsys):
     outline = image(np.full(SHAPE, 2, np.uint8))
     with Project.open(a_project) as project:

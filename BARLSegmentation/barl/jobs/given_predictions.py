@@ -91,7 +91,7 @@ class Plan:
 
 
 def plan_given_predictions(project: Project, paths: Sequence[Path], case: str = "") -> Plan:
-    """Match the files and folders of other programs to cases by their names.
+    """Match the files and folders of other programs to cases by their names or ids.
 
     Args:
         project: Open, also for reading only.
@@ -111,6 +111,9 @@ def plan_given_predictions(project: Project, paths: Sequence[Path], case: str = 
     found = [item for path in paths for item in find_given_files(path, left_out)]
     by_name = {item.name: item for item in found}
     cases = {item.name: item for item in project.cases.all()}
+    # What BARL exported bears the ids of the cases.
+    by_id = {item.id: item.name for item in cases.values() if item.id in by_name and item.id not in cases}
+    by_name = {by_id.get(name, name): item for name, item in by_name.items()}
     matches = match_names(list(cases), list(by_name))
     for name in matches.unmatched:
         reason = InputError("There is no case of this name.", "Name the case with --case, or add its scan first.")
