@@ -61,6 +61,7 @@ def test_nnunet_finds_its_layout_and_consecutive_labels(project: Project, tmp_pa
         "imagesTs/case_0002_0001.nii.gz",
         "labelsTr/case_0001.nii.gz",
         "labelsTs/case_0002.nii.gz",
+        "manifest.json",
     ]
     assert json.loads((done.folder / "dataset.json").read_text()) == {
         "channel_names": {"0": "T1", "1": "FLAIR"},

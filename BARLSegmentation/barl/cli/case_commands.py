@@ -211,8 +211,16 @@ def _list_series(folders: list[Path], terminal: Terminal) -> int:
 
 def export(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
-        done = export_dataset(project, options.folder, layout=options.layout, progress=terminal.progress)
+        done = export_dataset(
+            project,
+            options.folder,
+            options.layout,
+            terminal.progress,
+            predictions=options.predictions,
+            source=options.source,
+        )
     text = f"Exported {len(done.training)} cases for training and {len(done.held_out)} held-out cases to {done.folder}."
+    text = "\n".join([text, *(f"Note: {note}" for note in done.notes)])
     terminal.answer(asdict(done), text)
 
 

@@ -40,7 +40,7 @@ def add_parsers(actions: Commands) -> None:
         "  barl models import study model.zip --promote",
     )
     project_folder(importing)
-    importing.add_argument("model", type=Path, metavar="MODEL", help="a file of 'barl models export', or a folder")
+    importing.add_argument("model", type=Path, metavar="MODEL", help="a file that 'models export' wrote, or a folder")
     importing.add_argument("--name", default="", help="its name in the project; by default the name on its card")
     importing.add_argument("--promote", action="store_true", help="make it the one that predicts")
 
@@ -51,7 +51,9 @@ def add_parsers(actions: Commands) -> None:
         "check a model: card, checksum, weights, network",
         "  barl models check model.zip",
     )
-    check.add_argument("model", type=Path, metavar="MODEL", help="a file of 'barl models export', or a model's folder")
+    check.add_argument(
+        "model", type=Path, metavar="MODEL", help="a file that 'models export' wrote, or a model's folder"
+    )
 
     remove = command(
         actions,

@@ -25,6 +25,7 @@ from barl.cli.command import command, looked_options, project_folder, resample_o
 from barl.cli.dataset_commands import dataset_options
 from barl.errors import InputError
 from barl.project.doubts import Doubt
+from barl.project.export import LAYOUTS
 
 if TYPE_CHECKING:
     from barl.cli.command import Commands
@@ -349,11 +350,21 @@ def _export(commands: Commands) -> None:
         "export",
         case_commands.export,
         "copy images and accepted outlines for other programs",
-        "  barl export study dataset/ --layout nnunet",
+        "  barl export study dataset/ --layout nnunet\n"
+        "  barl export study results/ --layout table --predictions     volumes and lesions of all cases\n"
+        "  barl export study results/ --layout dicom-seg --source disc/",
     )
     project_folder(export)
     export.add_argument("folder", type=Path, help="a new folder")
-    export.add_argument("--layout", choices=("nnunet", "plain"), default="nnunet")
+    export.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default="nnunet",
+        help="nnunet (default) and monai to train on; plain, seg-nrrd and dicom-seg; surfaces as stl or obj; "
+        "a table of volumes and lesions",
+    )
+    export.add_argument("--predictions", action="store_true", help="also predictions of cases without an outline")
+    export.add_argument("--source", type=Path, metavar="FOLDER", help="with dicom-seg: the DICOM series of the scans")
 
 
 def _models(commands: Commands) -> None:

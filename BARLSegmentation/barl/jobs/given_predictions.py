@@ -125,7 +125,7 @@ def plan_given_predictions(project: Project, paths: Sequence[Path], case: str = 
     if not pairs:
         raise InputError(
             "None of the files has the name of a case.",
-            "Name the case with --case, or rename the files as the cases (see 'barl project cases').",
+            'Name the case with --case, or rename the files as the cases: "barl project cases PROJECT".',
         )
     notes = [f"'{m.file}' was matched to the case {m.case}." for m in matches.pairs if m.added]
     return Plan(pairs, tuple(left_out), tuple(notes))

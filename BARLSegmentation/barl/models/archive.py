@@ -101,7 +101,8 @@ def _members(archive: zipfile.ZipFile, file: Path) -> dict[str, zipfile.ZipInfo]
     if len(cards) != 1:
         found = "no" if not cards else "more than one"
         raise ModelError(
-            f"The model file '{file.name}' holds {found} {CARD_FILE}.", 'Make it with "barl models export".'
+            f"The model file '{file.name}' holds {found} {CARD_FILE}.",
+            'Make it with "barl models export PROJECT FILE".',
         )
     home = PurePosixPath(cards[0].filename).parent
     weights = [member for member in files if PurePosixPath(member.filename) == home / WEIGHTS_FILE]

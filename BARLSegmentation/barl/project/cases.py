@@ -189,6 +189,19 @@ class Cases:
                 "Hold out all cases of a subject or none: the evaluation would otherwise be too good.",
             )
 
+    def voxel_digests(self, case_id: str) -> list[str]:
+        """Digests of the voxels of a case's scan (``voxel_digest``), one for each channel; none for cases of 0.1.
+
+        Raises:
+            ProjectError: The case is unknown.
+        """
+        query = "SELECT facts FROM journal WHERE action = 'case added' AND case_id = ?"
+        return [
+            digest
+            for row in self._database.rows(query, (self.get(case_id).id,))
+            for digest in json.loads(row["facts"]).get("voxels", ())
+        ]
+
     def all(self, state: CaseState | str | None = None) -> list[Case]:
         """The cases in the order in which they were added, all or those in one state."""
         query = f"SELECT * FROM cases WHERE {_NOT_DELETED}"

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outlined cases as a data set for other programs.
+"""The outlined cases as files for other programs.
 
-Two layouts: ``nnunet`` (raw data set of nnU-Net v2, documentation/dataset_format.md of github.com/MIC-DKFZ/nnUNet)
-and ``plain`` (a folder per case). Cases carry their neutral ids, subjects are numbered: what the user typed as names
-stays in the project.
+Data sets to train on: ``nnunet`` (raw data set of nnU-Net v2, documentation/dataset_format.md of
+github.com/MIC-DKFZ/nnUNet) and ``monai`` (the same folders with a datalist in the Decathlon's form). Results: ``plain``
+(a folder per case), ``seg-nrrd``, ``dicom-seg``, ``stl``, ``obj`` and ``table``. Cases carry their neutral ids,
+subjects are numbered: what the user typed as names stays in the project.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -23,8 +25,10 @@ from barl.images.geometry import Grid
 from barl.images.writing import write_image
 from barl.progress import SILENT, Progress, Stage
 from barl.project import files
+from barl.project.layouts.manifest import write_manifest
+from barl.project.layouts.results import RESULTS, results_writer
 from barl.project.records import Case, Revision
-from barl.project.states import CaseState
+from barl.project.states import RevisionKind
 from barl.project.store import Project
 
 
@@ -34,10 +38,11 @@ class Exported:
 
     Attributes:
         folder: The data set.
-        layout: ``nnunet`` or ``plain``.
+        layout: One of ``LAYOUTS``.
         training: Ids of the cases for training.
         held_out: Ids of the cases held out for evaluation.
         files: All files, relative to ``folder``.
+        notes: Sentences for the user.
     """
 
     folder: Path
@@ -45,10 +50,17 @@ class Exported:
     training: list[str] = field(default_factory=list)
     held_out: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def export_dataset(
-    project: Project, folder: Path | str, layout: str = "nnunet", progress: Progress = SILENT
+    project: Project,
+    folder: Path | str,
+    layout: str = "nnunet",
+    progress: Progress = SILENT,
+    *,
+    predictions: bool = False,
+    source: Path | None = None,
 ) -> Exported:
     """Write all accepted cases with their newest accepted label maps. All of it is written, or nothing.
 
@@ -61,29 +73,46 @@ def export_dataset(
     Args:
         project: The project.
         folder: A new or empty folder.
-        layout: ``nnunet`` or ``plain``.
+        layout: One of ``LAYOUTS``.
         progress: Told about every case.
+        predictions: Write the newest prediction of each case that has no accepted outline as well; not in the layouts
+            to train on.
+        source: For ``dicom-seg`` the folder with the DICOM series that the scans came from.
 
     Raises:
-        InputError: The layout is unknown, the folder is not empty, or no case is accepted.
+        InputError: The layout is unknown, the folder is not empty, no case is accepted, or a package or the DICOM
+            series is missing.
         ProjectError: An accepted label map is not as it was stored.
         StorageError: The disk is full or read-only.
     """
-    if layout not in _LAYOUTS:
-        raise InputError(f"'{layout}' is no layout.", f"Use one of: {', '.join(_LAYOUTS)}.")
+    if layout not in LAYOUTS:
+        raise InputError(f"'{layout}' is no layout.", f"Use one of: {', '.join(LAYOUTS)}.")
+    if predictions and layout in _TO_TRAIN_ON:
+        raise InputError(f"The layout {layout} is to train on.", "Leave --predictions away, or choose another layout.")
     folder = Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not an empty folder.", "Choose a new or empty folder.")
-    cases = project.cases.all(CaseState.ACCEPTED)
+    outlines = _outlines(project, predictions)
+    cases = [case for case, _ in outlines]
     if not cases:
         raise InputError("No case of the project is accepted.", "Accept the outline of at least one case first.")
+    writer = results_writer(layout, project, source) if layout in RESULTS else None
+    notes: list[str] = []
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         files.remove_leftovers(folder.parent)
         with files.announced_staging_folder(folder.parent, project.folder) as staging:
-            for case, _ in progress.stage(Stage.EXPORTING).each(cases, lambda case: case.name):
-                _LAYOUTS[layout](project, case, project.revisions.accepted(case.id), staging)
+            for (case, revision), _ in progress.stage(Stage.EXPORTING).each(outlines, lambda pair: pair[0].name):
+                project.revisions.check(revision)
+                if writer:
+                    writer.write(case, revision, staging)
+                else:
+                    _LAYOUTS[layout](project, case, revision, staging)
+            if writer:
+                writer.finish(staging)
+                notes = writer.notes
             _write_tables(project, cases, layout, staging)
+            write_manifest(project, outlines, layout, staging, notes)
             files.flush_tree(staging)
             if folder.exists():
                 folder.rmdir()
@@ -96,7 +125,18 @@ def export_dataset(
         [case.id for case in cases if not case.held_out],
         [case.id for case in cases if case.held_out],
         sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
+        notes,
     )
+
+
+def _outlines(project: Project, predictions: bool) -> list[tuple[Case, Revision]]:
+    """The accepted cases with their outlines, and with ``predictions`` the predicted ones."""
+    pairs = []
+    for case in project.cases.all():
+        kinds = [RevisionKind.ACCEPTED] if case.is_accepted else [RevisionKind.PREDICTION] * predictions
+        if not case.is_excluded and kinds and (revision := project.revisions.newest(case.id, kinds)):
+            pairs.append((case, revision))
+    return pairs
 
 
 def _write_nnunet_case(project: Project, case: Case, revision: Revision, folder: Path) -> None:
@@ -131,21 +171,28 @@ def _write_plain_case(project: Project, case: Case, revision: Revision, folder: 
 
 _LAYOUTS: dict[str, Callable[[Project, Case, Revision, Path], None]] = {
     "nnunet": _write_nnunet_case,
+    "monai": _write_nnunet_case,
     "plain": _write_plain_case,
 }
+_TO_TRAIN_ON = ("nnunet", "monai")
+LAYOUTS = (*_LAYOUTS, *RESULTS)
 
 
 def _write_tables(project: Project, cases: list[Case], layout: str, folder: Path) -> None:
     subjects = {group: f"subject_{n:04d}" for n, group in enumerate(sorted({c.group for c in cases if c.group}), 1)}
     rows = [(case.id, "yes" if case.held_out else "no", subjects.get(case.group, "")) for case in cases]
     _write_csv(folder / "cases.csv", ("case", "held_out", "subject"), rows)
-    if layout == "plain":
+    if layout not in _TO_TRAIN_ON:
         table = [label.to_json() for label in project.labels]
         (folder / "labels.json").write_text(json.dumps(table, indent=2), encoding="utf-8")
         return
     labels = {"background": 0} | {label.name: k for k, label in enumerate(project.labels, 1)}
     if any(case.is_partial for case in cases):
         labels["ignore"] = len(project.labels) + 1
+    if layout == "monai":
+        datalist = _datalist(project, cases, labels)
+        (folder / "dataset.json").write_text(json.dumps(datalist, indent=2), encoding="utf-8")
+        return
     dataset = {
         "channel_names": {str(k): channel.name for k, channel in enumerate(project.channels)},
         "labels": labels,
@@ -153,6 +200,25 @@ def _write_tables(project: Project, cases: list[Case], layout: str, folder: Path
         "file_ending": ".nii.gz",
     }
     (folder / "dataset.json").write_text(json.dumps(dataset, indent=2), encoding="utf-8")
+
+
+def _datalist(project: Project, cases: list[Case], labels: dict[str, int]) -> dict[str, Any]:
+    """As ``monai.data.load_decathlon_datalist`` reads it; held-out cases are its key ``validation``."""
+
+    def entry(case: Case) -> dict[str, Any]:
+        part = "Ts" if case.held_out else "Tr"
+        images = [f"images{part}/{case.id}_{n:04d}.nii.gz" for n in range(len(project.channels))]
+        return {"image": images if len(images) > 1 else images[0], "label": f"labels{part}/{case.id}.nii.gz"}
+
+    return {
+        "name": "BARL",
+        "tensorImageSize": "3D",
+        "modality": {str(k): channel.name for k, channel in enumerate(project.channels)},
+        "labels": {str(value): name for name, value in labels.items()},
+        "numTraining": sum(not case.held_out for case in cases),
+        "training": [entry(case) for case in cases if not case.held_out],
+        "validation": [entry(case) for case in cases if case.held_out],
+    }
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: list[tuple]) -> None:
