@@ -213,13 +213,14 @@ class Correction:
         accepts = kind == "accepted"
         since = self._seen if accepts and Doubt.NEWER not in allow else None
         self.clock.tick()
-        seconds, state = self.clock.seconds, self._state()
+        seconds, state = self.clock.seconds, self.outlineState()
         snapshot, prediction = self.snapshot(), self.prediction()
         drawing, looking = self.drawing, self.drawing.looking()
 
         def store() -> Stored:
             labelMap, overlaps = snapshot.labelMap()
-            drawn = drawing.after(looking(labelMap))
+            look = looking(labelMap)
+            drawn = drawing.after(look)
             partly = onlyDrawn or (not accepts and not drawn.isEmpty)
             if since is not None:  # before the comparison with an outline that this user has not seen
                 project.revisions.check_since(caseId, since)
@@ -240,7 +241,7 @@ class Correction:
                 looked=snapshot.grid.image(drawn.mask().astype(np.uint8)) if partly else None,
                 filled_by=drawn.filledBy or None,
             )
-            self._pending = (state, seconds)
+            self._pending = ((*state, drawn.key), seconds, look)
             return Stored(revision, overlaps, snapshot.leftOut, replaced)
 
         return store
@@ -250,7 +251,8 @@ class Correction:
         loaded = self.session.loaded
         if loaded is None or loaded.caseId != stored.revision.case_id:
             return
-        self._storedState, seconds = self._pending
+        self._storedState, seconds, look = self._pending
+        self.drawing.take(look)
         self.clock.seconds -= seconds
         self._seen = stored.revision.id
         node = loaded.segmentation

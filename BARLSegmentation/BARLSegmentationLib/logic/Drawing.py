@@ -34,6 +34,7 @@ class Fill:
         uncertainty: In that box, float32, 0 to 1.
         hotspots: As a prediction keeps them (``barl.inference.hotspots``).
         volumeMl, unsureMl: Volume of the outline, and of the voxels that are uncertain.
+        planes, strokes: Planes and number of strokes that it was made from.
     """
 
     box: Box
@@ -41,6 +42,8 @@ class Fill:
     hotspots: list[dict]
     volumeMl: float
     unsureMl: float
+    planes: frozenset[Plane] = frozenset()
+    strokes: int = 0
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,7 @@ class Drawing:
 
     def filled(self, labels: np.ndarray, digest: bytes, fill: Fill, filledBy: str) -> None:
         """The outline is what a fill has made of what was drawn."""
+        fill = replace(fill, planes=self.drawn.planes, strokes=len(self.drawn.strokes))
         self._remember(labels, digest, replace(self.drawn, fill=fill, filledBy=filledBy))
 
     def labels(self) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from BARLSegmentationLib.logic.Drawing import Drawn, Fill, digestOf
 
 if TYPE_CHECKING:
     from barl.project.records import Revision
-    from barl.worker.messages import FilledScan, FillScan
+    from barl.worker.messages import FilledScan, FillScan, PrepareFill
 
 LABELS, DRAWN, FILLED, UNCERTAINTY = "labels.npy", "drawn.npy", "filled.npy", "uncertainty.npy"
 
@@ -27,14 +27,12 @@ class Filled:
     Attributes:
         labels: The whole outline ``[k, j, i]``.
         digest: Of it.
-        uncertainty: Of the whole scan, float32, 0 to 1.
         fill: What is kept of it.
         filledBy: Program and version.
     """
 
     labels: np.ndarray
     digest: bytes
-    uncertainty: np.ndarray
     fill: Fill
     filledBy: str
 
@@ -58,34 +56,44 @@ class FillExchange:
         np.save(self._folder / DRAWN, np.packbits(drawn.mask()))
 
     def request(self, scans: list[Path], prior: Revision | None) -> FillScan:
-        """What to ask the process for, after ``write``.
+        """What to ask the process for, after ``write``; arguments as of ``preparation``."""
+        from barl.worker.messages import FillScan
+
+        return FillScan(folder=str(self._folder), **_files(scans, prior))
+
+    @staticmethod
+    def preparation(scans: list[Path], prior: Revision | None) -> PrepareFill:
+        """What has the process start and read the scan.
 
         Args:
             scans: One file per channel.
             prior: The prediction that is corrected; None: there is none.
         """
-        from barl.worker.messages import FillScan
+        from barl.worker.messages import PrepareFill
 
-        uncertainty = prior.uncertainty_path if prior is not None else None
-        return FillScan(
-            scans=[str(scan) for scan in scans],
-            folder=str(self._folder),
-            prior=str(prior.path) if prior is not None else None,
-            prior_uncertainty=str(uncertainty) if uncertainty is not None else None,
-        )
+        return PrepareFill(**_files(scans, prior))
 
     def read(self, answer: FilledScan, shape: tuple[int, ...], kind: np.dtype) -> Filled:
         """What the process has made."""
         part = np.load(self._folder / FILLED, allow_pickle=False)
         unsure = np.load(self._folder / UNCERTAINTY, allow_pickle=False)
         box = tuple(slice(a, a + n) for a, n in zip(answer.start, part.shape, strict=True))
-        labels, uncertainty = np.zeros(shape, kind), np.zeros(shape, np.float32)
-        labels[box], uncertainty[box] = part, unsure
+        labels = np.zeros(shape, kind)
+        labels[box] = part
         fill = Fill(box, unsure, answer.hotspots, answer.volume_ml, answer.unsure_ml)
-        return Filled(labels, digestOf(labels), uncertainty, fill, answer.filled_by)
+        return Filled(labels, digestOf(labels), fill, answer.filled_by)
 
     def close(self) -> None:
         """Remove the files: they show a patient's anatomy."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def _files(scans: list[Path], prior: Revision | None) -> dict:
+    uncertainty = prior.uncertainty_path if prior is not None else None
+    return {
+        "scans": [str(scan) for scan in scans],
+        "prior": str(prior.path) if prior is not None else None,
+        "prior_uncertainty": str(uncertainty) if uncertainty is not None else None,
+    }

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import slicer
 
 if TYPE_CHECKING:
+    from barl.project.labels import Label
     from barl.project.records import Revision
     from barl.project.store import Project
 
@@ -54,7 +55,7 @@ class HotSpotList:
         self.prediction: Revision | None = None
         self.spots: list[HotSpot] = []
         self.seen: set[int] = set()
-        self.changed = False
+        self.changed = self._ofFill = False
         if project is None or caseId is None:
             return
         from barl.project.review import seen_hotspots
@@ -65,6 +66,14 @@ class HotSpotList:
             names = {label.value: label.name for label in project.labels}
             self.spots = [_fromJson(spot, names) for spot in self.prediction.details.get("hotspots", [])]
             self.seen = seen_hotspots(project, self.prediction) & {spot.rank for spot in self.spots}
+
+    def ofFill(self, spots: Sequence[dict], labels: Sequence[Label]) -> HotSpotList:
+        """The same prediction with the hot-spots of a fill instead; which of them have been looked at is not stored."""
+        found = HotSpotList()
+        found._project, found.prediction, found._ofFill = self._project, self.prediction, True
+        names = {label.value: label.name for label in labels}
+        found.spots = [_fromJson(spot, names) for spot in spots]
+        return found
 
     def setSeen(self, rank: int, seen: bool) -> None:
         before = set(self.seen)
@@ -77,7 +86,7 @@ class HotSpotList:
         Raises:
             barl.errors.BarlError: The project cannot be changed; the ticks are kept, so that it can be tried again.
         """
-        if not self.changed:
+        if not self.changed or self._ofFill:
             return
         from barl.project.review import mark_hotspots
 

@@ -135,7 +135,7 @@ def takeSnapshot(
             (segmentId, segment.GetLabelValue(), value)
         )
     for image, members in arrays.values():
-        placed = _placed(_voxels(image), image.GetExtent()[::2], _toRAS(image), grid)
+        placed = _placed(_voxels(image), image.GetExtent()[::2], nodeToRAS(image), grid)
         if placed is not None:
             layer = _cut(*placed, grid.shape, tuple((a, b) for _, a, b in members))
             layers += [layer] if layer else []
@@ -143,7 +143,7 @@ def takeSnapshot(
         for segmentId, _ignored, value in members:  # drawn on another grid: Slicer resamples it
             array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
             if array is not None:
-                layers.append(Layer(array[_order(volume, grid)], (0, 0, 0), ((1, value),)))
+                layers.append(Layer(array[order(volume, grid)], (0, 0, 0), ((1, value),)))
     return Snapshot(grid, list(labels), layers, leftOut)
 
 
@@ -161,7 +161,7 @@ def _voxels(image: slicer.vtkOrientedImageData) -> np.ndarray:
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
 
 
-def _toRAS(node: slicer.vtkOrientedImageData | slicer.vtkMRMLVolumeNode) -> np.ndarray:
+def nodeToRAS(node: slicer.vtkOrientedImageData | slicer.vtkMRMLVolumeNode) -> np.ndarray:
     """4 x 4: from indices (i, j, k) of an oriented image or a volume node to RAS in mm."""
     matrix = vtk.vtkMatrix4x4()
     read = node.GetIJKToRASMatrix if node.IsA("vtkMRMLVolumeNode") else node.GetImageToWorldMatrix
@@ -193,9 +193,9 @@ def _placed(
     return voxels[tuple(slice(None, None, sign) for sign in signs[::-1])], (k, j, i)
 
 
-def _order(volume: slicer.vtkMRMLScalarVolumeNode, grid: Grid) -> tuple[slice, slice, slice]:
+def order(volume: slicer.vtkMRMLScalarVolumeNode, grid: Grid) -> tuple[slice, slice, slice]:
     """What brings an array of a scan's node, [k, j, i], into the order of the scan's grid, and back."""
-    signs = np.diag(np.linalg.inv(gridToRAS(grid)) @ _toRAS(volume))[:3]
+    signs = np.diag(np.linalg.inv(gridToRAS(grid)) @ nodeToRAS(volume))[:3]
     k, j, i = (slice(None, None, -1 if sign < 0 else 1) for sign in signs[::-1])
     return k, j, i
 
@@ -243,7 +243,7 @@ def replaceOutline(
     names = {label.value: tagged[str(label.value)] for label in labels if str(label.value) in tagged}
     for name in names.values():  # first all, so that no two share a voxel meanwhile, which would part their layers
         logic.ClearSegment(segmentation, name)
-    labelMap = labelMap[_order(volume, grid)]
+    labelMap = labelMap[order(volume, grid)]
     box = bounding_box(labelMap != 0)
     if box is None:
         return

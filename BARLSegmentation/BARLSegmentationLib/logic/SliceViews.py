@@ -9,7 +9,11 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from BARLSegmentationLib.logic.Outline import gridToRAS, nodeToRAS
+
 if TYPE_CHECKING:
+    from barl.images.geometry import Grid
+
     from BARLSegmentationLib.logic.Drawing import Plane
 
 DRAWN_COLOR, PROPOSED_COLOR = (0.25, 0.85, 1.0), (1.0, 0.9, 0.4)
@@ -22,19 +26,21 @@ class SliceViews:
     """The slice views and the planes of a scan's voxels: which one a view shows, and which view shows one.
 
     Args:
-        volume: The scan; planes are those of its array ``[k, j, i]``.
+        volume: The scan's node.
+        grid: The scan's grid; planes are those of its arrays ``[k, j, i]``.
     """
 
-    def __init__(self, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
-        self.volume = volume
-        self._shape = volume.GetImageData().GetDimensions()[::-1]
+    def __init__(self, volume: slicer.vtkMRMLScalarVolumeNode, grid: Grid) -> None:
+        self.volume, self.grid = volume, grid
 
     def toWorld(self) -> np.ndarray:
-        """4 x 4: from indices (i, j, k) to RAS in mm."""
-        matrix, parent = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
-        self.volume.GetIJKToRASMatrix(matrix)
+        """4 x 4: from indices (i, j, k) of the grid to RAS in mm."""
+        return self._parent() @ gridToRAS(self.grid)
+
+    def _parent(self) -> np.ndarray:
+        parent = vtk.vtkMatrix4x4()
         slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(self.volume.GetParentTransformNode(), None, parent)
-        return slicer.util.arrayFromVTKMatrix(parent) @ slicer.util.arrayFromVTKMatrix(matrix)
+        return slicer.util.arrayFromVTKMatrix(parent)
 
     def plane(self, node: slicer.vtkMRMLSliceNode) -> Plane | None:
         """The plane that a view shows; None if it is tilted against the voxels or outside of the scan."""
@@ -43,7 +49,7 @@ class SliceViews:
         axis = int(across.argmin())
         millimeters = max(node.GetFieldOfView()[:2])
         index = int(np.floor(toIndex[axis, 3] + 0.5))
-        if across[axis] * millimeters > _TILTED or not 0 <= index < self._shape[2 - axis]:
+        if across[axis] * millimeters > _TILTED or not 0 <= index < self.grid.size[axis]:
             return None
         return 2 - axis, index
 
@@ -67,7 +73,7 @@ class SliceViews:
             What turns them back, unless somebody has turned them since.
         """
         undo, matrix = [], vtk.vtkMatrix4x4()
-        matrix.DeepCopy(self.toWorld().ravel())
+        matrix.DeepCopy((self._parent() @ nodeToRAS(self.volume)).ravel())
         for node in sliceNodes():
             toIndex = np.linalg.inv(self.toWorld()) @ slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
             if np.abs(toIndex[:3, :2]).max(axis=1).min() * max(node.GetFieldOfView()[:2]) > _TILTED:
@@ -79,7 +85,7 @@ class SliceViews:
         """A plane in words: its direction, and its place as Slicer shows it beside the view's slider."""
         axis, index = plane
         matrix = self.toWorld()
-        center = np.array([(n - 1) / 2 for n in self._shape[::-1]])
+        center = np.array([(n - 1) / 2 for n in self.grid.size])
         center[2 - axis] = index
         direction = matrix[:3, 2 - axis] / np.linalg.norm(matrix[:3, 2 - axis])
         world = int(np.abs(direction).argmax())
@@ -90,9 +96,7 @@ class SliceViews:
 
     def position(self, index: Sequence[float]) -> list[float]:
         """RAS in mm, in the scan's own coordinates, of an index (k, j, i)."""
-        matrix = vtk.vtkMatrix4x4()
-        self.volume.GetIJKToRASMatrix(matrix)
-        return (slicer.util.arrayFromVTKMatrix(matrix) @ [*index[::-1], 1.0])[:3].tolist()
+        return (gridToRAS(self.grid) @ [*index[::-1], 1.0])[:3].tolist()
 
 
 class PlaneFrames:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import slicer
 import vtk
@@ -27,12 +27,13 @@ class SpotMark:
     def isShown(self) -> bool:
         return self._before is not None
 
-    def show(self, world: Iterable[float], text: str) -> None:
+    def show(self, world: Iterable[float], text: str, views: Sequence[str] | None = None) -> None:
         """Mark a point.
 
         Args:
             world: RAS in mm.
             text: One line.
+            views: Names of the views with the text; None: all.
         """
         crosshair = self._crosshair()
         if crosshair is None:
@@ -44,7 +45,7 @@ class SpotMark:
         crosshair.SetCrosshairMode(crosshair.ShowSmallBasic)
         crosshair.SetCrosshairToMedium()
         crosshair.EndModify(modified)
-        self._showText(text)
+        self._showText(text, views)
 
     def remove(self) -> None:
         """Take the mark out of the views."""
@@ -62,10 +63,12 @@ class SpotMark:
     def _crosshair() -> slicer.vtkMRMLCrosshairNode | None:
         return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
 
-    def _showText(self, text: str) -> None:
+    def _showText(self, text: str, views: Sequence[str] | None) -> None:
         self._removeTexts()
         manager = slicer.app.layoutManager()
         for name in manager.sliceViewNames() if manager is not None else ():
+            if views is not None and name not in views:
+                continue
             view = manager.sliceWidget(name).sliceView()
             renderer = view.renderWindow().GetRenderers().GetFirstRenderer()
             if renderer is None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import qt
@@ -27,9 +29,10 @@ class OutlineEditor(VTKObservationMixin):
 
     Attributes:
         changed: Voxels of the segmentation were changed, or segments added or removed.
-        nodeChanged: The editor's own settings were changed.
+        nodeChanged: The editor's own settings were changed, or a segment other than by an effect.
         widget: The qMRMLSegmentEditorWidget.
         attention: Limits what can be edited.
+        isByProgram: The change under way is none that a person makes.
     """
 
     def __init__(self) -> None:
@@ -37,6 +40,7 @@ class OutlineEditor(VTKObservationMixin):
         self.changed, self.nodeChanged = Signal(), Signal()
         self._segmentation, self._segments, self._tags = None, None, []
         self._volumes: list = []
+        self.isByProgram = False
         self._channel = None
         self.widget = slicer.qMRMLSegmentEditorWidget()
         self.widget.setMaximumNumberOfUndoStates(UNDO_STATES)
@@ -89,6 +93,8 @@ class OutlineEditor(VTKObservationMixin):
         events = (kinds.SourceRepresentationModified, kinds.SegmentAdded, kinds.SegmentRemoved)
         self._segments = segments
         self._tags = [segments.AddObserver(event, self._onSegments) for event in events] if segments else []
+        if segments:  # Undo and Redo exchange the voxels without saying so
+            self._tags.append(segments.AddObserver(kinds.SegmentModified, self._onSegment))
 
     def channel(self) -> slicer.vtkMRMLScalarVolumeNode | None:
         """The volume that is edited on, also while the editor sees a part of it only; None without a case."""
@@ -108,6 +114,15 @@ class OutlineEditor(VTKObservationMixin):
         else:
             self.attention.apply(channel, scan)
         self.widget.setSourceVolumeNodeSelectorVisible(scan is None and len(self._volumes) > 1)
+
+    @contextlib.contextmanager
+    def byProgram(self) -> Iterator[None]:
+        """Change the outline by program: ``changed`` is emitted, but nobody has drawn."""
+        self.isByProgram = True
+        try:
+            yield
+        finally:
+            self.isByProgram = False
 
     def enter(self) -> None:
         self.selectNode()
@@ -147,6 +162,9 @@ class OutlineEditor(VTKObservationMixin):
 
     def _onSegments(self, _caller: object = None, _event: object = None) -> None:
         self.changed.emit()
+
+    def _onSegment(self, _caller: object = None, _event: object = None) -> None:
+        self.nodeChanged.emit()
 
     def _onNode(self, _caller: object = None, _event: object = None) -> None:
         ours = self._segmentation

@@ -5,20 +5,24 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+import numpy as np
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.Correction import Correction
 from BARLSegmentationLib.logic.Hotspots import HotSpotList, jumpTo
+from BARLSegmentationLib.logic.Outline import order
 from BARLSegmentationLib.logic.SpotMark import SpotMark
 from BARLSegmentationLib.logic.Words import readOnlyReason
 from BARLSegmentationLib.widgets.Background import Background
 from BARLSegmentationLib.widgets.DrawOnce import DrawOnce
+from BARLSegmentationLib.widgets.Filling import Filling
 from BARLSegmentationLib.widgets.HotspotTable import HotspotTable
 from BARLSegmentationLib.widgets.Keys import Keys
 from BARLSegmentationLib.widgets.OutlineEditor import OutlineEditor
 from BARLSegmentationLib.widgets.Panel import Panel, allow
+from BARLSegmentationLib.widgets.PlanesRow import PlanesRow
 from BARLSegmentationLib.widgets.Storing import Storing
 from BARLSegmentationLib.widgets.UncertaintyView import UncertaintyView
 from BARLSegmentationLib.widgets.VolumesTable import VolumesTable
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 
     from BARLSegmentation import BARLSegmentationParameterNode
+    from BARLSegmentationLib.logic.Drawing import Fill, Look
     from BARLSegmentationLib.logic.Hotspots import HotSpot
     from BARLSegmentationLib.logic.Session import Session
     from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
@@ -56,8 +61,9 @@ class ReviewPanel(Panel):
         self._ticksTimer = self._timer(TICKS_PAUSE_MS, self.storeTicks)
         self.background = Background(self.widget)
         self.drawOnce = DrawOnce(self.widget)
-        self.storing = Storing(session, self.correction, self.background, self.reader, self._goOn)
-        self.storing.changed.connect(self.update)
+        self.storing = Storing(
+            session, self.correction, self.background, self.reader, self._goOn, lambda: self.planes.onlyDrawn
+        )
         self.hotspots = HotspotTable(ui.hotspotsTable)
         self.hotspots.chosen.connect(self.onHotspotChosen)
         self.hotspots.ticked.connect(self.onTicked)
@@ -66,6 +72,11 @@ class ReviewPanel(Panel):
         self.editor.nodeChanged.connect(self._editTimer.start)
         ui.outlineWidget.layout().addWidget(self.editor.widget)
         self.uncertainty = UncertaintyView(ui, session, self.editor, self.background, self.widget)
+        self.filling = Filling(session, self.correction, self.editor, self.background, self.widget)
+        self.planes = PlanesRow(ui, self.filling, self.uncertainty, self.mark)
+        self.planes.fillChanged.connect(self.onFillChanged)
+        self.planes.changed.connect(self.update)
+        self.storing.changed.connect(self.planes.drawnChanged)
         self.volumes = VolumesTable(ui.volumesTable)
         ui.readerLineEdit.text = slicer.app.userSettings().value(READER_SETTING, "") or self.reader()
 
@@ -99,6 +110,9 @@ class ReviewPanel(Panel):
     def _keys(self) -> list[tuple[str, str, Callable[[], None]]]:
         """Keys that neither Slicer nor the Segment Editor uses, what they do, and what does it."""
         return [
+            ("A", _("fill the outline from the drawn slices"), self.planes.fill),
+            ("S", _("next slice to outline"), self.planes.proposeNext),
+            ("D", _("count the slice under the mouse as drawn, or not"), self.planes.tickUnderMouse),
             ("N", _("next hot-spot"), self.onNextHotspot),
             ("Shift+N", _("hot-spot before"), self.onPreviousHotspot),
             ("U", _("show or hide the uncertainty"), self.uncertainty.toggle),
@@ -110,7 +124,7 @@ class ReviewPanel(Panel):
     @property
     def isIdle(self) -> bool:
         timers = (self._editTimer, self.uncertainty.pause, self._ticksTimer)
-        waits = self.storing.isBusy or any(timer.isActive() for timer in timers)
+        waits = self.storing.isBusy or self.filling.isBusy or any(timer.isActive() for timer in timers)
         return not waits and self.drawOnce.isIdle and not self.background.isBusy()
 
     # In and out of the module
@@ -120,6 +134,7 @@ class ReviewPanel(Panel):
         self.keys.enable(True)
         self.editor.enter()
         self.uncertainty.enter()
+        self.planes.enter()
         super().enter()
 
     def exit(self) -> None:
@@ -127,6 +142,7 @@ class ReviewPanel(Panel):
         self.mark.remove()
         self.keys.enable(False)
         self.uncertainty.exit()
+        self.planes.exit()
         self.editor.exit()
         super().exit()
 
@@ -136,10 +152,12 @@ class ReviewPanel(Panel):
 
     def sceneCloses(self) -> None:
         self.mark.remove()
+        self.planes.exit()
         self.editor.sceneCloses()
 
     def cleanup(self) -> None:
         self.mark.remove()
+        self.planes.cleanup()
         self.background.close()
         self.drawOnce.close()
         for timer in (self._editTimer, self.uncertainty.pause, self._ticksTimer):
@@ -170,6 +188,7 @@ class ReviewPanel(Panel):
         project, caseId = self.session.project, self.session.caseId
         self.hotspots.show(self.session.ask(HotSpotList, project, caseId, otherwise=HotSpotList()))
         self.uncertainty.begin()
+        self.planes.begin()
         self._showVolumes({})
         self.update()
         if loaded is not None:
@@ -306,6 +325,7 @@ class ReviewPanel(Panel):
     def onEdit(self) -> None:
         self.mark.remove()
         self.correction.clock.tick()
+        self.planes.onEdit()
         self._editTimer.start()
 
     def onEditPause(self) -> None:
@@ -319,16 +339,36 @@ class ReviewPanel(Panel):
         self.update()
         snapshot = self.session.ask(self.correction.snapshot, otherwise=None)
         if snapshot is not None:
-            caseId = self.session.caseId
-            self.background.submit(
-                lambda: snapshot.volumes(snapshot.labelMap()[0]),
-                lambda future: self._onVolumes(caseId, future),
-                replaces="volumes",
-            )
+            caseId, looking = self.session.caseId, self.correction.drawing.looking()
 
-    def _onVolumes(self, caseId: str, future: Future) -> None:
+            def look() -> tuple[dict[int, float], Look]:
+                labelMap, _overlaps = snapshot.labelMap()
+                return snapshot.volumes(labelMap), looking(labelMap)
+
+            self.background.submit(look, lambda future: self._onLooked(caseId, future), replaces="look")
+
+    def _onLooked(self, caseId: str, future: Future) -> None:
         if self.session.caseId == caseId:
-            self._showVolumes(future.result())
+            volumes, look = future.result()
+            self._showVolumes(volumes)
+            self.planes.onLooked(look)
+
+    def onFillChanged(self, fill: Fill | None) -> None:
+        """Uncertainty and hot-spots are those of the fill, or those of the model again."""
+        loaded, model = self.session.loaded, HotSpotList()
+        if loaded is None:
+            return
+        self.storeTicks()
+        model = self.session.ask(HotSpotList, self.session.project, loaded.caseId, otherwise=model)
+        whole = None
+        if fill is not None:
+            whole = np.zeros(self.correction.drawing.drawn.shape, np.float32)
+            whole[fill.box] = fill.uncertainty
+            whole = whole[order(loaded.volumes[0], self.session.project.cases.grid(loaded.caseId))]
+            model = model.ofFill(fill.hotspots, self.session.project.labels)
+        self.hotspots.show(model)
+        self.uncertainty.setFill(whole)
+        self.update()
 
     def _showVolumes(self, now: dict[int, float]) -> None:
         open_ = self.session.loaded is not None

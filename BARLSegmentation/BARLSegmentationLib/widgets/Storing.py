@@ -28,6 +28,7 @@ class Storing:
         background: Where it is stored.
         reader: Gives the name of who corrects.
         whenAccepted: Goes on after an outline was accepted; gives what happened as a sentence.
+        onlyDrawn: Whether Accept takes only what was drawn.
 
     Attributes:
         changed: Storing has begun or ended.
@@ -41,11 +42,12 @@ class Storing:
         background: Background,
         reader: Callable[[], str],
         whenAccepted: Callable[[], str],
+        onlyDrawn: Callable[[], bool],
     ) -> None:
         self.changed = Signal()
         self.isBusy = False
         self.session, self.correction, self.background = session, correction, background
-        self._reader, self._whenAccepted = reader, whenAccepted
+        self._reader, self._whenAccepted, self._onlyDrawn = reader, whenAccepted, onlyDrawn
 
     def start(self, kind: str, allow: Collection[Doubt] = ()) -> bool:
         """Store the outline as ``draft`` or ``accepted``; ``allow``: the doubts that the user has confirmed.
@@ -63,7 +65,8 @@ class Storing:
             session.status(_("This outline is accepted already."))
             return False
         session.withdrawQuestion()
-        work = session.ask(self.correction.preparedToStore, kind, self._reader(), allow, otherwise=None)
+        partly = kind == "accepted" and self._onlyDrawn()
+        work = session.ask(self.correction.preparedToStore, kind, self._reader(), allow, partly, otherwise=None)
         if work is None:
             return False
         self.isBusy = True

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import qt
@@ -36,6 +36,7 @@ class WorkerLink:
 
     Args:
         python: The interpreter; by default Slicer's own, PythonSlicer, which prepares its environment itself.
+        variables: Further variables of its environment.
 
     Attributes:
         busyChanged: Another long request is under way (its name, or "" for none).
@@ -43,11 +44,12 @@ class WorkerLink:
         computer: Address of the other computer that computes; empty: this one.
     """
 
-    def __init__(self, python: str | None = None) -> None:
+    def __init__(self, python: str | None = None, variables: Mapping[str, str] | None = None) -> None:
         self.busyChanged = Signal()
         self.busy = ""
         self.python = python or slicerPython()
         self.computer = self._computerPython = ""
+        self._variables = dict(variables or {})
         self._process: qt.QProcess | None = None
         self._conversation: Conversation | None = None
         self._open: dict[str, str] = {}  # id -> name of the long requests without an answer
@@ -145,7 +147,7 @@ class WorkerLink:
             for name in ("PYTHONHOME", "PYTHONPATH"):
                 environment.remove(name)
         now = {name: environment.value(name, "") for name in environment.keys()}  # noqa: SIM118 (no dict)
-        for name, value in worker_environment(now).items():
+        for name, value in (worker_environment(now) | self._variables).items():
             environment.insert(name, value)
         return environment
 

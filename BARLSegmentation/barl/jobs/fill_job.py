@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,68 +26,75 @@ LABELS, DRAWN, FILLED, UNCERTAINTY = "labels.npy", "drawn.npy", "filled.npy", "u
 _VALUES = range(1, 65536)
 
 
-class WarmScans:
-    """The files of the scan that was filled last, kept in memory for the next fill."""
+@dataclass(frozen=True)
+class ScanToFill:
+    """What does not change from fill to fill.
+
+    Attributes:
+        grid: Of the scan.
+        images: Its channels, ``[k, j, i]``.
+        prediction: What a model has said about it, if anything.
+    """
+
+    grid: Grid
+    images: list[np.ndarray]
+    prediction: Prediction | None
+
+
+class WarmScan:
+    """The scan that was filled last, kept in memory for the next fill."""
 
     def __init__(self) -> None:
         self._key: tuple[Any, ...] = ()
-        self._read: tuple[Grid, list[np.ndarray], Prediction | None] | None = None
+        self._read: ScanToFill | None = None
 
-    def read(
-        self, scans: Sequence[Path], prior: Path | None, prior_uncertainty: Path | None
-    ) -> tuple[Grid, list[np.ndarray], Prediction | None]:
-        """Grid and channels ``[k, j, i]`` of a scan, and its prediction, if there is one.
+    def read(self, scans: Sequence[Path], prior: Path | None, prior_uncertainty: Path | None) -> ScanToFill:
+        """Read a scan, unless its files are those of the last one and have not changed.
+
+        Args:
+            scans: One file per channel.
+            prior: Label map of a prediction.
+            prior_uncertainty: Its uncertainty.
 
         Raises:
             InputError: A file cannot be used.
         """
-        key = tuple(
-            (path, path.stat().st_mtime_ns if path is not None and path.exists() else 0)
-            for path in (*scans, prior, prior_uncertainty)
-        )
+        files = [path for path in (*scans, prior, prior_uncertainty) if path is not None and path.exists()]
+        key = (tuple(scans), prior, prior_uncertainty, tuple(path.stat().st_mtime_ns for path in files))
         if self._read is None or self._key != key:
             images = read_channels(scans)
             grid, prediction = Grid.of(images[0]), None
             if prior is not None:
                 labels = sitk.GetArrayFromImage(read_label(prior, grid, _VALUES))
                 prediction = Prediction(labels, read_uncertainty(prior_uncertainty, grid))
-            self._key, self._read = key, (grid, [sitk.GetArrayFromImage(image) for image in images], prediction)
+            self._read = ScanToFill(grid, [sitk.GetArrayFromImage(image) for image in images], prediction)
+            self._key = key
         return self._read
 
 
-def fill_drawn(
-    scans: Sequence[Path],
-    folder: Path,
-    prior: Path | None = None,
-    prior_uncertainty: Path | None = None,
-    *,
-    warm: WarmScans | None = None,
-    progress: Progress = SILENT,
-) -> dict[str, Any]:
+def fill_drawn(scan: ScanToFill, folder: Path, progress: Progress = SILENT) -> dict[str, Any]:
     """Fill a scan.
 
     Args:
-        scans: One file per channel.
+        scan: What is filled.
         folder: Holds ``LABELS``, the label map ``[k, j, i]``, and ``DRAWN``, a mask of the voxels that are drawn
             (``numpy.packbits``); gets ``FILLED`` and ``UNCERTAINTY`` of the box outside of which nothing is labeled.
-        prior: Label map of a prediction.
-        prior_uncertainty: Its uncertainty.
-        warm: What was read before.
         progress: Of the work.
 
     Returns:
         The fields of ``barl.worker.messages.FilledScan``.
 
     Raises:
-        InputError: Nothing is drawn, or a file cannot be used.
+        InputError: Nothing is drawn, or the outline does not lie on the scan's grid.
         Cancelled: The work was ended.
     """
-    grid, images, prediction = (warm or WarmScans()).read(scans, prior, prior_uncertainty)
+    grid = scan.grid
     labels = np.load(folder / LABELS, allow_pickle=False)
     drawn = np.unpackbits(np.load(folder / DRAWN, allow_pickle=False), count=labels.size).astype(bool)
     if labels.shape != grid.shape:
         raise InputError("The outline does not lie on the grid of the scan.", "Open the case again.")
-    filled = fill_scan(images, labels, grid.spacing[::-1], drawn.reshape(labels.shape), prediction, progress=progress)
+    mask = drawn.reshape(labels.shape)
+    filled = fill_scan(scan.images, labels, grid.spacing[::-1], mask, scan.prediction, progress=progress)
     uncertainty = filled.uncertainty()
     box = bounding_box((filled.labels != 0) | (uncertainty > 0)) or tuple(slice(0, 1) for _ in range(3))
     threshold = half_a_bit(len(filled.values) + 1)

@@ -114,6 +114,16 @@ class PredictFiles(Request[Prediction]):
 
 
 @dataclass(frozen=True)
+class PrepareFill(Request[Nothing]):
+    """Read a scan and its prediction before it is filled; parameters as of ``fill``."""
+
+    name, answer = "prepare_fill", Nothing
+    scans: list[str]
+    prior: str | None = None
+    prior_uncertainty: str | None = None
+
+
+@dataclass(frozen=True)
 class FillScan(Request[FilledScan]):
     """Fill a scan from what was drawn on it. ``scans``: one file per channel. ``folder``: holds ``labels.npy``, the
     label map [k, j, i], and ``drawn.npy``, which voxels of it are drawn (``numpy.packbits``). ``prior``: a predicted

@@ -23,7 +23,7 @@ from barl.worker.server import Handler, Reports
 
 if TYPE_CHECKING:
     from barl.jobs.compute import Compute, WarmPredictors
-    from barl.jobs.fill_job import WarmScans
+    from barl.jobs.fill_job import ScanToFill, WarmScan
 
 # torch and MONAI are imported inside the requests that need them: the worker answers from the first moment.
 
@@ -36,6 +36,7 @@ def handlers(all_of: RequestHandlers | None = None) -> dict[type[messages.Reques
         messages.WarmModel: all_of.warm,
         messages.Predict: all_of.predict,
         messages.PredictFiles: all_of.predict_files,
+        messages.PrepareFill: all_of.prepare_fill,
         messages.FillScan: all_of.fill,
         messages.Evaluate: all_of.evaluate,
         messages.CompareModels: all_of.compare,
@@ -58,7 +59,7 @@ class RequestHandlers:
 
     def __init__(self) -> None:
         self._predictors: WarmPredictors | None = None
-        self._scans: WarmScans | None = None
+        self._scan: WarmScan | None = None
 
     def _compute(self, device: str, fast: bool = False, cleanup: bool = True) -> Compute:
         from barl.jobs.compute import Compute, WarmPredictors
@@ -123,17 +124,23 @@ class RequestHandlers:
             progress=context.progress,
         )
 
-    def fill(self, context: Reports, request: messages.FillScan) -> dict[str, Any]:
-        from barl.jobs.fill_job import WarmScans, fill_drawn
+    def prepare_fill(self, context: Reports, request: messages.PrepareFill) -> messages.Nothing:
+        self._scan_to_fill(request)
+        return messages.Nothing()
 
-        self._scans = self._scans or WarmScans()
-        return fill_drawn(
+    def fill(self, context: Reports, request: messages.FillScan) -> dict[str, Any]:
+        from barl.jobs.fill_job import fill_drawn
+
+        return fill_drawn(self._scan_to_fill(request), Path(request.folder), context.progress)
+
+    def _scan_to_fill(self, request: messages.PrepareFill | messages.FillScan) -> ScanToFill:
+        from barl.jobs.fill_job import WarmScan
+
+        self._scan = self._scan or WarmScan()
+        return self._scan.read(
             [Path(scan) for scan in request.scans],
-            Path(request.folder),
             Path(request.prior) if request.prior else None,
             Path(request.prior_uncertainty) if request.prior_uncertainty else None,
-            warm=self._scans,
-            progress=context.progress,
         )
 
     def evaluate(self, context: Reports, request: messages.Evaluate) -> dict[str, Any]:

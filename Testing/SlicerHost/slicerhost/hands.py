@@ -36,19 +36,24 @@ def drag(
     button, modifier = toPySide(button), toPySide(modifier)
     canvas, first = _at(sliceWidget, points[0])
     last = first
+    _move(canvas, first, _Qt.NoButton, modifier)  # nobody presses where the mouse was not before
     _Test.mousePress(canvas, button, modifier, first)
     for point in points[1:]:
         _, last = _at(sliceWidget, point)
-        # Not QTest.mouseMove, which leaves out the button.
-        event = QtGui.QMouseEvent(
-            QtCore.QEvent.MouseMove,
-            QtCore.QPointF(last),
-            QtCore.QPointF(canvas.mapToGlobal(last)),
-            _Qt.NoButton,
-            button,
-            modifier,
-        )
-        QtWidgets.QApplication.sendEvent(canvas, event)
-        QtWidgets.QApplication.processEvents()
+        _move(canvas, last, button, modifier)
     _Test.mouseRelease(canvas, button, modifier, last)
+    QtWidgets.QApplication.processEvents()
+
+
+def _move(canvas, place, button, modifier) -> None:
+    """Not QTest.mouseMove, which leaves out the button."""
+    event = QtGui.QMouseEvent(
+        QtCore.QEvent.MouseMove,
+        QtCore.QPointF(place),
+        QtCore.QPointF(canvas.mapToGlobal(place)),
+        _Qt.NoButton,
+        button,
+        modifier,
+    )
+    QtWidgets.QApplication.sendEvent(canvas, event)
     QtWidgets.QApplication.processEvents()
