@@ -179,9 +179,10 @@ def test_a_gain_above_noise_is_kept():
     assert rule.in_words() == "largest piece"
 
 
-def test_of_equal_gains_the_one_that_removes_least_wins():
+def test_of_equal_gains_the_largest_piece_wins_then_the_smallest_volume():
     same = [{**row, "volume 0.25": row["largest"], "volume 0.5": row["largest"]} for row in rows(0.1, 0.1)]
-    rule = choose_rule(same, ONE_PIECE, 1)
+    assert choose_rule(same, ONE_PIECE, 1).pieces == LARGEST
+    rule = choose_rule(same, replace(ONE_PIECE, most=2), 1)
     assert (rule.pieces, rule.min_ml) == (VOLUME, 0.25)
 
 

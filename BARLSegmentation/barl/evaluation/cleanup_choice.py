@@ -6,8 +6,8 @@
    leave one piece at least where every outline has one; *holes filled* only where no outline has a hole.
 2. **What the unseen cases show.** Of each candidate the Dice of each unseen case is compared with that of the label
    map as it is. A candidate is kept if the mean gain is at least ``LEAST_GAIN`` and above noise: the one-sided paired
-   t-test has p < ``LEVEL``. The best mean gain wins; of equal ones the candidate that removes least. With fewer than
-   two cases noise cannot be measured, and nothing is done.
+   t-test has p < ``LEVEL``. The best mean gain wins; of equal ones *largest piece*, as the outlines speak for it, then
+   the smallest volume. With fewer than two cases noise cannot be measured, and nothing is done.
 
 Choice of pieces and choice of holes are independent of each other.
 """
@@ -63,16 +63,14 @@ class OutlinedPieces:
         )
 
     def candidates(self, value: int) -> dict[str, CleanupRule]:
-        """Rules about pieces that the outlines allow, by name, the one that removes least first."""
+        """Rules about pieces that the outlines allow, by name; of equally good ones the first is taken."""
         if not self.outlines:
             return {}
-        rules = {
+        rules = {LARGEST: CleanupRule(value, LARGEST)} if self.most == 1 else {}
+        return rules | {
             f"volume {part}": CleanupRule(value, VOLUME, self.smallest_ml * part, keep_one=not self.lacking)
             for part in _FRACTIONS
         }
-        if self.most == 1:
-            rules[LARGEST] = CleanupRule(value, LARGEST)
-        return rules
 
 
 def score_candidates(
@@ -122,7 +120,7 @@ def choose_rule(rows: Sequence[Row], pieces: OutlinedPieces, value: int) -> Clea
     """
     rows = [row for row in rows if not np.isnan(row[_AS_IS])]
     candidates = pieces.candidates(value)
-    gains = {name: _gain(rows, name) for name in candidates}
+    gains = {name: round(_gain(rows, name), 9) for name in candidates}
     best = max(gains, key=lambda name: gains[name], default=_AS_IS)
     rule = CleanupRule(value, cases=len(rows))
     gain = 0.0

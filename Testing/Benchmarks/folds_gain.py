@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training with folds costs and brings, and how well its out-of-fold Dice foretells that of new cases.
+
+A run makes a project of a few outlined and some untouched subjects, trains once without folds and once with them, each
+member as long as the single training, and predicts test subjects with the single model, each member and all members.
+Writes docs/folds.md.
+
+python Testing/Benchmarks/folds_gain.py run RESULTS --set hippocampus --labelled 4 --seed 0
+python Testing/Benchmarks/folds_gain.py write RESULTS --document docs/folds.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "BARLSegmentation"))
+
+import numpy as np
+import SimpleITK as sitk
+from barl.benchmark import datasets, harness
+from barl.evaluation.metrics import dice
+from barl.evaluation.statistics import paired_test
+from barl.images.geometry import Grid
+from barl.images.label_maps import read_label
+from barl.images.reading import read_channels
+from barl.inference.predictor import Predictor
+from barl.jobs.compute import Compute
+from barl.jobs.evaluate import evaluate_model
+from barl.jobs.train_job import TrainingOptions, prepare_run, run_training
+from barl.project.labels import Channel
+from barl.project.store import Project
+
+TITLES = {"hippocampus": "Hippocampus, MR", "sts_pet": "Sarcoma, PET"}
+
+
+def run(options: argparse.Namespace) -> None:
+    folder = options.results / f"{options.set}_{options.labelled}_{options.folds}_{options.iterations}_{options.seed}"
+    if (folder / "result.json").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    data = datasets.load(options.set)
+    project = folder / "project"
+    _make(data, project, options)
+    found = {}
+    for name, folds in (("single", None), ("folds", options.folds)):
+        wanted = TrainingOptions(
+            iterations=options.iterations, method=options.method, seed=options.seed, device="cpu", folds=folds,
+            warm_start=False, overrides={"loader_workers": 0},
+        )  # fmt: skip
+        with Project.open(project) as opened:
+            prepared = prepare_run(opened, wanted)
+        found[name] = run_training(project, prepared.id).model_id
+    with Project.open(project, read_only=True) as opened:
+        models = {name: opened.models.get(model_id) for name, model_id in found.items()}
+        scores = evaluate_model(opened, found["folds"], compute=Compute("cpu"))
+    cases = data.part("test")[: options.test]
+    wholes = {name: Predictor.load(model.folder, device="cpu") for name, model in models.items()}
+    members = [
+        Predictor.load(models["folds"].folder, device="cpu", member=n) for n in range(wholes["folds"].card.members)
+    ]
+    facts = {
+        **{key: getattr(options, key) for key in ("set", "labelled", "folds", "iterations", "seed", "method")},
+        "untouched": options.untouched,
+        "seconds": {name: model.summary["seconds"] for name, model in models.items()},
+        "out_of_fold": [_mean({v: m["dice"] for v, m in row["labels"].items()}) for row in scores["cases"]],
+        **{name: [_dice(predictor, case) for case in cases] for name, predictor in wholes.items()},
+        "members": [[_dice(member, case) for case in cases] for member in members],
+        "machine": harness.machine(),
+    }
+    (folder / "result.json").write_text(json.dumps(facts), "utf-8")
+
+
+def _make(data: datasets.Dataset, folder: Path, options: argparse.Namespace) -> None:
+    files = data.training_files(options.labelled, options.seed)
+    outlined = [file for file in files if file.label]
+    others = [file for file in files if not file.label][: options.untouched]
+    with Project.create(folder, data.name, data.labels, [Channel(name) for name in data.channels]) as project:
+        for number, file in enumerate([*outlined, *others]):
+            grid = Grid.of(read_channels(file.images)[0])
+            label = read_label(file.label, grid, [label.value for label in data.labels]) if file.label else None
+            project.cases.add(f"case {number}", read_channels(file.images), label=label)
+
+
+def _dice(predictor: Predictor, case: datasets.OutlinedCase) -> float:
+    channels = read_channels(case.images)
+    assert case.label is not None  # a test case
+    values = predictor.card.values
+    truth = sitk.GetArrayFromImage(read_label(case.label, Grid.of(channels[0]), values))
+    predicted = sitk.GetArrayFromImage(predictor.predict(channels).label)
+    return _mean({value: dice(predicted, truth, value) for value in values})
+
+
+def _mean(scores: dict[Any, float]) -> float:
+    return float(np.nanmean(list(scores.values())))
+
+
+def write(options: argparse.Namespace) -> None:
+    runs = [json.loads(path.read_text("utf-8")) for path in sorted(options.results.glob("*/result.json"))]
+    lines = [
+        "| set | outlined + untouched | folds | seed | out of fold | test, one member | test, all members "
+        "| test, one training | gain | p | out of fold - all members | time, all / one |",
+        "|" + "---|" * 12,
+    ]
+    lines += [_line(run_) for run_ in runs]
+    apart = np.array([np.mean(run_["out_of_fold"]) - np.mean(run_["folds"]) for run_ in runs]) * 100
+    gains = np.array([np.mean(run_["folds"]) - np.mean(run_["single"]) for run_ in runs]) * 100
+    text = _TEXT.format(
+        table="\n".join(lines),
+        iterations=runs[0]["iterations"],
+        within=int((abs(apart) <= 1.5).sum()),
+        count=len(runs),
+        bias=apart.mean(),
+        gain=gains.mean(),
+        tests=len(runs[0]["folds"]),
+        machine=runs[0]["machine"],
+    )
+    options.document.write_text(text, "utf-8")
+
+
+def _line(run_: dict[str, Any]) -> str:
+    unseen, whole, single = (np.array(run_[name]) for name in ("out_of_fold", "folds", "single"))
+    error = unseen.std(ddof=1) / np.sqrt(len(unseen))
+    ratio = run_["seconds"]["folds"] / run_["seconds"]["single"]
+    return (
+        f"| {TITLES[run_['set']]} | {run_['labelled']} + {run_['untouched']} | {run_['folds']} | {run_['seed']} "
+        f"| {unseen.mean():.3f} ± {error:.3f} | {np.mean(run_['members']):.3f} | {whole.mean():.3f} "
+        f"| {single.mean():.3f} | {100 * (whole.mean() - single.mean()):+.1f} | {paired_test(whole, single).p:.3f} "
+        f"| {100 * (unseen.mean() - whole.mean()):+.1f} | {ratio:.1f} |"
+    )
+
+
+_TEXT = """# Folds: how good is a model with few cases?
+
+This page is written by `Testing/Benchmarks/folds_gain.py`.
+
+    barl train study --folds 4 --minutes 60
+
+With few outlined cases nobody wants to hold half of them out. `--folds K` trains K members. Each leaves out one part of
+the outlined cases (all cases of a subject together) and is judged by it, out of fold. All members together are one
+model: the mean of their branches' probabilities predicts, and their disagreement counts in the uncertainty. What
+follows from it:
+
+* The out-of-fold results choose the cleanup (`cleanup.md`), stand in the model's card, and `barl evaluate`, the report
+  and the comparison with the current model use them beside the held-out cases. Each case is then judged by the one
+  member that has not learned from it.
+* Members start from scratch: a model that they started from would have seen the cases that judge them.
+* A budget in minutes covers all members; each gets an equal part of what is left. A number of iterations is that of
+  each member. A run that was paused or killed goes on in the fold where it was ended; *Finish now* makes a model of the
+  folds that are done.
+* A prediction takes K times as long. *Fast* uses one branch of the first member.
+* The temperature is the geometric mean of the members', each fitted out of fold. No case is left to fit that of all
+  members on; their mean is softer than each of them.
+
+## What was measured
+
+{iterations} iterations for each member and for the single training, which learns from all outlined cases. Dice is the
+mean over the labels; out of fold: mean ± standard error over the outlined cases. {tests} test subjects. p: Wilcoxon's
+signed-rank test, all members against the single training on the test subjects. Gain and difference are in points.
+
+{table}
+
+* **Gain:** {gain:+.1f} points on average over one training of the same number of iterations, for about K times the
+  time.
+* **Is the out-of-fold mean within 1.5 points of the test mean?** In {within} of {count} runs. The mean difference is
+  {bias:+.1f} points. The standard error of the out-of-fold mean shows how far chance alone goes with so few cases.
+
+Machine: {machine}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("run")
+    one.add_argument("results", type=Path)
+    one.add_argument("--set", choices=TITLES, default="hippocampus")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--labelled", type=int, default=4)
+    one.add_argument("--untouched", type=int, default=20)
+    one.add_argument("--folds", type=int, default=4)
+    one.add_argument("--test", type=int, help="so many test subjects; all by default")
+    one.add_argument("--method", default="barl")
+    one.add_argument("--iterations", type=int, default=200)
+    one.set_defaults(command=run)
+    page = commands.add_parser("write")
+    page.add_argument("results", type=Path)
+    page.add_argument("--document", type=Path, default=Path("docs/folds.md"))
+    page.set_defaults(command=write)
+    options = parser.parse_args()
+    options.command(options)
+
+
+if __name__ == "__main__":
+    main()
