@@ -75,6 +75,7 @@ class BARLSegmentationParameterNode:
     overlayVisible, overlayOpacity, overlayThreshold, overlayColor - How the uncertainty is shown.
     onlyWhereUnsure - Edit only where the uncertainty is above the threshold.
     method, minutes, warmStart - How to train, and for how long.
+    folds - Train so many members, each without one part of the outlined cases; 1 for one training.
     trainAfter - Train by itself after so many newly accepted cases; 0 for never.
     """
 
@@ -96,6 +97,7 @@ class BARLSegmentationParameterNode:
     method: str = "barl"
     minutes: Annotated[float, WithinRange(1, 100000)] = 30.0
     warmStart: bool = True
+    folds: Annotated[int, WithinRange(1, 20)] = 1
     trainAfter: Annotated[int, WithinRange(0, 1000)] = 0
 
 

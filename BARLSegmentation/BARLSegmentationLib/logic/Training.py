@@ -138,6 +138,18 @@ def reasonAgainstStart(project: Project | None, cases: Sequence[Case], runs: Seq
     return ""
 
 
+def foldsText(cases: Sequence[Case], folds: int) -> str:
+    """What a training with folds says about the new model; empty without folds."""
+    count = len({case.group or case.id for case in cases if case.teaches})
+    if folds < 2:
+        return ""
+    if count < folds:
+        return _("{folds} folds need as many outlined subjects that are not held out; there are {count}.").format(
+            folds=folds, count=count
+        )
+    return _("Each outlined case is judged by a member of the model that has not learned from it.")
+
+
 def heldOutText(cases: Sequence[Case]) -> str:
     """What the number of held-out cases allows to say about a model; empty if it is enough for a test."""
     count = sum(case.evaluates for case in cases)

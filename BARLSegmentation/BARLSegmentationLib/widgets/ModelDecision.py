@@ -58,9 +58,17 @@ class ModelDecision:
 
     def reasonAgainstComparison(self) -> str:
         cases = self.session.ask(self.session.cases, otherwise=[])
-        if any(case.evaluates for case in cases):
+        if any(case.evaluates for case in cases) or self._bothHaveFolds():
             return ""
         return _("No outlined case is held out: there is nothing to compare the models on.")
+
+    def _bothHaveFolds(self) -> bool:
+        """Whether the current and the new model were both judged by cases that members had not learned from."""
+        project = self.session.project
+        if project is None:
+            return False
+        models = self.session.ask(lambda: (project.models.current(), Training.undecidedModel(project)), otherwise=())
+        return bool(models) and all(model is not None and "out_of_fold" in model.summary for model in models)
 
     def show(self, result: ModelComparison) -> None:
         """Show the worker's answer to ``CompareModels``."""

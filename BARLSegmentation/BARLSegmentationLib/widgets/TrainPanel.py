@@ -73,6 +73,7 @@ class TrainPanel(Panel):
         ui.runComboBox.connect("activated(int)", self.onRunChosen)
         ui.minutesSpinBox.connect("valueChanged(double)", self.forgetPlan)
         ui.warmStartCheckBox.connect("toggled(bool)", self.forgetPlan)
+        ui.foldsSpinBox.connect("valueChanged(int)", self.onFoldsChanged)
         ui.methodComboBox.connect("activated(int)", self.onMethodChosen)
         self.devices.chosen.connect(self.onDeviceChosen)
         self._timer.connect("timeout()", self.onTimer)
@@ -234,6 +235,7 @@ class TrainPanel(Panel):
                 "minutes": node.minutes,
                 "device": self.devices.device,
                 "warm_start": node.warmStart,
+                "folds": node.folds if node.folds > 1 else None,
             }
         )
         return {**chosen, **self.moreOptions}
@@ -250,6 +252,13 @@ class TrainPanel(Panel):
         """Clear the plan on display: the options have changed since."""
         self.ui.planLabel.text = ""
         self.ui.planLabel.visible = False
+
+    def onFoldsChanged(self, folds: int) -> None:
+        self.forgetPlan()
+        scratch = _("With folds every training starts from scratch: the current model has seen the cases that judge it")
+        tip = _("Go on from the current model, if there is one and it fits; otherwise from scratch")
+        allow(self.ui.warmStartCheckBox, tip, scratch if folds > 1 else "")
+        self._showHeldOut()
 
     def onStart(self) -> None:
         from barl.worker.messages import StartTraining
@@ -421,8 +430,7 @@ class TrainPanel(Panel):
             reason = reason or _WAIT
         allow(ui.startButton, _("Train a model; it goes on when Slicer is closed"), reason)
         allow(ui.planButton, _("Describe the training in words, without starting it"), reason)
-        heldOut = Training.heldOutText(cases) if project is not None else ""
-        ui.heldOutLabel.text, ui.heldOutLabel.visible = heldOut, bool(heldOut)
+        self._showHeldOut()
         ui.planLabel.visible = bool(ui.planLabel.text)
         if self.parameterNode is not None:
             self._select(ui.methodComboBox, self.parameterNode.method)
@@ -437,6 +445,13 @@ class TrainPanel(Panel):
         self._updateRun()
         comparing = self._request is not None and self._request.request.name == "compare"
         self.decision.update(self._request is not None, comparing)
+
+    def _showHeldOut(self) -> None:
+        """What the held-out cases, or the folds, allow to say about the new model."""
+        text = ""
+        if self.session.project is not None:
+            text = Training.foldsText(self._cases(), self.ui.foldsSpinBox.value) or Training.heldOutText(self._cases())
+        self.ui.heldOutLabel.text, self.ui.heldOutLabel.visible = text, bool(text)
 
     def _updateRun(self) -> None:
         """The part that changes every second."""
