@@ -108,7 +108,9 @@ class ComputerChoice:
         self._last = process
         said = process.readAllStandardOutput().data() if exitCode in (0, NOT_READY) else b""
         said = said or process.readAllStandardError().data()
-        text = " ".join(said.decode(errors="replace").split()) or _("The computer has not answered.")
+        text = " ".join(said.decode(errors="replace").split()).removeprefix("barl: ") or _(
+            "The computer has not answered."
+        )
         self._session.status(text, error=exitCode != 0)
         self._ui.prepareButton.visible = exitCode == NOT_READY
         self._update()
