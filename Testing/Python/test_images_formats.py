@@ -89,6 +89,17 @@ def header_offset(header) -> None:
     header["magic"] = b"n+1"
 
 
+def test_voxels_cannot_begin_inside_the_header(tmp_path):
+    """ITK reads such a file two voxels early; nibabel refuses it."""
+
+    def early(header) -> None:
+        header_offset(header)
+        header["vox_offset"] = 348
+
+    with pytest.raises(InputError, match="damaged"):
+        read_image(nifti(tmp_path / "a.nii", edit=early))
+
+
 MOVED = AFFINE.copy()
 MOVED[:3, 3] += [10, -5, 30]
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.cli import main
-from barl.errors import ProjectError, StorageError
+from barl.errors import BarlError, ProjectError, StorageError
 from barl.project import database, files
 from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
@@ -94,6 +94,20 @@ def test_files_outside_of_the_project_are_never_read(folder: Path, name: str) ->
                 use("a")
         with pytest.raises(ProjectError, match="not inside of the project"):
             project.verify(everything=True)
+
+
+@pytest.mark.parametrize("column", ["cases.grid", "journal.facts", "revisions.details", "labels.definition"])
+@pytest.mark.parametrize("value", ["", "3", '{"size"', "null"])
+def test_columns_that_barl_did_not_write_are_a_damaged_database(folder: Path, column: str, value: str) -> None:
+    if column == "revisions.details" and value in ("3", "null"):
+        return  # the details are anything that JSON can hold
+    table, name = column.split(".")
+    change(folder, f"DROP TRIGGER IF EXISTS {table}_keep_update", f"UPDATE {table} SET {name} = '{value}'")
+    with pytest.raises(BarlError, match=r"database is damaged|label table cannot") as caught, Project.open(folder) as p:
+        p.cases.grid("a")
+        p.revisions.of("a")
+        p.cases.voxel_digests("a")
+    assert caught.value.remedy
 
 
 @posix

@@ -98,8 +98,9 @@ class Agreements:
 
     def _measured(self) -> dict[tuple[str, str], float | None]:
         rows = self._database.rows("SELECT facts FROM journal WHERE action = ?", (_ACTION,))
-        facts = [json.loads(row["facts"]) for row in rows]
-        return {(fact["prediction"], fact["correction"]): fact["dice"] for fact in facts}
+        with self._database.decoding():
+            facts = [json.loads(row["facts"]) for row in rows]
+            return {(fact["prediction"], fact["correction"]): fact["dice"] for fact in facts}
 
 
 def _read(path: Path) -> np.ndarray:

@@ -157,7 +157,9 @@ class Cases:
             f"JOIN images i ON i.case_id = c.id WHERE j.action = 'case added' AND {_NOT_DELETED}"
         )
         for row in self._database.rows(query):
-            if digests.isdisjoint([row["sha256"], *json.loads(row["facts"]).get("voxels", ())]):
+            with self._database.decoding():
+                known = [row["sha256"], *json.loads(row["facts"]).get("voxels", ())]
+            if digests.isdisjoint(known):
                 continue
             split = ""
             if held_out != row["held_out"]:
@@ -196,19 +198,17 @@ class Cases:
             ProjectError: The case is unknown.
         """
         query = "SELECT facts FROM journal WHERE action = 'case added' AND case_id = ?"
-        return [
-            digest
-            for row in self._database.rows(query, (self.get(case_id).id,))
-            for digest in json.loads(row["facts"]).get("voxels", ())
-        ]
+        rows = self._database.rows(query, (self.get(case_id).id,))
+        with self._database.decoding():
+            return [digest for row in rows for digest in json.loads(row["facts"]).get("voxels", ())]
 
     def all(self, state: CaseState | str | None = None) -> list[Case]:
         """The cases in the order in which they were added, all or those in one state."""
-        query = f"SELECT * FROM cases WHERE {_NOT_DELETED}"
-        if state is None:
-            return [_as_case(row) for row in self._database.rows(f"{query} ORDER BY number")]
-        rows = self._database.rows(f"{query} AND state = ? ORDER BY number", (_as_state(state),))
-        return [_as_case(row) for row in rows]
+        where, parameters = ("", ()) if state is None else (" AND state = ?", (_as_state(state),))
+        query = f"SELECT * FROM cases WHERE {_NOT_DELETED}{where} ORDER BY number"
+        rows = self._database.rows(query, parameters)
+        with self._database.decoding():
+            return [_as_case(row) for row in rows]
 
     def get(self, id_or_name: str) -> Case:
         """One case by its id or else by its name, in upper or lower case; ``find`` is for what a user types.
@@ -224,7 +224,8 @@ class Cases:
             raise ProjectError(
                 f"The case {id_or_name!r} was deleted.", f'Bring it back: "barl project undelete PROJECT {row["id"]}".'
             )
-        return _as_case(row)
+        with self._database.decoding():
+            return _as_case(row)
 
     def find(self, text: str) -> Case:
         """The case that a user means: by its id or by its exact name.
@@ -343,7 +344,8 @@ class Cases:
             "SELECT facts FROM journal WHERE case_id = ? AND action = 'case deleted' ORDER BY number DESC LIMIT 1",
             (case_id,),
         )
-        return json.loads(row["facts"])
+        with self._database.decoding():
+            return dict(json.loads(row["facts"]))
 
     def set_state(self, case_id: str, state: CaseState | str) -> Case:
         """Put a case into another state.
@@ -449,7 +451,8 @@ class Cases:
     def grid(self, case_id: str) -> Grid:
         """The grid of the case's images, without reading them."""
         (text,) = self._database.one("SELECT grid FROM cases WHERE id = ?", (self.get(case_id).id,))
-        return Grid.from_json(json.loads(text))
+        with self._database.decoding():
+            return Grid.from_json(json.loads(text))
 
 
 def _as_file(image: sitk.Image | Path | str, place: Path) -> Path:

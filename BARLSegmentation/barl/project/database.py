@@ -402,6 +402,18 @@ class Database:
                 )
         return ProjectError(f"The project's database refused a change ({error}).", "Open the project again.")
 
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Rows become objects inside: what cannot be converted was not written by BARL.
+
+        Raises:
+            ProjectError: The database is damaged.
+        """
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise self._damaged() from error
+
     def _damaged(self) -> ProjectError:
         remedy = "Put back a copy from your backup"
         with suppress(OSError):

@@ -35,7 +35,8 @@ class Definition:
         row = self._database.row("SELECT name FROM project")
         self.name: str = row["name"] if row else ""
         rows = self._database.rows("SELECT definition FROM labels ORDER BY value")
-        self.labels = [Label.from_json(json.loads(row["definition"])) for row in rows]
+        with self._database.decoding():
+            self.labels = [Label.from_json(json.loads(row["definition"])) for row in rows]
         rows = self._database.rows("SELECT name, pattern FROM channels ORDER BY position")
         self.channels = [Channel(row["name"], row["pattern"]) for row in rows]
 
@@ -143,8 +144,9 @@ class Definition:
         """
         former: dict[int, set[str]] = {}
         rows = self._database.rows("SELECT facts FROM journal WHERE action = 'channel changed'")
-        for facts in (json.loads(row["facts"]) for row in rows):
-            former.setdefault(facts["position"], set()).add(key(facts["before"]))
+        with self._database.decoding():
+            for facts in (json.loads(row["facts"]) for row in rows):
+                former.setdefault(facts["position"], set()).add(key(facts["before"]))
         names = [channel.name for channel in self.channels]
         for position, name in enumerate(wanted[: len(names)]):
             if key(name) in former.get(position, ()):

@@ -36,4 +36,5 @@ class Journal:
         """The journal, oldest first: all of it, or what concerns one case."""
         where, parameters = ("", ()) if case_id is None else ("WHERE case_id = ?", (case_id,))
         rows = self._database.rows(f"SELECT * FROM journal {where} ORDER BY number", parameters)
-        return [JournalEntry(**{**row, "facts": json.loads(row["facts"])}) for row in rows]
+        with self._database.decoding():
+            return [JournalEntry(**{**row, "facts": json.loads(row["facts"])}) for row in rows]

@@ -132,12 +132,13 @@ class Models:
         return self.get(model_id)
 
     def _as_model(self, row: sqlite3.Row) -> ModelRow:
-        return ModelRow(
-            row["id"],
-            row["name"],
-            row["created"],
-            inside(self._folder, row["id"]),
-            row["parent"],
-            json.loads(row["summary"]),
-            bool(row["is_current"]),
-        )
+        with self._database.decoding():
+            return ModelRow(
+                row["id"],
+                row["name"],
+                row["created"],
+                inside(self._folder, row["id"]),
+                row["parent"],
+                json.loads(row["summary"]),
+                bool(row["is_current"]),
+            )

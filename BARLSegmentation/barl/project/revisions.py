@@ -199,24 +199,25 @@ class Revisions:
         return read_label(self._database.folder / revision.looked, self._cases.grid(revision.case_id), (1,))
 
     def _as_revision(self, row: sqlite3.Row) -> Revision:
-        folder, uncertainty_file = self._cases.revision_folder(row["case_id"]), row["uncertainty_file"]
-        looked_file = row["looked_file"] if "looked_file" in row.keys() else None  # noqa: SIM118 (a row is no dict)
-        return Revision(
-            id=row["id"],
-            case_id=row["case_id"],
-            kind=RevisionKind(row["kind"]),
-            created=row["created"],
-            author=row["author"],
-            path=inside(folder, row["file"]),
-            sha256=row["sha256"],
-            model_id=row["model_id"],
-            uncertainty_path=inside(folder, uncertainty_file) if uncertainty_file else None,
-            uncertainty_sha256=row["uncertainty_sha256"],
-            details=json.loads(row["details"]),
-            looked=inside(folder, looked_file).relative_to(self._database.folder) if looked_file else None,
-            looked_sha256=row["looked_sha256"] if looked_file else None,
-            looked_share=row["looked_share"] if looked_file else 1.0,
-        )
+        with self._database.decoding():
+            folder, uncertainty_file = self._cases.revision_folder(row["case_id"]), row["uncertainty_file"]
+            looked_file = row["looked_file"] if "looked_file" in row.keys() else None  # noqa: SIM118 (a row is no dict)
+            return Revision(
+                id=row["id"],
+                case_id=row["case_id"],
+                kind=RevisionKind(row["kind"]),
+                created=row["created"],
+                author=row["author"],
+                path=inside(folder, row["file"]),
+                sha256=row["sha256"],
+                model_id=row["model_id"],
+                uncertainty_path=inside(folder, uncertainty_file) if uncertainty_file else None,
+                uncertainty_sha256=row["uncertainty_sha256"],
+                details=json.loads(row["details"]),
+                looked=inside(folder, looked_file).relative_to(self._database.folder) if looked_file else None,
+                looked_sha256=row["looked_sha256"] if looked_file else None,
+                looked_share=row["looked_share"] if looked_file else 1.0,
+            )
 
 
 def _check_since(source: Database | Transaction, case: Case, since: str) -> None:

@@ -103,21 +103,22 @@ class Runs:
         return self.get(run_id)
 
     def _as_run(self, row: sqlite3.Row) -> RunRow:
-        state = RunState(row["state"])
-        if state is RunState.RUNNING:
-            process = ProcessId(row["pid"], row["host"], row["process_start"])
-            if process.is_here() and not process.is_alive():
-                state = RunState.INTERRUPTED
-        return RunRow(
-            row["id"],
-            state,
-            row["created"],
-            inside(self._folder, row["id"]),
-            json.loads(row["plan"]),
-            row["pid"],
-            row["host"],
-            row["started"],
-            row["ended"],
-            row["model_id"],
-            row["message"],
-        )
+        with self._database.decoding():
+            state = RunState(row["state"])
+            if state is RunState.RUNNING:
+                process = ProcessId(row["pid"], row["host"], row["process_start"])
+                if process.is_here() and not process.is_alive():
+                    state = RunState.INTERRUPTED
+            return RunRow(
+                row["id"],
+                state,
+                row["created"],
+                inside(self._folder, row["id"]),
+                json.loads(row["plan"]),
+                row["pid"],
+                row["host"],
+                row["started"],
+                row["ended"],
+                row["model_id"],
+                row["message"],
+            )

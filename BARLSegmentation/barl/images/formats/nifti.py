@@ -235,7 +235,7 @@ def _header_2(start: bytes, order: str, name: str) -> Header:
 def _voxels(path: Path, name: str, header: Header, kind: np.dtype, count: int) -> np.ndarray:
     usual = 0 if header.is_pair else {1: 352, 2: 544}[header.version]
     offset = usual if header.offset == 0 else header.offset
-    if not (math.isfinite(offset) and offset == int(offset) and offset >= (0 if header.is_pair else usual - 4)):
+    if not (math.isfinite(offset) and offset == int(offset) and offset >= usual):
         raise damaged(name)
     packed = is_gzip(path)
     with open_regular(path) as file:
