@@ -241,7 +241,12 @@ def main() -> None:
     if arguments.document is not None:
         from _few_slices_document import document
 
-        arguments.document.write_text(document(result), encoding="utf-8")
+        # filled_teaching.py writes the last section.
+        known = arguments.document.read_text(encoding="utf-8") if arguments.document.exists() else ""
+        _, heading, teaching = known.partition("## What filled outlines teach")
+        arguments.document.write_text(
+            document(result) + ("\n" + heading + teaching if heading else ""), encoding="utf-8"
+        )
     print(json.dumps(result))
 
 

@@ -125,3 +125,22 @@ def test_arrays_and_images_are_taken_and_wrong_ones_refused(tmp_path):
             barl.accept(project, "tow", array)
     with pytest.raises(InputError, match="mixes"):
         barl.fill_planes([scan, "scan.nii.gz"], array)
+
+
+def test_an_outline_of_a_part_takes_a_mask_of_any_kind(tmp_path):
+    scan, ball = a_ball(0)
+    array = sitk.GetArrayFromImage(ball)
+    mask = np.zeros_like(array)
+    mask[10] = 1
+    sitk.WriteImage(sitk.GetImageFromArray(mask), str(tmp_path / "mask.nii.gz"))
+    sitk.WriteImage(sitk.GetImageFromArray(np.where(mask, array, 9)), str(tmp_path / "ignored.nii.gz"))
+    with barl.create_project(tmp_path / "study", {1: "ball"}) as project:
+        case = barl.add_case(project, "a", scan).case
+        masks = (mask, mask != 0, sitk.GetImageFromArray(mask), str(tmp_path / "mask.nii.gz"), tmp_path / "mask.nii.gz")
+        outlines = [(array, given) for given in masks] + [(tmp_path / "ignored.nii.gz", 9)]
+        for outline, looked in outlines:
+            revision = barl.accept(project, "a", outline, looked=looked).revision
+            assert (sitk.GetArrayFromImage(project.revisions.read_looked(revision)) == mask).all()
+        assert project.cases.get(case.id).looked_share == pytest.approx(1 / len(array))
+        with pytest.raises(InputError, match="needs a file"):
+            barl.accept(project, "a", array, looked=9)

@@ -289,7 +289,8 @@ from barl.training.plan import Plan
 
 folder = Path(sys.argv[1])
 plan = Plan.from_json(json.loads((folder / "plan.json").read_text()))
-cases = [CaseFiles(c["id"], [Path(p) for p in c["images"]], c["label"] and Path(c["label"]), c["held_out"])
+cases = [CaseFiles(c["id"], [Path(p) for p in c["images"]], c["label"] and Path(c["label"]), c["held_out"],
+                   c["looked"] and Path(c["looked"]), c["uncertainty"] and Path(c["uncertainty"]))
          for c in json.loads((folder / "cases.json").read_text())]
 world = World.join(torch.device("cpu"))
 batch = Patches(plan, cache_cases(cases, plan, folder / "cache"), True, world.rank, world.size)[3]
@@ -310,9 +311,17 @@ if world.rank == 0:
 """
 
 
-@pytest.mark.parametrize("method", ["barl", "supervised", "dbisl", "ss_net"])
-def test_two_processes_give_the_gradients_of_one(a_study, a_plan, tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "filled"), [("barl", "both"), ("supervised", None), ("dbisl", None), ("ss_net", None)]
+)
+def test_two_processes_give_the_gradients_of_one(a_study, a_plan, tmp_path, method, filled):
     settings = {"lesion_min_voxels": 1} if method == "barl" else {}
+    if filled:  # one outline is partial, the rest of it filled
+        mask = np.zeros(SHAPE, np.uint8)
+        mask[8:12] = 1
+        unsure = write(tmp_path, "unsure", np.full(SHAPE, 0.4, np.float32))
+        partial = dataclasses.replace(a_study[0], looked=write(tmp_path, "looked", mask), uncertainty=unsure)
+        a_study, a_plan = [partial, *a_study[1:]], dataclasses.replace(a_plan, filled=filled)
     network = dataclasses.replace(a_plan.network, **methods.get(method)(settings).network_options())
     plan = dataclasses.replace(a_plan, method=method, settings=settings, network=network)
     cache_cases(a_study, plan, tmp_path / "cache")

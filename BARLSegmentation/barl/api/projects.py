@@ -154,6 +154,7 @@ def accept(
     *,
     author: str = "Python",
     allow: Collection[str] = (),
+    looked: Path | str | sitk.Image | np.ndarray | int | None = None,
 ) -> acceptance.Stored:
     """Store a corrected outline as the accepted one of a case: the next training learns from it.
 
@@ -163,17 +164,24 @@ def accept(
         outline: Label map on the scan's grid, as an array ``[k, j, i]``, an image or a file.
         author: Who accepts it: a person's or a role's name, not a patient's.
         allow: Doubts (``Doubt``) that are confirmed.
+        looked: Which voxels were looked at: a mask on the scan's grid, not 0 where looked at, or the value in a file
+            that means that nobody has. The others are learned from as in an untouched scan. None: the whole scan.
 
     Raises:
         InputError: The outline does not fit; a ``DoubtError`` if it is probably a mistake.
         ProjectError: The case is unknown, or another program is changing the project.
     """
     known = project.cases.find(case)
+    grid = project.cases.grid(known.id)
     if isinstance(outline, np.ndarray):
-        outline = on_grid(as_values(outline), project.cases.grid(known.id))
+        outline = on_grid(as_values(outline), grid)
     elif isinstance(outline, str):
         outline = Path(outline)
-    return acceptance.accept(project, known.id, outline, author=author, allow=as_doubts(allow))
+    if isinstance(looked, np.ndarray):
+        looked = on_grid((looked != 0).astype(np.uint8), grid)
+    elif isinstance(looked, str):
+        looked = Path(looked)
+    return acceptance.accept(project, known.id, outline, author=author, allow=as_doubts(allow), looked=looked)
 
 
 def train(

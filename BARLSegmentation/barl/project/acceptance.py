@@ -107,18 +107,19 @@ def accept(
         check_replacement(project, case, outline, allow)
         journal, model_id = {"from": f"{outline.kind} {outline.id}"}, outline.model_id
         filled_by = filled_by or outline.filled_by
-        if isinstance(looked, Path):
-            looked = read_mask(looked, project.cases.grid(case.id), resample=resample)
         if outline.looked and not whole:
             looked = looked or project.revisions.read_looked(outline)
             uncertainty = uncertainty or _uncertainty(outline)
         outline = outline.path
+    grid = project.cases.grid(case.id)
     notes: list[str] = []
     if isinstance(outline, Path):
-        grid = project.cases.grid(case.id)
         label, seen = read_outline(outline, grid, project.labels, looked, resample=resample, notes=notes)
+    elif isinstance(looked, int):
+        raise InputError("A value that means that nobody has looked needs a file.", "Give a mask instead.")
     else:
-        label, seen = outline, looked if isinstance(looked, sitk.Image) else None
+        label = outline
+        seen = read_mask(looked, grid, resample=resample, notes=notes) if isinstance(looked, Path) else looked
     if notes:
         journal["notes"] = notes
     if replaced is not None:

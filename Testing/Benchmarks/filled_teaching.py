@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What filled outlines teach: few scans outlined whole against the same number of planes spread over many scans.
+
+A simulated reader outlines the scans of a few subjects whole, or one plane in each direction (1+1+1) of as many scans
+as the same number of planes allows; the planes are cut out of the expert's outline and filled by ``barl.fill``. All
+other training scans are untouched. Each run is one training; its row is kept, and a run that is there is not repeated.
+
+python Testing/Benchmarks/filled_teaching.py run RESULTS --set hippocampus --seeds 0 1 2
+python Testing/Benchmarks/filled_teaching.py write RESULTS --document docs/few-slices.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "BARLSegmentation"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import numpy as np
+import SimpleITK as sitk
+from barl.benchmark import datasets, harness
+from barl.evaluation.statistics import paired_test
+from barl.fill.filling import fill_scan
+from barl.images.geometry import Grid
+from barl.images.reading import read_channels
+from barl.training.cases import CaseFiles
+from barl.training.loop import train
+from few_slices import drawn_planes
+
+# Arm -> the plan's value ``filled``; None: a few scans whole.
+ARMS = {"whole scans": None, "hard": "hard", "weighted": "weighted", "drawn only": "ignore", "both": "both"}
+METHODS = ("supervised", "barl")
+HEADING = "## What filled outlines teach"
+TITLES = {"hippocampus": "Hippocampus, MR", "sts_pet": "Soft-tissue sarcoma, PET"}
+
+
+def subjects(dataset: datasets.Dataset, seed: int) -> list[list[CaseFiles]]:
+    """The training subjects with their scans, in the order in which ``seed`` draws them."""
+    files = {case.id: case for case in dataset.training_files(None, seed)}
+    group_of = {case.id: case.group for case in dataset.part("training")}
+    order: list[str] = []
+    for n in range(1, len(set(group_of.values())) + 1):
+        outlined = {group_of[case.id] for case in dataset.training_files(n, seed) if case.label}
+        order += sorted(outlined - set(order))
+    return [[files[case] for case in files if group_of[case] == group] for group in order]
+
+
+def truth_of(case: CaseFiles) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(case.label)))
+
+
+def whole(groups: Sequence[Sequence[CaseFiles]], count: int) -> tuple[list[CaseFiles], int]:
+    """The scans of ``count`` subjects, and how many axial planes hold the structure."""
+    cases = [case for group in groups[:count] for case in group]
+    return cases, sum(int(np.count_nonzero(truth_of(case).any(axis=(1, 2)))) for case in cases)
+
+
+def spread(groups: Sequence[Sequence[CaseFiles]], planes: int, folder: Path) -> tuple[list[CaseFiles], float]:
+    """As many scans, three planes each, as ``planes`` allow, filled; and the mean Dice of the filled outlines."""
+    cases, dice = [], []
+    for case in [case for group in groups for case in group][: planes // 3]:
+        filled, score = fill_case(case, folder)
+        cases.append(filled)
+        dice.append(score)
+    return cases, float(np.mean(dice))
+
+
+def fill_case(case: CaseFiles, folder: Path) -> tuple[CaseFiles, float]:
+    """The case with one drawn plane in each direction, the fill of the rest and its uncertainty, as files."""
+    images, truth = read_channels(case.images), truth_of(case)
+    drawn = drawn_planes(truth > 0, (1, 1, 1))
+    grid = Grid.of(images[0])
+    labels = np.where(drawn, truth, 0).astype(np.uint8)
+    filled = fill_scan([sitk.GetArrayViewFromImage(image) for image in images], labels, grid.spacing[::-1], drawn)
+    paths = {}
+    for name, array in (
+        ("label", filled.labels.astype(np.uint8)),
+        ("looked", drawn.astype(np.uint8)),
+        ("uncertainty", filled.uncertainty()),
+    ):
+        paths[name] = folder / f"{case.id}_{name}.nii.gz"
+        sitk.WriteImage(grid.image(array), str(paths[name]), useCompression=True)
+    scores = [_dice(filled.labels == value, truth == value) for value in np.unique(truth[truth > 0])]
+    return replace(case, **paths), float(np.mean(scores))
+
+
+def _dice(first: np.ndarray, second: np.ndarray) -> float:
+    total = np.count_nonzero(first) + np.count_nonzero(second)
+    return 2 * np.count_nonzero(first & second) / total if total else 1.0
+
+
+def runs(options: argparse.Namespace) -> Iterator[tuple[int, str, str]]:
+    """Seed, arm and method of each run, in the order in which they are worth most if the time ends."""
+    for seed in options.seeds:
+        for method in options.methods:
+            for arm in options.arms:
+                if (method, arm) != ("supervised", "both"):  # it has no terms without outlines
+                    yield seed, arm, method
+
+
+def run(options: argparse.Namespace) -> None:
+    options.results.mkdir(parents=True, exist_ok=True)
+    dataset = datasets.load(options.set)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        for seed, arm, method in runs(options):
+            path = options.results / f"{options.set}_{arm.replace(' ', '-')}_{method}_{seed}.json"
+            if path.exists():
+                continue
+            row = one_run(options, dataset, seed, arm, method, place)
+            path.write_text(json.dumps(row), encoding="utf-8")
+            print(
+                json.dumps({name: row[name] for name in ("set", "arm", "method", "seed", "dice", "seconds")}),
+                flush=True,
+            )
+
+
+def one_run(
+    options: argparse.Namespace, dataset: datasets.Dataset, seed: int, arm: str, method: str, place: Path
+) -> dict[str, Any]:
+    """Train and test; the row that is kept."""
+    groups = subjects(dataset, seed)
+    outlined, planes = whole(groups, options.whole)
+    of_outlines = 1.0
+    if ARMS[arm] is not None:
+        folder = place / f"filled_{options.set}_{seed}"
+        folder.mkdir(exist_ok=True)
+        outlined, of_outlines = spread(groups, planes, folder)
+        planes = 3 * len(outlined)
+    known = {case.id for case in outlined}
+    untouched = [replace(case, label=None) for group in groups for case in group if case.id not in known]
+    values = {"iterations": options.iterations, "filled": ARMS[arm] or "ignore"}
+    wanted = harness.Run(options.set, arm, None, seed, method, {}, values, options.on)
+    plan = harness.plan_for(wanted, dataset)
+    cache = place / "cache"
+    with tempfile.TemporaryDirectory(dir=place) as training:
+        result = train(plan, [*outlined, *untouched], Path(training), device="cpu", cache=cache)
+        assert result.model_folder is not None
+        cases = list(harness.evaluate(result.model_folder, result.plan, dataset, options.on, cache, "cpu"))
+    scores = {case["case"]: float(np.nanmean([label["dice"] for label in case["mean"].values()])) for case in cases}
+    return {
+        "set": options.set,
+        "arm": arm,
+        "method": method,
+        "seed": seed,
+        "iterations": options.iterations,
+        "on": options.on,
+        "scans": len(outlined),
+        "planes": planes,
+        "dice_of_outlines": round(of_outlines, 4),
+        "dice": round(float(np.nanmean(list(scores.values()))), 4),
+        "cases": {case: round(score, 4) for case, score in scores.items()},
+        "seconds": round(result.seconds, 1),
+        "machine": harness.machine(),
+        "load": round(os.getloadavg()[0], 1),
+        "when": time.strftime("%Y-%m-%d"),
+    }
+
+
+def section(rows: Sequence[dict[str, Any]]) -> str:
+    """The page's section: a table for each set, and what the rows allow to say."""
+    parts = [
+        HEADING,
+        "",
+        "This section is written by `Testing/Benchmarks/filled_teaching.py`. A simulated reader outlines the scans of",
+        "a few subjects whole, or one plane in each direction of as many scans as the same number of planes allows;",
+        "the rest is filled. *hard*: filled voxels teach as an expert's; *weighted*: by 1 minus the uncertainty of the",
+        "fill; *drawn only*: not at all, they are as of an untouched scan; *both*: weighted, the rest of the weight is",
+        "for the method's terms without outlines (the plan's `filled`: `hard`, `weighted`, `ignore`, `both`).",
+        "`supervised` has no such terms: for it *both* would be *weighted*.",
+        "",
+    ]
+    for name in dict.fromkeys(row["set"] for row in rows):
+        parts += _table(name, [row for row in rows if row["set"] == name])
+    return "\n".join(parts)
+
+
+def _table(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    found = defaultdict(dict)
+    for row in rows:
+        found[row["method"], row["arm"]][row["seed"]] = row
+    seeds = sorted({row["seed"] for row in rows})
+    iterations, parts = sorted({row["iterations"] for row in rows}), sorted({row["on"] for row in rows})
+    lines = [
+        f"### {TITLES.get(name, name)}",
+        "",
+        f"{'/'.join(map(str, iterations))} steps of the default network for a CPU, tested on the {'/'.join(parts)} "
+        f"part ({len(rows[0]['cases'])} scans), seeds {', '.join(map(str, seeds))}. {rows[0]['machine']}, beside other "
+        "work.",
+        "",
+        "| method | teaches | scans | planes | Dice of the outlines | Dice of the model, each seed | mean | against "
+        "whole scans |",
+        "|---|---|---:|---:|---:|---|---:|---|",
+    ]
+    for method in METHODS:
+        base = found.get((method, "whole scans"), {})
+        for arm in ARMS:
+            if own := found.get((method, arm), {}):
+                dice = [own[seed]["dice"] for seed in sorted(own)]
+                cells = [
+                    method,
+                    arm,
+                    _mean(own, "scans", 0),
+                    _mean(own, "planes", 0),
+                    _mean(own, "dice_of_outlines", 3),
+                    ", ".join(f"{value:.3f}" for value in dice),
+                    f"{np.mean(dice):.3f}",
+                    "" if arm == "whole scans" else _against(own, base),
+                ]
+                lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _mean(rows: dict[int, dict[str, Any]], name: str, digits: int) -> str:
+    return f"{np.mean([row[name] for row in rows.values()]):.{digits}f}"
+
+
+def _against(own: dict[int, dict[str, Any]], base: dict[int, dict[str, Any]]) -> str:
+    """Mean difference in points over the seeds that both have, and the paired test over the scans' means."""
+    both = sorted(set(own) & set(base))
+    if not both:
+        return ""
+    cases = sorted(own[both[0]]["cases"])
+    first, second = (
+        [float(np.mean([rows[seed]["cases"][case] for seed in both])) for case in cases] for rows in (own, base)
+    )
+    return f"{100 * (np.mean(first) - np.mean(second)):+.1f} points, p = {paired_test(first, second).p:.3f}"
+
+
+def write(options: argparse.Namespace) -> None:
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.results.glob("*.json"))]
+    text = options.document.read_text(encoding="utf-8") if options.document.exists() else ""
+    before, _, rest = text.partition(HEADING)
+    _, found, after = rest.partition("\n## ")
+    options.document.write_text(before + section(rows) + (f"\n## {after}" if found else ""), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action")
+    running = actions.add_parser("run")
+    running.add_argument("--set", default="hippocampus", choices=list(TITLES))
+    running.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    running.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    running.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
+    running.add_argument("--whole", type=int, default=4, help="subjects outlined whole")
+    running.add_argument("--iterations", type=int, default=600)
+    running.add_argument("--on", default="tuning", choices=("tuning", "test"))
+    writing = actions.add_parser("write")
+    writing.add_argument("--document", type=Path, required=True)
+    for action in (running, writing):
+        action.add_argument("results", type=Path, help="folder of the rows")
+    options, _ = parser.parse_known_args()  # the runner hands every benchmark all options
+    if options.action is None or (options.action == "run" and "BARL_DATA" not in os.environ):
+        left_out = (
+            "needs an action: run or write" if options.action is None else "BARL_DATA does not name the data sets"
+        )
+        print(json.dumps({"benchmark": "filled_teaching", "left_out": left_out}))
+        return
+    {"run": run, "write": write}[options.action](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark of what filled outlines teach, on small spheres."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from barl.benchmark import datasets
+from barl.project.labels import Label
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Benchmarks"))
+
+import filled_teaching as benchmark
+
+SHAPE = (16, 18, 20)
+
+
+@pytest.fixture
+def a_set(tmp_path, monkeypatch) -> datasets.Dataset:
+    """Seven subjects, of which two are tested: bright spheres in noise."""
+    rng = np.random.default_rng(0)
+    cases = []
+    for n in range(7):
+        distance = np.sqrt(((np.indices(SHAPE) - rng.uniform(7, 10, 3)[:, None, None, None]) ** 2).sum(0))
+        label = (distance < 4.5).astype(np.uint8)
+        paths = [tmp_path / f"{n}_{what}.nii.gz" for what in ("image", "label")]
+        sitk.WriteImage(
+            sitk.GetImageFromArray((3 * label + rng.normal(0, 0.5, SHAPE)).astype(np.float32)), str(paths[0])
+        )
+        sitk.WriteImage(sitk.GetImageFromArray(label), str(paths[1]))
+        cases.append(datasets.OutlinedCase(f"case{n}", [paths[0]], paths[1], f"subject{n}"))
+    made = datasets.Dataset("spheres", [Label(1, "sphere")], ["T1"], cases, 1, 2)
+    monkeypatch.setattr(datasets, "load", lambda name: made)
+    return made
+
+
+def options(tmp_path: Path, **values) -> argparse.Namespace:
+    given = {"results": tmp_path / "rows", "set": "sts_pet", "seeds": [0], "methods": ["supervised"], "whole": 1}
+    given |= {"arms": list(benchmark.ARMS), "iterations": 2, "on": "tuning", "document": tmp_path / "page.md"}
+    return argparse.Namespace(**{**given, **values})
+
+
+def test_subjects_come_in_one_order_and_the_same_planes_are_spread(a_set, tmp_path):
+    groups = benchmark.subjects(a_set, 0)
+    assert len(groups) == 4 and sorted(case.id for group in groups for case in group) == sorted(
+        case.id for case in a_set.part("training")
+    )
+    cases, planes = benchmark.whole(groups, 1)
+    assert cases == groups[0] and 8 <= planes <= 10
+    filled, dice = benchmark.spread(groups, planes, tmp_path)
+    assert len(filled) == planes // 3 and filled[0].id == groups[0][0].id and dice > 0.8
+
+
+def test_a_case_is_drawn_in_three_planes_and_filled(a_set, tmp_path):
+    case = benchmark.subjects(a_set, 0)[0][0]
+    filled, dice = benchmark.fill_case(case, tmp_path)
+    label, looked, unsure, truth = (
+        sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        for path in (filled.label, filled.looked, filled.uncertainty, case.label)
+    )
+    assert [int(looked.all(axis=axes).sum()) for axes in ((1, 2), (0, 2), (0, 1))] == [1, 1, 1]
+    assert (label[looked == 1] == truth[looked == 1]).all() and unsure[looked == 1].max() == 0 < unsure.max() <= 1
+    assert dice == pytest.approx(2 * (label & truth).sum() / (label.sum() + truth.sum()))
+
+
+def test_each_run_is_kept_and_the_page_gets_a_section_of_its_own(a_set, tmp_path):
+    benchmark.run(options(tmp_path))
+    rows = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "rows").glob("*.json")}
+    assert sorted(row["arm"] for row in rows.values()) == ["drawn only", "hard", "weighted", "whole scans"]
+    assert len({row["dice"] for row in rows.values()}) > 1  # the arms teach otherwise
+    assert {row["scans"] for row in rows.values()} == {1, rows["sts_pet_hard_supervised_0"]["planes"] // 3}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").glob("*.json")}
+    benchmark.run(options(tmp_path))
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").glob("*.json")} == before
+    page = tmp_path / "page.md"
+    page.write_text("# A page\n\n## First\n\ntext\n\n## Last\n\nend\n")
+    for _ in range(2):
+        benchmark.write(options(tmp_path))
+    text = page.read_text()
+    assert text.count(benchmark.HEADING) == 1 and text.startswith("# A page\n\n## First") and "## Last\n\nend" in text
+    assert "| supervised | hard |" in text and "points, p = " in text and "2 steps of the default network" in text
