@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from barl.worker.messages import PredictedCases
 
 STATUS_MS = 15000  # how long the window's status bar shows a sentence
+REFRESH_MS = 2000  # between two looks for labels that another program has changed
 
 # The steps of the work in their order. Each is the class <name>Panel of BARLSegmentationLib.widgets.<name>Panel.
 PANELS = ["Project", "Cases", "Review", "Train", "Predict", "Setup"]
@@ -146,6 +147,10 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.session.stepWanted.connect(self.steps.show)
 
         self.saveQuestion = SaveQuestion(self.panels["Review"].correction)
+        self._refreshTimer = qt.QTimer(uiWidget)
+        self._refreshTimer.setInterval(REFRESH_MS)
+        self._refreshTimer.connect("timeout()", self.session.refresh)
+
         scene = slicer.mrmlScene
         # Before the layout manager, which takes the views away.
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose, priority=1.0)
@@ -160,6 +165,8 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._cleanedUp:
             return
         self._cleanedUp = True
+        if self.session is not None:
+            self._refreshTimer.stop()
         steps = [self.removeObservers]
         if self.saveQuestion is not None:
             steps.append(self.saveQuestion.cleanup)
@@ -177,8 +184,10 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for panel in self.panels.values():
             panel.enter()
         self.panels[self.steps.shown].opened()
+        self._refreshTimer.start()
 
     def exit(self) -> None:
+        self._refreshTimer.stop()
         for panel in self.panels.values():
             panel.exit()
 

@@ -74,6 +74,26 @@ def test_a_form_is_whole_on_a_small_screen(a_small_module, step, box):
         getattr(panel.ui, box).collapsed = True
 
 
+def test_labels_and_channels_are_whole_on_a_small_screen(a_small_module):
+    from barl.project.labels import Label
+
+    module = a_small_module
+    before = module.session.project.labels
+    for number in range(5):
+        module.session.project.definition.add_label(Label(20 + number, f"label {number}"))
+    module.session.notifyDefinition(before)
+    module.steps.show("Project")
+    panel = module.panels["Project"]
+    panel.ui.definitionGroupBox.collapsed = False
+    try:
+        lay_out()
+        assert panel.definition.labels.rowCount == 8
+        assert module.ui.pagesWidget.parent().sizeHint.height() <= HEIGHT
+        assert cut(panel.widget) == []
+    finally:
+        panel.ui.definitionGroupBox.collapsed = True
+
+
 def test_the_form_of_a_project_from_the_scene_is_whole_on_a_small_screen(a_small_module):
     import numpy as np
     import slicer

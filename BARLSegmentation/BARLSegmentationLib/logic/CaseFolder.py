@@ -32,6 +32,17 @@ def putIntoFolder(nodes: Iterable, name: str) -> None:
             hierarchy.SetItemParent(item, folder)
 
 
+def renameNodes(nodes: Iterable, before: str, after: str) -> None:
+    """Rename the nodes of a case and its folder, whose names begin with the case's."""
+    for node in nodes:
+        hierarchy = _hierarchy(node.GetScene())
+        folder = _folder(hierarchy, node)
+        if folder and hierarchy.GetItemName(folder) == before:
+            hierarchy.SetItemName(folder, after)
+        if node.GetName().startswith(before):
+            node.SetName(after + node.GetName()[len(before) :])
+
+
 def removeEmptyFolders(scene: slicer.vtkMRMLScene) -> None:
     """Remove the folders of cases that hold nothing."""
     hierarchy = _hierarchy(scene)

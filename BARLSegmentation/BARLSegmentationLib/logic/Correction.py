@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,21 @@ from BARLSegmentationLib.logic.CaseLoader import (
     segmentationName,
 )
 from BARLSegmentationLib.logic.Drawing import Drawing
-from BARLSegmentationLib.logic.Outline import LABEL_TAG, Snapshot, binaryName, segmentTag, tagSegments, takeSnapshot
+from BARLSegmentationLib.logic.Outline import (
+    LABEL_TAG,
+    Snapshot,
+    binaryName,
+    segmentTag,
+    tagSegments,
+    takeLabels,
+    takeSnapshot,
+)
 from BARLSegmentationLib.logic.Session import UNSAVED_ATTRIBUTE, Session
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
     from barl.project.doubts import Doubt
+    from barl.project.labels import Label
     from barl.project.records import Revision
 
 COMPLETED = ("Segmentation.Status", "completed")  # as the segments' table of Slicer's editor writes and shows it
@@ -146,6 +155,15 @@ class Correction:
         else:
             mask = _maskOf(looked)
             self.drawing.begin(mask.shape, mask, revision.filled_by or "")
+
+    def takeLabels(self, before: Sequence[Label]) -> None:
+        """Follow the project's labels, which were others until now (``before``); this counts as no edit."""
+        if self.segmentation is None or self.segmentation.GetScene() is None:
+            return
+        changed = self.isChanged()
+        takeLabels(self.segmentation, before, self.session.project.labels)
+        if not changed:
+            self._storedState = self._state()
 
     def isChanged(self) -> bool:
         """Whether the outline may differ from what is stored."""

@@ -90,6 +90,28 @@ def tagSegments(segmentation: slicer.vtkMRMLSegmentationNode, labels: list[Label
             segment.SetTag(LABEL_TAG, str(values[segment.GetName().casefold()]))
 
 
+def takeLabels(segmentation: slicer.vtkMRMLSegmentationNode, before: Sequence[Label], labels: Sequence[Label]) -> None:
+    """Give segments the names of a label table, and each new label an empty segment; what is drawn stays.
+
+    Args:
+        segmentation: vtkMRMLSegmentationNode.
+        before: The table until now; a segment that the user has renamed keeps its name.
+        labels: The table.
+    """
+    tagSegments(segmentation, list(before))
+    former = {label.value: label.name for label in before}
+    segments = segmentation.GetSegmentation()
+    each = [segments.GetSegment(segmentId) for segmentId in segments.GetSegmentIDs()]
+    present = {segmentTag(segment, LABEL_TAG): segment for segment in each}
+    for label in labels:
+        segment = present.get(str(label.value))
+        if segment is None:
+            segmentId = segments.AddEmptySegment("", label.name, [part / 255 for part in label.color])
+            segments.GetSegment(segmentId).SetTag(LABEL_TAG, str(label.value))
+        elif segment.GetName() == former.get(label.value):
+            segment.SetName(label.name)
+
+
 def takeSnapshot(
     segmentation: slicer.vtkMRMLSegmentationNode,
     volume: slicer.vtkMRMLScalarVolumeNode,

@@ -35,6 +35,7 @@ class Session:
 
     Attributes:
         projectChanged: Another project is open, or none.
+        definitionChanged: Labels or channels of the project were changed; gives the labels before.
         casesChanged: Somebody changed cases of the project.
         modelsChanged: Somebody changed models or runs of the project.
         caseOpened: Another case is on screen, or none, or it was loaded anew.
@@ -51,12 +52,14 @@ class Session:
 
     def __init__(self) -> None:
         self.projectChanged, self.casesChanged, self.modelsChanged = Signal(), Signal(), Signal()
+        self.definitionChanged = Signal()
         self.caseOpened, self.selectionChanged, self.beforeClose = Signal(), Signal(), Signal()
         self.statusChanged, self.stepWanted, self.questionChanged = Signal(), Signal(), Signal()
         self.project: Project | None = None
         self.loaded: LoadedCase | None = None
         self.question: Question | None = None
         self._selection: list[str] = []
+        self._version = 0  # of the project's database, as far as this window has looked
 
     @property
     def caseId(self) -> str | None:
@@ -95,7 +98,7 @@ class Session:
         """Go on with a project that is open already; the one before is closed."""
         self.closeProject()
         self.withdrawQuestion()
-        self.project = project
+        self.project, self._version = project, 0
         self.projectChanged.emit()
 
     def closeProject(self) -> None:
@@ -123,6 +126,29 @@ class Session:
     def cases(self) -> list[Case]:
         """The cases in the order in which they were added; none if no project is open."""
         return self.project.cases.all() if self.project is not None else []
+
+    def notifyDefinition(self, labels: Sequence[Label]) -> None:
+        """Labels or channels of the project were changed; ``labels``: those before."""
+        self.definitionChanged.emit(list(labels))
+
+    def refresh(self) -> None:
+        """Notice labels and channels that another program has changed since the last call; costs next to nothing."""
+        project = self.project
+        if project is None:
+            return
+        from barl.errors import BarlError
+
+        with contextlib.suppress(BarlError, OSError, sqlite3.Error):  # the next act of the user tells what is wrong
+            version = project.database.data_version()
+            if version == self._version:
+                return
+            labels, channels = project.labels, project.channels
+            project.definition.reload()
+            self._version = version
+            if (labels, channels) != (project.labels, project.channels):
+                self.notifyDefinition(labels)
+                names = ", ".join(label.name for label in project.labels)
+                self.status(f"Another program has changed the project's labels or channels. Labels now: {names}.")
 
     def notifyCases(self) -> None:
         self.casesChanged.emit()

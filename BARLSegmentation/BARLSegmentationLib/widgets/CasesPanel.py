@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from BARLSegmentationLib.logic.CaseTable import CHANGED, DICE, HELD_OUT, NAME, STATUS, CaseTable, Row, localTime
 from BARLSegmentationLib.logic.Words import caseCountText, caseNamesText, caseStateText, readOnlyReason
 from BARLSegmentationLib.widgets.AddCases import AddCases
+from BARLSegmentationLib.widgets.CaseNames import CaseNames
 from BARLSegmentationLib.widgets.Panel import Panel, allow, signalsBlocked
 from BARLSegmentationLib.widgets.PredictCases import PredictCases
 
@@ -62,7 +63,9 @@ class CasesPanel(Panel):
         ui.openCaseButton.connect("clicked(bool)", self.onOpen)
         ui.excludeButton.connect("clicked(bool)", self.onExclude)
         ui.holdOutButton.connect("clicked(bool)", self.onHoldOut)
+        self.names = CaseNames(session, ui.casesTable, ui.moreButton, self._selected, self._caseOf)
         session.projectChanged.connect(self.onProjectChanged)
+        session.definitionChanged.connect(self.onDefinition)
         session.casesChanged.connect(self.update)
         session.caseOpened.connect(self.onCaseOpened)
 
@@ -118,6 +121,11 @@ class CasesPanel(Panel):
         self.update()
         if self.session.project is not None:
             self.ui.addGroupBox.collapsed = bool(self._cases)
+
+    def onDefinition(self, _labels: list) -> None:
+        """The form has a row for each channel."""
+        if self.adding.isIdle:
+            self.adding.onSource()
 
     def update(self) -> None:
         """Read the cases anew."""
@@ -238,6 +246,9 @@ class CasesPanel(Panel):
         cases = [self._rows[row].case for row in rows if row < len(self._rows)]
         self.session.selectCases([case.id for case in cases])
         self._updateButtons(cases)
+
+    def _caseOf(self, row: int) -> Case | None:
+        return self._rows[row].case if row < len(self._rows) else None
 
     def _selected(self) -> list:
         chosen = set(self.session.selectedCaseIds())

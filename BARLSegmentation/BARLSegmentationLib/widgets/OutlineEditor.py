@@ -81,6 +81,11 @@ class OutlineEditor(VTKObservationMixin):
         self._observe(segmentation.GetSegmentation() if segmentation is not None else None)
         self.widget.setSegmentationNode(segmentation)
         self.widget.setSourceVolumeNode(volumes[0] if volumes else None)
+        self.fitSegments()
+
+    def fitSegments(self) -> None:
+        """Make the table of segments as high as its rows."""
+        segmentation = self._segmentation
         count = segmentation.GetSegmentation().GetNumberOfSegments() if segmentation is not None else 0
         for frame in slicer.util.findChildren(self.widget, SEGMENTS_FRAME):  # as high as its rows, not higher
             frame.setFixedHeight(SEGMENT_ROW * (1 + min(max(count, 2), MOST_SEGMENTS)) + 6)

@@ -79,7 +79,7 @@ class PredictCases:
         self._pending = None
         self.session.notifyCases()
         self.ended.emit(self._show(predicted))
-        self.session.status(_summary(predicted), error=bool(predicted.failed))
+        self.session.status(_summary(predicted), error=bool(predicted.failed or _unlike(predicted)))
 
     def _show(self, predicted: PredictedCases) -> vtkMRMLSegmentationNode | None:
         """Open a case that was predicted alone; of several only the one that is on screen anyway."""
@@ -102,13 +102,30 @@ class PredictCases:
         self.session.status(str(error), error=not isinstance(error, Cancelled))
 
 
+def _unlike(predicted: PredictedCases) -> list[str]:
+    """The names of the cases whose scans are unlike those that the model has learned from."""
+    from barl.images.familiarity import is_unlike
+
+    return [case.name for case in predicted.cases if any(map(is_unlike, case.notes))]
+
+
 def _summary(predicted: PredictedCases) -> str:
+    from barl.images.familiarity import is_unlike
+
     # Outlined cases are predicted too, so that the others can be compared with them.
     outlined = sum(case.state == "accepted" for case in predicted.cases)
     count = len(predicted.cases) - outlined or len(predicted.cases)
     sentences = [_("1 case predicted.") if count == 1 else _("{n} cases predicted.").format(n=count)]
     if count < len(predicted.cases):
         sentences.append(_("{n} outlined cases were predicted too, for comparison.").format(n=outlined))
-    sentences += dict.fromkeys(note for case in predicted.cases for note in case.notes)
+    unlike = _unlike(predicted)
+    if len(unlike) > 1:
+        text = _(
+            "{n} scans are unlike those that the model has learned from: {names}. Look at their results with care."
+        )
+        sentences.append(text.format(n=len(unlike), names=", ".join([*unlike[:3], *(["..."] if unlike[3:] else [])])))
+    sentences += dict.fromkeys(
+        note for case in predicted.cases for note in case.notes if not (len(unlike) > 1 and is_unlike(note))
+    )
     sentences += [f"{case.name}: {case.message} {case.remedy}" for case in predicted.failed]
     return " ".join(sentences)

@@ -108,6 +108,8 @@ class PredictVolumes:
             self.progressed.emit(event)
 
     def _onPredicted(self, predicted: Prediction) -> None:
+        from barl.images.familiarity import is_unlike
+
         prediction = self._prediction
         if prediction is None:
             return
@@ -123,7 +125,8 @@ class PredictVolumes:
             self.session.status(_("The volume was removed meanwhile; its prediction was discarded."), error=True)
             return
         ready = _("{name} is ready.").format(name=segmentation.GetName())
-        self.session.status(" ".join([ready, *predicted.notes]))
+        unlike = any(map(is_unlike, predicted.notes))
+        self.session.status(" ".join([ready, *predicted.notes]), error=unlike)
 
     def _onFailed(self, error: BarlError) -> None:
         from barl.errors import Cancelled

@@ -14,6 +14,7 @@ from BARLSegmentationLib.logic.ProjectState import stateSentence
 from BARLSegmentationLib.logic.SceneVolumes import labelsOf, usersVolumes
 from BARLSegmentationLib.widgets.CaseAdder import CaseAdder
 from BARLSegmentationLib.widgets.CaseSources import newStaging, removeStaging
+from BARLSegmentationLib.widgets.DefinitionTables import DefinitionTables
 from BARLSegmentationLib.widgets.Panel import Panel, allow, signalsBlocked
 from BARLSegmentationLib.widgets.SceneCases import SceneCases
 
@@ -58,6 +59,8 @@ class ProjectPanel(Panel):
         for signal in (self.session.projectChanged, self.session.casesChanged, self.session.modelsChanged):
             signal.connect(self.update)
         self.session.projectChanged.connect(self.onProjectChanged)
+        self.definition = DefinitionTables(self.session, ui.definitionWidget)
+        self.session.definitionChanged.connect(lambda _labels: self.definition.update())
 
         ui.labelsTable.verticalHeader().setDefaultSectionSize(ui.labelsTable.fontMetrics().height() + 8)
         header = ui.labelsTable.horizontalHeader()
@@ -110,6 +113,8 @@ class ProjectPanel(Panel):
         if project is not None:
             self._remember(str(project.folder))
         self._showRecent()
+        self.ui.definitionGroupBox.visible = project is not None
+        self.definition.update()
         self.update()
 
     # Open

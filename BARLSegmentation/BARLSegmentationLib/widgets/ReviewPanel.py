@@ -93,6 +93,7 @@ class ReviewPanel(Panel):
         session.caseOpened.connect(self.onCaseOpened)
         session.beforeClose.connect(self.onBeforeClose)
         session.casesChanged.connect(self.update)
+        session.definitionChanged.connect(self.onDefinition)
         self.keys = Keys(ui.keysButton, self._keys())
 
     def setPauses(self, milliseconds: int) -> None:
@@ -195,6 +196,12 @@ class ReviewPanel(Panel):
             self.uncertainty.limit()
             self.onEditPause()
 
+    def onDefinition(self, labels: list) -> None:
+        """Labels of the project were added or renamed: the case on screen follows."""
+        self.correction.takeLabels(labels)
+        self.editor.fitSegments()
+        self._editTimer.start()
+
     def onBeforeClose(self) -> None:
         """The case is about to close: store an unsaved edit as a draft."""
         self.storeTicks()
@@ -242,7 +249,18 @@ class ReviewPanel(Panel):
                 "accepted": _("{name}: accepted by {author}."),
             }[revision.kind]
         edited = " " + _("Edited, not stored.") if self.correction.isChanged() else ""
-        return text.format(name=case.name, author=revision.author if revision else "") + edited
+        warning = " " + warning if revision is not None and (warning := self._warning()) else ""
+        return text.format(name=case.name, author=revision.author if revision else "") + edited + warning
+
+    def _warning(self) -> str:
+        """That the model has met a scan unlike those it has learned from; the tooltip of the case says in what."""
+        from barl.images.familiarity import UNLIKE, is_unlike
+
+        prediction = self.hotspots.hotspots.prediction
+        notes = prediction.details.get("notes", []) if prediction is not None else []
+        unlike = [note for note in notes if is_unlike(note)]
+        self.ui.caseLabel.toolTip = " ".join(unlike)
+        return f"{UNLIKE}." if unlike else ""
 
     def _updateButtons(self, case: Case | None) -> None:
         ui, project = self.ui, self.session.project

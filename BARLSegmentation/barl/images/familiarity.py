@@ -22,6 +22,14 @@ _RAW = ("ct_window", "none")
 """Normalizations that take intensities as they are; the others divide by the scan's own deviation."""
 
 
+UNLIKE = "The scan is unlike those that the model has learned from"
+
+
+def is_unlike(note: str) -> bool:
+    """Whether a prediction's note says that its scan is unlike those that the model has learned from."""
+    return note.startswith(UNLIKE)
+
+
 @dataclass(frozen=True)
 class Familiar:
     """Ranges of the scans that a model has learned from; axes are left-right, anterior-posterior, inferior-superior.

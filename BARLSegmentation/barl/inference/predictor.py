@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from barl.errors import DeviceError, is_out_of_memory
 from barl.images.cleanup import CleanupRule
-from barl.images.familiarity import Familiar
+from barl.images.familiarity import UNLIKE, Familiar
 from barl.images.geometry import Grid, Roi, Triple, triple
 from barl.images.preparation import PreparedScan
 from barl.inference.cleanup import add_changes, clean_images, in_words
@@ -213,10 +213,7 @@ class Predictor:
         differences = self._familiar.differences(channels, self.card.normalisations, roi) if self._familiar else []
         if not differences:
             return []
-        return [
-            f"The scan is unlike those that the model has learned from: {'; '.join(differences)}. "
-            "Look at the result with care."
-        ]
+        return [f"{UNLIKE}: {'; '.join(differences)}. Look at the result with care."]
 
     def _restore(
         self, scan: PreparedScan, streamed: Streamed, want_probabilities: bool, rules: Sequence[CleanupRule]

@@ -252,6 +252,11 @@ class Database:
         with self._turn, self._plain_errors():
             return self._connection.execute(query, parameters).fetchall()
 
+    def data_version(self) -> int:
+        """A number that changes when another connection, such as another program's, has changed the database."""
+        with self._turn, self._plain_errors():
+            return self._pragma("data_version")
+
     def row(self, query: str, parameters: Sequence[Any] = ()) -> sqlite3.Row | None:
         """The first row of a query, if any."""
         found = self.rows(query, parameters)
