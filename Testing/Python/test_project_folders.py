@@ -58,7 +58,8 @@ def test_one_incomplete_case_stops_no_other(tmp_path, capsys):
     scan(tmp_path / "i" / "s2_FLAIR.nii.gz", 25)
     answer = run(capsys, "add", tmp_path / "p", "--images", tmp_path / "i", code=2)
     assert [case["name"] for case in answer["cases"]] == ["s2"]
-    assert {item["name"] for item in answer["failed"]} == {"s0", "s1", "s3"}
+    assert {item["name"] for item in answer["failed"]} == {"s1"}
+    assert "2 cases are in the project already and unchanged." in answer["notes"]
 
 
 def test_every_file_that_is_not_taken_is_told(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 from barl.cli.command import looked
 from barl.cli.dataset_commands import add_dataset
 from barl.cli.definition_commands import parse_label
+from barl.cli.folder_commands import add_folder, add_labels, named, remember
 from barl.cli.intake import case_facts, tell_intake
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError, ProjectError
@@ -19,7 +20,7 @@ from barl.project.datasets.intake import is_dataset, labels_of, read_dataset
 from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
 from barl.project.records import Case
-from barl.project.scans import Intake, NewCase, add_cases, find_cases, stem
+from barl.project.scans import NewCase, add_cases, stem
 from barl.project.sides import with_sides
 from barl.project.states import CaseState
 from barl.project.store import Project
@@ -138,13 +139,17 @@ def verify(options: Namespace, terminal: Terminal) -> int:
 
 
 def add(options: Namespace, terminal: Terminal) -> int:
-    if bool(options.scan) == bool(options.images):
-        raise InputError("Give either the scan of one case or --images with a folder.", 'See "barl add --help".')
+    later = bool(options.labels) and not options.images and not options.scan
+    if bool(options.scan) == bool(options.images) and not later:
+        raise InputError(
+            "Give the scan of one case, --images with a folder of scans, or --labels with a folder of outlines.",
+            'See "barl add --help".',
+        )
     if options.images and (options.name or options.label or options.series or options.list_series):
         raise InputError(
             "--name, --label and --series are for one case, not for a folder.", "Use --labels with a folder."
         )
-    if options.labels and not options.images:
+    if options.labels and options.scan:
         raise InputError("--labels is for a whole folder of scans.", "Use --label, or --images with a folder.")
     if looked(options) is not None and not (options.label or options.labels):
         raise InputError("--looked and --ignore are about an outline.", "Give one with --label or --labels.")
@@ -154,7 +159,9 @@ def add(options: Namespace, terminal: Terminal) -> int:
         return add_dataset(options, terminal)
     with Project.open(options.project) as project:
         if options.images:
-            return _add_folder(project, options, terminal)
+            return add_folder(project, options, terminal)
+        if later:
+            return add_labels(project, options, terminal)
         name = options.name or stem(options.scan[0])
         scans, series = _with_series(options.scan, options.series)
         new = NewCase(
@@ -167,7 +174,9 @@ def add(options: Namespace, terminal: Terminal) -> int:
             options.resample,
             looked=looked(options),
         )
-        intake = add_cases(project, [new], terminal.progress, options.allow)
+        cases = named(project, [new], options)
+        intake = add_cases(project, cases, terminal.progress, options.allow)
+        remember(project, intake, cases, options)
     if intake.left_out:
         raise intake.left_out[0].reason
     tell_intake(intake, f"Added {intake.added[0].case.name} ({intake.added[0].case.state}).", terminal)
@@ -222,28 +231,6 @@ def export(options: Namespace, terminal: Terminal) -> None:
     text = f"Exported {len(done.training)} cases for training and {len(done.held_out)} held-out cases to {done.folder}."
     text = "\n".join([text, *(f"Note: {note}" for note in done.notes)])
     terminal.answer(asdict(done), text)
-
-
-def _add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
-    """Add every scan of a folder; scans that cannot be used are listed at the end, the others are added."""
-    content = find_cases(
-        options.images,
-        project.channels,
-        options.labels,
-        held_out=options.held_out,
-        group=options.group,
-        resample=options.resample,
-        looked=looked(options),
-    )
-    intake = add_cases(project, content.cases, terminal.progress, options.allow)
-    left_out = (*intake.left_out, *content.left_out)
-    scans = [item for item in left_out if item.is_scan]
-    if not intake.added and len(scans) == 1:
-        raise scans[0].reason
-    n_outlined = sum(item.case.is_accepted for item in intake.added)
-    first = f"Added {len(intake.added)} cases, {n_outlined} of them with an outline."
-    tell_intake(Intake(intake.added, left_out), first, terminal)
-    return InputError.exit_code if scans else 0
 
 
 def _read_table(path: Path) -> list[Label]:

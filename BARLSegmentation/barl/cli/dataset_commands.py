@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
+from barl.cli.folder_commands import named, remember
 from barl.cli.intake import tell_intake
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
@@ -32,7 +33,8 @@ def add_dataset(options: Namespace, terminal: Terminal) -> int:
         dataset = read_dataset(options.scan[0], project.channels)
         intake = prepare_intake(dataset, project.channels, project.labels, resample=options.resample)
         known = {key(case.name) for case in project.cases.all()}
-        new = [case for case in intake.cases if key(case.name) not in known]
+        cases = intake.cases if options.plan else named(project, intake.cases, options)
+        new = [case for case in cases if key(case.name) not in known]
         if options.held_out:
             new = [replace(case, held_out=True) for case in new]
         notes = [*intake.notes]
@@ -43,6 +45,7 @@ def add_dataset(options: Namespace, terminal: Terminal) -> int:
             return 0
         _add_labels(project, intake, options.add_labels, notes)
         done = add_cases(project, new, terminal.progress, options.allow)
+        remember(project, done, new, options)
     left_out = (*done.left_out, *intake.left_out)
     n_outlined = sum(item.case.is_accepted for item in done.added)
     n_held_out = sum(item.case.held_out for item in done.added)

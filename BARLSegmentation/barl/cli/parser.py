@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -23,6 +25,7 @@ from barl.cli import (
 )
 from barl.cli.command import command, looked_options, project_folder, resample_option, show_help
 from barl.cli.dataset_commands import dataset_options
+from barl.cli.folder_commands import folder_options
 from barl.errors import InputError
 from barl.project.doubts import Doubt
 from barl.project.export import LAYOUTS
@@ -53,7 +56,26 @@ class _Parser(argparse.ArgumentParser):
     """Raises an ``InputError`` for wrong arguments: they are reported like every other bad input."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message[:1].upper()}{message[1:]}.", f'See "{self.prog} --help".')
+        mistyped = re.search(
+            r"invalid choice: '([^']*)' \(choose from (.*)\)|unrecognized arguments: (--[\w-]+)", message
+        )
+        remedy = f'See "{self.prog} --help".'
+        if mistyped:
+            word, choices, option = mistyped.groups()
+            known = re.findall(r"[\w-]+", choices) if choices else self._all_options()
+            close = get_close_matches(word or option, known, n=1)
+            message = f"there is no '{word or option}' here" if close else message
+            remedy = f"Did you mean {close[0]}?" if close else remedy
+        raise InputError(f"{message[:1].upper()}{message[1:]}.", remedy)
+
+    def _all_options(self) -> list[str]:
+        """Options of this parser and of its commands: an unknown one is found by the parser of ``barl``."""
+        found = list(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for child in action.choices.values():
+                    found += child._all_options() if isinstance(child, _Parser) else []
+        return found
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -237,6 +259,8 @@ def _add(commands: Commands) -> None:
         "  barl add study p1_T1.nii.gz p1_FLAIR.nii.gz --name p1      one case of two channels\n"
         "  barl add study scan8.nii.gz --label planes8.nii.gz --ignore 9   a partial outline: 9 is not looked at\n"
         "  barl add study --images scans/ --labels outlines/          a whole folder, outlines by equal file name\n"
+        "  barl add study --labels outlines/                          outlines of cases that are there already\n"
+        "  barl add study --images scans/ --anonymous                 numbers instead of names\n"
         "  barl add study disc/ --list-series                         which series a DICOM folder holds\n"
         "  barl add study disc/ --series 3 --name p2                  one of them\n"
         "  barl add study Dataset004_Hippocampus/ --plan              a data set of nnU-Net, the Decathlon or BIDS",
@@ -270,9 +294,11 @@ def _add(commands: Commands) -> None:
         action="append",
         default=[],
         type=Doubt,
-        choices=(Doubt.EMPTY, Doubt.SAME_SCAN, Doubt.LABEL_MAP),
-        help="confirm an empty outline, the scan of another case, or a scan that looks like a label map",
+        choices=(Doubt.EMPTY, Doubt.DIFFERENT, Doubt.SAME_SCAN, Doubt.LABEL_MAP, Doubt.NAME),
+        help="confirm an empty outline, one unlike the accepted one, the scan of another case, a scan that looks like "
+        "a label map, or names that may be patients'",
     )
+    folder_options(add)
     add.add_argument("--group", default="", help="the subject, if several cases are of one: it is held out as a whole")
 
 

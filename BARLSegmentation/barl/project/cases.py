@@ -59,6 +59,7 @@ class Cases:
         allow: Collection[Doubt] | None = None,
         meaning: Mapping[int, int] | None = None,
         looked: Looked | None = None,
+        neutral: bool = False,
     ) -> Case:
         """Copy a case into the project, without any metadata of its files.
 
@@ -73,6 +74,7 @@ class Cases:
             resample: Bring an outline of another grid onto the scan's, nearest voxel.
             notes: Gets a sentence for everything that was changed, left out or is doubtful; the journal keeps them too.
             allow: Doubts that are confirmed; None: no doubt is raised.
+            neutral: Keep no note that names a file: the case's name stands in its place.
             meaning: Value in the outline's file -> value of the label table, where they are others.
             looked: Which voxels its author has looked at (see ``Looked``); None: the whole scan.
 
@@ -114,6 +116,8 @@ class Cases:
                 )
                 if allow is not None:
                     check_not_empty(staged.is_empty, name, allow)
+            if neutral:
+                told = [_without_files(text, name, [*channels, label]) for text in told]
             with self._database.write() as transaction:
                 self._check_new_name(name)
                 self._check_subject(name, held_out, group)
@@ -461,6 +465,16 @@ def _as_file(image: sitk.Image | Path | str, place: Path) -> Path:
         write_image(image, place)
         return place
     return Path(image)
+
+
+def _without_files(text: str, name: str, files: Sequence[Path | str | sitk.Image | None]) -> str:
+    """A sentence with the case's name where it names one of the files."""
+    for file in files:
+        if isinstance(file, Path | str):
+            path = Path(file)
+            for word in (str(path), path.name, path.name.partition(".")[0]):
+                text = text.replace(word, name)
+    return text
 
 
 def _image_names(channels: Iterable[Channel]) -> list[str]:

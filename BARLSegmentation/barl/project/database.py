@@ -429,4 +429,7 @@ class Database:
 
 
 def unknown(table: str, row_id: str) -> ProjectError:
-    return ProjectError(f"The project has no {table.removesuffix('s')} '{row_id}'.", f"Choose one of its {table}.")
+    remedy = {"runs": 'List them: "barl train PROJECT --runs".', "models": 'List them: "barl models list PROJECT".'}
+    return ProjectError(
+        f"The project has no {table.removesuffix('s')} '{row_id}'.", remedy.get(table, f"Choose one of its {table}.")
+    )

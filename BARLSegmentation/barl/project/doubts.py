@@ -27,6 +27,7 @@ class Doubt(StrEnum):
     NEWER = "newer"
     SAME_SCAN = "same-scan"
     LABEL_MAP = "label-map"
+    NAME = "name"
 
 
 class DoubtError(InputError):

@@ -75,3 +75,11 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
         taken.add(unique.casefold())
         chosen[name] = unique
     return chosen
+
+
+def patients_names(names: Sequence[str]) -> list[str]:
+    """The names that may be patients'. Three letters that all names of a folder begin with are not initials."""
+    found = [name for name in names if may_be_a_patients(name)]
+    if len(names) > 1 and len({key(name)[:3] for name in names}) == 1:
+        found = [name for name in found if may_be_a_patients(clean(name)[3:])]
+    return found

@@ -15,6 +15,7 @@ from barl.errors import BarlError, DeviceError, InputError, storage_error
 from barl.images.formats.kinds import COMPANIONS, describe_other, ending
 from barl.images.label_maps import OtherGridError
 from barl.progress import SILENT, Progress, Stage
+from barl.project.channel_patterns import SEEN, seen_patterns
 from barl.project.doubts import Doubt, DoubtError
 from barl.project.labels import Channel
 from barl.project.matching import match_names, matched_note
@@ -91,6 +92,7 @@ class NewCase:
         resample: Bring an outline of another grid onto the scan's, nearest voxel.
         meaning: Pairs of a value in the outline's file and the value of the label table; empty: they are the same.
         notes: Sentences for the user and for the journal.
+        neutral: Keep no sentence that names a file.
         looked: Which voxels the outline's author has looked at: a mask, or the value in the outline's file that means
             that nobody has; None: the whole scan.
     """
@@ -105,6 +107,7 @@ class NewCase:
     meaning: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
     looked: Path | int | None = None
+    neutral: bool = False
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> NewCase:
@@ -170,14 +173,12 @@ def find_cases(
         InputError: A folder is missing or holds no scan, or channels lack patterns.
         StorageError: A folder cannot be read.
     """
-    if len(channels) > 1 and not all(channel.pattern for channel in channels):
-        raise InputError(
-            "The project has several channels without a pattern for their files' names.",
-            "Add the cases one by one, or make the project with a pattern for each channel.",
-        )
     scans, left_out = list_volumes(images)
     if not scans:
         raise InputError(f"The folder {images} holds no NIfTI, NRRD or MHA file.", "Add DICOM series one by one.")
+    seen = len(channels) > 1 and not all(channel.pattern for channel in channels)
+    if seen:
+        channels = seen_patterns([stem(path) for path in scans], channels)
     outlines: dict[str, list[Path]] = {}
     if labels:
         files, others = list_volumes(labels, outlines=True)
@@ -193,6 +194,8 @@ def find_cases(
             left_out.append(LeftOut(name, InputError(two, "Move one of them away.")))
             continue
         cases.append(NewCase(name, tuple(paths), own[0] if own else None, held_out, group, (), resample))
+    if seen:
+        cases = [replace(case, notes=(*case.notes, SEEN)) for case in cases]
     cases = _with_similar_names(cases, outlines, left_out)
     if looked is not None:
         cases = _with_looked(cases, looked)
@@ -215,7 +218,7 @@ def _with_similar_names(
     for case in cases:
         if match := own.get(case.name) if case.label is None else None:
             (path,) = outlines.pop(match.file)
-            case = replace(case, label=path, notes=(matched_note(match),) if match.added else ())
+            case = replace(case, label=path, notes=(*case.notes, matched_note(match)) if match.added else case.notes)
         result.append(case)
     return result
 
@@ -259,6 +262,7 @@ def add_cases(
                 allow=allow,
                 meaning=dict(case.meaning),
                 looked=case.looked,
+                neutral=case.neutral,
             )
             added.append(Added(stored, tuple(notes)))
         except (InputError, DeviceError) as error:  # a device that has too little memory for this one

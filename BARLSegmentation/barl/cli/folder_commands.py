@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``barl add --images`` and ``--labels``: folders of scans and of outlines; and names that must not be kept."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from barl.cli.command import looked
+from barl.cli.intake import tell_intake
+from barl.cli.terminal import Terminal
+from barl.errors import InputError
+from barl.project.anonymous import NameList
+from barl.project.doubts import Doubt, DoubtError
+from barl.project.later_outlines import LaterIntake, LaterOutline, add_outlines, match_outlines
+from barl.project.names import clean, patients_names
+from barl.project.scans import Added, Intake, NewCase, add_cases, find_cases, list_volumes
+from barl.project.store import Project
+
+
+def folder_options(add: ArgumentParser) -> None:
+    """The options of ``barl add`` about names and about cases that are there."""
+    add.add_argument("--replace", action="store_true", help="outlines of --labels replace other accepted outlines")
+    add.add_argument(
+        "--anonymous", action="store_true", help="number the cases; a list outside of the project keeps their names"
+    )
+    add.add_argument(
+        "--list", type=Path, metavar="FILE", help="with --anonymous: this list (default: PROJECT-names.csv beside it)"
+    )
+
+
+def add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
+    """Add every scan of a folder; scans that cannot be used are listed at the end, the others are added.
+
+    Cases that are in the project stay as they are, but for outlines that they lack.
+    """
+    content = find_cases(
+        options.images,
+        project.channels,
+        options.labels,
+        held_out=options.held_out,
+        group=options.group,
+        resample=options.resample,
+        looked=looked(options),
+    )
+    cases = named(project, content.cases, options)
+    there = {case.name: case for case in project.cases.all()}
+    new = [case for case in cases if clean(case.name) not in there]
+    later = [
+        LaterOutline(there[clean(case.name)], case.label, case.notes)
+        for case in cases
+        if clean(case.name) in there and case.label
+    ]
+    outlined = _store(project, later, options, terminal)
+    intake = add_cases(project, new, terminal.progress, options.allow)
+    remember(project, intake, new, options)
+    left_out = (*intake.left_out, *outlined.left_out, *content.left_out)
+    scans = [item for item in left_out if item.is_scan]
+    if not intake.added and not outlined.stored and len(scans) == 1:
+        raise scans[0].reason
+    n_outlined = sum(item.case.is_accepted for item in intake.added)
+    first = f"Added {len(intake.added)} cases, {n_outlined} of them with an outline."
+    notes = _about(outlined)
+    if unchanged := len(cases) - len(new) - len(outlined.stored) - len(outlined.left_out):
+        is_there = "case is" if unchanged == 1 else "cases are"
+        notes.append(f"{unchanged} {is_there} in the project already and unchanged.")
+    tell_intake(Intake(intake.added, left_out), first, terminal, notes)
+    return InputError.exit_code if scans else 0
+
+
+def add_labels(project: Project, options: Namespace, terminal: Terminal) -> int:
+    """Add a folder of outlines to the cases that are there."""
+    files, left_out = list_volumes(options.labels, outlines=True)
+    if not files:
+        raise InputError(f"The folder {options.labels} holds no outline.", "Name the folder of the outlines.")
+    shown = {}
+    if options.anonymous:
+        shown = {case: name for case, (name, _, _) in NameList.beside(project, options.list).rows.items()}
+    cases = project.cases.all()
+    found, unknown = match_outlines(cases, files, {case.id: shown[case.name] for case in cases if case.name in shown})
+    outlined = _store(project, found, options, terminal)
+    left_out = [*outlined.left_out, *unknown, *left_out]
+    notes = _about(outlined)[1:]
+    if outlined.unchanged:
+        notes.append(f"{len(outlined.unchanged)} cases have the same accepted outline already.")
+    about = {item.case.id: item.notes for item in found}
+    stored = Intake(
+        tuple(Added(project.cases.get(case.id), (*about[case.id], *s.notes)) for case, s in outlined.stored),
+        tuple(left_out),
+    )
+    n = len(outlined.stored)
+    tell_intake(stored, f"Stored {n} {'outline' if n == 1 else 'outlines'} of cases in the project.", terminal, notes)
+    return InputError.exit_code if any(item.is_scan for item in left_out) else 0
+
+
+def named(project: Project, cases: Sequence[NewCase], options: Namespace) -> list[NewCase]:
+    """The cases under the names that they are to have.
+
+    Raises:
+        DoubtError: A name may be a patient's, and neither ``--anonymous`` nor ``--allow name`` is given.
+    """
+    if options.list and not options.anonymous:
+        raise InputError("--list goes with --anonymous.", "Add --anonymous.")
+    if options.anonymous:
+        names = NameList.beside(project, options.list)
+        numbered = names.number(project, cases)
+        names.write()  # before the cases: no number without its name
+        return numbered
+    doubtful = patients_names([case.name for case in cases])
+    if doubtful and Doubt.NAME not in options.allow:
+        some = ", ".join(repr(name) for name in doubtful[:3])
+        several = f"{len(doubtful)} names may be patients', such as {some}." if len(doubtful) > 1 else ""
+        raise DoubtError(
+            Doubt.NAME, several or f"The name {some} may be a patient's.", "Number the cases with --anonymous."
+        )
+    return list(cases)
+
+
+def remember(project: Project, intake: Intake, new: Sequence[NewCase], options: Namespace) -> None:
+    """Take the cases that were not added out of the list of names again."""
+    if options.anonymous:
+        names = NameList.beside(project, options.list)
+        added = {item.case.name for item in intake.added}
+        names.forget([case.name for case in new if case.name not in added])
+        names.write()
+
+
+def _store(project: Project, later: Sequence[LaterOutline], options: Namespace, terminal: Terminal) -> LaterIntake:
+    return add_outlines(
+        project,
+        later,
+        replace=options.replace,
+        resample=options.resample,
+        looked=looked(options),
+        allow=options.allow,
+        neutral=options.anonymous,
+        progress=terminal.progress,
+    )
+
+
+def _about(outlined: LaterIntake) -> list[str]:
+    """What became of outlines of cases that were there."""
+    notes = []
+    if outlined.stored:
+        names = ", ".join(case.name for case, _ in outlined.stored[:5])
+        more = f" and {len(outlined.stored) - 5} more" if len(outlined.stored) > 5 else ""
+        notes.append(f"Outlines were stored for cases that were in the project: {names}{more}.")
+    for case, stored in outlined.stored:
+        if stored.replaced is not None:
+            notes.append(stored.in_words(case.name))
+    return notes

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outlines of a folder for cases that are in the project already."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from barl.errors import InputError
+from barl.images.label_maps import read_label
+from barl.progress import SILENT, Progress, Stage
+from barl.project.acceptance import Stored, accept, check_outline
+from barl.project.doubts import Doubt, DoubtError
+from barl.project.labels import structures
+from barl.project.matching import Match, match_names, matched_note
+from barl.project.names import clean, key
+from barl.project.records import Case
+from barl.project.scans import LeftOut, stem
+from barl.project.staging import Looked
+from barl.project.store import Project
+
+
+@dataclass(frozen=True)
+class LaterOutline:
+    """An outline and the case of the project that it belongs to.
+
+    Attributes:
+        case: The case.
+        path: The file, or a folder with a file for each label.
+        notes: Sentences for the user.
+    """
+
+    case: Case
+    path: Path
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class LaterIntake:
+    """What became of the outlines.
+
+    Attributes:
+        stored: The case of each one stored, and what ``accept`` answered.
+        unchanged: Cases whose accepted outline is equal to the file.
+        left_out: The others.
+    """
+
+    stored: list[tuple[Case, Stored]] = field(default_factory=list)
+    unchanged: list[Case] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+def match_outlines(
+    cases: Sequence[Case], files: Sequence[Path], names: dict[str, str] | None = None
+) -> tuple[list[LaterOutline], list[LeftOut]]:
+    """Find the case of each file: by equal names, else by a name that goes on, such as ``case7_seg``.
+
+    Args:
+        cases: Of the project.
+        files: The outlines.
+        names: Case id -> the name that its files have, where that is not the case's name.
+    """
+    shown = {case.id: (names or {}).get(case.id, case.name) for case in cases}
+    by_name = {name: case for case in cases if (name := shown[case.id])}
+    by_stem = {stem(path): path for path in files}
+    matches = match_names(list(by_name), list(by_stem))
+    found = [LaterOutline(by_name[match.case], by_stem[match.file], _notes(match)) for match in matches.pairs]
+    left_out = []
+    keys = {key(name): name for name in by_name}
+    for name in (*matches.unmatched, *matches.unclear):
+        close = get_close_matches(key(name), keys, n=1)
+        remedy = f"Did you mean {keys[close[0]]!r}? Then give the file this name." if close else "Add its scan first."
+        reason = InputError(f"The project has no case {name!r}.", remedy)
+        if name in matches.unclear:
+            text = f"Several outlines could belong to the case {matches.unclear[name]!r}."
+            reason = InputError(text, "Move the wrong ones away.")
+        left_out.append(LeftOut(by_stem[name].name, reason))
+    return found, left_out
+
+
+def _notes(match: Match) -> tuple[str, ...]:
+    if match.added:
+        return (matched_note(match),)
+    return () if clean(match.file) == match.case else ("The name of the outline differs in upper and lower case.",)
+
+
+def add_outlines(
+    project: Project,
+    outlines: Sequence[LaterOutline],
+    *,
+    author: str = "import",
+    replace: bool = False,
+    resample: bool = False,
+    looked: Looked | None = None,
+    allow: Collection[Doubt] = (),
+    neutral: bool = False,
+    progress: Progress = SILENT,
+) -> LaterIntake:
+    """Store outlines as the accepted ones of their cases; held-out marks stay.
+
+    Args:
+        project: Open for writing.
+        outlines: As ``match_outlines`` finds them.
+        author: Who made them.
+        replace: Also where a case has another accepted outline.
+        resample: Bring an outline of another grid onto the scan's, nearest voxel.
+        looked: Mask of the voxels looked at, or the value in the outline that means that nobody has looked.
+        allow: Doubts that are confirmed.
+        neutral: Keep no sentence that names a file.
+        progress: Of the work.
+
+    Raises:
+        ProjectError: Another program is changing the project.
+        StorageError: The disk is full or read-only.
+    """
+    intake = LaterIntake()
+    for item, _ in progress.stage(Stage.ADDING).each(outlines, lambda item: item.case.name):
+        case = item.case
+        try:
+            grid = project.cases.grid(case.id)
+            rows = structures(project.labels)
+            label = read_label(item.path, grid, project.values, structures=rows, resample=resample)
+            if case.is_accepted:
+                if check_outline(project, case, label, tuple(Doubt)) == 0:
+                    intake.unchanged.append(case)
+                    continue
+                if not replace:
+                    raise DoubtError(
+                        Doubt.REPLACES,
+                        f"The case {case.name!r} has another accepted outline.",
+                        "Leave the file away.",
+                    )
+            outline = label if neutral else item.path
+            stored = accept(project, case.id, outline, author=author, allow=allow, resample=resample, looked=looked)
+            intake.stored.append((case, stored))
+        except InputError as error:
+            intake.left_out.append(LeftOut(item.path.name, error))
+    return intake
