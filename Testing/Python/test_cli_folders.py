@@ -164,8 +164,8 @@ def test_a_common_beginning_of_all_names_is_no_patient():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["trian", "p"], "Did you mean train?"),
-        (["project", "shwo", "p"], "Did you mean show?"),
+        (["trainn", "p"], "Did you mean train?"),
+        (["project", "showw", "p"], "Did you mean show?"),
         (["train", "p", "--minuts", "3"], "Did you mean --minutes?"),
         (["export", "p", "out", "--layout", "nnunett"], "Did you mean nnunet?"),
         (["qqq"], "--help"),
