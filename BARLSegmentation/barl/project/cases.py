@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,10 +20,10 @@ from barl.images.geometry import Grid
 from barl.images.reading import read_channels
 from barl.images.writing import write_image
 from barl.project import files
+from barl.project.case_files import as_file, image_names, without_files
 from barl.project.database import Database, Transaction, now
 from barl.project.definition import Definition
 from barl.project.doubts import Doubt, DoubtError, check_not_a_label_map, check_not_empty, voxel_digest
-from barl.project.labels import Channel
 from barl.project.names import check_name, clean, key
 from barl.project.records import Case
 from barl.project.soundness import known_problem
@@ -94,13 +94,13 @@ class Cases:
         with files.staging_folder(self.folder) as staging, files.staging_folder(self.folder) as other:
             (staging / "revisions").mkdir()
             told = list(notes or ())
-            paths = [_as_file(item, other / f"{k}.nrrd") for k, item in enumerate(channels)]
+            paths = [as_file(item, other / f"{k}.nrrd") for k, item in enumerate(channels)]
             images = read_channels(paths, told, series)
             voxels = [voxel_digest(image) for image in images]
             if allow is not None:
                 for image in images:
                     check_not_a_label_map(image, name, allow)
-            names = _image_names(self._definition.channels)
+            names = image_names(self._definition.channels)
             for image, file in zip(images, names, strict=True):
                 write_image(image, staging / file)
             grid = Grid.of_file(staging / names[0])
@@ -117,7 +117,7 @@ class Cases:
                 if allow is not None:
                     check_not_empty(staged.is_empty, name, allow)
             if neutral:
-                told = [_without_files(text, name, [*channels, label]) for text in told]
+                told = [without_files(text, name, [*channels, label]) for text in told]
             with self._database.write() as transaction:
                 self._check_new_name(name)
                 self._check_subject(name, held_out, group)
@@ -457,31 +457,6 @@ class Cases:
         (text,) = self._database.one("SELECT grid FROM cases WHERE id = ?", (self.get(case_id).id,))
         with self._database.decoding():
             return Grid.from_json(json.loads(text))
-
-
-def _as_file(image: sitk.Image | Path | str, place: Path) -> Path:
-    """Images in memory take the way through a file too: one place says what a usable scan is."""
-    if isinstance(image, sitk.Image):
-        write_image(image, place)
-        return place
-    return Path(image)
-
-
-def _without_files(text: str, name: str, files: Sequence[Path | str | sitk.Image | None]) -> str:
-    """A sentence with the case's name where it names one of the files."""
-    for file in files:
-        if isinstance(file, Path | str):
-            path = Path(file)
-            for word in (str(path), path.name, path.name.partition(".")[0]):
-                text = text.replace(word, name)
-    return text
-
-
-def _image_names(channels: Iterable[Channel]) -> list[str]:
-    """File names from the channels' names where these are fit for it, else from their numbers."""
-    names = [re.sub(r"[^A-Za-z0-9-]+", "_", channel.name).strip("_") for channel in channels]
-    fit = all(names) and len({name.casefold() for name in names}) == len(names) and max(map(len, names)) <= 40
-    return [f"image_{name if fit else position}.nii.gz" for position, name in enumerate(names)]
 
 
 def _is_deleted(row: sqlite3.Row) -> bool:
