@@ -41,7 +41,8 @@ TITLES = {"hippocampus": "Hippocampus, MR", "sts_pet": "Sarcoma, PET"}
 
 
 def run(options: argparse.Namespace) -> None:
-    folder = options.results / f"{options.set}_{options.labelled}_{options.folds}_{options.iterations}_{options.seed}"
+    name = "_".join(map(str, (options.set, options.method, options.labelled, options.folds, options.seed)))
+    folder = options.results / name
     if (folder / "result.json").exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -103,10 +104,11 @@ def _mean(scores: dict[Any, float]) -> float:
 
 def write(options: argparse.Namespace) -> None:
     runs = [json.loads(path.read_text("utf-8")) for path in sorted(options.results.glob("*/result.json"))]
+    runs.sort(key=lambda run_: (run_["set"], run_["method"], run_["seed"]))
     lines = [
-        "| set | outlined + untouched | folds | seed | out of fold | test, one member | test, all members "
+        "| set | method | outlined + untouched | folds | seed | out of fold | test, one member | test, all members "
         "| test, one training | gain | p | out of fold - all members | time, all / one |",
-        "|" + "---|" * 12,
+        "|" + "---|" * 13,
     ]
     lines += [_line(run_) for run_ in runs]
     apart = np.array([np.mean(run_["out_of_fold"]) - np.mean(run_["folds"]) for run_ in runs]) * 100
@@ -129,8 +131,8 @@ def _line(run_: dict[str, Any]) -> str:
     error = unseen.std(ddof=1) / np.sqrt(len(unseen))
     ratio = run_["seconds"]["folds"] / run_["seconds"]["single"]
     return (
-        f"| {TITLES[run_['set']]} | {run_['labelled']} + {run_['untouched']} | {run_['folds']} | {run_['seed']} "
-        f"| {unseen.mean():.3f} ± {error:.3f} | {np.mean(run_['members']):.3f} | {whole.mean():.3f} "
+        f"| {TITLES[run_['set']]} | {run_['method']} | {run_['labelled']} + {run_['untouched']} | {run_['folds']} "
+        f"| {run_['seed']} | {unseen.mean():.3f} ± {error:.3f} | {np.mean(run_['members']):.3f} | {whole.mean():.3f} "
         f"| {single.mean():.3f} | {100 * (whole.mean() - single.mean()):+.1f} | {paired_test(whole, single).p:.3f} "
         f"| {100 * (unseen.mean() - whole.mean()):+.1f} | {ratio:.1f} |"
     )
