@@ -71,6 +71,7 @@ class Model:
         scan: Scan | Sequence[Scan],
         *,
         roi_mm: Sequence[float] | None = None,
+        cleanup: bool = True,
         on_progress: OnProgress | None = None,
     ) -> Prediction:
         """Predict a scan.
@@ -78,6 +79,7 @@ class Model:
         Args:
             scan: One file, DICOM folder or SimpleITK image for each channel.
             roi_mm: Predict only this box: smallest and largest x, y and z in LPS.
+            cleanup: Remove pieces and fill holes as the model's card says.
             on_progress: Called while it works.
 
         Raises:
@@ -88,7 +90,9 @@ class Model:
         roi = Roi.from_bounds_mm(roi_mm) if roi_mm is not None else None
         notes: list[str] = []
         images = as_images(scan, notes)
-        found = self._predictor.predict(images, roi=roi, want_probabilities=True, progress=as_progress(on_progress))
+        found = self._predictor.predict(
+            images, roi=roi, want_probabilities=True, progress=as_progress(on_progress), cleanup=cleanup
+        )
         return Prediction(
             sitk.GetArrayFromImage(found.label),
             {value: sitk.GetArrayFromImage(image) for value, image in (found.probabilities or {}).items()},

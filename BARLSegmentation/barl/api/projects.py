@@ -192,6 +192,7 @@ def train(
     method: str | None = None,
     from_scratch: bool = False,
     promote: bool = False,
+    folds: int | None = None,
     seed: int | None = None,
     device: str = "auto",
     plan: Mapping[str, Any] | None = None,
@@ -205,13 +206,16 @@ def train(
         method: ``barl`` (default), ``dbisl``, ``supervised`` or one to compare with.
         from_scratch: Do not start from the project's current model.
         promote: Make the new model the current one even if there is one already.
+        folds: Train so many members, each without one part of the outlined cases, which judges it; together they are
+            the model.
         seed: Of the random numbers.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         plan: Values of the plan to replace, by name.
         on_progress: Called while it works.
 
     Returns:
-        The new model: ``id``, ``folder`` and ``summary`` with its Dice on the held-out cases.
+        The new model: ``id``, ``folder`` and ``summary`` with its Dice on the held-out cases,
+        with ``folds`` out of fold.
 
     Raises:
         InputError: There is nothing to learn from, or an option is wrong.
@@ -222,7 +226,7 @@ def train(
     from barl.jobs.train_job import TrainingOptions, prepare_run, run_training
 
     options = TrainingOptions(
-        minutes, iterations, method, seed, device, not from_scratch, promote, overrides=dict(plan or {})
+        minutes, iterations, method, seed, device, not from_scratch, promote, folds, overrides=dict(plan or {})
     )
     progress = as_progress(on_progress)
     run = prepare_run(project, options, progress)
