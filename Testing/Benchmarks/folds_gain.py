@@ -34,6 +34,7 @@ from barl.inference.predictor import Predictor
 from barl.jobs.compute import Compute
 from barl.jobs.evaluate import evaluate_model
 from barl.jobs.train_job import TrainingOptions, prepare_run, run_training
+from barl.json_text import plain
 from barl.project.labels import Channel
 from barl.project.store import Project
 
@@ -66,13 +67,16 @@ def run(options: argparse.Namespace) -> None:
     members = [
         Predictor.load(models["folds"].folder, device="cpu", member=n) for n in range(wholes["folds"].card.members)
     ]
+    tested = {name: [_test(predictor, case) for case in cases] for name, predictor in wholes.items()}
     facts = {
         **{key: getattr(options, key) for key in ("set", "labelled", "folds", "iterations", "seed", "method")},
         "untouched": options.untouched,
         "seconds": {name: model.summary["seconds"] for name, model in models.items()},
         "out_of_fold": [_mean({v: m["dice"] for v, m in row["labels"].items()}) for row in scores["cases"]],
-        **{name: [_dice(predictor, case) for case in cases] for name, predictor in wholes.items()},
-        "members": [[_dice(member, case) for case in cases] for member in members],
+        **{name: [row["dice"] for row in rows] for name, rows in tested.items()},
+        "expected": {name: [[row["agreement"], row["expected"]] for row in rows] for name, rows in tested.items()},
+        "calibration": plain(wholes["folds"].card.expected_dice),
+        "members": [[_test(member, case)["dice"] for case in cases] for member in members],
         "machine": harness.machine(),
     }
     (folder / "result.json").write_text(json.dumps(facts), "utf-8")
@@ -89,13 +93,19 @@ def _make(data: datasets.Dataset, folder: Path, options: argparse.Namespace) -> 
             project.cases.add(f"case {number}", read_channels(file.images), label=label)
 
 
-def _dice(predictor: Predictor, case: datasets.OutlinedCase) -> float:
+def _test(predictor: Predictor, case: datasets.OutlinedCase) -> dict[str, Any]:
     channels = read_channels(case.images)
     assert case.label is not None  # a test case
     values = predictor.card.values
     truth = sitk.GetArrayFromImage(read_label(case.label, Grid.of(channels[0]), values))
-    predicted = sitk.GetArrayFromImage(predictor.predict(channels).label)
-    return _mean({value: dice(predicted, truth, value) for value in values})
+    found = predictor.predict(channels)
+    predicted = sitk.GetArrayFromImage(found.label)
+    agreement = [score for score in found.agreement.values() if score is not None]
+    return {
+        "dice": _mean({value: dice(predicted, truth, value) for value in values}),
+        "agreement": float(np.mean(agreement)) if agreement else None,
+        "expected": found.expected_dice,
+    }
 
 
 def _mean(scores: dict[Any, float]) -> float:

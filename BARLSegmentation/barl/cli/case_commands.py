@@ -67,13 +67,16 @@ def show_project(options: Namespace, terminal: Terminal) -> None:
 def list_cases(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
         cases = project.cases.deleted() if options.deleted else project.cases.all(options.state)
+        predicted = project.revisions.expected_dice()
+    expected = {case.id: predicted.get(case.id) for case in cases if not case.is_accepted}  # else there is no need
+    heads = ["id", "name", "state", "looked at", "held out", "group", "uncertainty", "expected Dice"]
     rows = [
-        [case.id, case.name, case.state, _looked(case), case.held_out, case.group or None, case.uncertainty]
-        for case in cases
+        [c.id, c.name, c.state, _looked(c), c.held_out, c.group or None, c.uncertainty, expected.get(c.id)]
+        for c in cases
     ]
-    heads = ["id", "name", "state", "looked at", "held out", "group", "uncertainty"]
     text = table(rows, heads) if rows else "No case."
-    terminal.answer({"cases": [case_facts(case) for case in cases]}, text)
+    document = [case_facts(case) | {"expected_dice": expected.get(case.id)} for case in cases]
+    terminal.answer({"cases": document}, text)
 
 
 def mark(options: Namespace, terminal: Terminal) -> None:

@@ -163,7 +163,9 @@ def _answer(result: dict[str, Any], terminal: Terminal) -> int:
     lines = []
     for case in result["cases"]:
         place = case["written"][0] if "written" in case else case["label"]
-        lines.append(f"{case['name']}: uncertainty {case['case_uncertainty']:.3f}, {place}")
+        expected = case.get("expected_dice")
+        words = f", expected Dice {expected:.2f}" if expected is not None else ""
+        lines.append(f"{case['name']}: uncertainty {case['case_uncertainty']:.3f}{words}, {place}")
         lines += [f"  {note}" for note in case["notes"] if len(result["cases"]) > 1]
     if len(result["cases"]) == 1:
         lines += _findings(result["cases"][0])

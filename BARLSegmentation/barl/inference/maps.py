@@ -19,6 +19,7 @@ class ModelMaps:
         shape: ``(k, j, i)``.
         n_classes: Classes including background.
         n_branches: Branches joined.
+        per_network: Branches of one network, whose label maps are compared; they follow each other.
         temperature: Calibration of the probabilities.
         keep_probabilities: Keep the probabilities of the labels, too.
         keep_components: Keep entropy and disagreement, too.
@@ -30,6 +31,7 @@ class ModelMaps:
         entropy, disagreement: Its components, uint8, or None.
         probabilities: float16 ``[L, k, j, i]`` of classes 1..L, or None.
         branch_voxels: Voxels of each label in each branch by itself, ``[n_branches, L]``.
+        shared_voxels: Of these, those that the next branch of the same network has, too.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class ModelMaps:
         n_classes: int,
         n_branches: int,
         *,
+        per_network: int = 1,
         temperature: float = 1.0,
         keep_probabilities: bool = False,
         keep_components: bool = False,
@@ -51,6 +54,8 @@ class ModelMaps:
         self.disagreement = np.empty(shape, np.uint8) if keep_components and n_branches > 1 else None
         self.probabilities = np.empty((n_classes - 1, *shape), np.float16) if keep_probabilities else None
         self.branch_voxels = np.zeros((n_branches, n_classes - 1), np.int64)
+        self.shared_voxels = np.zeros_like(self.branch_voxels)
+        self._pairs = [n for n in range(n_branches - 1) if (n + 1) % per_network]
         self._levels = np.zeros((2, 256), np.int64)
 
     def add(self, slab: Slab, box: Triple[slice]) -> None:
@@ -71,10 +76,24 @@ class ModelMaps:
             self.disagreement[rows] = _levels(joined.disagreement)
         if self.probabilities is not None:
             self.probabilities[:, rows] = joined.probabilities[1:].half().cpu().numpy()
-        for voxels, branch in zip(self.branch_voxels, log_probabilities, strict=True):
+        before = classes
+        for n, branch in enumerate(log_probabilities):
             own = classes if len(log_probabilities) == 1 else _likeliest(branch)[0]
-            voxels += own.flatten().bincount(minlength=len(branch))[1:].cpu().numpy()
+            self.branch_voxels[n] += _count(own, len(branch))
+            if n - 1 in self._pairs:
+                self.shared_voxels[n - 1] += _count(own[own == before], len(branch))
+            before = own
         self._levels += count_levels(self.uncertainty[rows], self.classes[rows] > 0)
+
+    def agreement(self) -> list[float | None]:
+        """For each label the Dice between the branches' label maps, mean over the pairs; None where none shows it."""
+        found: list[float | None] = []
+        for label in range(self.branch_voxels.shape[1]):
+            own = self.branch_voxels[:, label]
+            sums = [(int(self.shared_voxels[n, label]), int(own[n] + own[n + 1])) for n in self._pairs]
+            scores = [2 * shared / total for shared, total in sums if total]
+            found.append(sum(scores) / len(scores) if scores else None)
+        return found
 
     @property
     def kept_probabilities(self) -> np.ndarray:
@@ -100,6 +119,11 @@ def _likeliest(values: Tensor) -> tuple[Tensor, Tensor]:
         candidates = torch.maximum(candidates, (values[n] > best).to(candidates.dtype).mul_(n))
         best = torch.maximum(best, values[n])
     return candidates * (best > values[0]), candidates
+
+
+def _count(classes: Tensor, n_classes: int) -> np.ndarray:
+    """Voxels of the classes 1, 2 ..."""
+    return classes.flatten().bincount(minlength=n_classes)[1:].cpu().numpy()
 
 
 def _levels(fraction: Tensor) -> np.ndarray:

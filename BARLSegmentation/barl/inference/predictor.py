@@ -61,6 +61,8 @@ class Prediction:
         hotspots: The highest score first.
         volumes: One for each label.
         case_uncertainty: One number in [0, 1] to rank cases by, see ``uncertainty.score_levels``.
+        agreement: Label value -> Dice between the label maps of a network's branches; None where none shows the label.
+        expected_dice: What the agreement lets expect, mean over the labels; None if the card has no calibration.
         embedding: Features of the scan; similar scans have similar features.
         seconds: Stage -> time it took.
         notes: Sentences for the user about every deviation from the request.
@@ -77,11 +79,15 @@ class Prediction:
     probabilities: dict[int, sitk.Image] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    agreement: dict[int, float | None] = field(default_factory=dict)
+    expected_dice: float | None = None
 
     def details(self) -> dict[str, Any]:
         """Everything but the images, as plain JSON types."""
         return {
             "case_uncertainty": self.case_uncertainty,
+            "agreement": {str(value): score for value, score in self.agreement.items()},
+            "expected_dice": self.expected_dice,
             "volumes": [asdict(volume) for volume in self.volumes],
             "hotspots": [hotspot.to_json() for hotspot in self.hotspots],
             "seconds": dict(self.seconds),
@@ -238,7 +244,15 @@ class Predictor:
             disagreement=None if maps.disagreement is None else _fraction(scan, maps.disagreement),
             probabilities=_probabilities(scan, maps, table) if want_probabilities else None,
             notes=notes,
+            agreement=dict(zip(self.card.values, maps.agreement(), strict=True)),
+            expected_dice=self._expected_dice(maps.agreement()),
         )
+
+    def _expected_dice(self, agreement: Sequence[float | None]) -> float | None:
+        defined = [score for score in agreement if score is not None]
+        if not defined or self.card.expected_dice is None:
+            return None
+        return self.card.expected_dice.expected(sum(defined) / len(defined))
 
     def ladder(self) -> Iterator[Effort]:
         """What to try in turn: fewer windows at once, then the accumulators on the CPU, then all on the CPU."""
@@ -258,6 +272,7 @@ class Predictor:
                     triple(part.stop - part.start for part in inside),
                     len(self.card.labels) + 1,
                     len(self.branches),
+                    per_network=min(len(self.branches), self.network.spec.n_branches),
                     temperature=self.card.temperature,
                     keep_probabilities=wanted.probabilities,
                     keep_components=wanted.components,

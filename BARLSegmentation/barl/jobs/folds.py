@@ -33,7 +33,7 @@ from barl.training.cases import CaseFiles, cache_cases
 from barl.training.checkpoint import NAME as CHECKPOINT
 from barl.training.loop import TrainResult, train
 from barl.training.plan import Plan
-from barl.training.validation import choose_cleanup
+from barl.training.validation import choose_calibration, choose_cleanup
 
 MOST_FOLDS = 20
 # Of a fold's part of the bar that its steps take; preparing comes before, validating after them.
@@ -219,7 +219,7 @@ class FoldRun:
         pieces = {int(value): OutlinedPieces(**shown) for value, shown in self.done[0]["pieces"].items()}
         metrics = _metrics(self.done, rows)
         card = self._card([card for card, _ in loaded], metrics)
-        card = replace(card, cleanup=choose_cleanup(rows, pieces))
+        card = replace(card, cleanup=choose_cleanup(rows, pieces), expected_dice=choose_calibration(rows))
         save_model(self.folder / "model", card, join_members([network.state_dict() for _, network in loaded]))
         Progress(self.send).stage(Stage.VALIDATING).at(1.0, values=metrics)
         seconds = sum(known["seconds"] for known in self.done)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -24,8 +24,31 @@ from barl.project.labels import Label
 FORMAT = 1
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
-_OPTIONAL: dict[str, Any] = {"cleanup": [], "members": 1}
+_OPTIONAL: dict[str, Any] = {"cleanup": [], "expected_dice": None, "members": 1}
 FRESH_COPY = "Get a fresh copy of the model or train it again."
+
+
+@dataclass(frozen=True)
+class DiceCalibration:
+    """The Dice to expect of a case: ``intercept + slope * agreement`` (``barl.evaluation.expected_dice``).
+
+    Attributes:
+        intercept, slope: Of the line.
+        error: Root mean square error of cases left out of the fit one after the other.
+        cases: Number of unseen cases.
+    """
+
+    intercept: float
+    slope: float
+    error: float
+    cases: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def expected(self, agreement: float) -> float:
+        """The Dice to expect, within [0, 1]."""
+        return min(max(self.intercept + self.slope * agreement, 0.0), 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +75,7 @@ class ModelCard:
         metrics: What it scored on the held-out cases.
         temperature: Divides the logits so that probabilities are calibrated.
         cleanup: What is done with the pieces and holes of labels in a prediction.
+        expected_dice: What the agreement of the branches lets expect; None: unknown.
         members: Number of networks whose mean predicts; their weights lie in the one weight file.
         parent: ``id`` of the model it started from.
         licence: Terms under which it may be used, with those of its data.
@@ -78,6 +102,7 @@ class ModelCard:
     metrics: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     cleanup: list[CleanupRule] = field(default_factory=list)
+    expected_dice: DiceCalibration | None = None
     members: int = 1
     parent: str | None = None
     licence: str = ""
@@ -108,6 +133,7 @@ class ModelCard:
         card["labels"] = [label.to_json() for label in self.labels]
         card["normalisations"] = [normalization.to_json() for normalization in self.normalisations]
         card["cleanup"] = [rule.to_json() for rule in self.cleanup]
+        card["expected_dice"] = self.expected_dice.to_json() if self.expected_dice else None
         for name, default in _OPTIONAL.items():  # models without them are read by older versions, too
             if card[name] == default:
                 del card[name]
@@ -126,6 +152,8 @@ class ModelCard:
             values["labels"] = [Label.from_json(label) for label in card["labels"]]
             values["normalisations"] = [Normalization.from_json(item) for item in card["normalisations"]]
             values["cleanup"] = [CleanupRule.from_json(rule) for rule in card.get("cleanup", [])]
+            if known := card.get("expected_dice"):
+                values["expected_dice"] = DiceCalibration(**known)
             values["spacing"], values["patch"] = tuple(card["spacing"]), tuple(card["patch"])
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:

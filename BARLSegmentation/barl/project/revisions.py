@@ -136,6 +136,13 @@ class Revisions:
         row = self._database.row(query, (self._cases.get(case_id).id, *wanted))
         return self._as_revision(row) if row else None
 
+    def expected_dice(self) -> dict[str, float]:
+        """Case id -> the Dice to expect of its newest prediction, where its model says one."""
+        newest = "SELECT MAX(number) FROM revisions WHERE kind = 'prediction' GROUP BY case_id"
+        rows = self._database.rows(f"SELECT case_id, details FROM revisions WHERE number IN ({newest})")
+        found = {row["case_id"]: json.loads(row["details"] or "{}").get("expected_dice") for row in rows}
+        return {case_id: value for case_id, value in found.items() if isinstance(value, float)}
+
     def accepted(self, case_id: str) -> Revision:
         """The newest accepted revision of a case, after its label map was compared with its checksum.
 

@@ -38,7 +38,14 @@ from barl.training.distributed import JoinedNetwork, World, sum_gradients
 from barl.training.patches import Patches, loader
 from barl.training.plan import Plan
 from barl.training.schedule import LEAST_STEPS, Clock, Schedule
-from barl.training.validation import Validation, ValidationTimes, choose_cleanup, outlined_pieces, validate
+from barl.training.validation import (
+    Validation,
+    ValidationTimes,
+    choose_calibration,
+    choose_cleanup,
+    outlined_pieces,
+    validate,
+)
 
 CLIP_NORM = 5.0
 REPORT_SECONDS = 1.0
@@ -205,6 +212,7 @@ class TrainingRun:
         model = self.folder / "model"
         if self.world.rank == 0:
             card = self._card(validation, metrics, choose_cleanup(rows, pieces))
+            card = dataclasses.replace(card, expected_dice=choose_calibration(rows))
             save_model(model, card, self.network.state_dict())
         validating.at(1.0, values=metrics)
         return TrainResult(model, self.iteration, self.seconds, metrics, False, self.plan, rows, pieces)

@@ -13,6 +13,7 @@ import torch
 
 from barl.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
 from barl.evaluation.cleanup_choice import OutlinedPieces, Row, choose_rule, score_candidates
+from barl.evaluation.expected_dice import DiceCalibration, calibrate, mean_over_labels
 from barl.evaluation.metrics import dice
 from barl.images.cleanup import CleanupRule
 from barl.inference.sliding_window import count_windows, predict_array
@@ -38,8 +39,9 @@ class Validation:
         temperature: Fitted on these cases.
         calibration_error: Expected calibration error at temperature 1.
         calibrated_error: The same at ``temperature``.
-        cases: Per case ``case`` (its id), ``dice`` (label value -> Dice) and, where ``pieces`` were given, ``cleanup``
-            (label value -> Dice of each candidate).
+        cases: Per case ``case`` (its id), ``dice`` (label value -> Dice), with two branches ``agreement`` (label value
+            -> Dice between their label maps), where ``pieces`` were given ``cleanup`` (label value -> Dice of each
+            candidate).
     """
 
     dice: dict[int, float]
@@ -103,6 +105,9 @@ def validate(
             truth, maps = truth[looked], [m[:, looked] for m in maps]
         scores.append([{v: dice(m.argmax(0), truth, c) for c, v in enumerate(plan.values, start=1)} for m in maps])
         rows.append({"case": case.id, "dice": {str(v): score for v, score in scores[-1][0].items()}})
+        if len(maps) > 2:
+            first, second = maps[1].argmax(0), maps[2].argmax(0)
+            rows[-1]["agreement"] = {str(v): dice(first, second, c) for c, v in enumerate(plan.values, start=1)}
         if pieces is not None and not case.is_partial:  # a part of a structure has other pieces
             predicted = maps[0].argmax(0).reshape(whole.shape)
             rows[-1]["cleanup"] = _cleanup_row(predicted, whole, plan, pieces, case.grid.voxel_ml)
@@ -137,6 +142,13 @@ def choose_cleanup(rows: Sequence[Mapping[str, Any]], pieces: Mapping[int, Outli
     tried = [row["cleanup"] for row in rows if "cleanup" in row]  # partial outlines lack it
     rules = (choose_rule([row[str(value)] for row in tried], shown, value) for value, shown in pieces.items())
     return [rule for rule in rules if rule is not None]
+
+
+def choose_calibration(rows: Sequence[Mapping[str, Any]]) -> DiceCalibration | None:
+    """What the ``cases`` of one or more validations say about the Dice to expect; None with too few."""
+    known = [row for row in rows if "agreement" in row]
+    means = [[mean_over_labels(row[name]) for row in known] for name in ("agreement", "dice")]
+    return calibrate(*means)
 
 
 def _cleanup_row(

@@ -61,12 +61,15 @@ class Prediction:
     """Files and findings of one scan.
 
     ``volumes``: value, name, ml, low_ml, high_ml of each label. ``hotspots``: rank, position_mm (LPS), volume_ml,
-    mean_uncertainty, score, label, bounds_mm, kind (uncertain, removed, filled).
+    mean_uncertainty, score, label, bounds_mm, kind (uncertain, removed, filled). ``agreement``: of each label value the
+    Dice between the branches' label maps. ``expected_dice``: what it lets expect, if the model's card says so.
     """
 
     label: str
     uncertainty: str | None = None
     case_uncertainty: float | None = None
+    agreement: dict[str, float | None] = field(default_factory=dict)
+    expected_dice: float | None = None
     volumes: list[dict[str, Any]] = field(default_factory=list)
     hotspots: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float | None] = field(default_factory=dict)
