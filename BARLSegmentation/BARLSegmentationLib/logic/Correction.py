@@ -188,9 +188,16 @@ class Correction:
         return (known or predictions or [None])[-1]
 
     def prior(self) -> Revision | None:
-        """The whole outline that a fill goes by where nothing is drawn: an accepted one, else the prediction."""
-        shown = self.session.loaded.revision
-        return shown if shown is not None and shown.is_accepted and shown.looked is None else self.prediction()
+        """The whole outline that a fill goes by where nothing is drawn: what was on screen when the case was opened; if
+        that was a part of an outline, the accepted one before it, else the prediction."""
+        project, loaded = self.session.project, self.session.loaded
+        shown = loaded.revision
+        if shown is None or shown.is_prediction:
+            return shown or self.prediction()
+        if shown.looked is None:
+            return shown
+        whole = [one for one in project.revisions.of(loaded.caseId) if one.is_accepted and one.looked is None]
+        return whole[-1] if whole else self.prediction()
 
     def snapshot(self) -> Snapshot:
         """Copy the outline.

@@ -45,6 +45,12 @@ class Fill:
     planes: frozenset[Plane] = frozenset()
     strokes: int = 0
 
+    def wholeUncertainty(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Of a scan of a shape (k, j, i)."""
+        whole = np.zeros(shape, np.float32)
+        whole[self.box] = self.uncertainty
+        return whole
+
 
 @dataclass(frozen=True)
 class Drawn:

@@ -92,7 +92,7 @@ class SliceViews:
         title = (_("sagittal"), _("coronal"), _("axial"))[world]
         place = float((matrix @ [*center, 1.0])[:3] @ direction) * (1 if direction[world] > 0 else -1)
         letters = ("LR", "PA", "IS")[world]
-        return f"{title} {letters[place > 0]} {abs(place):.1f} mm"
+        return f"{title} {letters[place > -0.05]} {abs(place):.1f} mm"
 
     def position(self, index: Sequence[float]) -> list[float]:
         """RAS in mm, in the scan's own coordinates, of an index (k, j, i)."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from BARLSegmentationLib.logic.FillExchange import Filled
     from BARLSegmentationLib.logic.Session import Session
     from BARLSegmentationLib.widgets.Background import Background
+    from BARLSegmentationLib.widgets.DrawOnce import DrawOnce
     from BARLSegmentationLib.widgets.OutlineEditor import OutlineEditor
 
 PATIENCE_MS = 1000  # a fill that takes longer shows its progress
@@ -39,6 +40,7 @@ class Filling:
         correction: The outline, and what of it was drawn.
         editor: Keeps what was before for its Undo.
         background: Reads and writes the arrays.
+        drawOnce: Has the views drawn once for all segments.
         parent: QObject that the timer belongs to.
 
     Attributes:
@@ -54,12 +56,14 @@ class Filling:
         correction: Correction,
         editor: OutlineEditor,
         background: Background,
+        drawOnce: DrawOnce,
         parent: qt.QObject,
     ) -> None:
         self.began, self.ended, self.progressed, self.filled = Signal(), Signal(), Signal(), Signal()
         self.session, self.correction, self.editor, self.background = session, correction, editor, background
         self.worker = WorkerLink(variables=ONE_THREAD)
         self.seconds: float | None = None
+        self._drawOnce = drawOnce
         self._exchange = FillExchange(slicer.app.temporaryPath)
         self._pending = None
         self._job: _Job | None = None
@@ -178,19 +182,15 @@ class Filling:
         self._end()
 
     def _apply(self, job: _Job, filled: Filled) -> None:
-        loaded = self.session.loaded
-        slicer.app.pauseRender()
-        try:
+        loaded, project = self.session.loaded, self.session.project
+        grid = project.cases.grid(loaded.caseId)
+        with self._drawOnce:
             if not job.follows:
                 self.editor.widget.saveStateForUndo()
-            project, volume = self.session.project, loaded.volumes[0]
             with self.editor.byProgram():
-                grid = project.cases.grid(loaded.caseId)
-                replaceOutline(loaded.segmentation, volume, grid, filled.labels, project.labels)
+                replaceOutline(loaded.segmentation, loaded.volumes[0], grid, filled.labels, project.labels)
             self.correction.drawing.filled(filled.labels, filled.digest, filled.fill, filled.filledBy)
             self.filled.emit(filled)
-        finally:
-            slicer.app.resumeRender()
 
     def _end(self, text: str = "", isError: bool = False) -> None:
         self._job = None

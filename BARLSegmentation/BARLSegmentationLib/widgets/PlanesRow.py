@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from BARLSegmentationLib.logic.Drawing import Drawn, Fill, Look, Plane
     from BARLSegmentationLib.logic.Proposal import Proposal
     from BARLSegmentationLib.logic.SpotMark import SpotMark
+    from BARLSegmentationLib.widgets.DrawOnce import DrawOnce
     from BARLSegmentationLib.widgets.Filling import Filling
-    from BARLSegmentationLib.widgets.UncertaintyView import UncertaintyView
 
 WHOLE_SCAN, ONLY_DRAWN = range(2)  # items of the box beside Accept
 SHOWN_MS = 8000  # how long the window's status bar shows what the views show as well
@@ -39,18 +39,18 @@ class PlanesRow(VTKObservationMixin):
     Args:
         ui: The panel's widgets.
         filling: Fills, and holds session, correction and background.
-        uncertainty: Where the model was unsure.
         mark: Marks the proposed plane.
+        drawOnce: Has the views drawn once for many changes.
 
     Attributes:
         fillChanged: Another fill counts, or none (``Drawing.Fill`` or None).
         changed: What counts as drawn has changed.
     """
 
-    def __init__(self, ui: SimpleNamespace, filling: Filling, uncertainty: UncertaintyView, mark: SpotMark) -> None:
+    def __init__(self, ui: SimpleNamespace, filling: Filling, mark: SpotMark, drawOnce: DrawOnce) -> None:
         VTKObservationMixin.__init__(self)
         self.fillChanged, self.changed = Signal(), Signal()
-        self.ui, self.filling, self.uncertainty, self.mark = ui, filling, uncertainty, mark
+        self.ui, self.filling, self.mark, self.drawOnce = ui, filling, mark, drawOnce
         self.session, self.correction, self.background = filling.session, filling.correction, filling.background
         self.views: SliceViews | None = None
         self.frames = PlaneFrames()
@@ -192,11 +192,13 @@ class PlanesRow(VTKObservationMixin):
         allowed = self.session.loaded is not None and not self.drawn.isEmpty
         self.ui.acceptScopeComboBox.enabled = allowed
         if not allowed or not self._chosen:
-            alone = (
-                allowed and not self.drawn.filledBy and self.session.ask(self.correction.prior, otherwise=None) is None
-            )
+            alone = allowed and not self.drawn.filledBy and not self._hasPrior()
             with signalsBlocked(self.ui.acceptScopeComboBox):
                 self.ui.acceptScopeComboBox.currentIndex = ONLY_DRAWN if alone else WHOLE_SCAN
+
+    def _hasPrior(self) -> bool:
+        """There is an outline of the whole scan to go by: a prediction, or what somebody has stored."""
+        return self.session.ask(self.correction.prior, otherwise=None) is not None
 
     def _onScope(self, _index: int) -> None:
         self._chosen = True
@@ -287,19 +289,14 @@ class PlanesRow(VTKObservationMixin):
         spacing = volume.GetSpacing()[::-1]
         extent = max(n * s for n, s in zip(proposal.extent, spacing, strict=True))
         name = self.views.name(proposal.plane)
-        slicer.app.pauseRender()
-        try:
+        with self.drawOnce:
             world = jumpTo(self.views.position(proposal.center), volume, extentMm=extent)
             node = self.views.nodeOf(proposal.plane[0])
-            text = _("Outline this slice: {plane}").format(plane=name)
-            self.mark.show(world, text, [node.GetLayoutName()] if node is not None else [])
+            text = _("Correct this slice: {plane}") if self._hasPrior() else _("Outline this slice: {plane}")
+            self.mark.show(world, text.format(plane=name), [node.GetLayoutName()] if node is not None else [])
             self._showFrames()
-        finally:
-            slicer.app.resumeRender()
         self.correction.clock.tick()
-        slicer.util.showStatusMessage(
-            _("Next slice to outline: {plane}. Then press Fill (A).").format(plane=name), SHOWN_MS
-        )
+        slicer.util.showStatusMessage(_("Next slice: {plane}. Then press Fill (A).").format(plane=name), SHOWN_MS)
 
     # Texts
 
@@ -322,7 +319,7 @@ class PlanesRow(VTKObservationMixin):
         if fill is None:
             if not drawn.isEmpty:
                 return _("Not filled yet"), ""
-            return _("Outline a slice, then Fill"), ""
+            return (_("Correct a slice, then Fill") if self._hasPrior() else _("Outline a slice, then Fill")), ""
         if drawn.planes != fill.planes or len(drawn.strokes) != fill.strokes:
             return _("Drawn on since Fill"), ""
         text = _("{unsure:.1f} of {volume:.1f} ml unsure").format(unsure=fill.unsureMl, volume=fill.volumeMl)

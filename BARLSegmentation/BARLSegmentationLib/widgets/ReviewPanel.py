@@ -5,7 +5,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-import numpy as np
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -72,8 +71,8 @@ class ReviewPanel(Panel):
         self.editor.nodeChanged.connect(self._editTimer.start)
         ui.outlineWidget.layout().addWidget(self.editor.widget)
         self.uncertainty = UncertaintyView(ui, session, self.editor, self.background, self.widget)
-        self.filling = Filling(session, self.correction, self.editor, self.background, self.widget)
-        self.planes = PlanesRow(ui, self.filling, self.uncertainty, self.mark)
+        self.filling = Filling(session, self.correction, self.editor, self.background, self.drawOnce, self.widget)
+        self.planes = PlanesRow(ui, self.filling, self.mark, self.drawOnce)
         self.planes.fillChanged.connect(self.onFillChanged)
         self.planes.changed.connect(self.update)
         self.storing.changed.connect(self.planes.drawnChanged)
@@ -378,15 +377,21 @@ class ReviewPanel(Panel):
             return
         self.storeTicks()
         model = self.session.ask(HotSpotList, self.session.project, loaded.caseId, otherwise=model)
-        whole = None
-        if fill is not None:
-            whole = np.zeros(self.correction.drawing.drawn.shape, np.float32)
-            whole[fill.box] = fill.uncertainty
-            whole = whole[order(loaded.volumes[0], self.session.project.cases.grid(loaded.caseId))]
-            model = model.ofFill(fill.hotspots, self.session.project.labels)
-        self.hotspots.show(model)
-        self.uncertainty.setFill(whole)
-        self.update()
+        self.hotspots.show(model.ofFill(fill.hotspots, self.session.project.labels) if fill is not None else model)
+        if fill is None:
+            self.uncertainty.setFill(None)
+            self.update()
+            return
+        caseId, shape = loaded.caseId, self.correction.drawing.drawn.shape
+        turned = order(loaded.volumes[0], self.session.project.cases.grid(caseId))
+        self.background.submit(
+            lambda: fill.wholeUncertainty(shape)[turned], lambda future: self._onUncertainty(caseId, fill, future)
+        )
+
+    def _onUncertainty(self, caseId: str, fill: Fill, future: Future) -> None:
+        if caseId == self.session.caseId and fill is self.correction.drawing.drawn.fill:
+            self.uncertainty.setFill(future.result())
+            self.update()
 
     def _showVolumes(self, now: dict[int, float]) -> None:
         open_ = self.session.loaded is not None

@@ -85,7 +85,7 @@ def _sums(uncertainty: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _distance_to(places: np.ndarray, count: int) -> np.ndarray:
-    """Distance of 0 .. count-1 to the nearest of some places; ``count`` if there is none."""
+    """Distance of 0 .. count-1 to the nearest of some places; if there is none, ``count`` and at least ``APART``."""
     if not places.size:
-        return np.full(count, count)
+        return np.full(count, max(count, APART))
     return np.abs(np.arange(count)[:, None] - places).min(axis=1)

@@ -94,11 +94,13 @@ def fill_drawn(scan: ScanToFill, folder: Path, progress: Progress = SILENT) -> d
     if labels.shape != grid.shape:
         raise InputError("The outline does not lie on the grid of the scan.", "Open the case again.")
     mask = drawn.reshape(labels.shape)
-    filled = fill_scan(scan.images, labels, grid.spacing[::-1], mask, scan.prediction, progress=progress)
+    filled = fill_scan(scan.images, labels, grid.spacing[::-1], mask, scan.prediction, progress=progress.part(0, 0.8))
+    progress.raise_if_cancelled()
     uncertainty = filled.uncertainty()
     box = bounding_box((filled.labels != 0) | (uncertainty > 0)) or tuple(slice(0, 1) for _ in range(3))
     threshold = half_a_bit(len(filled.values) + 1)
     hotspots = find_hotspots(uncertainty, grid, _likeliest(filled), threshold)
+    progress.stage("fill").at(0.95)
     np.save(folder / FILLED, filled.labels[box])
     np.save(folder / UNCERTAINTY, uncertainty[box])
     return {
