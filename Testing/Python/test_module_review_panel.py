@@ -409,6 +409,7 @@ with Project.open(sys.argv[1]) as project, project.database.write():
 def test_project_held_by_another_slicer(panel, a_predicted_project):
     panel.session.use(Project.open(a_predicted_project, wait_seconds=0.2))
     panel.session.openCase(PREDICTED)
+    settle(panel)
     after = edit(panel)
     settle(panel)
     holder = subprocess.Popen(

@@ -157,7 +157,9 @@ def test_case_is_loaded_as_slicer_would_have_it(panel):
     for node, path in zip([*loaded.volumes, loaded.uncertainty], paths, strict=True):
         assert node.GetStorageNode().GetFileName() == str(path) and not node.GetModifiedSinceRead()
     scan, uncertainty = loaded.volumes[0].GetDisplayNode(), loaded.uncertainty.GetDisplayNode()
-    assert scan.GetAutoWindowLevel() and 50 < scan.GetWindow() < 200
+    ours = scan.GetWindowLevelMin(), scan.GetWindowLevelMax()
+    scan.SetAutoWindowLevel(True)  # Slicer looks at all voxels
+    assert ours == pytest.approx((scan.GetWindowLevelMin(), scan.GetWindowLevelMax()), abs=5.0)  # it counts in bins
     assert (uncertainty.GetWindowLevelMin(), uncertainty.GetWindowLevelMax()) == (0.0, 1.0)
     assert scan.GetColorNodeID() == "vtkMRMLColorTableNodeGrey"
 
@@ -213,3 +215,19 @@ def test_tiny_scans_of_two_channels_in_a_folder_of_any_name(panel, tmp_path, siz
     assert status(panel).startswith("Fall ä is accepted.")
     path = panel.session.project.revisions.newest(PREDICTED).path
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), label)
+
+
+@pytest.mark.parametrize("voxels", [np.full((4, 4, 4), np.nan), np.full((2, 2, 2), 7), np.zeros((0, 2, 2))])
+def test_the_window_of_a_scan_with_nothing_to_see(voxels):
+    from BARLSegmentationLib.logic.CaseLoader import usualWindow
+
+    low, high = usualWindow(voxels)
+    assert np.isfinite([low, high]).all() and low <= high
+
+
+def test_the_window_of_a_large_scan_is_that_of_all_its_voxels():
+    from BARLSegmentationLib.logic.CaseLoader import usualWindow
+
+    voxels = np.random.default_rng(0).gamma(2.0, 100.0, (64, 256, 256)).astype(np.float32)
+    voxels[:, :, :64] = 0  # air, in columns of a power of two
+    assert usualWindow(voxels) == pytest.approx(tuple(np.percentile(voxels, (0.1, 99.9))), rel=0.03)

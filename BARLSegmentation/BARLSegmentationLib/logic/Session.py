@@ -179,13 +179,17 @@ class Session:
         """
         project = self.openedProject()
         self.beforeClose.emit()
-        loaded = CaseLoader().load(project, caseId)
-        putIntoFolder(loaded.nodes, project.cases.get(loaded.caseId).name)
-        self.withdrawQuestion()
-        before, self.loaded = self.loaded, loaded
-        self._removeNodes(before, loaded)
-        self._show(loaded)
-        self.caseOpened.emit()
+        slicer.app.pauseRender()  # the views are drawn once, not after each node
+        try:
+            loaded = CaseLoader().load(project, caseId)
+            putIntoFolder(loaded.nodes, project.cases.get(loaded.caseId).name)
+            self.withdrawQuestion()
+            before, self.loaded = self.loaded, loaded
+            self._removeNodes(before, loaded)
+            self._show(loaded)
+            self.caseOpened.emit()
+        finally:
+            slicer.app.resumeRender()
         return loaded
 
     def closeCase(self) -> None:

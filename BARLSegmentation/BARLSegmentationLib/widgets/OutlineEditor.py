@@ -21,6 +21,7 @@ UNDO_STATES = 10  # as in the Segment Editor module
 EFFECT_COLUMNS = 3
 SEGMENTS_FRAME = "SegmentsTableResizableFrame"  # what holds the editor's table of segments
 OPTIONS_BOX = "OptionsGroupBox"  # what holds the options of the effect in use
+SHOW_PAUSE_MS = 50  # the views are drawn before the editor gets the case: it looks at all voxels, 0.5 s for 42 million
 SEGMENT_ROW, MOST_SEGMENTS = 24, 4  # pixels; more segments scroll
 
 
@@ -45,6 +46,10 @@ class OutlineEditor(VTKObservationMixin):
         self.widget = slicer.qMRMLSegmentEditorWidget()
         self.widget.setMaximumNumberOfUndoStates(UNDO_STATES)
         self.widget.setAutoShowSourceVolumeNode(False)  # what the views show is the session's choice
+        self._showTimer = qt.QTimer(self.widget)
+        self._showTimer.setSingleShot(True)
+        self._showTimer.setInterval(SHOW_PAUSE_MS)
+        self._showTimer.connect("timeout()", self._showOurs)
         self.selectNode()  # before the scene, so that what the editor selects by itself is kept
         self.widget.setMRMLScene(slicer.mrmlScene)
         # Case and labels are the project's: what the editor could choose instead would not be stored.
@@ -55,6 +60,10 @@ class OutlineEditor(VTKObservationMixin):
         for box in slicer.util.findChildren(self.widget, OPTIONS_BOX):  # an effect must not widen Slicer's panel
             box.setSizePolicy(qt.QSizePolicy.Ignored, box.sizePolicy.verticalPolicy())
         self.showMore(False)
+
+    @property
+    def isIdle(self) -> bool:
+        return not self._showTimer.isActive()
 
     def showMore(self, shown: bool) -> None:
         """Show the parts of the editor that the loop does not need every time."""
@@ -79,8 +88,9 @@ class OutlineEditor(VTKObservationMixin):
         self.attention.remove()
         self._segmentation, self._volumes, self._channel = segmentation, volumes, None
         self._observe(segmentation.GetSegmentation() if segmentation is not None else None)
-        self.widget.setSegmentationNode(segmentation)
-        self.widget.setSourceVolumeNode(volumes[0] if volumes else None)
+        self.widget.setSegmentationNode(None)
+        self.widget.setSourceVolumeNode(None)
+        self._showTimer.start()
         self.fitSegments()
 
     def fitSegments(self) -> None:
@@ -160,6 +170,7 @@ class OutlineEditor(VTKObservationMixin):
         self.widget.setupViewObservations()
 
     def cleanup(self) -> None:
+        self._showTimer.stop()
         self.exit()
         self.removeObservers()
         self._observe(None)
@@ -172,11 +183,17 @@ class OutlineEditor(VTKObservationMixin):
         self.nodeChanged.emit()
 
     def _onNode(self, _caller: object = None, _event: object = None) -> None:
+        if not self._showTimer.isActive():
+            self._showOurs()
+        self.nodeChanged.emit()
+
+    def _showOurs(self) -> None:
+        """Have the editor edit the case: it takes any other segmentation that comes into the scene, and lets go of its
+        volume when a scene is loaded."""
         ours = self._segmentation
         if ours is not None and ours.GetScene() is None:  # the user has removed it
             ours = None
         if self.attention.editorNode.GetSegmentationNode() is not ours:
-            self.widget.setSegmentationNode(ours)  # the editor takes any other one that is or comes into the scene
+            self.widget.setSegmentationNode(ours)
         if ours is not None and self.attention.editorNode.GetSourceVolumeNode() is None and self.channel() is not None:
-            self.widget.setSourceVolumeNode(self.channel())  # it lets go of it when a scene was loaded meanwhile
-        self.nodeChanged.emit()
+            self.widget.setSourceVolumeNode(self.channel())

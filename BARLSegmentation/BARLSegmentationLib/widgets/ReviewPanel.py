@@ -125,7 +125,7 @@ class ReviewPanel(Panel):
     def isIdle(self) -> bool:
         timers = (self._editTimer, self.uncertainty.pause, self._ticksTimer)
         waits = self.storing.isBusy or self.filling.isBusy or any(timer.isActive() for timer in timers)
-        return not waits and self.drawOnce.isIdle and not self.background.isBusy()
+        return not waits and self.drawOnce.isIdle and self.editor.isIdle and not self.background.isBusy()
 
     # In and out of the module
 
@@ -193,7 +193,7 @@ class ReviewPanel(Panel):
         self.update()
         if loaded is not None:
             self.uncertainty.limit()
-            self.onEditPause()
+            self._editTimer.start()  # volumes are counted once the case is on screen
 
     def onDefinition(self, labels: list) -> None:
         """Labels of the project were added or renamed: the case on screen follows."""
