@@ -231,3 +231,23 @@ def test_what_is_left_of_a_budget_is_shared_out_anew(trained, monkeypatch, tmp_p
     assert run._plan(1).minutes == pytest.approx((600 - 260) / 3 / 60)
     run.done = [{"wall": 220.0}]  # of an earlier sitting
     assert run._plan(1).minutes == pytest.approx((600 - 480) / 3 / 60)
+
+
+def test_a_partial_outline_is_learned_from_and_judged_where_it_was_looked_at(tmp_path):
+    found = []
+    for elsewhere in (0, 1):
+        folder = tmp_path / str(elsewhere)
+        make_project(folder)
+        with Project.open(folder) as project:
+            grid = project.cases.grid("case 0")
+            truth = sitk.GetArrayFromImage(sitk.ReadImage(str(project.revisions.accepted("case 0").path)))
+            mask = np.zeros(grid.shape, np.uint8)
+            mask[grid.shape[0] // 2 - 1 :][:3] = 1
+            label, looked = grid.image(np.where(mask, truth, elsewhere).astype(np.uint8)), grid.image(mask)
+            project.revisions.store("case 0", label, "accepted", author="a", looked=looked)
+        _, model = train(folder, options(3, folds=2))
+        with Project.open(folder, read_only=True) as project:
+            row = project.models.get(model)
+            assert read_card(row.folder).data["partial"] == 1
+            found.append(row.summary["out_of_fold"])
+    assert found[0] == found[1] and len(found[0]) == 4

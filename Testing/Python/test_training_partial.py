@@ -174,7 +174,7 @@ def test_filled_voxels_are_cached_with_their_weight(a_filled_case, a_study, a_pl
     assert (trust[looked] == 255).all() and trust[0, 0].tolist() == [round(255 * (1 - n / 21)) for n in range(22)]
     held_out = dataclasses.replace(a_filled_case, held_out=True)
     for mode in ("hard", "weighted"):  # judged by what was looked at
-        (judging,) = cache_cases([held_out], dataclasses.replace(a_plan, filled=mode), tmp_path / mode)
+        (judging,) = cache_cases([held_out], dataclasses.replace(a_plan, filled=mode), tmp_path)
         assert np.array_equal(judging.classes, ignored.classes)
 
 

@@ -232,6 +232,8 @@ class FoldRun:
             "unlabelled": sum(case.label is None for case in self.cases),
             "held_out": self.held_out,
         }
+        if any(card.data.get("partial") for card in cards):
+            counts["partial"] = sum(case.looked is not None for case in self.cases)
         return replace(
             first,
             id=uuid.uuid4().hex[:12],

@@ -140,14 +140,19 @@ def _key(case: CaseFiles, plan: Plan) -> str:
         plan.values,
         [n.to_json() for n in plan.normalisations],
     ]
-    if case.looked and plan.filled != "ignore":
-        facts.append("hard" if plan.filled == "hard" else "weighted")
+    if case.looked and (filled := _filled(case, plan)) != "ignore":
+        facts.append("hard" if filled == "hard" else "weighted")
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
+
+
+def _filled(case: CaseFiles, plan: Plan) -> str:
+    """What filled voxels of the case teach. Held-out cases are judged by what was looked at."""
+    return "ignore" if case.held_out else plan.filled
 
 
 def _existing(case: CaseFiles, plan: Plan) -> list[Path]:
     paths = [*case.images, *(path for path in (case.label, case.looked) if path)]
-    if case.uncertainty and plan.filled in ("weighted", "both"):
+    if case.uncertainty and _filled(case, plan) in ("weighted", "both"):
         paths.append(case.uncertainty)
     for path in paths:
         if not path.exists():
@@ -166,8 +171,7 @@ def _write(case: CaseFiles, plan: Plan, folder: Path) -> None:
     _save(folder / "image.npy", scan.to_network().astype(np.float16))
     share = 1.0
     if label is not None:
-        # Held-out cases are judged by what was looked at, whatever filled voxels may teach.
-        hard = plan.filled == "hard" and not case.held_out
+        hard = _filled(case, plan) == "hard"
         if looked is not None and (hard or sitk.GetArrayViewFromImage(looked).all()):
             looked = None
         values = scan.labels_to_network(label, looked)
@@ -177,7 +181,7 @@ def _write(case: CaseFiles, plan: Plan, folder: Path) -> None:
             classes[~seen] = NOT_LOOKED_AT
             share = float(np.mean(seen))
             _save(folder / "looked.npy", _sample(np.argwhere(seen), np.random.default_rng(0)))
-            if plan.filled in ("weighted", "both") and case.uncertainty and not case.held_out:
+            if case.uncertainty and _filled(case, plan) in ("weighted", "both"):
                 filled = np.searchsorted([0, *plan.values], scan.labels_to_network(label)).astype(np.uint8)
                 classes = np.where(seen, classes, filled)
                 _save(folder / "trust.npy", np.where(seen, 255, _trust(case.uncertainty, scan)).astype(np.uint8))
