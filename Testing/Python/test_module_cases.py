@@ -51,6 +51,20 @@ def test_table_tells_each_case_and_the_agreement_is_measured_by_the_worker(a_cas
     assert [entry.action for entry in a_cases_panel.session.project.journal.entries()].count("agreement measured") == 1
 
 
+def test_a_predicted_case_shows_the_dice_to_expect(a_cases_panel, a_study):
+    with Project.open(a_study) as project:
+        case = project.cases.find("case 10")
+        before = project.revisions.newest(case.id)
+        expected = {**before.details, "expected_dice": 0.614}
+        project.revisions.store(case.id, before.path, "prediction", author="BARL", details=expected)
+    open_project(a_cases_panel, a_study)
+    assert cells(a_cases_panel, DICE) == ["0.67", "≈ 0.61", ""]
+    click_header(a_cases_panel, DICE)
+    assert cells(a_cases_panel, DICE) == ["0.67", "≈ 0.61", ""]
+    click_header(a_cases_panel, DICE)
+    assert cells(a_cases_panel, DICE) == ["≈ 0.61", "0.67", ""]
+
+
 def test_time_of_change_is_as_short_as_it_can_be(host):
     from BARLSegmentationLib.logic.CaseTable import localTime, shortTime
 

@@ -19,11 +19,15 @@ _NUMBER = re.compile(r"(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A case of the table, with the texts of its cells made only when they are shown."""
+    """A case of the table, with the texts of its cells made only when they are shown.
+
+    ``dice``: of prediction and correction; of a case that waits for an outline what its model lets expect.
+    """
 
     case: Case
     state: str
     dice: float | None
+    isExpected: bool = False
 
     def texts(self) -> tuple[str, ...]:
         case = self.case
@@ -32,7 +36,7 @@ class Row:
             self.state,
             "✓" if case.held_out else "",
             "" if case.uncertainty is None else f"{case.uncertainty:.2f}",
-            "" if self.dice is None else f"{self.dice:.2f}",
+            "" if self.dice is None else f"{'≈ ' if self.isExpected else ''}{self.dice:.2f}",
             shortTime(case.updated),
         )
 
@@ -45,6 +49,7 @@ class CaseTable:
         agreements: Case id -> prediction and correction compared, of the cases that have both.
         stateText: A state in words.
         heldOutText: What to type into the filter for the held-out cases.
+        expectedDice: Case id -> the Dice to expect of its newest prediction.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class CaseTable:
         agreements: Mapping[str, Agreement],
         stateText: Callable[[str], str],
         heldOutText: str = "held out",
+        expectedDice: Mapping[str, float] | None = None,
     ) -> None:
         from barl.project.states import CaseState
 
@@ -62,7 +68,9 @@ class CaseTable:
         self._searched = []
         for case in cases:
             found = agreements.get(case.id)
-            self.rows.append(Row(case, states[case.state], found.dice if found else None))
+            expected = (expectedDice or {}).get(case.id) if found is None and case.awaits_outline else None
+            dice = found.dice if found else expected
+            self.rows.append(Row(case, states[case.state], dice, expected is not None))
             words = f"{case.name}\n{states[case.state]}\n{case.group}\n{heldOutText if case.held_out else ''}"
             self._searched.append(words.casefold())
 

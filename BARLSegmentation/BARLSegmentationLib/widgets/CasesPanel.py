@@ -89,7 +89,7 @@ class CasesPanel(Panel):
 
         table = self.ui.casesTable
         metrics = table.fontMetrics()
-        texts = {STATUS: [caseStateText(state) for state in CaseState], CHANGED: ["2026-12", "00:00"]}
+        texts = {STATUS: [caseStateText(state) for state in CaseState], CHANGED: ["2026-12", "00:00"], DICE: ["≈ 0.00"]}
         widths = {}
         for column in range(NAME + 1, table.columnCount):
             shown = [*texts.get(column, ["0.00"]), table.horizontalHeaderItem(column).text()]
@@ -135,7 +135,8 @@ class CasesPanel(Panel):
             self.ui.addGroupBox.collapsed = True  # it was unfolded because there was nothing to list
         self._waiting = [case for case in self._cases if case.awaits_outline]
         agreements = self.session.ask(project.agreements.all, otherwise={}) if project is not None else {}
-        self._table = CaseTable(self._cases, agreements, caseStateText, _("held out"))
+        expected = self.session.ask(project.revisions.expected_dice, otherwise={}) if project is not None else {}
+        self._table = CaseTable(self._cases, agreements, caseStateText, _("held out"), expected)
         self.show()
         self.propose()
         self.adding.update()

@@ -23,6 +23,9 @@ from barl.project.soundness import known_problem
 from barl.project.staging import enter_revision, enter_score, stage_revision
 from barl.project.states import CaseState, RevisionKind
 
+# Values in one query; SQLite may allow no more than 999.
+_ROWS = 500
+
 
 class Revisions:
     """The revisions of the project that ``database`` holds; their files lie in the cases' folders."""
@@ -31,6 +34,7 @@ class Revisions:
         self._database = database
         self._definition = definition
         self._cases = cases
+        self._expected_dice: dict[int, float | None] = {}
 
     def store(
         self,
@@ -138,10 +142,18 @@ class Revisions:
 
     def expected_dice(self) -> dict[str, float]:
         """Case id -> the Dice to expect of its newest prediction, where its model says one."""
-        newest = "SELECT MAX(number) FROM revisions WHERE kind = 'prediction' GROUP BY case_id"
-        rows = self._database.rows(f"SELECT case_id, details FROM revisions WHERE number IN ({newest})")
-        found = {row["case_id"]: json.loads(row["details"] or "{}").get("expected_dice") for row in rows}
-        return {case_id: value for case_id, value in found.items() if isinstance(value, float)}
+        query = "SELECT case_id, MAX(number) AS number FROM revisions WHERE kind = 'prediction' GROUP BY case_id"
+        newest = {row["case_id"]: row["number"] for row in self._database.rows(query)}
+        unread = sorted(set(newest.values()) - set(self._expected_dice))
+        for first in range(0, len(unread), _ROWS):  # a revision never changes: each is read once
+            some = unread[first : first + _ROWS]
+            query = f"SELECT number, details FROM revisions WHERE number IN ({', '.join('?' * len(some))})"
+            for row in self._database.rows(query, some):
+                text = row["details"]
+                value = json.loads(text).get("expected_dice") if "expected_dice" in text else None
+                self._expected_dice[row["number"]] = value if isinstance(value, float) else None
+        expected = {case_id: self._expected_dice.get(number) for case_id, number in newest.items()}
+        return {case_id: value for case_id, value in expected.items() if value is not None}
 
     def accepted(self, case_id: str) -> Revision:
         """The newest accepted revision of a case, after its label map was compared with its checksum.
