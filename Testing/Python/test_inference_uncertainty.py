@@ -105,7 +105,7 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 
 def test_hotspots_are_ranked_and_placed(scene):
     uncertainty, labels = scene
-    first, second = find_hotspots(uncertainty, OBLIQUE, labels)
+    first, second = find_hotspots(uncertainty, OBLIQUE, labels, look_mm=12.0)
     assert (first.rank, second.rank) == (1, 2)
     assert first.volume_ml == pytest.approx(108 * 8 / 1000)
     assert second.volume_ml == pytest.approx(12 * 8 / 1000)
@@ -126,19 +126,54 @@ def test_hotspot_position_lies_inside_a_hollow_region():
     uncertainty[2:10, 2:10, 2:10] = 0.8
     uncertainty[3:9, 3:9, 3:9] = 0.1
     grid = Grid((12, 12, 12), (1, 1, 1), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
-    (spot,) = find_hotspots(uncertainty, grid)
+    (spot,) = find_hotspots(uncertainty, grid)  # one look shows it
     assert uncertainty[tuple(np.array(spot.position_mm, int)[::-1])] == np.float32(0.8)
 
 
 def test_hotspots_touching_at_a_corner_are_one_and_limits_hold(scene):
     uncertainty, labels = scene
     grid = Grid((30, 20, 10), (1, 1, 1), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
-    assert len(find_hotspots(uncertainty, grid, labels, min_ml=0)) == 3
-    assert [spot.rank for spot in find_hotspots(uncertainty, grid, labels, min_ml=0, limit=1)] == [1]
-    assert len(find_hotspots(uncertainty, grid, labels, min_ml=0.05)) == 1
+    few = {"min_ml": 0, "look_mm": 6.0}
+    assert len(find_hotspots(uncertainty, grid, labels, **few)) == 3
+    assert [spot.rank for spot in find_hotspots(uncertainty, grid, labels, **few, limit=1)] == [1]
+    assert len(find_hotspots(uncertainty, grid, labels, min_ml=0.05, look_mm=6.0)) == 1
     uncertainty[9, 16, 23] = 1.0
-    assert len(find_hotspots(uncertainty, grid, labels, min_ml=0)) == 3
+    assert len(find_hotspots(uncertainty, grid, labels, **few)) == 3
     assert find_hotspots(np.zeros_like(uncertainty), grid, labels) == []
+
+
+def test_a_region_too_large_for_one_look_is_several_places_and_neighbors_are_one():
+    grid = Grid((60, 20, 20), (1, 1, 1), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    uncertainty = np.zeros((20, 20, 60), np.float32)
+    uncertainty[8:12, 8:12, 5:55] = 0.8  # 50 mm long
+    spots = find_hotspots(uncertainty, grid, look_mm=12.0)
+    assert len(spots) == 5 and sum(spot.volume_ml for spot in spots) == pytest.approx(
+        uncertainty.astype(bool).sum() / 1000
+    )
+    lengths = [spot.bounds_mm[1] - spot.bounds_mm[0] for spot in spots]
+    assert max(lengths) <= 12.0 and [spot.score for spot in spots] == sorted((s.score for s in spots), reverse=True)
+    uncertainty[:] = 0
+    for x in (10, 14, 18):  # three separate regions within 10 mm, a fourth far away
+        uncertainty[10:12, 10:12, x : x + 2] = 0.9
+    uncertainty[10:12, 10:12, 50:52] = 0.9
+    near, far = find_hotspots(uncertainty, grid, look_mm=12.0)
+    assert near.volume_ml == pytest.approx(0.024) and far.volume_ml == pytest.approx(0.008)
+    assert near.bounds_mm[:2] == pytest.approx((9.5, 19.5))
+
+
+def test_places_cover_the_most_uncertainty_on_anisotropic_voxels():
+    grid = Grid((40, 40, 10), (1, 1, 5), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    rng = np.random.default_rng(0)
+    uncertainty = (rng.random((10, 40, 40)) ** 8).astype(np.float32)
+    spots = find_hotspots(uncertainty, grid, look_mm=16.0, min_ml=0)
+    edges = np.array([spot.bounds_mm for spot in spots])
+    assert np.all(edges[:, 1::2] - edges[:, ::2] <= 16.0 + 1e-6)
+    inside = uncertainty * (uncertainty >= 0.5)
+    best = max(
+        inside[k : k + 3, j : j + 16, i : i + 16].sum()
+        for k in range(8) for j in range(25) for i in range(25)
+    )  # fmt: skip
+    assert spots[0].score * 1000 / 5 >= 0.95 * best
 
 
 def test_hotspots_of_bytes_are_those_of_fractions(scene, monkeypatch):
