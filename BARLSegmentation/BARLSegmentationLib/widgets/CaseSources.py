@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from BARLSegmentationLib.logic.Session import Session
     from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
-_FILTERS = ["(*.nii.gz *.nii *.nrrd *.nhdr *.mha *.mhd)"]
+# With *.gz, for CTK takes the first ending of *.nii.gz only and would not accept such a file.
+_FILTERS = ["(*.nii *.gz *.nrrd *.nhdr *.mha *.mhd *.mgz *.mgh *.gipl *.hdr *.img *.dcm)"]
 
 
 @dataclass

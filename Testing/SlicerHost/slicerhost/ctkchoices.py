@@ -131,12 +131,16 @@ class ctkCheckableComboBox(QtWidgets.QComboBox):
 
 
 def patternOf(nameFilters: Iterable[str]) -> str:
-    """The regular expression by which ctkPathLineEdit judges a path: `Images (*.nii *.mha)`, or `*.nii`."""
+    """The regular expression by which ctkPathLineEdit judges a path: `Images (*.nii *.mha)`, or `*.nii`.
+
+    As CTK's own (ctkUtils.cpp): of `*.nii.gz` it takes the first ending only, so that a file x.nii.gz does not fit.
+    """
     wildcards = []
     for one in nameFilters:
         inside = re.search(r"\(([^)]*)\)", one)
         wildcards += (inside[1] if inside else one).split()
-    parts = ["".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in w) for w in wildcards]
+    found = [re.search(r"\*\.(\w+)", wildcard) for wildcard in wildcards]
+    parts = [rf".*\.{match[1]}?$" for match in found if match]
     return f"({'|'.join(parts)})" if parts else ".+"
 
 

@@ -230,6 +230,21 @@ def test_range_keeps_its_ends_in_order(ctk):
 
 
 # ---------------------------------------------------------------- choices
+def test_a_path_of_two_endings_is_valid_by_its_last_one_only(host):
+    """CTK takes *.nii.gz for *.nii, found in the application: such a file then gives no currentPathChanged."""
+    import ctk
+
+    line, heard = ctk.ctkPathLineEdit(), []
+    line.connect("currentPathChanged(QString)", heard.append)
+    line.nameFilters = ["Images (*.nii.gz *.nii)"]
+    line.currentPath = "/data/a.nii.gz"
+    assert heard == []
+    line.currentPath = "/data/a.nii"
+    line.nameFilters = ["Images (*.nii *.gz)"]
+    line.currentPath = "/data/b.nii.gz"
+    assert heard == ["/data/a.nii", "/data/b.nii.gz"]
+
+
 def test_path_line_edit_tells_of_fitting_paths_only(ctk):
     line = ctk.ctkPathLineEdit()
     paths, valid = listen(line, "currentPathChanged(QString)"), listen(line, "validInputChanged(bool)")
