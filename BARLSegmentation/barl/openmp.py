@@ -13,8 +13,8 @@ _OWN = ("OMP_WAIT_POLICY", *_SHORT)
 def wait_briefly(environment: MutableMapping[str, str]) -> None:
     """Have threads sleep soon when they wait, unless the user has chosen how they wait.
 
-    Spinning threads take the cores from whatever else runs, Slicer's window included, and from each other. Beside two
-    busy processes on two cores, four predictions take 22 s instead of 29, and alone as long as before (9.7 and 9.4 s).
+    Spinning threads take the cores from whatever else runs, Slicer's window included, and from each other.
+    ``Testing/Benchmarks/busy_machine.py`` measures what it changes.
 
     Args:
         environment: Of this process, before PyTorch is loaded, or of one to start.

@@ -19,6 +19,8 @@ MODULE = REPOSITORY / "BARLSegmentation"
 # In a message a command stands in quotation marks; in an example of a help it stands alone on a line.
 QUOTED = re.compile(r"""(?<!\w)(["'])(barl [^"'`]*)\1""")
 EXAMPLE = re.compile(r"^  (barl .*?)(?:   +.*)?$", re.MULTILINE)
+# A remedy may also end with a command after a colon.
+ENDING = re.compile(r""": (barl [a-z][^"'`:]*?)\.?$""")
 
 
 def texts(path: Path) -> Iterator[str]:
@@ -38,6 +40,7 @@ def quoted() -> list[tuple[str, str]]:
     for path in sorted(MODULE.rglob("*.py")):
         for text in texts(path):
             commands = [match[1] for match in QUOTED.findall(text) if "``" not in text] + EXAMPLE.findall(text)
+            commands += ENDING.findall(text)
             found += [(path.name, command) for command in commands]
     for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")):
         text = path.read_text(encoding="utf-8")
@@ -84,7 +87,7 @@ def options(parser: argparse.ArgumentParser) -> set[str]:
 def test_options_that_the_engine_names_exist():
     known = options(build_parser())
     for path in sorted((MODULE / "barl").rglob("*.py")):
-        if path.parts[-2] not in ("demo", "benchmark"):
+        if path.parts[-2] not in ("demo", "benchmark", "remote"):  # of the demo, of the benchmark, of pip
             for text in texts(path):
                 for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
                     assert option in known, f"{path.name}: {text!r}"

@@ -31,12 +31,20 @@ def add_parser(commands: Commands) -> None:
         "  barl train study --minutes 30 --computer ana@workstation",
     )
     actions = computer.add_subparsers(title="actions", metavar="ACTION")
-    for name, run, text in (
-        ("check", check, "say what another computer has and what is missing there"),
-        ("prepare", prepare, "make an environment for BARL there and install what is missing"),
-        ("forget", forget, "remove what was sent there; trainings that run there go on"),
+    for example, run, text in (
+        ("  barl computer check ana@workstation", check, "say what another computer has and what is missing there"),
+        (
+            "  barl computer prepare ana@workstation",
+            prepare,
+            "make an environment for BARL there and install what is missing",
+        ),
+        (
+            "  barl computer forget ana@workstation",
+            forget,
+            "remove what was sent there; trainings that run there go on",
+        ),
     ):
-        action = command(actions, name, run, text, f"  barl computer {name} ana@workstation")
+        action = command(actions, example.split()[2], run, text, example)
         action.add_argument("address", metavar="ADDRESS", help="as for ssh, which must connect without a question")
         _python(action)
 
@@ -49,7 +57,7 @@ def computer_options(parser: argparse.ArgumentParser) -> None:
 
 def _python(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--computer-python", default="", metavar="PATH", help='its Python; by default that of "barl computer prepare"'
+        "--computer-python", default="", metavar="PATH", help="its Python; by default the one that was prepared"
     )
 
 

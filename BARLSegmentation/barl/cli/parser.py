@@ -43,7 +43,7 @@ The usual way:
   barl project new study --label 1=tumor                make a project with its label table
   barl add study --images scans/ --labels outlines/     add scans, some of them outlined
   barl train study --minutes 30                         train on outlined and untouched scans
-  barl predict study                                    predict all scans without an outline
+  barl predict study                                    predict all scans that need an outline
   barl next study                                       which one is worth correcting, and why
   barl project accept study case7 fixed.nii.gz          store the corrected outline
   barl train study                                      train on, from the model there is

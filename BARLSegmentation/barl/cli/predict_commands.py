@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
         "predict",
         predict,
         "predict cases of a project, a folder of scans or a scan",
-        "  barl predict study                                   all cases without an accepted outline\n"
+        "  barl predict study                                   all cases that need an outline\n"
         "  barl predict study case7 case8\n"
         "  barl predict study --output maps/ --uncertainty      also as files named after the cases\n"
         "  barl predict scans/ --model model/ --output maps/    a folder of scans, without a project\n"

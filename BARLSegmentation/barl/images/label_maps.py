@@ -218,8 +218,8 @@ def _labels(
         shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
         raise InputError(
             f"The label map '{name}' holds the value(s) {shown}, which the label table does not have.",
-            f"Change them to {', '.join(map(str, sorted(values)))}, or add them to the label table: "
-            '"barl project labels PROJECT --add VALUE=NAME".',
+            'Add them to the label table ("barl project labels PROJECT --add VALUE=NAME"), or give the file no values '
+            f"but {', '.join(map(str, [0, *sorted(values)]))}.",
         )
     return array.astype(np.uint16)
 

@@ -44,8 +44,8 @@ def seen_patterns(names: Sequence[str], channels: Sequence[Channel]) -> list[Cha
         raise InputError(
             message, f'Give it for each channel, such as "barl project channels PROJECT --pattern {one}=_{one}".'
         )
-    pairs = " ".join(f"--pattern {channel.name}={ending}" for channel, ending in zip(channels, common, strict=True))
+    pairs = " --pattern ".join(f"{channel.name}={ending}" for channel, ending in zip(channels, common, strict=True))
     raise InputError(
         f"{message} The names end with {', '.join(common)}.",
-        f'If this is their order: "barl project channels PROJECT {pairs}".',
+        f'If this is their order: "barl project channels PROJECT --pattern {pairs}".',
     )

@@ -18,7 +18,7 @@ class Case:
 
     Attributes:
         id: Neutral name, also of its folder: ``case_0001``.
-        name: What the user typed.
+        name: That of its file, or the one that the user gave.
         state: What has been done with it.
         held_out: Belongs to the fixed group that is only ever used for evaluation.
         group: The subject, if several cases are of one (empty: not given).

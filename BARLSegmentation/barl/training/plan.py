@@ -226,7 +226,7 @@ def make_plan(
     voxels = np.prod(extent / spacing)
     if "spacing" in overrides:
         spacing = np.array(overrides["spacing"], dtype=float)
-        reasons["spacing"] = "as asked for"
+        reasons["spacing"] = "as given"
     elif voxels > budget.volume_voxels:
         spacing = _coarser(spacing, extent, budget.volume_voxels)
         reasons["spacing"] = f"coarser than the scans of {voxels / 1e6:.0f} million voxels: too many for the device"
