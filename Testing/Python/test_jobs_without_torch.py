@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +61,11 @@ def test_what_works_on_a_mac_with_an_intel_processor(tmp_path: Path) -> None:
         assert "PyTorch 2.2.2 is the last one for macOS on Intel" in text and "another computer" in text
 
 
-def test_a_pytorch_that_is_too_old_is_named(monkeypatch, tmp_path: Path, capsys) -> None:
+def test_a_pytorch_that_is_too_old_is_named(repository, monkeypatch, tmp_path: Path, capsys) -> None:
     import torch
 
+    declared = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert f"torch>={torch_support.LOWEST}" in declared["engine"]
     assert [torch_support.is_too_old(v) for v in ("2.2.2", "2.4.0", "2.4.1", "2.13.0+cpu", "3.0.0a0+git1")] == [
         True,
         True,

@@ -40,7 +40,7 @@ def write_scans(folder: Path) -> None:
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="the lowest numpy has no wheel for this Python")
 def test_the_lowest_versions_train_predict_and_store(repository: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
-    python = next(tmp_path.glob("venv/*/python*"))
+    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     environment = {**os.environ, "PYTHONPATH": str(repository / "BARLSegmentation"), "OMP_NUM_THREADS": "1"}
     environment.pop("PIP_CONSTRAINT", None)
     subprocess.run([str(python), "-m", "pip", "install", "-q", *lowest(repository)], env=environment, check=True)
