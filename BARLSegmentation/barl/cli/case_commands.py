@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from barl.cli.command import looked
@@ -33,9 +33,12 @@ def new_project(options: Namespace, terminal: Terminal) -> None:
         labels += labels_of(described)
         options.channel = options.channel or list(described.channels)
     labels += [parse_label(text, position, options.lateral) for position, text in enumerate(options.label, len(labels))]
-    if unknown := set(options.lateral) - {label.value for label in labels}:
+    if unknown := {*options.lateral, *options.not_lateral} - {label.value for label in labels}:
         raise InputError(f"There is no label {min(unknown)} that could be lateral.", "Name it with --label first.")
-    given, labels = labels, with_sides(labels)
+    if both := set(options.lateral) & set(options.not_lateral):
+        raise InputError(f"Label {min(both)} cannot be lateral and not lateral.", "Give one of the two options.")
+    given = [replace(label, not_lateral=label.not_lateral or label.value in options.not_lateral) for label in labels]
+    labels = with_sides(given)
     proposed = [after for before, after in zip(given, labels, strict=True) if after.lateral and not before.lateral]
     channels = [Channel(*text.partition("=")[::2]) for text in options.channel or ["image"]]
     name = options.name or options.project.resolve().name
@@ -44,6 +47,7 @@ def new_project(options: Namespace, terminal: Terminal) -> None:
         if proposed:
             names = ", ".join(label.name for label in proposed)
             text += f"\nTaken as left or right by their names, and never mirrored: {names}."
+            text += ' If one of them is of no side: "barl project labels PROJECT --set-lateral VALUE=no".'
         terminal.answer(_facts(project), text)
 
 

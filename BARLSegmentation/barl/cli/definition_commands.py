@@ -23,13 +23,21 @@ def add_parsers(actions: _SubParsersAction) -> None:
         "show the label table, add a label or rename one",
         "  barl project labels study\n"
         "  barl project labels study --add 3=cyst --reopen      accepted cases are reviewed again for the new label\n"
-        '  barl project labels study --rename "1=liver tumor"',
+        '  barl project labels study --rename "1=liver tumor"\n'
+        "  barl project labels study --set-lateral 2=no         its name sounds like a side, but it has none",
     )
     project_folder(labels)
     labels.add_argument("--add", action="append", default=[], metavar="VALUE=NAME", help="a new row")
     labels.add_argument("--rename", action="append", default=[], metavar="VALUE=NAME", help="another name for a row")
     labels.add_argument("--reopen", action="store_true", help="with --add: put accepted cases back to review")
     labels.add_argument("--lateral", action="store_true", help="with --add: the label is one of a left/right pair")
+    labels.add_argument(
+        "--set-lateral",
+        action="append",
+        default=[],
+        metavar="VALUE=yes|no",
+        help="whether a label is one of a left/right pair, whatever its name says; scans are mirrored if none is",
+    )
 
     channels = command(
         actions,
@@ -49,18 +57,22 @@ def labels_command(options: Namespace, terminal: Terminal) -> None:
     if (options.reopen or options.lateral) and not options.add:
         raise InputError("--reopen and --lateral go with --add.", "Add a label with --add VALUE=NAME.")
     notes: list[str] = []
-    with Project.open(options.project, read_only=not (options.add or options.rename)) as project:
+    changes = options.add or options.rename or options.set_lateral
+    with Project.open(options.project, read_only=not changes) as project:
         definition = project.definition
         for text in options.rename:
-            value, name = _pair(text, "VALUE=NAME, such as 1=tumor")
-            if not value.isdigit():
-                raise InputError(f"'{value}' is not a value of a label.", "Write VALUE=NAME, such as 1=tumor.")
-            notes += definition.rename_label(int(value), name)
+            value, name = _row(text, "VALUE=NAME, such as 1=tumor")
+            notes += definition.rename_label(value, name)
         for text in options.add:
             label = parse_label(text, len(definition.labels), [])
             sided = label.value in sided_values([*definition.labels, label])
             label = Label(label.value, label.name, label.color, lateral=options.lateral or sided)
             notes += definition.add_label(label, reopen=options.reopen)
+        for text in options.set_lateral:
+            value, answer = _row(text, "VALUE=yes or VALUE=no, such as 1=no")
+            if answer not in ("yes", "no"):
+                raise InputError(f"'{text}' is not understood.", "Write VALUE=yes or VALUE=no, such as 1=no.")
+            notes += definition.set_lateral(value, answer == "yes")
         labels = project.labels
     rows = [[la.value, la.name, "#" + bytes(la.color).hex(), la.lateral, _coded(la)] for la in labels]
     text = table(rows, ["value", "name", "color", "lateral", "terminology"])
@@ -87,6 +99,13 @@ def _pair(text: str, form: str) -> tuple[str, str]:
     if not name.strip() or not other.strip():
         raise InputError(f"'{text}' is not understood.", f"Write it as {form}.")
     return name.strip(), other.strip()
+
+
+def _row(text: str, form: str) -> tuple[int, str]:
+    value, other = _pair(text, form)
+    if not value.isdigit():
+        raise InputError(f"'{value}' is not a value of a label.", f"Write {form}.")
+    return int(value), other
 
 
 def parse_label(text: str, position: int, lateral: list[int]) -> Label:

@@ -150,6 +150,14 @@ def _new(actions: Commands) -> None:
         help="this label is one of a left/right pair: never mirror it",
     )
     new.add_argument("--like", type=Path, metavar="FOLDER", help="labels and channels of a data set (dataset.json)")
+    new.add_argument(
+        "--not-lateral",
+        action="append",
+        type=int,
+        default=[],
+        metavar="VALUE",
+        help="this label is of no side, whatever its name says",
+    )
     new.add_argument("--labels", type=Path, metavar="FILE", help="label table as JSON, with colors and terminology")
     new.add_argument(
         "--channel",

@@ -91,9 +91,7 @@ class Definition:
             InputError: The name is wrong or taken.
             ProjectError: The table has no such value, or another program is changing the project.
         """
-        before = next((label for label in self.labels if label.value == value), None)
-        if before is None:
-            raise ProjectError(f"The label table has no value {value}.", f"Its values: {_listed(self.values)}.")
+        before = self._label(value)
         after = replace(before, name=clean(name))
         check_labels([*(label for label in self.labels if label.value != value), after])
         with self._database.write() as transaction:
@@ -104,6 +102,30 @@ class Definition:
         return [
             f"Outlines and models hold the value {value} and stay valid; cards of older models say {before.name!r}."
         ]
+
+    def set_lateral(self, value: int, lateral: bool) -> list[str]:
+        """Say whether a label is one of a left/right pair, whatever its name looks like.
+
+        Returns:
+            Sentences: what it means for trainings and models.
+
+        Raises:
+            ProjectError: The table has no such value, or another program is changing the project.
+        """
+        after = replace(self._label(value), lateral=lateral, not_lateral=not lateral)
+        with self._database.write() as transaction:
+            query = "UPDATE labels SET definition = ? WHERE value = ?"
+            transaction.amend("labels", query, (json.dumps(after.to_json()), value))
+            transaction.log("label sides changed", facts={"value": value, "name": after.name, "lateral": lateral})
+        self.reload()
+        what = "is one of a left/right pair: scans are" if lateral else "is of no side: it is no reason why scans are"
+        return [f"{after.name} {what} not mirrored in the next training. Models that are there stay as they are."]
+
+    def _label(self, value: int) -> Label:
+        label = next((label for label in self.labels if label.value == value), None)
+        if label is None:
+            raise ProjectError(f"The label table has no value {value}.", f"Its values: {_listed(self.values)}.")
+        return label
 
     def change_channel(self, name: str, *, new_name: str = "", pattern: str | None = None) -> list[str]:
         """Give a channel another name, or another pattern for the names of its files.

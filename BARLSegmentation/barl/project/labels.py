@@ -54,6 +54,7 @@ class Label:
         color: Red, green, blue, each 0 to 255.
         terminology: Its coded meaning, if known.
         lateral: It is one of a left/right pair; mirroring is then switched off in training and prediction.
+        not_lateral: Its name or terminology names a side, but mirroring does no harm, as a person has decided.
     """
 
     value: int
@@ -61,6 +62,7 @@ class Label:
     color: tuple[int, int, int] = (230, 80, 60)
     terminology: Terminology | None = None
     lateral: bool = False
+    not_lateral: bool = False
 
     @property
     def code(self) -> str:
@@ -75,6 +77,7 @@ class Label:
             "color": list(self.color),
             "terminology": self.terminology.to_json() if self.terminology else None,
             "lateral": self.lateral,
+            **({"not_lateral": True} if self.not_lateral else {}),
         }
 
     @classmethod
@@ -92,6 +95,7 @@ class Label:
                 color=tuple(data.get("color") or cls.color),
                 terminology=Terminology.from_json(terminology) if terminology else None,
                 lateral=_true_or_false(data.get("lateral", False)),
+                not_lateral=_true_or_false(data.get("not_lateral", False)),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(

@@ -41,9 +41,11 @@ def sided_values(labels: Sequence[Label]) -> list[int]:
 
 
 def with_sides(labels: Sequence[Label]) -> list[Label]:
-    """The label table with its left/right pairs marked as lateral."""
+    """The label table with its left/right pairs marked as lateral, but for those that a person has said are not."""
     sided = sided_values(labels)
-    return [replace(label, lateral=label.lateral or label.value in sided) for label in labels]
+    return [
+        replace(label, lateral=not label.not_lateral and (label.lateral or label.value in sided)) for label in labels
+    ]
 
 
 def _has_code(label: Label) -> bool:
