@@ -142,6 +142,8 @@ def measure(size: list[int]) -> dict:
         stalls.during("stroke_while_limited", lambda: hands.drag(view, place))
         stalls.during("unlimit", ui.onlyWhereUnsureCheckBox.click)
         stalls.during("stroke", lambda: hands.drag(view, [place[0] + 5, place[1], place[2]]))
+        stalls.during("fill", ui.fillButton.click)
+        stalls.during("next_slice", ui.nextSliceButton.click)
         started = perf_counter()
         stalls.during("accept", ui.acceptButton.click)
         seconds = perf_counter() - started

@@ -8,10 +8,10 @@ import pytest
 import SimpleITK as sitk
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
+from barldriver.drawing import VIEWS, outlineSlice, planeOf, pressKey
 from barldriver.loop import settle
 
 pytestmark = pytest.mark.host
-VIEWS = ("Red", "Green", "Yellow")
 NAMES = ("organ", "lesion")
 
 
@@ -75,52 +75,9 @@ def node(view: str):
     return slicer.app.layoutManager().sliceWidget(view).mrmlSliceNode()
 
 
-def plane(panel, view: str):
-    return panel.planes.views.plane(node(view))
-
-
 def draw(panel, view: str, truth, name: str) -> None:
-    """Outline a label in the slice that a view shows, with the Draw effect."""
-    import qt
-    import slicer
-    from PySide6.QtTest import QTest
-    from slicerhost import hands
-    from slicerhost.enums import toPySide
-
-    axis, index = plane(panel, view)
-    cut = truth >= 1 if name == NAMES[0] else truth == 2
-    cut = np.take(cut, index, axis=axis)
-    middle = np.argwhere(cut).mean(axis=0)
-    points = []
-    for angle in np.linspace(0, 2 * np.pi, 40, endpoint=False):
-        direction, radius = np.array([np.cos(angle), np.sin(angle)]), 0.0
-        while cut[tuple(np.rint(middle + direction * (radius + 0.25)).astype(int))]:
-            radius += 0.25
-        place = list(middle + direction * radius)
-        place.insert(axis, index)
-        points.append((panel.planes.views.toWorld() @ [*place[::-1], 1.0])[:3])
-    editor = panel.editor.widget
-    segments = panel.correction.segmentation.GetSegmentation()
-    editor.setCurrentSegmentID(segments.GetSegmentIdBySegmentName(name))
-    editor.setActiveEffectByName("Draw")
-    slicer.app.processEvents()
-    widget = slicer.app.layoutManager().sliceWidget(view)
-    hands.drag(widget, *points, points[0])
-    QTest.keyClick(widget.sliceView()._canvas, toPySide(qt.Qt.Key_Return))
-    settle(panel)
-
-
-def key(panel, letter: str) -> None:
-    import qt
-    from PySide6.QtTest import QTest
-    from slicerhost.enums import toPySide
-
-    window = panel.widget.window()
-    window.activateWindow()
-    panel.widget.setFocus()
-    QTest.qWaitForWindowActive(window, 1000)
-    QTest.keyClick(panel.widget, toPySide(getattr(qt.Qt, f"Key_{letter}")))
-    settle(panel)
+    """Outline a label in the slice that a view shows."""
+    outlineSlice(panel, view, truth >= 1 if name == NAMES[0] else truth == 2, name)
 
 
 def test_three_slices_make_an_outline(review):
@@ -130,13 +87,13 @@ def test_three_slices_make_an_outline(review):
     for view in VIEWS:
         draw(panel, view, truth, NAMES[0])
         draw(panel, view, truth, NAMES[1])
-    planes = {plane(panel, view) for view in VIEWS}
+    planes = {planeOf(panel, view) for view in VIEWS}
     assert panel.correction.drawing.drawn.planes == planes and len(planes) == 3
     assert set(panel.planes.frames.colors()) == set(VIEWS), "each view shows a drawn slice"
     assert ui.planesButton.text == "3 drawn" and ui.acceptScopeComboBox.currentText == "Only what I drew"
     drawn, mask = outline(panel), panel.correction.drawing.drawn.mask()
 
-    key(panel, "A")
+    pressKey(panel, "A")
     assert dice(panel, truth) > 0.9 and dice(panel, truth, 2) > 0.85
     np.testing.assert_array_equal(outline(panel)[mask], drawn[mask])
     assert "unsure" in ui.fillLabel.text and ui.acceptScopeComboBox.currentText == "Whole scan"
@@ -154,15 +111,15 @@ def test_three_slices_make_an_outline(review):
     np.testing.assert_array_equal(outline(panel), whole)
     assert panel.correction.drawing.drawn.fill is not None and panel.uncertainty.node() is not None
 
-    key(panel, "S")
+    pressKey(panel, "S")
     proposed = panel.planes._proposed
     assert proposed is not None and proposed not in planes
-    (view,) = [view for view in VIEWS if plane(panel, view) == proposed]
+    (view,) = [view for view in VIEWS if planeOf(panel, view) == proposed]
     assert panel.planes.frames.colors()[view] != panel.planes.frames.colors().get("none")
     draw(panel, view, truth, NAMES[0])
     assert panel.correction.drawing.drawn.planes == planes | {proposed}
     assert ui.fillLabel.text == "Drawn on since Fill"
-    key(panel, "A")
+    pressKey(panel, "A")
     assert dice(panel, truth) > 0.9
 
     panel.onAccept()
@@ -185,19 +142,21 @@ def test_only_what_was_drawn_is_accepted_and_comes_back(review):
     panel.session.closeCase()
     panel.session.openCase("case_0001")
     settle(panel)
-    assert panel.correction.drawing.drawn.planes == {plane(panel, "Red"), plane(panel, "Green")}
+    assert panel.correction.drawing.drawn.planes == {planeOf(panel, "Red"), planeOf(panel, "Green")}
     assert not panel.correction.isChanged()
     panel.onAccept()
     settle(panel)
     accepted = project.revisions.newest("case_0001")
     assert accepted.is_accepted and accepted.looked_share == pytest.approx(mask.mean())
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(accepted.path))), drawn)
+    row = panel.moduleWidget.panels["Cases"].ui.casesTable
+    assert [row.item(0, column).text() for column in (0, 1)] == ["case 1", f"Accepted ({100 * mask.mean():.0f} %)"]
 
 
 def test_a_tick_is_kept_as_a_draft_when_the_case_closes(review):
     panel, truth = review()
     draw(panel, "Red", truth, NAMES[0])
-    axis, index = plane(panel, "Red")
+    axis, index = planeOf(panel, "Red")
     panel.onSaveDraft()
     settle(panel)
     panel.planes.tick((axis, index + 9), True)  # nothing here
@@ -211,7 +170,7 @@ def test_an_unticked_slice_no_longer_holds_the_fill(review):
     panel, truth = review()
     for view in VIEWS:
         draw(panel, view, truth, NAMES[0])
-    wrong = plane(panel, "Red")
+    wrong = planeOf(panel, "Red")
     panel.planes._fillMenu()
     actions = [action for action in panel.planes._menu.actions() if action.checkable]
     assert len(actions) == 3 and all(action.checked for action in actions)
@@ -229,11 +188,11 @@ def test_one_corrected_slice_corrects_a_prediction(review):
     panel, truth = review(np.where(predicted, 1, 0).astype(np.uint8))
     true = np.where(truth, 1, 0).astype(np.uint8)
     before = dice(panel, true)
-    key(panel, "S")
-    views = [view for view in VIEWS if plane(panel, view) == panel.planes._proposed]
+    pressKey(panel, "S")
+    views = [view for view in VIEWS if planeOf(panel, view) == panel.planes._proposed]
     view = views[0] if views else "Red"
     editor = panel.editor.widget
-    axis, index = plane(panel, view)
+    axis, index = planeOf(panel, view)
     corrected = outline(panel)
     place = (slice(None),) * axis + (index,)
     corrected[place] = true[place]
@@ -248,16 +207,16 @@ def test_one_corrected_slice_corrects_a_prediction(review):
     settle(panel)
     assert panel.correction.drawing.drawn.planes == {(axis, index)}
     alone = dice(panel, true)
-    key(panel, "A")
+    pressKey(panel, "A")
     assert dice(panel, true) > alone + 0.05 > before
     np.testing.assert_array_equal(outline(panel)[place], true[place])
 
 
 def test_views_follow_the_voxels_of_an_oblique_scan_and_turn_back(review):
     panel, truth = review(tilt=0.3)
-    assert all(plane(panel, view) is not None for view in VIEWS)
+    assert all(planeOf(panel, view) is not None for view in VIEWS)
     draw(panel, "Yellow", truth, NAMES[0])
-    assert panel.correction.drawing.drawn.planes == {plane(panel, "Yellow")}
+    assert panel.correction.drawing.drawn.planes == {planeOf(panel, "Yellow")}
     panel.session.closeCase()
     assert node("Yellow").GetOrientation() == "Sagittal"
 
@@ -267,8 +226,8 @@ def test_a_left_handed_scan_is_filled_where_it_was_drawn(review):
     for view in VIEWS:
         draw(panel, view, truth, NAMES[0])
     planes = set(panel.correction.drawing.drawn.planes)
-    assert planes == {plane(panel, view) for view in VIEWS}
-    key(panel, "A")
+    assert planes == {planeOf(panel, view) for view in VIEWS}
+    pressKey(panel, "A")
     true = np.where(truth, 1, 0)
     assert dice(panel, true) > 0.9
     import slicer
@@ -280,9 +239,9 @@ def test_a_left_handed_scan_is_filled_where_it_was_drawn(review):
 
 def test_nothing_drawn_is_a_sentence_and_not_a_fill(review):
     panel, _truth = review()
-    key(panel, "A")
+    pressKey(panel, "A")
     assert "Nothing is drawn" in panel.moduleWidget.ui.statusLabel.text
-    key(panel, "S")
+    pressKey(panel, "S")
     assert "Outline the structure in one slice first" in panel.moduleWidget.ui.statusLabel.text
     assert not outline(panel).any()
 
@@ -302,12 +261,12 @@ def test_the_fill_follows_a_stroke_and_goes_with_it(review):
     panel, truth = review()
     for view in VIEWS:
         draw(panel, view, truth, NAMES[0])
-    key(panel, "A")
+    pressKey(panel, "A")
     filled = outline(panel)
     panel.ui.fillFollowsCheckBox.checked = True
     panel.filling.seconds = 0.1  # this machine may be busy
-    key(panel, "S")
-    (view,) = [view for view in VIEWS if plane(panel, view) == panel.planes._proposed]
+    pressKey(panel, "S")
+    (view,) = [view for view in VIEWS if planeOf(panel, view) == panel.planes._proposed]
     draw(panel, view, truth, NAMES[0])
     settle(panel, lambda: panel.correction.drawing.drawn.fill.planes == panel.correction.drawing.drawn.planes)
     assert len(panel.correction.drawing.drawn.fill.planes) == 4

@@ -33,7 +33,7 @@ class Row:
         case = self.case
         return (
             case.name,
-            self.state,
+            f"{self.state} ({shareText(case.looked_share)})" if case.is_partial else self.state,
             "✓" if case.held_out else "",
             "" if case.uncertainty is None else f"{case.uncertainty:.2f}",
             "" if self.dice is None else f"{'≈ ' if self.isExpected else ''}{self.dice:.2f}",
@@ -101,6 +101,11 @@ class CaseTable:
             DICE: lambda row: row.dice,
             CHANGED: lambda row: row.case.updated,
         }[column]
+
+
+def shareText(share: float) -> str:
+    """A share of a scan in percent, with a digit after the point where it is small."""
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1f} %"
 
 
 def localTime(text: str) -> str:

@@ -11,6 +11,7 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from BARLSegmentationLib.logic.CaseTable import shareText
 from BARLSegmentationLib.logic.Hotspots import jumpTo
 from BARLSegmentationLib.logic.Outline import order
 from BARLSegmentationLib.logic.Proposal import propose
@@ -306,7 +307,7 @@ class PlanesRow(VTKObservationMixin):
         closed = "" if isOpen else _("Open a case first")
         allow(ui.fillButton, _("Make the rest of the outline from the slices that were drawn (A)"), closed)
         allow(ui.nextSliceButton, _("Turn a view to the slice whose outlining would settle most (S)"), closed)
-        share = _("{share:.1%} of the scan").format(share=drawn.share()) if drawn.planes else _("none")
+        share = _("{share} of the scan").format(share=shareText(drawn.share())) if drawn.planes else _("none")
         tip = _("Slices that count as drawn, background included: {share}. D ticks the slice under the mouse.")
         allow(ui.planesButton, tip.format(share=share), closed)
         ui.planesButton.text = _("{count} drawn").format(count=len(drawn.planes))
