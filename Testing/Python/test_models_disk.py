@@ -177,8 +177,9 @@ def test_a_card_that_is_not_json_is_refused(folder, content):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"format": 2}, "format 2"),
+        ({"format": 3}, "format 3"),
         ({"format": 0}, "format"),
+        ({"format": 2}, "format: 2 is not that of its network"),
         ({"format": None}, "format"),
         ({"labels": []}, "labels"),
         ({"labels": [{"value": 0, "name": "air", "color": [0, 0, 0]}]}, "labels.0.value"),

@@ -117,11 +117,11 @@ def load_model(model: Project | Path | str, *, device: str = "auto", fast: bool 
         DeviceError: There is no such device.
     """
     before_torch()
-    from barl.inference.predictor import Predictor
+    from barl.inference.loading import load_predictor
     from barl.jobs.choice import choose_model
 
     folder = choose_model(model)[0] if isinstance(model, Project) else Path(model)
-    return Model(Predictor.load(folder, device, fast))
+    return Model(load_predictor(folder, device, fast))
 
 
 def predict(

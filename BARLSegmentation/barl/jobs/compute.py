@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from barl.inference.loading import load_predictor
 from barl.inference.predictor import Predictor
 from barl.project.model_card import read_card
 
@@ -35,7 +36,7 @@ class WarmPredictors:
         if predictor is None:
             while len(self._loaded) >= self._keep:  # before loading: two models at once may be one too many
                 self._loaded.pop(next(iter(self._loaded)))
-            predictor = Predictor.load(folder, device=device, fast=fast, member=member)
+            predictor = load_predictor(folder, device=device, fast=fast, member=member)
         self._loaded[key] = predictor  # the newest last
         return predictor
 

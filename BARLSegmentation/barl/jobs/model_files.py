@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from barl.errors import ModelError
+from barl.jobs.bundles import convert_bundle, is_bundle
 from barl.jobs.choice import choose_model
+from barl.jobs.foreign_models import convert_nnunet, is_nnunet_model
 from barl.models.archive import pack_model, unpack_model
-from barl.models.disk import check_channels, load_model
+from barl.models.disk import check_channels
+from barl.models.disk import check_model as sound_model
 from barl.project.labels import Label
 from barl.project.model_card import ModelCard, read_card
 from barl.project.names import key
@@ -40,8 +43,8 @@ def check_model(source: Path) -> ModelCard:
     Raises:
         ModelError: With the first thing that is wrong.
     """
-    with _model_folder(source) as folder:
-        return load_model(folder)[0]
+    with _model_folder(source, [], None) as folder:
+        return sound_model(folder)
 
 
 def import_model(project: Project, source: Path, *, name: str = "") -> tuple[ModelRow, list[str]]:
@@ -52,7 +55,8 @@ def import_model(project: Project, source: Path, *, name: str = "") -> tuple[Mod
 
     Args:
         project: Open for writing.
-        source: A folder with a model, or a file of ``export_model``.
+        source: A folder with a model, a file of ``export_model``, the folder of a trained nnU-Net v2 configuration, or
+            a MONAI bundle.
         name: What the user calls it (empty: the name on its card).
 
     Returns:
@@ -63,13 +67,14 @@ def import_model(project: Project, source: Path, *, name: str = "") -> tuple[Mod
         ProjectError: Another program is changing the project.
         StorageError: The disk is full or read-only.
     """
-    with _model_folder(source) as folder:
-        card = load_model(folder)[0]
+    notes: list[str] = []
+    with _model_folder(source, notes, project.labels) as folder:
+        card = sound_model(folder)
         cards = {row.id: read_card(row.folder) for row in project.models.all()}
         twin = next((row_id for row_id, other in cards.items() if other.weights_sha256 == card.weights_sha256), None)
         if twin:
             raise ModelError(f"The project holds this model already: {twin}.", f"Use {twin}.")
-        notes = check_labels(project.labels, card)
+        notes += check_labels(project.labels, card)
         check_channels(card, project.definition.channel_names_for(card.channels))
         parent = next((row_id for row_id, other in cards.items() if other.id == card.parent), None)
         summary = {"method": card.method, "data": card.counts, "metrics": card.metrics, "imported": True}
@@ -113,11 +118,17 @@ def check_labels(labels: list[Label], card: ModelCard) -> list[str]:
 
 
 @contextmanager
-def _model_folder(source: Path) -> Iterator[Path]:
-    """A model's folder: ``source`` itself, or a temporary one with what the file ``source`` holds."""
-    if source.is_dir():
+def _model_folder(source: Path, notes: list[str], labels: list[Label] | None) -> Iterator[Path]:
+    """A model's folder: ``source`` itself, or a temporary one made of a file or of a model of another program."""
+    if source.is_dir() and not is_nnunet_model(source) and not is_bundle(source):
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="barl-model-") as home:
-        unpack_model(source, Path(home))
-        yield Path(home)
+        place = Path(home) / "model"
+        if source.is_dir():
+            convert = convert_bundle if is_bundle(source) else convert_nnunet
+            notes += convert(source, place, labels)[1]
+        else:
+            place.mkdir()
+            unpack_model(source, place)
+        yield place

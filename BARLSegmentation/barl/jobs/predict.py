@@ -73,7 +73,7 @@ def predict_cases(
             )
             if not case_ids and not case.wants_prediction:
                 # Its prediction was not requested: ``rank_cases`` needs its embedding only.
-                project.cases.score(case.id, prediction.case_uncertainty, prediction.embedding, model_id)
+                project.cases.score(case.id, prediction.case_uncertainty, prediction.embedding or None, model_id)
                 compared.append(case.name)
                 continue
             revision = project.revisions.store(
@@ -84,7 +84,7 @@ def predict_cases(
                 model_id=model_id,
                 uncertainty=prediction.uncertainty,
                 case_uncertainty=prediction.case_uncertainty,
-                embedding=prediction.embedding,
+                embedding=prediction.embedding or None,
                 details=prediction.details(),
             )
             written = output.write(names[case.name], prediction, card.labels) if output else None

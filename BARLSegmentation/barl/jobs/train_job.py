@@ -456,6 +456,9 @@ def _from_parent(parent: ModelRow, own: Mapping[str, Any], notes: list[str]) -> 
     except BarlError as error:
         notes.append(f"Training starts from scratch: {error.message}")
         return None
+    if card.program:
+        notes.append(f"Training starts from scratch: {parent.id} is a network of {card.program}.")
+        return None
     network = NetworkSpec.from_json(card.network)
     kept = {
         "spacing": card.spacing,

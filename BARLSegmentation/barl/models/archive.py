@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from barl.errors import InputError, ModelError, storage_error
-from barl.models.disk import load_model
+from barl.models.disk import check_model
 from barl.project.files import flush_file, write_atomically
 from barl.project.model_card import CARD_FILE, FRESH_COPY, WEIGHTS_FILE, ModelCard
 
@@ -44,7 +44,7 @@ def pack_model(folder: Path, file: Path) -> ModelCard:
         raise InputError(f"The file {file} is there already.", "Choose another name, or remove the file.")
     if not file.absolute().parent.is_dir():
         raise InputError(f"There is no folder {file.parent} to write to.", "Make it, or choose another one.")
-    card, _ = load_model(folder)
+    card = check_model(folder)
 
     def write(path: Path) -> None:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -83,8 +83,7 @@ def unpack_model(file: Path, folder: Path) -> ModelCard:
         raise ModelError(f"The model file '{file.name}' {what}.", FRESH_COPY) from None
     except OSError as error:
         raise storage_error(error, folder) from error
-    card, _ = load_model(folder)
-    return card
+    return check_model(folder)
 
 
 def _members(archive: zipfile.ZipFile, file: Path) -> dict[str, zipfile.ZipInfo]:

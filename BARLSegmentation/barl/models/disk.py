@@ -97,7 +97,12 @@ def load_members(folder: Path, device: str | torch.device = "cpu") -> tuple[Mode
 
     folder = Path(folder)
     card = read_card(folder)
-    weights = _load_weights(folder, card)
+    if card.program:
+        raise ModelError(
+            f"The model {card.name} is a network of {card.program}: it predicts, but cannot be trained on from.",
+            "Choose a model that BARL has trained.",
+        )
+    weights = load_weights(folder, card)
     try:
         spec = NetworkSpec.from_json(card.network)
         # Without memory or random numbers: only names and shapes are needed until the stored weights take the place.
@@ -110,14 +115,24 @@ def load_members(folder: Path, device: str | torch.device = "cpu") -> tuple[Mode
             f"The model card's patch {card.patch} is no multiple of {spec.divisor}, as its network needs.", FRESH_COPY
         )
     _check_fit(weights, join_members([network.state_dict() for network in networks]))
-    if broken := next((name for name, tensor in weights.items() if not tensor.isfinite().all()), ""):
-        raise ModelError(
-            f"The weights of the model {card.name} hold values that are not finite numbers ({broken}).", FRESH_COPY
-        )
     for n, network in enumerate(networks):
         own = {name: weights[_prefix(n) + name] for name in network.state_dict()}
         network.load_state_dict(own, assign=True)
     return card, [network.requires_grad_(False).eval().to(device) for network in networks]
+
+
+def check_model(folder: Path) -> ModelCard:
+    """Check a model of BARL or of another program as far as that is possible without predicting.
+
+    Raises:
+        ModelError: As ``load_members``; of a network of another program, card and weights are checked.
+    """
+    card = read_card(folder)
+    if card.program:
+        load_weights(folder, card)
+    else:
+        load_members(folder)
+    return card
 
 
 def _prefix(member: int) -> str:
@@ -154,7 +169,12 @@ def _key(name: str) -> str:
     return name.strip().casefold()
 
 
-def _load_weights(folder: Path, card: ModelCard) -> dict[str, Any]:
+def load_weights(folder: Path, card: ModelCard) -> dict[str, Any]:
+    """The tensors of a model by name; floating-point ones as float32.
+
+    Raises:
+        ModelError: They are missing, truncated, altered or not finite.
+    """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -166,6 +186,11 @@ def _load_weights(folder: Path, card: ModelCard) -> dict[str, Any]:
         checksum = sha256(path)
         if checksum == card.weights_sha256:
             weights = load_file(path)
+            if broken := next((name for name, tensor in weights.items() if not tensor.isfinite().all()), ""):
+                raise ModelError(
+                    f"The weights of the model {card.name} hold values that are not finite numbers ({broken}).",
+                    FRESH_COPY,
+                )
             return {
                 name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
                 for name, tensor in weights.items()

@@ -21,7 +21,8 @@ from barl.images.intensity import Normalization
 from barl.json_text import plain
 from barl.project.labels import Label
 
-FORMAT = 1
+FORMAT = 1  # what a new model of BARL has
+FOREIGN_FORMAT = 2  # a network of another program: the newest that this version reads
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 _OPTIONAL: dict[str, Any] = {"cleanup": [], "expected_dice": None, "members": 1}
@@ -65,7 +66,7 @@ class ModelCard:
         orientation: Axis order and directions scans are brought to, as an LPS-style code.
         normalisations: Intensity normalization per channel.
         patch: Window of the network (k, j, i) in voxels.
-        network: ``NetworkSpec`` as JSON.
+        network: ``NetworkSpec`` as JSON; of a network of another program what that program needs.
         mirror_axes: Spatial axes (0 = k, 1 = j, 2 = i) along which mirroring is harmless; empty with lateral labels.
         method: Name of the training method.
         settings: The settings it was trained with.
@@ -115,6 +116,11 @@ class ModelCard:
     def counts(self) -> dict[str, int]:
         """``labelled``, ``unlabelled`` and ``held_out`` cases."""
         return {kind: count for kind, count in self.data.items() if isinstance(count, int)}
+
+    @property
+    def program(self) -> str:
+        """The program whose network it is, such as ``nnU-Net``; empty: BARL's own."""
+        return str(self.network.get("program", ""))
 
     @property
     def values(self) -> list[int]:
@@ -204,9 +210,9 @@ def weights_checksum(folder: Path) -> str:
 def check(card: Any) -> None:
     """Raise ``ModelError`` naming the first field of a card (plain JSON types) that is wrong."""
     version = card.get("format") if isinstance(card, dict) else None
-    if isinstance(version, int) and version > FORMAT:
+    if isinstance(version, int) and version > FOREIGN_FORMAT:
         raise ModelError(
-            f"The model was saved in format {version}, this version of BARL reads up to {FORMAT}.",
+            f"The model was saved in format {version}, this version of BARL reads up to {FOREIGN_FORMAT}.",
             "Update BARL, or export the model from the newer version.",
         )
     try:
@@ -243,6 +249,8 @@ def _validator() -> Any:
 def _contradiction(card: dict[str, Any]) -> str:
     """What a schema cannot say: fields that do not fit each other."""
     network, n_channels, n_labels = card["network"], len(card["channels"]), len(card["labels"])
+    if ("program" in network) != (card["format"] == FOREIGN_FORMAT):
+        return f"field format: {card['format']} is not that of its network"
     if len({label["value"] for label in card["labels"]}) != n_labels:
         return "field labels: two labels have the same value"
     cleaned = [rule["value"] for rule in card.get("cleanup", [])]
@@ -252,6 +260,10 @@ def _contradiction(card: dict[str, Any]) -> str:
         return f"field normalisations: {len(card['normalisations'])} entries for {n_channels} channels"
     if network["in_channels"] != n_channels:
         return f"field network.in_channels: {network['in_channels']} for {n_channels} channels"
+    if "program" in network:
+        return (
+            "" if len(network["classes"]) == n_labels else "field network.classes: one class for each label is needed"
+        )
     if network["n_classes"] != n_labels + 1:
         return f"field network.n_classes: {network['n_classes']} for {n_labels} labels and the background"
     return ""
