@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class BundleNetwork(nn.Module):
         self.network = network
         self.classes = classes
         self.activation = activation
+        self.spec = SimpleNamespace(n_branches=1)
 
     def forward(self, x: Tensor, branch: int = 0) -> Tensor:
         """Logits ``[B, L + 1, k, j, i]``, background first."""

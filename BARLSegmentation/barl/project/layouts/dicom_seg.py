@@ -148,6 +148,8 @@ def write_dicom_seg(
             f"highdicom refuses the series ({type(error).__name__}: {str(error)[:120]}).",
             "Export the outline in another layout, or with Slicer's own DICOM export.",
         ) from error
+    if "ContentCreatorName" not in segmentation:
+        segmentation.ContentCreatorName = ""  # must be there, may be empty
     write_atomically(path, segmentation.save_as)
 
 
