@@ -80,7 +80,7 @@ def test_outlines_come_by_folder_and_replace_only_when_told(place, capsys):
     refused = barl(capsys, "add", "study", "--labels", "outlines", code=2)
     assert [item["name"] for item in refused["failed"]] == ["la_002.nii.gz"] and refused["cases"] == []
     assert "--replace" in refused["failed"][0]["remedy"]
-    assert any("1 cases have the same" in note for note in refused["notes"])
+    assert any("1 case has the same" in note for note in refused["notes"])
     replaced = barl(capsys, "add", "study", "--labels", "outlines", "--replace", "--allow", "different")
     assert any("It replaces" in note for note in replaced["notes"])
 

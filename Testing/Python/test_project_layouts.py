@@ -93,6 +93,45 @@ def test_a_data_set_to_train_on_comes_back(a_project, tmp_path, capsys, layout):
         assert np.array_equal(label, np.array([0, 0, 0, 1, 0, 0, 0, 2])[a_map()])
 
 
+def test_the_plain_layout_comes_back_but_for_what_nobody_accepted(a_project, tmp_path, capsys):
+    assert main(["export", str(a_project), str(tmp_path / "out"), "--layout", "plain", "--predictions"]) == 0
+    assert "out-names.csv says which case is which" in capsys.readouterr().out
+    assert (tmp_path / "out-names.csv").read_text(encoding="utf-8").splitlines() == [
+        "case,name", "case_0001,Ann", "case_0003,Cy", "case_0002,Bob"
+    ]  # fmt: skip
+    with Project.create(tmp_path / "q", "Q", LABELS, [Channel("FLAIR"), Channel("T1")]):
+        pass
+    assert main(["add", str(tmp_path / "q"), str(tmp_path / "out")]) == 0
+    assert "a prediction that nobody has accepted, and no outline" in capsys.readouterr().out
+    with Project.open(tmp_path / "q") as project, Project.open(a_project) as before:
+        assert [(case.name, str(case.state), case.held_out) for case in project.cases.all()] == [
+            ("case_0001", "accepted", False), ("case_0002", "accepted", True), ("case_0003", "new", False)
+        ]  # fmt: skip
+        label = sitk.GetArrayFromImage(sitk.ReadImage(str(project.revisions.accepted_label("case_0002"))))
+        assert np.array_equal(label, a_map())
+        for here, there in zip(
+            project.cases.image_paths("case_0001"), before.cases.image_paths("Ann")[::-1], strict=True
+        ):
+            one, other = (sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in (here, there))
+            assert np.array_equal(one, other), "channels by their names"
+
+
+def test_segments_come_back_to_their_cases(a_project, tmp_path, capsys):
+    exported(a_project, "seg-nrrd", tmp_path / "out", predictions=True)
+    assert main(["add", str(a_project), "--labels", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "Stored 1 outline of cases in the project." in said and "2 cases have the same" in said
+    with Project.open(a_project) as project:
+        label = sitk.GetArrayFromImage(sitk.ReadImage(str(project.revisions.accepted_label("Cy"))))
+    assert np.array_equal(label, a_map())
+
+
+def test_a_dicom_segmentation_comes_back_to_its_case(a_dicom_project, tmp_path, capsys):
+    exported(a_dicom_project, "dicom-seg", tmp_path / "out", source=tmp_path / "disc")
+    assert main(["add", str(a_dicom_project), "--labels", str(tmp_path / "out")]) == 0
+    assert "1 case has the same accepted outline already" in capsys.readouterr().out
+
+
 def test_seg_nrrd_names_its_segments(a_project, tmp_path):
     import nrrd
 

@@ -39,7 +39,8 @@ def add_dataset(options: Namespace, terminal: Terminal) -> int:
             new = [replace(case, held_out=True) for case in new]
         notes = [*intake.notes]
         if there := len(intake.cases) - len(new):
-            notes.append(f"{there} cases are in the project already and stay as they are.")
+            cases_are = "case is" if there == 1 else "cases are"
+            notes.append(f"{there} {cases_are} in the project already and unchanged.")
         if options.plan:
             _tell_plan(intake, new, notes, terminal)
             return 0

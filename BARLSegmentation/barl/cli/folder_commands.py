@@ -83,7 +83,8 @@ def add_labels(project: Project, options: Namespace, terminal: Terminal) -> int:
     left_out = [*outlined.left_out, *unknown, *left_out]
     notes = _about(outlined)[1:]
     if outlined.unchanged:
-        notes.append(f"{len(outlined.unchanged)} cases have the same accepted outline already.")
+        n_same = len(outlined.unchanged)
+        notes.append(f"{n_same} {'case has' if n_same == 1 else 'cases have'} the same accepted outline already.")
     about = {item.case.id: item.notes for item in found}
     stored = Intake(
         tuple(Added(project.cases.get(case.id), (*about[case.id], *s.notes)) for case, s in outlined.stored),

@@ -55,7 +55,7 @@ class LaterIntake:
 def match_outlines(
     cases: Sequence[Case], files: Sequence[Path], names: dict[str, str] | None = None
 ) -> tuple[list[LaterOutline], list[LeftOut]]:
-    """Find the case of each file: by equal names, else by a name that goes on, such as ``case7_seg``.
+    """Find the case of each file: by equal names, else by its id, else by a name that goes on, such as ``case7_seg``.
 
     Args:
         cases: Of the project.
@@ -64,9 +64,11 @@ def match_outlines(
     """
     shown = {case.id: (names or {}).get(case.id, case.name) for case in cases}
     by_name = {name: case for case in cases if (name := shown[case.id])}
-    by_stem = {stem(path): path for path in files}
+    by_stem = {stem(path).removesuffix(".seg"): path for path in files}
+    ids = {case.id: case for case in cases if case.id in by_stem and case.id not in by_name}
+    found = [LaterOutline(case, by_stem.pop(case_id)) for case_id, case in ids.items()]
     matches = match_names(list(by_name), list(by_stem))
-    found = [LaterOutline(by_name[match.case], by_stem[match.file], _notes(match)) for match in matches.pairs]
+    found += [LaterOutline(by_name[match.case], by_stem[match.file], _notes(match)) for match in matches.pairs]
     left_out = []
     keys = {key(name): name for name in by_name}
     for name in (*matches.unmatched, *matches.unclear):

@@ -11,6 +11,7 @@ from barl.errors import InputError
 from barl.project.datasets.bids import is_bids, read_bids
 from barl.project.datasets.dataset import Dataset
 from barl.project.datasets.description import FILE_NAME
+from barl.project.datasets.exported import is_exported, read_exported
 from barl.project.datasets.folders import is_folder_dataset, read_folder_dataset
 from barl.project.labels import Channel, Label
 from barl.project.names import clean, key
@@ -41,14 +42,14 @@ class DatasetIntake:
 
 def is_dataset(folder: Path) -> bool:
     """Whether a folder is a data set in a layout that is read as a whole."""
-    return folder.is_dir() and (is_folder_dataset(folder) or is_bids(folder))
+    return folder.is_dir() and (is_folder_dataset(folder) or is_bids(folder) or is_exported(folder))
 
 
 def read_dataset(folder: Path, channels: Sequence[Channel] = ()) -> Dataset:
     """Find the cases of a data set folder.
 
     Args:
-        folder: In the layout of nnU-Net, the Decathlon or BIDS.
+        folder: In the layout of nnU-Net, the Decathlon or BIDS, or ``plain`` of ``barl export``.
         channels: The project's; BIDS names do not say which scans belong together.
 
     Raises:
@@ -59,6 +60,8 @@ def read_dataset(folder: Path, channels: Sequence[Channel] = ()) -> Dataset:
         return read_folder_dataset(folder)
     if is_bids(folder):
         return read_bids(folder, channels)
+    if is_exported(folder):
+        return read_exported(folder)
     raise InputError(
         f"The folder {folder} is no data set of a known layout.",
         f"Name a folder with {FILE_NAME} and imagesTr (nnU-Net, Decathlon) or with sub-... folders (BIDS).",
