@@ -19,6 +19,7 @@ RESOURCES = "MODULE_PYTHON_RESOURCES"
 NOT_INSTALLED = (
     "barl/benchmark/",
     "barl/cli/benchmark_commands.py",
+    "barl/cli/simulate_command.py",
     "barl/cli/report_commands.py",
     "barl/demo/",
     "barl/methods/peers/",

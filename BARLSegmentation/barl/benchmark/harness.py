@@ -144,7 +144,7 @@ def work(
     found = {name: datasets.load(name, sources, cache) for name in dict.fromkeys(run.dataset for run in left)}
     failed: list[BarlError] = []
     for run in left:
-        with _Claim(results / run.file_name) as mine:
+        with Claim(results / run.file_name) as mine:
             if not mine:
                 continue
             tell(f"{run.dataset}, {run.labelled or 'all'} outlined, {run.arm}, seed {run.seed}")
@@ -161,7 +161,7 @@ def work(
         raise failed[0]
 
 
-class _Claim:
+class Claim:
     """Whether this process may do a run: it has no result, and no living process holds the lock beside it.
 
     The lock is the operating system's: it ends with its process, however that ends.

@@ -101,6 +101,9 @@ def build_parser() -> argparse.ArgumentParser:
     computer_commands.add_parser(commands)
     if _FOR_RESEARCH:
         _benchmark(commands)
+        from barl.cli import simulate_command
+
+        simulate_command.add_parser(commands)
     return parser
 
 

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounds of train, predict, choose, correct and accept on a fully outlined data set, and the Dice that the work buys.
+
+Each strategy with each seed is one result file, written after every round; several processes may share a plan.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from barl.benchmark import datasets, harness
+from barl.benchmark.clinician import Corrected, Prices, Scan, Strategy, Work, correct, prices_of
+from barl.errors import InputError
+from barl.images.geometry import Grid
+from barl.images.label_maps import read_label
+from barl.images.reading import read_channels
+from barl.images.writing import write_image
+from barl.inference.predictor import Predictor
+from barl.progress import SILENT
+from barl.project.files import write_atomically
+from barl.project.next_case import rank_cases
+from barl.project.records import Case
+from barl.project.states import CaseState
+from barl.training.cases import CaseFiles
+from barl.training.loop import train
+
+CHOICES = ("random", "next", "uncertain")
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One strategy with one seed.
+
+    Attributes:
+        dataset: Name of the data set.
+        name: Of the strategy, for tables.
+        strategy: How predicted cases are corrected.
+        first: How the first cases are outlined, without a model.
+        choose: ``random``; ``next``: BARL's own rule; ``uncertain``: the most uncertain first.
+        start, step, rounds: Cases before the first training, cases after each, trainings.
+        seed: Of the choice and the training.
+        method, plan: Of the training.
+        prices: Of the clinician's acts.
+        on: Part of the split to evaluate on.
+    """
+
+    dataset: str
+    name: str
+    strategy: Strategy
+    first: Strategy
+    choose: str
+    start: int
+    step: int
+    rounds: int
+    seed: int
+    method: str
+    plan: dict[str, Any] = field(default_factory=dict)
+    prices: Prices = field(default_factory=Prices)
+    on: str = "test"
+
+    @property
+    def file_name(self) -> str:
+        name = "".join(c if c.isalnum() else "-" for c in self.name)
+        return f"simulation_{self.dataset}_{name}_{self.seed}.json"
+
+
+def simulations_of(plan: dict[str, Any]) -> list[Simulation]:
+    """All simulations of a plan, seed by seed (layout: ``docs/simulation-plan.json``).
+
+    Raises:
+        InputError: A strategy or a price cannot be used, or the plan lacks something.
+    """
+    prices, found = prices_of(plan), []
+    try:
+        for seed in plan["seeds"]:
+            for row in plan["strategies"]:
+                wanted = {**plan["common"], **row}
+                if wanted.get("choose", "random") not in CHOICES:
+                    raise InputError(f"There is no choice {wanted['choose']!r}.", f"Use: {', '.join(CHOICES)}.")
+                found.append(
+                    Simulation(
+                        plan["dataset"],
+                        row["name"],
+                        Strategy(**wanted["correct"]),
+                        Strategy(**wanted.get("first", {"kind": "whole"})),
+                        wanted.get("choose", "random"),
+                        wanted["start"],
+                        wanted["step"],
+                        wanted["rounds"],
+                        seed,
+                        wanted.get("method", "barl"),
+                        {**plan.get("plan", {}), **wanted.get("plan", {})},
+                        prices,
+                        plan.get("on", "test"),
+                    )
+                )
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"The simulation plan is not as docs/simulation-plan.json is ({error!r}).", "Correct it."
+        ) from error
+    return found
+
+
+def simulate(
+    simulations: list[Simulation],
+    results: Path,
+    device: str = "auto",
+    tell: Callable[[str], None] = print,
+    sources: datasets.Sources | None = None,
+) -> None:
+    """Do all simulations that are not finished and that no living process is doing; a killed one goes on.
+
+    Raises:
+        InputError: The data set is missing, or has fewer outlined training cases than a simulation needs.
+        BarlError: As ``train`` raises it.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    cache = results / "cache"
+    for one in simulations:
+        place = results / one.file_name
+        if place.exists() and len(json.loads(place.read_text("utf-8"))["rounds"]) >= one.rounds:
+            continue
+        with harness.Claim(place.with_suffix(".done")) as mine:
+            if mine:
+                tell(f"{one.dataset}, {one.name}, seed {one.seed}")
+                _Rounds(one, datasets.load(one.dataset, sources, cache), results, device, tell).go_on()
+
+
+class _Rounds:
+    """One simulation under way; what it knows lies in ``results``, so that it can be killed."""
+
+    def __init__(
+        self, one: Simulation, data: datasets.Dataset, results: Path, device: str, tell: Callable[[str], None]
+    ) -> None:
+        self.one, self.data, self.device, self.tell = one, data, device, tell
+        self.place, self.cache = results / one.file_name, results / "cache"
+        self.folder = results / "running" / one.file_name.removesuffix(".json")
+        self.cases = [case for case in data.part("training") if case.label]
+        needed = one.start + one.step * (one.rounds - 1)
+        if needed > len(self.cases):
+            raise InputError(
+                f"{one.name} needs {needed} outlined cases, {data.name} has {len(self.cases)}.", "Use fewer."
+            )
+        self.rng = np.random.default_rng([one.seed, 13])
+        self.order = self.rng.permutation(len(self.cases)).tolist()
+        self.state: dict[str, Any] = {**asdict(one), "rounds": [], "accepted": {}, "machine": harness.machine()}
+        self.state["wanted_rounds"] = one.rounds
+        if self.place.exists():
+            self.state = json.loads(self.place.read_text("utf-8"))
+
+    def go_on(self) -> None:
+        values = [label.value for label in self.data.labels]
+        while len(self.state["rounds"]) < self.one.rounds:
+            number = len(self.state["rounds"])
+            self.rng = np.random.default_rng([self.one.seed, 17, number])  # the same after a kill
+            model = self.folder / f"round{number - 1}" / "model"
+            predictor = Predictor.load(model, device=self.device) if number else None
+            work = Work(**self.state["rounds"][-1]["work"]) if number else Work()
+            accepted = dict(self.state["accepted"])
+            for index in self._chosen(number, predictor, accepted):
+                corrected = self._correct(index, predictor, values)
+                self._keep(index, corrected)
+                accepted[str(index)] = corrected.looked is not None
+                work += corrected.work
+            dice, seconds = self._train(number, accepted)
+            self.state["accepted"] = accepted
+            self.state["rounds"].append({"work": asdict(work), "dice": dice, "train_seconds": seconds})
+            text = json.dumps(self.state)
+            write_atomically(self.place, partial(Path.write_text, data=text, encoding="utf-8"))
+            self.tell(f"  {work.cases} cases, {work.planes} planes, {work.minutes:.1f} min: Dice {dice:.4f}")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _chosen(self, number: int, predictor: Predictor | None, accepted: dict[str, bool]) -> list[int]:
+        """The cases of this round."""
+        left = [index for index in self.order if str(index) not in accepted]
+        if predictor is None:
+            return left[: self.one.start]
+        if self.one.choose == "random":
+            return left[: self.one.step]
+        known = []
+        for index in [*left, *map(int, accepted)]:
+            found = predictor.predict(read_channels(self.cases[index].images))
+            state = CaseState.ACCEPTED if str(index) in accepted else CaseState.PREDICTED
+            known.append(
+                Case(
+                    str(index),
+                    str(index),
+                    state,
+                    False,
+                    uncertainty=found.case_uncertainty,
+                    embedding=None if found.embedding is None else np.asarray(found.embedding, np.float32),
+                    model_id="model",
+                )
+            )
+        ranked = rank_cases(known, diversity=0.5 if self.one.choose == "next" else 0.0)
+        return [int(item.case.id) for item in ranked[: self.one.step]]
+
+    def _correct(self, index: int, predictor: Predictor | None, values: list[int]) -> Corrected:
+        case = self.cases[index]
+        channels = read_channels(case.images)
+        grid = Grid.of(channels[0])
+        assert case.label is not None  # only outlined cases were kept
+        truth = sitk.GetArrayFromImage(read_label(case.label, grid, values))
+        scan = Scan([sitk.GetArrayFromImage(image).astype(np.float32) for image in channels], truth, grid)
+        if predictor is None:
+            return correct(scan, self.one.first, self.one.prices, self.rng)
+        prediction = predictor.predict(channels)
+        predicted = sitk.GetArrayFromImage(prediction.label)
+        uncertainty = sitk.GetArrayFromImage(prediction.uncertainty).astype(np.float32)
+        return correct(scan, self.one.strategy, self.one.prices, self.rng, predicted, uncertainty)
+
+    def _keep(self, index: int, corrected: Corrected) -> None:
+        """Write what was accepted as files that a training reads."""
+        grid = Grid.of_file(self.cases[index].images[0])
+        folder = self.folder / "accepted"
+        folder.mkdir(parents=True, exist_ok=True)
+        maps = {"label": corrected.labels, "looked": corrected.looked, "uncertainty": corrected.uncertainty}
+        for name, array in maps.items():
+            path = folder / f"{index}_{name}.nii.gz"
+            path.unlink(missing_ok=True)
+            if array is not None:
+                write_image(grid.image(array.astype(np.uint8) if array.dtype == bool else array), path)
+
+    def _files(self, accepted: dict[str, bool]) -> list[CaseFiles]:
+        files = []
+        for index, case in enumerate(self.cases):
+            paths = [self.folder / "accepted" / f"{index}_{name}.nii.gz" for name in ("label", "looked", "uncertainty")]
+            label, looked, uncertainty = (path if str(index) in accepted and path.exists() else None for path in paths)
+            files.append(CaseFiles(case.id, case.images, label, looked=looked, uncertainty=uncertainty))
+        return files
+
+    def _train(self, number: int, accepted: dict[str, bool]) -> tuple[float, float]:
+        """Train from nothing on what is accepted; gives the Dice on the part evaluated, and the seconds."""
+        run = harness.Run(self.one.dataset, self.one.name, None, self.one.seed, self.one.method, {}, self.one.plan)
+        folder = self.folder / f"round{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        # Outlines of this simulation are in no shared cache: their content changes with what was accepted.
+        cache = self.folder / f"cache{number}"
+        plan = harness.plan_for(run, self.data)
+        result = train(plan, self._files(accepted), folder, device=self.device, cache=cache, progress=SILENT)
+        shutil.rmtree(cache, ignore_errors=True)
+        assert result.model_folder is not None  # nobody stops it
+        scores = harness.evaluate(result.model_folder, result.plan, self.data, self.one.on, self.cache, self.device)
+        dice = [score["dice"] for case in scores for score in case["mean"].values()]
+        return float(np.nanmean(dice)), result.seconds
+
+
+def table(results: Path, plan: dict[str, Any]) -> str:
+    """Work and Dice after each round, mean over the seeds, as a table of Markdown."""
+    lines = [
+        "| strategy | round | cases | planes | voxels changed | minutes | Dice (mean ± sd) | seeds |",
+        "|---" * 8 + "|",
+    ]
+    for row in plan["strategies"]:
+        found = [
+            json.loads((results / one.file_name).read_text("utf-8"))["rounds"]
+            for one in simulations_of(plan)
+            if one.name == row["name"] and (results / one.file_name).exists()
+        ]
+        for number in range(max(map(len, found), default=0)):
+            rounds = [rounds[number] for rounds in found if len(rounds) > number]
+            dice = [item["dice"] for item in rounds]
+            mean = {name: np.mean([item["work"][name] for item in rounds]) for name in rounds[0]["work"]}
+            lines.append(
+                f"| {row['name']} | {number} | {mean['cases']:.0f} | {mean['planes']:.0f} | {mean['voxels']:.0f} "
+                f"| {mean['minutes']:.1f} | {np.mean(dice):.3f} ± {np.std(dice):.3f} | {len(rounds)} |"
+            )
+    return "\n".join(lines)
+
+
+def curve(results: Path, plan: dict[str, Any], path: Path) -> None:
+    """Draw Dice against minutes, a line for each strategy, mean over the seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.2), constrained_layout=True)
+    for row in plan["strategies"]:
+        found = [
+            json.loads((results / one.file_name).read_text("utf-8"))["rounds"]
+            for one in simulations_of(plan)
+            if one.name == row["name"] and (results / one.file_name).exists()
+        ]
+        length = min(map(len, found), default=0)
+        if length:
+            minutes = np.mean([[item["work"]["minutes"] for item in rounds[:length]] for rounds in found], axis=0)
+            dice = np.mean([[item["dice"] for item in rounds[:length]] for rounds in found], axis=0)
+            axes.plot(minutes, dice, marker="o", label=row["name"])
+    axes.set_xlabel("minutes of the simulated clinician")
+    axes.set_ylabel("Dice on unseen subjects")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
