@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
 from barl.project.next_case import rank_cases
 from barl.project.store import Project
+
+if TYPE_CHECKING:
+    from barl.project.model_card import ModelCard
 
 # The jobs import torch: they are imported inside functions, so that the other commands answer at once.
 
@@ -122,13 +125,20 @@ def show_model(options: Namespace, terminal: Terminal) -> None:
         "method": card.method,
         "cases": ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in card.counts.items()),
         "Dice": _dice({"metrics": card.metrics}),
+        "members": card.members,
         "cleanup": card.cleanup_in_words or None,
+        "expected": _expected(card),
         "parent": card.parent,
         "license": card.licence or None,
         "notes": card.notes or None,
     }
     text = "\n".join(f"{name:9s} {value if value is not None else '-'}" for name, value in rows.items())
     terminal.answer({"folder": folder, **card.to_json()}, text)
+
+
+def _expected(card: ModelCard) -> str | None:
+    known = card.expected_dice
+    return f"Dice within {known.error:.3f} (root mean square of {known.cases} unseen cases)" if known else None
 
 
 def promote(options: Namespace, terminal: Terminal) -> None:
