@@ -116,10 +116,10 @@ def write(options: argparse.Namespace) -> None:
     runs = [json.loads(path.read_text("utf-8")) for path in sorted(options.results.glob("*/result.json"))]
     runs.sort(key=lambda run: (list(SETS).index(run["set"]), run["iterations"], run["seed"]))
     head = (
-        "| set | outlined + unseen | iterations | seed | label | pieces in outlines | rule | gain, unseen cases "
-        "| Dice, test | with cleanup | largest piece alone | better / same / worse | p |"
+        "| set | method | outlined + unseen | iterations | seed | label | pieces in outlines | rule "
+        "| gain, unseen cases | Dice, test | with cleanup | largest piece alone | better / same / worse | p |"
     )
-    lines = [head, "|" + "---|" * 13]
+    lines = [head, "|" + "---|" * 14]
     for run_ in runs:
         for value, name in run_["labels"].items():
             lines.append(_line(run_, value, name))
@@ -142,14 +142,19 @@ def _line(run_: dict[str, Any], value: str, name: str) -> str:
         pieces = {"largest": "largest", "volume": f">= {rule['min_ml']:.2g} ml", "all": ""}[rule["pieces"]]
         words = " + ".join(part for part in (pieces, "holes" if rule["fill_holes"] else "") if part)
     counts = " / ".join(str(int(np.sum(part))) for part in (gains > 1e-6, abs(gains) <= 1e-6, gains < -1e-6))
-    p = f"{paired_test(cleaned, raw).p:.3f}" if rule else ""
+    p = in_words(paired_test(cleaned, raw).p) if rule else ""
     shown = run_["pieces"][value]
     return (
-        f"| {TITLES[run_['set']]} | {run_['labelled']} + {run_['unseen']} | {run_['iterations']} | {run_['seed']} "
+        f"| {TITLES[run_['set']]} | {run_['method']} | {run_['labelled']} + {run_['unseen']} "
+        f"| {run_['iterations']} | {run_['seed']} "
         f"| {name} | {'1' if shown['most'] == 1 else '1 to ' + str(shown['most'])} | {words} "
         f"| {rule['gain'] if rule else 0:+.3f} | {np.nanmean(raw):.3f} | {np.nanmean(cleaned):.3f} "
         f"| {np.nanmean(largest):.3f} | {counts} | {p} |"
     )
+
+
+def in_words(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 _TEXT = """# One piece or many
@@ -181,6 +186,13 @@ subjects of the difference that the chosen rule makes. *Largest piece alone* is 
 give whatever was chosen. The slowest cleanup took {slowest:.2f} s.
 
 {table}
+
+* Left atrium, weak models: the largest piece is chosen and is right.
+* PET: *largest piece* would have brought 2.4 points in one run and cost 3.5 in the other; the unseen cases spoke for
+  neither. Four to eight unseen cases cannot show a gain that single cases carry.
+* HIE lesions: outlines have up to 30 pieces, so *largest piece* is never tried. After 200 iterations on four outlined
+  cases the model finds next to nothing; the row shows that no rule is invented there, no more.
+* The choice is optimistic where out-of-fold results are shown afterwards: the same cases chose the rule.
 
 Machine: {machine}
 """

@@ -119,7 +119,8 @@ def write(options: argparse.Namespace) -> None:
     runs.sort(key=lambda run_: (run_["set"], run_["method"], run_["seed"]))
     lines = [
         "| set | method | iterations | outlined + untouched | folds | seed | out of fold "
-        "| test, one member | test, all members | test, one training | gain | p | out of fold - all members | time, all / one |",
+        "| test, one member | test, all members | test, one training | gain | p | out of fold - all members "
+        "| time, all / one |",
         "|" + "---|" * 14,
     ]
     lines += [_line(run_) for run_ in runs]
