@@ -14,6 +14,7 @@ from barldriver.studies import LABELS, a_map, an_image, cells
 from dicom_maker import CT, MR, slices
 from slicerhost.clicks import press, waitUntil
 
+# ruff: noqa: N802, N815 (names of ctkDICOMDatabase)
 pytestmark = pytest.mark.host
 SCENE, FILES, FOLDER, DICOM, DICOM_FOLDER = range(5)
 CASE, OUTLINE, STATE = range(3)
@@ -163,6 +164,66 @@ def test_a_folder_without_dicom_files_is_one_sentence(panel, tmp_path):
     assert "no series for each channel" in panel.said[-1][1]
 
 
+class TwoEchoes:
+    """Of ctkDICOMDatabase what the module asks for: one series, with two volumes in it."""
+
+    isOpen = True
+
+    def __init__(self, files: list[Path]) -> None:
+        self._files = files
+
+    def patients(self):
+        return ("1",)
+
+    def displayedNameForPatient(self, patient):
+        return "Doe, Jane"
+
+    def studiesForPatient(self, patient):
+        return ("1.2",)
+
+    def seriesForStudy(self, study):
+        return ("1.2.7",)
+
+    def descriptionForStudy(self, study):
+        return "Head"
+
+    def descriptionForSeries(self, series):
+        return "echoes"
+
+    def instancesForSeries(self, series):
+        return tuple(map(str, range(len(self._files))))
+
+    def filesForSeries(self, series):
+        return tuple(map(str, self._files))
+
+
+def test_one_volume_of_a_series_of_the_database_is_chosen(panel, tmp_path, monkeypatch):
+    import slicer
+
+    array = np.arange(4 * 6 * 7, dtype=np.int16).reshape(4, 6, 7)
+    places = [(0.0, 0.0, 2.0 * k) for k in range(4)]
+    for number, echo in enumerate((5.0, 10.0)):
+        slices(
+            tmp_path / "dicom",
+            array + 1000 * number,
+            places,
+            sop_class=MR,
+            series="1.2.7",
+            first=1 + 10 * number,
+            change=lambda data, k, echo=echo: setattr(data, "EchoTime", echo),
+        )
+    monkeypatch.setattr(slicer, "dicomDatabase", TwoEchoes(sorted((tmp_path / "dicom").iterdir())), raising=False)
+    source = choose(panel, DICOM)
+    (volumes,) = source.volumes
+    waitUntil(lambda: volumes.combo.count == 2, 60)
+    assert volumes.combo.isVisible() and panel.ui.nameLineEdit.text == "case_001"
+    volumes.combo.setCurrentIndex(1)
+    press_add(panel)
+    assert panel.said[-1] == (False, "Added case_001, 0 with an outline.")
+    stored = sitk.ReadImage(str(panel.session.project.cases.image_paths(panel.session.cases()[0].id)[0]))
+    assert np.array_equal(sitk.GetArrayFromImage(stored), array + 1000)
+
+
 # A folder with many cases
 
 
@@ -179,6 +240,7 @@ def folders(tmp_path):
 
 def rows(source) -> list[tuple[str, str, str]]:
     """Case, outline and the whole of what happens, of each row of the table."""
+    waitUntil(lambda: source.isIdle)
     table = source.table
     items = [[table.item(row, column) for column in range(3)] for row in range(table.rowCount)]
     return [(case.text(), outline.text(), state.toolTip()) for case, outline, state in items]
@@ -216,6 +278,7 @@ def test_names_ticks_and_outlines_can_be_changed_in_the_table(panel, folders):
 
     source = choose(panel, FOLDER)
     source.selectors[0].currentPath, source.labelSelector.currentPath = map(str, folders)
+    waitUntil(lambda: source.isIdle)
     source.numberCheckBox.click()
     assert [row[CASE] for row in rows(source)[:4]] == ["case_001", "case_002", "case_003", "case_004"]
     table = source.table
@@ -244,6 +307,18 @@ def test_names_ticks_and_outlines_can_be_changed_in_the_table(panel, folders):
     }
     label = sitk.ReadImage(str(project.revisions.accepted_label(project.cases.get("case_004").id)))
     assert np.count_nonzero(sitk.GetArrayFromImage(label)) == 4, "that of 9"
+
+
+def test_a_path_is_looked_into_when_it_is_typed_to_its_end(panel, folders):
+    source = choose(panel, FOLDER)
+    source.selectors[0].currentPath = str(folders[0])
+    for letters in ("/ma", "/map"):
+        source.labelSelector.currentPath = str(folders[1].parent) + letters
+        assert len(rows(source)) == 5 and not any(error for error, _ in panel.said)
+    press(panel.ui.addButton)
+    assert panel.said[-1] == (True, "There is no folder map. Choose it with the ... button.")
+    source.labelSelector.currentPath = str(folders[1])
+    assert rows(source)[0][OUTLINE] == "la_1.nii.gz"
 
 
 def test_a_folder_that_grew_is_added_again(panel, folders):

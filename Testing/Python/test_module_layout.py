@@ -138,6 +138,7 @@ def test_the_form_of_each_source_is_whole_on_a_small_screen(a_small_module, sour
             for number in range(20):
                 sitk.WriteImage(an_image(number), str(folder / f"case_{number}.nii"))
             module.panels["Cases"].adding.selectors[0].currentPath = str(folder)
+            module.panels["Cases"].adding.source.onPath()
             assert module.panels["Cases"].adding.source.table.rowCount == 20
             module.panels["Cases"].adding.source.table.selectRow(0)
         lay_out()

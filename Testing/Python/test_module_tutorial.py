@@ -23,7 +23,7 @@ TEXT = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
 LONG = os.environ.get("BARL_TUTORIAL", "")
 OUTLINED, UNTOUCHED, HELD_OUT, ITERATIONS = (4, 4, 6, (450, 150)) if LONG else (2, 2, 2, (8, 8))
 MINUTES = 4  # that a training may take; it is finished before if its iterations are done
-SHOWN = ("project", "add", "train", "proposed", "review", "correct", "accepted", "compare", "again")
+SHOWN = ("scene", "project", "add", "train", "proposed", "review", "correct", "accepted", "compare", "again")
 LARGEST_PICTURE, ALL_PICTURES = 200_000, 1_500_000  # bytes: the extension's checkout stays small
 
 
@@ -78,6 +78,9 @@ def pictures(host, scans, tmp_path_factory) -> dict[str, Path]:
     host.window.resize(1366, 768)
     loop = Loop(host, patience=3000.0 if LONG else 600.0, moment=take)
     try:
+        with_scene(loop, scans / "scans", place(tmp_path_factory, "first") / "lesions")
+        take("scene")
+        without_scene(loop)
         loop.newProject(place(tmp_path_factory, "project") / "lesions", "Lesions", ["lesion"], "T1")
         loop.addFolder(scans / "scans" / "images", scans / "scans" / "outlines")
         loop.addFolder(scans / "held-out" / "images", scans / "held-out" / "outlines", heldOut=True)
@@ -103,6 +106,40 @@ def pictures(host, scans, tmp_path_factory) -> dict[str, Path]:
         loop.session.closeProject()
         loop.module.worker.close()
     return taken
+
+
+def with_scene(loop, scans: Path, folder: Path) -> None:
+    """Two scans in the scene, one named as Slicer names those from DICOM, and the form that begins with them."""
+    import slicer
+
+    first, second = [slicer.util.loadVolume(str(path)) for path in sorted((scans / "images").iterdir())[:2]]
+    second.SetAttribute("DICOM.instanceUIDs", "1.2")
+    second.SetName("6: AX T1")
+    outline = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
+    outline.CreateDefaultDisplayNodes()
+    outline.SetReferenceImageGeometryParameterFromVolumeNode(first)
+    segment = outline.GetSegmentation().AddEmptySegment("", "lesion", (0.9, 0.6, 0))
+    drawn = sitk.GetArrayFromImage(sitk.ReadImage(str(sorted((scans / "outlines").iterdir())[0])))
+    slicer.util.updateSegmentBinaryLabelmapFromArray(drawn, outline, segment, first)
+    slicer.util.setSliceViewerLayers(background=first, fit=True)
+    panel = loop.panels["Project"]
+    loop.section("Project").newGroupBox.collapsed = False
+    panel.ui.newFolderPathLineEdit.currentPath = str(folder)
+    panel.scene.segmentationSelector.setCurrentNode(outline)
+    for _level in range(20):
+        slicer.app.processEvents()
+
+
+def without_scene(loop) -> None:
+    """The empty scene and form again."""
+    import slicer
+
+    slicer.mrmlScene.Clear(0)
+    for _level in range(20):
+        slicer.app.processEvents()
+    ui = loop.panels["Project"].ui
+    ui.labelsTable.setRowCount(1)
+    ui.newGroupBox.collapsed = True
 
 
 def hotspot_in_lesion(loop, labels: Path):

@@ -167,20 +167,26 @@ class FilesSource(Source):
 
 
 class DatabaseSource(Source):
-    """Series of Slicer's DICOM database; of a series with several volumes, one of these."""
+    """Series of Slicer's DICOM database; of a series with several volumes, one of these.
+
+    Attributes:
+        volumes: What chooses the volume of each channel's series.
+    """
 
     def lay(self) -> None:
         database = getattr(slicer, "dicomDatabase", None)
         series = self.session.ask(listSeries, database, otherwise=[])
-        self._volumes: list[VolumeChoice] = []
+        self.volumes: list[VolumeChoice] = []
         for number, channel in enumerate(self.session.project.channels):
             tip = _("Series of the channel {name}; nothing of what is shown here is stored").format(name=channel.name)
             combo = comboWidget(tip, [(title, uid) for uid, title in series])
             self.selectors.append(self.addRow(f"{channel.name}:", combo))
             choice = VolumeChoice(_("Volume of the series: echo, time point or the like"))
             self.addRow("", choice.combo)
-            self._volumes.append(choice)
+            self.volumes.append(choice)
             combo.connect("currentIndexChanged(int)", lambda _index, n=number: self._list(n))
+            if series:
+                self._list(number)
         if series:
             self.proposeName("")
 
@@ -188,13 +194,13 @@ class DatabaseSource(Source):
         """Ask the worker which volumes the chosen series holds."""
         from barl.worker.messages import ListSeries
 
-        self._volumes[number].show([])
+        self.volumes[number].show([])
         if files := self._files(number):
             self.worker.request(ListSeries(files=files), onResult=lambda answer: self._onListed(number, files, answer))
 
     def _onListed(self, number: int, files: list[str], answer: SeriesList) -> None:
-        if number < len(self._volumes) and files == self._files(number):  # the user may have chosen another one since
-            self._volumes[number].show(answer.series)
+        if number < len(self.volumes) and files == self._files(number):  # the user may have chosen another one since
+            self.volumes[number].show(answer.series)
 
     def _files(self, number: int) -> list[str]:
         selector = self.selectors[number]
@@ -211,7 +217,7 @@ class DatabaseSource(Source):
             )
 
     def scans(self) -> Scans:
-        series = [choice.chosen() for choice in self._volumes]
+        series = [choice.chosen() for choice in self.volumes]
         return Scans([self._files(n) for n in range(len(self.selectors))], series=series if any(series) else None)
 
 

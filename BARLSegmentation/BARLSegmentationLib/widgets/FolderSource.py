@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CASE, OUTLINE, STATE = range(3)
 LEAST_ROWS, MOST_ROWS = 3, 4  # of the table on a small screen; more scroll
+PAUSE_MS = 300  # after the last letter of a path, before the folder is looked into
 SMALL_SCREEN = 768  # pixels; a higher window shows more rows
 
 
@@ -51,9 +52,13 @@ class FolderSource:
         outlines = pathWidget(_("Folder with outlines, each named as its scan or nearly so"), folder=True)
         self.selectors, self.labelSelector = [scans], self.addRow(_("Outlines:"), outlines)
         for selector in (scans, outlines):
-            selector.connect("currentPathChanged(QString)", self.onPath)
+            selector.connect("currentPathChanged(QString)", self._onPathSoon)
         self.table = self.addRow("", qt.QTableWidget(0, 3))
         self._setUpTable()
+        self._timer = qt.QTimer(self.table)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(PAUSE_MS)
+        self._timer.connect("timeout()", self.onPath)
         pair = qt.QWidget()
         qt.QHBoxLayout(pair).setContentsMargins(0, 0, 0, 0)
         self.outlineComboBox = qt.QComboBox()
@@ -92,10 +97,21 @@ class FolderSource:
 
     # Before
 
-    def onPath(self, *_arguments: object) -> None:
+    @property
+    def isIdle(self) -> bool:
+        """The table shows what is in the folders."""
+        return not self._timer.isActive()
+
+    def _onPathSoon(self, *_arguments: object) -> None:
+        self._timer.start()
+
+    def onPath(self) -> None:
         """Look into the folders anew."""
+        self._timer.stop()
         images, outlines = self.selectors[0].currentPath, self.labelSelector.currentPath
         self.plan = FolderPlan([], [])
+        if not outlines or not Path(outlines).is_dir():  # not typed to its end
+            outlines = ""
         if images and Path(images).is_dir():
             project = self.session.project
             with slicer.util.WaitCursor():
@@ -195,7 +211,12 @@ class FolderSource:
         self.table.setCurrentCell(-1, -1)  # what is being typed counts
         if not self.selectors[0].currentPath:
             raise InputError(_("No folder is chosen."), _("Choose the folder with the scans."))
-        if not self.plan.cases:
+        for path in filter(None, (self.selectors[0].currentPath, self.labelSelector.currentPath)):
+            if not Path(path).is_dir():
+                raise InputError(
+                    _("There is no folder {name}.").format(name=Path(path).name), _("Choose it with the ... button.")
+                )
+        if not self.isIdle or not self.plan.cases:
             self.onPath()
             if not self.plan.cases:
                 return []  # the status line says why

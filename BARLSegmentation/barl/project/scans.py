@@ -256,7 +256,10 @@ def add_cases(
                 label=case.label,
                 held_out=case.held_out,
                 group=case.group,
-                series=case.series,
+                series=[
+                    None if isinstance(item, tuple) else series
+                    for item, series in zip(case.channels, wanted, strict=True)
+                ],
                 resample=case.resample,
                 notes=notes,
                 allow=allow,

@@ -80,6 +80,7 @@ class Loop:
         typePath(adding.labelSelector, outlines)
         if ui.addHeldOutCheckBox.checked != heldOut:
             click(ui.addHeldOutCheckBox)
+        waitUntil(lambda: adding.source.isIdle, self.patience)
         self.moment("add")
         press(ui.addButton)
         waitUntil(lambda: self.panels["Cases"].isIdle, self.patience)
