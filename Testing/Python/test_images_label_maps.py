@@ -9,10 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from barl.cli import main
 from barl.errors import InputError
 from barl.images.geometry import Grid
 from barl.images.label_maps import OtherGridError, read_label
 from barl.images.segments import Structure
+from barl.project.store import Project
 
 TURN = (0.8, -0.6, 0.0, 0.36, 0.48, -0.8, 0.48, 0.64, 0.6)
 GRID = Grid((22, 24, 20), (0.68359375, 0.68359375, 1.25), (-174.658, -320.1234567, -987.654321), TURN)
@@ -232,6 +234,33 @@ def test_names_that_contradict_the_table_are_refused(segments, match, tmp_path):
     path = seg(tmp_path / "a.seg.nrrd", LABELS, segments)
     with pytest.raises(InputError, match=match):
         read(path, structures=TABLE)
+
+
+def test_a_segment_of_another_name_is_taken_as_said(tmp_path, capsys):
+    """The remedy of the refusal, on the command line: for a scan, a folder, and an outline that comes later."""
+    names = [("GTV=1", 1), ("Leber", 2)]
+    outlines, scans = tmp_path / "outlines", tmp_path / "scans"
+    outlines.mkdir()
+    scans.mkdir()
+    for name in ("a", "b"):
+        seg(outlines / f"{name}.seg.nrrd", LABELS, names)
+        scan = np.random.default_rng(ord(name)).normal(100, 10, LABELS.shape).astype(np.float32)
+        write(GRID.image(scan), scans / f"{name}.nii.gz")
+    project, a = str(tmp_path / "p"), str(outlines / "a.seg.nrrd")
+    assert main(["project", "new", project, "--label", "1=liver", "--label", "2=tumor"]) == 0
+    assert main(["add", project, str(scans / "a.nii.gz"), "--label", a]) == 2
+    refusal = capsys.readouterr().err
+    assert "The segment 'GTV=1'" in refusal and '--segment "NAME=LABEL"' in refusal
+    said = ["--segment", "GTV=1=tumor", "--segment", "leber=1"]
+    assert main(["add", project, str(scans / "a.nii.gz"), "--label", a, *said]) == 0
+    assert main(["add", project, "--images", str(scans), "--labels", str(outlines), *said]) == 0
+    with Project.open(project) as opened:
+        for name in ("a", "b"):
+            stored = sitk.GetArrayFromImage(sitk.ReadImage(str(opened.revisions.accepted_label(name))))
+            assert np.array_equal(stored, np.array([0, 2, 1])[LABELS]), name
+    assert main(["project", "accept", project, "a", a, *said]) == 0
+    for wrong in ("GTV", "GTV=spleen", "=1"):
+        assert main(["project", "accept", project, "a", a, "--segment", wrong]) == 2
 
 
 def test_segments_without_a_name_are_taken_by_value_and_told(tmp_path):

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from barl.cli.command import looked
+from barl.cli.command import looked, segment_meaning
 from barl.cli.dataset_commands import add_dataset
 from barl.cli.definition_commands import parse_label
 from barl.cli.folder_commands import add_folder, add_labels, named, remember
@@ -182,6 +182,7 @@ def add(options: Namespace, terminal: Terminal) -> int:
             options.group,
             tuple(series),
             options.resample,
+            tuple(segment_meaning(options, project.labels).items()),
             looked=looked(options),
         )
         cases = named(project, [new], options)

@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from barl.errors import InputError
+from barl.project.labels import Label
+from barl.project.names import key
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
@@ -54,6 +58,36 @@ def looked_options(parser: argparse.ArgumentParser) -> None:
 def looked(options: argparse.Namespace) -> Path | int | None:
     """What ``looked_options`` say."""
     return options.looked if options.ignore is None else options.ignore
+
+
+def segment_option(parser: argparse.ArgumentParser) -> None:
+    """Let the segments of an outline bear other names than the labels; ``segment_meaning`` reads the option."""
+    parser.add_argument(
+        "--segment",
+        action="append",
+        default=[],
+        metavar="NAME=LABEL",
+        help="the segment NAME of an outline is this label (its value or name)",
+    )
+
+
+def segment_meaning(options: argparse.Namespace, labels: Sequence[Label]) -> dict[int | str, int]:
+    """Name of a segment -> value of the label table, as ``segment_option`` says.
+
+    Raises:
+        InputError: An entry is not NAME=LABEL, or the table has no such label.
+    """
+    rows = {str(label.value): label.value for label in labels} | {key(label.name): label.value for label in labels}
+    found: dict[int | str, int] = {}
+    for text in options.segment:
+        name, equals, label = text.rpartition("=")
+        if not equals or not name.strip():
+            raise InputError(f"'{text}' does not say which label a segment is.", 'Write "--segment NAME=LABEL".')
+        if key(label) not in rows:
+            table = ", ".join(f"{label.value} {label.name}" for label in labels)
+            raise InputError(f"The label table has no '{label}'.", f"It has: {table}.")
+        found[name] = rows[key(label)]
+    return found
 
 
 def resample_option(parser: argparse.ArgumentParser) -> None:

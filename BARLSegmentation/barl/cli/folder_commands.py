@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from barl.cli.command import looked
+from barl.cli.command import looked, segment_meaning
 from barl.cli.intake import tell_intake
 from barl.cli.terminal import Terminal
 from barl.errors import InputError
@@ -44,7 +45,8 @@ def add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
         resample=options.resample,
         looked=looked(options),
     )
-    cases = named(project, content.cases, options)
+    meaning = tuple(segment_meaning(options, project.labels).items())
+    cases = named(project, [replace(case, meaning=meaning) for case in content.cases], options)
     there = {case.name: case for case in project.cases.all()}
     new = [case for case in cases if clean(case.name) not in there]
     later = [
@@ -133,6 +135,7 @@ def _store(project: Project, later: Sequence[LaterOutline], options: Namespace, 
         later,
         replace=options.replace,
         resample=options.resample,
+        meaning=segment_meaning(options, project.labels),
         looked=looked(options),
         allow=options.allow,
         neutral=options.anonymous,

@@ -7,7 +7,15 @@ from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 from typing import Any
 
-from barl.cli.command import command, looked, looked_options, project_folder, resample_option
+from barl.cli.command import (
+    command,
+    looked,
+    looked_options,
+    project_folder,
+    resample_option,
+    segment_meaning,
+    segment_option,
+)
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
 from barl.project.acceptance import Stored, accept, find_revision, revert
@@ -40,6 +48,7 @@ def add_parsers(actions: _SubParsersAction) -> None:
     accepting.add_argument("--whole", action="store_true", help="the whole scan was looked at, of a partial draft too")
     accepting.add_argument("--replace", action="store_true", help="even if the case has an accepted outline")
     resample_option(accepting)
+    segment_option(accepting)
     accepting.add_argument("--since", metavar="REVISION", help="refuse if an outline newer than this was accepted")
     accepting.add_argument(
         "--allow",
@@ -95,6 +104,7 @@ def accept_outline(options: Namespace, terminal: Terminal) -> None:
             allow=allow,
             since=since,
             resample=options.resample,
+            meaning=segment_meaning(options, project.labels),
             looked=looked(options),
             whole=options.whole,
         )

@@ -23,7 +23,7 @@ from barl.cli import (
     predict_commands,
     train_commands,
 )
-from barl.cli.command import command, looked_options, project_folder, resample_option, show_help
+from barl.cli.command import command, looked_options, project_folder, resample_option, segment_option, show_help
 from barl.cli.dataset_commands import dataset_options
 from barl.cli.folder_commands import folder_options
 from barl.errors import InputError
@@ -295,6 +295,7 @@ def _add(commands: Commands) -> None:
         help="which series of a DICOM folder: its number or a part of its description; once for each channel",
     )
     resample_option(add)
+    segment_option(add)
     add.add_argument("--list-series", action="store_true", help="list the series of DICOM folders and add nothing")
     add.add_argument("--images", type=Path, metavar="FOLDER", help="add every scan in this folder")
     add.add_argument("--labels", type=Path, metavar="FOLDER", help="their outlines; a scan without one stays untouched")

@@ -34,7 +34,7 @@ def read_label(
     structures: Sequence[Structure] = (),
     resample: bool = False,
     notes: list[str] | None = None,
-    meaning: Mapping[int, int] | None = None,
+    meaning: Mapping[int | str, int] | None = None,
 ) -> sitk.Image:
     """Read a label map of a scan.
 
@@ -48,6 +48,7 @@ def read_label(
         resample: Bring a map of another grid onto the scan's, nearest voxel.
         notes: Gets a sentence for everything that was changed, left out or is doubtful; none names a file.
         meaning: Value in the file -> value of the table, for files without names whose values are others; 0 stays 0.
+            Name of a segment -> value of the table, for files with names that the table does not have.
 
     Returns:
         uint8, or uint16 if the table has values above 255, exactly on ``grid``.
@@ -79,7 +80,7 @@ def read_partial_label(
     structures: Sequence[Structure] = (),
     resample: bool = False,
     notes: list[str] | None = None,
-    meaning: Mapping[int, int] | None = None,
+    meaning: Mapping[int | str, int] | None = None,
 ) -> tuple[sitk.Image, sitk.Image]:
     """Read a label map in which one value means that nobody has looked.
 
@@ -153,9 +154,11 @@ def _outline(
     structures: Sequence[Structure],
     resample: bool,
     notes: list[str],
-    meaning: Mapping[int, int],
+    meaning: Mapping[int | str, int],
 ) -> np.ndarray:
     """Labels ``[k, j, i]`` on the scan's grid, from a file or folder of any kind."""
+    structures = [*structures, *(Structure(value, name) for name, value in meaning.items() if isinstance(name, str))]
+    numbers = {value: target for value, target in meaning.items() if isinstance(value, int)}
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".") and file.is_file()]
         if structures and any(ending(file.name) for file in files):
@@ -170,7 +173,7 @@ def _outline(
             return array
     volume = load(path)
     notes += volume.notes
-    volume.array = _labels(volume, path.name, values, structures, notes, meaning)
+    volume.array = _labels(volume, path.name, values, structures, notes, numbers)
     return _on_grid(volume, grid, path.name, resample, notes)
 
 

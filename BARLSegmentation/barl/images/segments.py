@@ -139,7 +139,8 @@ def _value_of(segment: Segment, structures: Sequence[Structure], file: str) -> i
         return None
     raise InputError(
         f"The segment '{segment.name}' of '{file}' is not in the label table ({table}).",
-        "Give the segment the name of its label, remove it, or add its name to the label table.",
+        "Give the segment the name of its label, remove it, add it to the label table, or say which label it is "
+        '(on the command line: --segment "NAME=LABEL").',
     )
 
 

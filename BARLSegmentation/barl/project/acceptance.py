@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ def accept(
     allow: Collection[Doubt] = (),
     since: str | None = None,
     resample: bool = False,
+    meaning: Mapping[int | str, int] | None = None,
     looked: Looked | None = None,
     filled_by: str | None = None,
     uncertainty: sitk.Image | None = None,
@@ -82,6 +83,7 @@ def accept(
         allow: The doubts that are confirmed.
         since: Id of the newest revision that the author has seen, empty if there was none; None: do not compare.
         resample: Bring a file of another grid onto the scan's, nearest voxel.
+        meaning: Value or segment's name in the file -> value of the label table, where they are others.
         looked: Which voxels the author has looked at: a mask on the scan's grid (image or file), not 0 where looked at,
             or the value in the file that means that nobody has. None: those of the revision, if a partial one is
             accepted, else the whole scan.
@@ -114,7 +116,8 @@ def accept(
     grid = project.cases.grid(case.id)
     notes: list[str] = []
     if isinstance(outline, Path):
-        label, seen = read_outline(outline, grid, project.labels, looked, resample=resample, notes=notes)
+        how: dict[str, Any] = {"resample": resample, "notes": notes, "meaning": meaning}
+        label, seen = read_outline(outline, grid, project.labels, looked, **how)
     elif isinstance(looked, int):
         raise InputError("A value that means that nobody has looked needs a file.", "Give a mask instead.")
     else:

@@ -57,7 +57,7 @@ class Cases:
         resample: bool = False,
         notes: list[str] | None = None,
         allow: Collection[Doubt] | None = None,
-        meaning: Mapping[int, int] | None = None,
+        meaning: Mapping[int | str, int] | None = None,
         looked: Looked | None = None,
         neutral: bool = False,
     ) -> Case:
@@ -75,7 +75,7 @@ class Cases:
             notes: Gets a sentence for everything that was changed, left out or is doubtful; the journal keeps them too.
             allow: Doubts that are confirmed; None: no doubt is raised.
             neutral: Keep no note that names a file: the case's name stands in its place.
-            meaning: Value in the outline's file -> value of the label table, where they are others.
+            meaning: Value or segment's name in the outline's file -> value of the table, where they are others.
             looked: Which voxels its author has looked at (see ``Looked``); None: the whole scan.
 
         Raises:

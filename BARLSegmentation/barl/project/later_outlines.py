@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from barl.errors import InputError
 from barl.images.label_maps import read_label
@@ -95,6 +96,7 @@ def add_outlines(
     author: str = "import",
     replace: bool = False,
     resample: bool = False,
+    meaning: Mapping[int | str, int] | None = None,
     looked: Looked | None = None,
     allow: Collection[Doubt] = (),
     neutral: bool = False,
@@ -108,6 +110,7 @@ def add_outlines(
         author: Who made them.
         replace: Also where a case has another accepted outline.
         resample: Bring an outline of another grid onto the scan's, nearest voxel.
+        meaning: Value or segment's name in the files -> value of the label table, where they are others.
         looked: Mask of the voxels looked at, or the value in the outline that means that nobody has looked.
         allow: Doubts that are confirmed.
         neutral: Keep no sentence that names a file.
@@ -123,7 +126,8 @@ def add_outlines(
         try:
             grid = project.cases.grid(case.id)
             rows = structures(project.labels)
-            label = read_label(item.path, grid, project.values, structures=rows, resample=resample)
+            how: dict[str, Any] = {"resample": resample, "meaning": meaning}
+            label = read_label(item.path, grid, project.values, structures=rows, **how)
             if case.is_accepted:
                 if check_outline(project, case, label, tuple(Doubt)) == 0:
                     intake.unchanged.append(case)
@@ -135,7 +139,7 @@ def add_outlines(
                         "Leave the file away.",
                     )
             outline = label if neutral else item.path
-            stored = accept(project, case.id, outline, author=author, allow=allow, resample=resample, looked=looked)
+            stored = accept(project, case.id, outline, author=author, allow=allow, looked=looked, **how)
             intake.stored.append((case, stored))
         except InputError as error:
             intake.left_out.append(LeftOut(item.path.name, error))

@@ -90,7 +90,7 @@ class NewCase:
         group: The subject, if several cases are of one.
         series: For each channel which series of its DICOM folder is meant; empty where there is only one.
         resample: Bring an outline of another grid onto the scan's, nearest voxel.
-        meaning: Pairs of a value in the outline's file and the value of the label table; empty: they are the same.
+        meaning: Pairs of a value or a segment's name in the outline's file and the value of the label table.
         notes: Sentences for the user and for the journal.
         neutral: Keep no sentence that names a file.
         looked: Which voxels the outline's author has looked at: a mask, or the value in the outline's file that means
@@ -104,7 +104,7 @@ class NewCase:
     group: str = ""
     series: tuple[str | None, ...] = ()
     resample: bool = False
-    meaning: tuple[tuple[int, int], ...] = ()
+    meaning: tuple[tuple[int | str, int], ...] = ()
     notes: tuple[str, ...] = ()
     looked: Path | int | None = None
     neutral: bool = False

@@ -57,7 +57,7 @@ def read_outline(
     *,
     resample: bool = False,
     notes: list[str] | None = None,
-    meaning: Mapping[int, int] | None = None,
+    meaning: Mapping[int | str, int] | None = None,
 ) -> tuple[sitk.Image, sitk.Image | None]:
     """A label map from a file, and the mask of what was looked at; None: the whole scan.
 
@@ -92,7 +92,7 @@ def stage_revision(
     looked: Looked | None = None,
     resample: bool = False,
     notes: list[str] | None = None,
-    meaning: Mapping[int, int] | None = None,
+    meaning: Mapping[int | str, int] | None = None,
 ) -> StagedRevision:
     """Check a label map (with its uncertainty and what was looked at) and write it into the folder ``staging``.
 
@@ -105,7 +105,7 @@ def stage_revision(
         looked: See ``Looked``; None: the whole scan.
         resample: Bring a file of another grid onto the scan's, nearest voxel.
         notes: Gets a sentence for everything that was changed or is doubtful.
-        meaning: Value in the file -> value of the table, where they are others.
+        meaning: Value or segment's name in the file -> value of the table, where they are others.
 
     Raises:
         InputError: The label map, the uncertainty or the mask does not fit.
