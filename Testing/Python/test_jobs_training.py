@@ -358,7 +358,7 @@ class Nursery:
 
     def close(self) -> None:
         self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(120)
 
 
 @pytest.fixture(scope="module")
@@ -396,6 +396,7 @@ def kill_and_resume(nursery: Nursery, folder: Path, kills: int, iterations: int,
                 case.id: sha256(project.revisions.accepted_label(case.id)) for case in project.cases.all("accepted")
             } == accepted
             state = project.runs.get(run.id).state
+        assert not list((folder / "killed").rglob(".tmp-*")), "the opening has left what the kill left"
         # Killed between its last entry in the project and its exit, a run is finished all the same.
         assert code == -9 or (code, state) == (0, "finished"), f"exit code {code}, {state}"
         assert state in ("queued", "interrupted", "finished")
