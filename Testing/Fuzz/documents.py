@@ -19,12 +19,14 @@ from barl.models.disk import load_model
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
 from barl.training.plan import Plan
+from barl.worker import server
 from barl.worker.messages import SayHello
 from barl.worker.protocol import encode
-from barl.worker.server import Server
 from mutations import VALUES, damaged_bytes, damaged_json
 from volumes import Wrong
 
+# A server that has served its client ends its process after so many seconds: here that would be the fuzzer.
+server.LAST_WORD_S = 24 * 3600.0
 MODEL = Path(__file__).resolve().parents[2] / "BARLSegmentation" / "Resources" / "Models" / "hippocampus"
 
 
@@ -134,7 +136,7 @@ def check_lines(path: Path) -> None:
     """The server answers the question that follows, whatever came before."""
     out = io.BytesIO()
     hello = b'\n{"id": "last", "request": "hello", "params": {}}\n'
-    Server({SayHello: lambda _context, _request: SayHello()}, io.BytesIO(path.read_bytes() + hello), out).serve()
+    server.Server({SayHello: lambda _context, _request: SayHello()}, io.BytesIO(path.read_bytes() + hello), out).serve()
     answers = [json.loads(line) for line in out.getvalue().splitlines()]
     if not any(answer.get("id") == "last" for answer in answers):
         raise Wrong(f"no answer to the question that followed: {answers}")

@@ -105,7 +105,7 @@ def run(tries: int, seed: int, kept: Path | None = None) -> dict:
         command = [sys.executable, str(HERE / "loop.py"), "--kind", name, "--tries", str(count), "--seed", str(seed)]
         command += ["--kept", str(kept)] if kept else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
+        if done.returncode == 0 and done.stdout:
             results[name] = json.loads(done.stdout)
         else:
             last = [line for line in done.stderr.splitlines() if line.startswith(name)][-1:]
