@@ -25,8 +25,8 @@ def reason_against(system: str = "", machine: str = "") -> str:
 
 
 WITHOUT_TORCH = (
-    "Adding, outlining, filling, reviewing, correcting and exporting work here; "
-    "predict and train with the project folder on another computer."
+    "Adding, outlining, filling, reviewing, correcting and exporting work here; predict and train on another computer "
+    "(on the command line: --computer), or copy the project's folder to one."
 )
 
 

@@ -158,7 +158,7 @@ def _outline(
 ) -> np.ndarray:
     """Labels ``[k, j, i]`` on the scan's grid, from a file or folder of any kind."""
     structures = [*structures, *(Structure(value, name) for name, value in meaning.items() if isinstance(name, str))]
-    numbers = {value: target for value, target in meaning.items() if isinstance(value, int)}
+    numbers = {value: target for value, target in meaning.items() if not isinstance(value, str)}
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".") and file.is_file()]
         if structures and any(ending(file.name) for file in files):

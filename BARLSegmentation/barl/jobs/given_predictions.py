@@ -232,7 +232,7 @@ def _label_map(
     notes: list[str],
 ) -> sitk.Image:
     """A label map with the values of the project's table."""
-    meaning: dict[int, int] = {}
+    meaning: dict[int | str, int] = {}
     if names or origin.renamed:
         table = dict(names) or {label.value: label.name for label in labels}
         meaning = _meaning(table | origin.named_values, labels, origin)
@@ -246,7 +246,7 @@ def _label_map(
     return read
 
 
-def _meaning(names: Mapping[int, str], labels: Sequence[Label], origin: Origin) -> dict[int, int]:
+def _meaning(names: Mapping[int, str], labels: Sequence[Label], origin: Origin) -> dict[int | str, int]:
     """Value there -> value of the project, 0 for labels that it does not have."""
     found = {value: origin.label_of(name, value, labels) for value, name in names.items()}
     if not any(found.values()):
