@@ -6,6 +6,7 @@ as the same number of planes allows; the planes are cut out of the expert's outl
 other training scans are untouched. Each run is one training; its row is kept, and a run that is there is not repeated.
 
 python Testing/Benchmarks/filled_teaching.py run RESULTS --set hippocampus --seeds 0 1 2
+python Testing/Benchmarks/filled_teaching.py weights RESULTS --set hippocampus --scans 40
 python Testing/Benchmarks/filled_teaching.py write RESULTS --document docs/few-slices.md
 """
 
@@ -20,6 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ import numpy as np
 import SimpleITK as sitk
 from barl.benchmark import datasets, harness
 from barl.evaluation.statistics import paired_test
+from barl.fill.drawn import bounding_box
 from barl.fill.filling import fill_scan
 from barl.images.geometry import Grid
 from barl.images.reading import read_channels
@@ -41,6 +44,10 @@ from few_slices import drawn_planes
 # Arm -> the plan's value ``filled``; None: a few scans whole.
 ARMS = {"whole scans": None, "hard": "hard", "weighted": "weighted", "drawn only": "ignore", "both": "both"}
 METHODS = ("supervised", "barl")
+# Borders of the weights (1 minus the fill's uncertainty) that are counted together.
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+# Around the structure, in voxels, that is looked at.
+MARGIN = 8
 HEADING = "## What filled outlines teach"
 TITLES = {"hippocampus": "Hippocampus, MR", "sts_pet": "Soft-tissue sarcoma, PET"}
 
@@ -168,6 +175,57 @@ def one_run(
     }
 
 
+def weigh(options: argparse.Namespace) -> None:
+    """How right filled voxels of each weight are, on scans of the training part; the row that is kept."""
+    dataset = datasets.load(options.set)
+    counts = np.zeros((len(WEIGHTS) - 1, 2), np.int64)  # all, and right ones
+    mass = np.zeros(2)  # of right and of wrong voxels
+    cases = [case for case in dataset.training_files(None, 0) if case.label][: options.scans]
+    with tempfile.TemporaryDirectory() as folder:
+        for case in cases:
+            filled, _ = fill_case(case, Path(folder))
+            label, looked, unsure, truth = (
+                sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+                for path in (filled.label, filled.looked, filled.uncertainty, case.label)
+            )
+            near = np.zeros(truth.shape, bool)
+            near[_around(truth > 0)] = True
+            near &= looked == 0
+            weight, right = 1 - unsure[near], (label == truth)[near]
+            place = np.clip(np.searchsorted(WEIGHTS, weight, side="right") - 1, 0, len(WEIGHTS) - 2)
+            counts[:, 0] += np.bincount(place, minlength=len(counts))
+            counts[:, 1] += np.bincount(place[right], minlength=len(counts))
+            mass += float(weight[right].sum()), float(weight[~right].sum())
+    row = {"set": options.set, "scans": len(cases), "counts": counts.tolist(), "mass": mass.round(1).tolist()}
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / f"weights_{options.set}.json").write_text(json.dumps(row), encoding="utf-8")
+    print(json.dumps(row))
+
+
+def _around(mask: np.ndarray) -> tuple[slice, ...]:
+    return tuple(slice(max(side.start - MARGIN, 0), side.stop + MARGIN) for side in bounding_box(mask))
+
+
+def _weight_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    bins = " | ".join(f"{a:g} to {b:g}" for a, b in pairwise(WEIGHTS))
+    lines = [
+        "### How right filled voxels are",
+        "",
+        f"1+1+1 planes of training scans, voxels within {MARGIN} voxels of the structure's box that were not drawn, by",
+        "their weight: how many are right, and their share. *Weight of the wrong*: the mean; taken as true each has 1.",
+        "",
+        f"| set | scans | {bins} | wrong voxels | weight of the wrong |",
+        f"|---|---:|{'---:|' * (len(WEIGHTS) - 1)}---:|---:|",
+    ]
+    for row in rows:
+        counts = np.array(row["counts"])
+        every, wrong = counts[:, 0].sum(), (counts[:, 0] - counts[:, 1]).sum()
+        cells = [f"{right / n:.1%} right ({n / every:.1%})" if n else "" for n, right in counts]
+        cells += [f"{wrong / every:.1%}", f"{row['mass'][1] / wrong:.2f}" if wrong else ""]
+        lines.append(f"| {TITLES[row['set']]} | {row['scans']} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
 def section(rows: Sequence[dict[str, Any]]) -> str:
     """The page's section: a table for each set, and what the rows allow to say."""
     parts = [
@@ -181,8 +239,13 @@ def section(rows: Sequence[dict[str, Any]]) -> str:
         "`supervised` has no such terms: for it *both* would be *weighted*.",
         "",
     ]
-    for name in dict.fromkeys(row["set"] for row in rows):
-        parts += _table(name, [row for row in rows if row["set"] == name])
+    trained = [row for row in rows if "arm" in row]
+    for name in dict.fromkeys(row["set"] for row in trained):
+        parts += _table(name, [row for row in trained if row["set"] == name])
+    if not trained:
+        parts += ["No training of this comparison has been run yet: which of them teaches best is not known.", ""]
+    if weights := [row for row in rows if "mass" in row]:
+        parts += _weight_table(weights)
     return "\n".join(parts)
 
 
@@ -243,6 +306,7 @@ def write(options: argparse.Namespace) -> None:
     text = options.document.read_text(encoding="utf-8") if options.document.exists() else ""
     before, _, rest = text.partition(HEADING)
     _, found, after = rest.partition("\n## ")
+    before = before.rstrip("\n") + "\n\n" if before else ""
     options.document.write_text(before + section(rows) + (f"\n## {after}" if found else ""), encoding="utf-8")
 
 
@@ -257,18 +321,23 @@ def main() -> None:
     running.add_argument("--whole", type=int, default=4, help="subjects outlined whole")
     running.add_argument("--iterations", type=int, default=600)
     running.add_argument("--on", default="tuning", choices=("tuning", "test"))
+    weighing = actions.add_parser("weights")
+    weighing.add_argument("--set", default="hippocampus", choices=list(TITLES))
+    weighing.add_argument("--scans", type=int, default=40)
     writing = actions.add_parser("write")
     writing.add_argument("--document", type=Path, required=True)
-    for action in (running, writing):
+    for action in (running, weighing, writing):
         action.add_argument("results", type=Path, help="folder of the rows")
     options, _ = parser.parse_known_args()  # the runner hands every benchmark all options
-    if options.action is None or (options.action == "run" and "BARL_DATA" not in os.environ):
+    if options.action is None or (options.action != "write" and "BARL_DATA" not in os.environ):
         left_out = (
-            "needs an action: run or write" if options.action is None else "BARL_DATA does not name the data sets"
+            "needs an action: run, weights or write"
+            if options.action is None
+            else "BARL_DATA does not name the data sets"
         )
         print(json.dumps({"benchmark": "filled_teaching", "left_out": left_out}))
         return
-    {"run": run, "write": write}[options.action](options)
+    {"run": run, "weights": weigh, "write": write}[options.action](options)
 
 
 if __name__ == "__main__":

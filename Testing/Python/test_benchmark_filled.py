@@ -31,7 +31,7 @@ def a_set(tmp_path, monkeypatch) -> datasets.Dataset:
         label = (distance < 4.5).astype(np.uint8)
         paths = [tmp_path / f"{n}_{what}.nii.gz" for what in ("image", "label")]
         sitk.WriteImage(
-            sitk.GetImageFromArray((3 * label + rng.normal(0, 0.5, SHAPE)).astype(np.float32)), str(paths[0])
+            sitk.GetImageFromArray((3 * label + rng.normal(0, 1.5, SHAPE)).astype(np.float32)), str(paths[0])
         )
         sitk.WriteImage(sitk.GetImageFromArray(label), str(paths[1]))
         cases.append(datasets.OutlinedCase(f"case{n}", [paths[0]], paths[1], f"subject{n}"))
@@ -54,7 +54,7 @@ def test_subjects_come_in_one_order_and_the_same_planes_are_spread(a_set, tmp_pa
     cases, planes = benchmark.whole(groups, 1)
     assert cases == groups[0] and 8 <= planes <= 10
     filled, dice = benchmark.spread(groups, planes, tmp_path)
-    assert len(filled) == planes // 3 and filled[0].id == groups[0][0].id and dice > 0.8
+    assert len(filled) == planes // 3 and filled[0].id == groups[0][0].id and 0.6 < dice < 1
 
 
 def test_a_case_is_drawn_in_three_planes_and_filled(a_set, tmp_path):
@@ -67,6 +67,23 @@ def test_a_case_is_drawn_in_three_planes_and_filled(a_set, tmp_path):
     assert [int(looked.all(axis=axes).sum()) for axes in ((1, 2), (0, 2), (0, 1))] == [1, 1, 1]
     assert (label[looked == 1] == truth[looked == 1]).all() and unsure[looked == 1].max() == 0 < unsure.max() <= 1
     assert dice == pytest.approx(2 * (label & truth).sum() / (label.sum() + truth.sum()))
+
+
+def test_filled_voxels_are_counted_by_their_weight(a_set, tmp_path, capsys):
+    benchmark.weigh(options(tmp_path, scans=3))
+    row = json.loads(capsys.readouterr().out)
+    counts = np.array(row["counts"])
+    assert row["scans"] == 3 and (counts[:, 1] <= counts[:, 0]).all() and counts[-1, 0] > counts[0, 0]
+    near = [sitk.GetArrayFromImage(sitk.ReadImage(str(case.label))) for case in a_set.training_files(None, 0)[:3]]
+    boxes = [np.zeros(SHAPE, bool) for _ in near]
+    for box, truth in zip(boxes, near, strict=True):
+        box[benchmark._around(truth > 0)] = True
+    assert counts[:, 0].sum() < sum(box.sum() for box in boxes)  # without what was drawn
+    right, wrong = counts[:, 1].sum(), (counts[:, 0] - counts[:, 1]).sum()
+    assert wrong > 0 and row["mass"][1] / wrong < 0.8 < row["mass"][0] / right
+    benchmark.write(options(tmp_path))
+    assert "which of them teaches best is not known" in (tmp_path / "page.md").read_text()
+    assert "| Soft-tissue sarcoma, PET | 3 |" in (tmp_path / "page.md").read_text()
 
 
 def test_each_run_is_kept_and_the_page_gets_a_section_of_its_own(a_set, tmp_path):

@@ -98,6 +98,9 @@ def evaluate_model(
         truth = sitk.GetArrayViewFromImage(expert)
         mask = project.revisions.read_looked(revision)
         looked = None if mask is None else sitk.GetArrayFromImage(mask) != 0
+        if mask is not None:  # elsewhere it is no expert's
+            expert = expert * sitk.Cast(mask, expert.GetPixelID())
+            truth = sitk.GetArrayViewFromImage(expert)
         predictor = compute.predictor(folder, members.get(case.id))
         prediction = predictor.predict(channels, want_probabilities=True, progress=part, cleanup=compute.cleanup)
         predicted = sitk.GetArrayViewFromImage(prediction.label)
