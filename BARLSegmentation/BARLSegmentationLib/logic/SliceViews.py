@@ -160,7 +160,8 @@ def _turningBack(node: slicer.vtkMRMLSliceNode) -> Callable[[], None]:
 
 
 def _frame() -> vtk.vtkActor2D:
-    points, lines = vtk.vtkPoints(), vtk.vtkCellArray()
+    points = vtk.vtkPoints()
+    lines = vtk.vtkCellArray()
     for corner in ((0, 0), (1, 0), (1, 1), (0, 1)):
         points.InsertNextPoint(*corner, 0)
     lines.InsertNextCell(5)

@@ -57,8 +57,9 @@ class SceneCases:
         self.table = qt.QTableWidget(0, 3)
         self._setUpTable()
         tip = _("Names, colors and terminology of its segments become the labels of the project")
-        self.segmentationSelector = nodeWidget(tip, "vtkMRMLSegmentationNode")
-        self.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentation)
+        selector: slicer.qMRMLNodeComboBox = nodeWidget(tip, "vtkMRMLSegmentationNode")
+        selector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentation)
+        self.segmentationSelector = selector
         tip = _("The case whose accepted outline the segmentation is; or take the labels only")
         self.outlineComboBox = comboWidget(tip, [])
         self.outlineComboBox.minimumContentsLength = 8
