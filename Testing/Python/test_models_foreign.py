@@ -320,8 +320,9 @@ import torch
 from nnunetv2.run.run_training import get_trainer_from_args
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    cpu = torch.device("cpu")
     for fold in (0, 1):
-        trainer = get_trainer_from_args("777", "3d_fullres", fold, "nnUNetTrainer", "nnUNetPlans", torch.device("cpu"))
+        trainer = get_trainer_from_args("777", "3d_fullres", fold, "nnUNetTrainer", "nnUNetPlans", device=cpu)
         trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, 2, 1
         trainer.run_training()
 """

@@ -59,7 +59,7 @@ def convert_nnunet(source: Path, place: Path, labels: Sequence[Label] | None = N
     if any(isinstance(value, list) for value in dataset.get("labels", {}).values()):
         raise ModelError(
             "The nnU-Net model predicts regions, which overlap; a voxel of a label map has one label.",
-            "Predict with nnU-Net and import the label maps: barl import-predictions.",
+            "Predict with nnU-Net and import its label maps with import-predictions.",
         )
     tensors: dict[str, Any] = {}
     facts: dict[str, Any] = {}
@@ -75,7 +75,7 @@ def convert_nnunet(source: Path, place: Path, labels: Sequence[Label] | None = N
     if settings.get("previous_stage"):
         raise ModelError(
             "The nnU-Net model is the second stage of a cascade and needs the result of the first.",
-            "Use the configuration 3d_fullres, or import predictions: barl import-predictions.",
+            "Use the configuration 3d_fullres, or predict with nnU-Net and import its label maps.",
         )
     own, classes, notes = match_labels(described.labels, labels)
     notes += [f"Its folds ({', '.join(folds)}) predict together."] if len(folds) > 1 else []
