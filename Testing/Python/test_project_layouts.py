@@ -302,6 +302,12 @@ def test_no_text_is_a_formula(text):
     assert plain_cell("a=b") == "a=b" and plain_cell(-1.5) == -1.5
 
 
+def test_the_name_of_a_case_is_no_formula_in_the_table_of_names(a_project, tmp_path, capsys):
+    assert main(["project", "rename", str(a_project), "Ann", "=HYPERLINK(1)"]) == 0
+    assert main(["export", str(a_project), str(tmp_path / "out"), "--layout", "table"]) == 0
+    assert "case_0001,'=HYPERLINK(1)" in (tmp_path / "out-names.csv").read_text(encoding="utf-8")
+
+
 def test_an_empty_outline_has_rows_of_zeros():
     volumes, lesions = measure(np.zeros(SHAPE, np.uint8), GRID, LABELS)
     assert [row[2:] for row in volumes] == [(0.0, 0, 0), (0.0, 0, 0)] and lesions == []

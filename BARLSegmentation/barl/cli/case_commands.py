@@ -22,6 +22,7 @@ from barl.project.datasets.intake import is_dataset, labels_of, read_dataset
 from barl.project.export import export_dataset
 from barl.project.files import write_atomically
 from barl.project.labels import Channel, Label
+from barl.project.layouts.measurements import plain_cell
 from barl.project.records import Case
 from barl.project.scans import NewCase, add_cases, stem
 from barl.project.sides import with_sides
@@ -252,7 +253,7 @@ def _write_names(project: Project, ids: list[str], folder: Path) -> Path:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("case", "name"))
-    writer.writerows((case_id, project.cases.get(case_id).name) for case_id in ids)
+    writer.writerows((case_id, plain_cell(project.cases.get(case_id).name)) for case_id in ids)
     write_atomically(path, lambda file: file.write_text(text.getvalue(), encoding="utf-8"))
     return path
 
