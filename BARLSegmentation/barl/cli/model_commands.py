@@ -6,7 +6,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from barl.cli.terminal import Terminal, table
+from barl.cli.terminal import Terminal, minute, table
 from barl.errors import InputError
 from barl.project.next_case import rank_cases
 from barl.project.store import Project
@@ -89,7 +89,7 @@ def next_cases(options: Namespace, terminal: Terminal) -> None:
 def list_models(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
         models = project.models.all()
-    rows = [[m.id, m.is_current, m.name, m.created, m.parent, _dice(m.summary)] for m in models]
+    rows = [[m.id, m.is_current, m.name, minute(m.created), m.parent, _dice(m.summary)] for m in models]
     text = table(rows, ["id", "current", "name", "created", "parent", "Dice held out"]) if rows else "No model yet."
     document = [
         {

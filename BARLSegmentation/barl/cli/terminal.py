@@ -115,6 +115,11 @@ def table(rows: list[list], heads: list[str]) -> str:
     return "\n".join([line(heads), *(line(row) for row in cells)])
 
 
+def minute(time: str | None) -> str | None:
+    """A time of the project for people, such as ``2026-11-28 14:05`` (UTC)."""
+    return time and time[:16].replace("T", " ")
+
+
 def _cell(value: object) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return "-"

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from barl.cli import computer_commands
-from barl.cli.terminal import Terminal, table
+from barl.cli.terminal import Terminal, minute, table
 from barl.errors import Cancelled, InputError
 from barl.project.states import RunState
 from barl.project.store import Project
@@ -184,6 +184,7 @@ def _list_runs(options: Namespace, terminal: Terminal) -> int:
     rows = [[run.id, run.state, run.started, run.ended, run.model_id, run.message] for run in runs]
     heads = ["id", "state", "started", "ended", "model", "message"]
     document = [dict(zip(heads, row, strict=True)) for row in rows]
+    rows = [[*row[:2], minute(row[2]), minute(row[3]), *row[4:]] for row in rows]
     terminal.answer({"runs": document}, table(rows, heads) if rows else "No run yet.")
     return 0
 

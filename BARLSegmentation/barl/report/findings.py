@@ -63,6 +63,7 @@ class Findings:
         previous: The model before the current one.
         pictures: Worst, median and best case, or without held-out cases the most and the least uncertain.
         agreements: Of predictions and corrections, in the order of the corrections.
+        expected: Case id -> the Dice to expect of its newest prediction, where the model says one.
         newly_outlined: Ids of the cases that the current model learned from and the previous one did not.
         notes: What a reader must know.
     """
@@ -81,6 +82,7 @@ class Findings:
     agreements: list[Agreed] = field(default_factory=list)
     newly_outlined: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    expected: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def current(self) -> ModelRow | None:
@@ -148,6 +150,7 @@ def gather(
         _agreements(project, progress),
         _newly_outlined(project, previous),
         [_without(note, cases, names) for note in measured.notes],
+        project.revisions.expected_dice(),
     )
 
 

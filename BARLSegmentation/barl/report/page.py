@@ -178,6 +178,7 @@ def _case_rows(findings: Findings) -> list[list[str]]:
             case.state.replace("_", " "),
             "yes" if case.held_out else "",
             number(case.uncertainty, 2),
+            *([number(findings.expected.get(case.id), 2)] if findings.expected else []),
         ]
         for case in findings.cases[:_MOST_ROWS]
     ]
