@@ -145,7 +145,7 @@ def test_one_case_as_a_picture(folder, tmp_path, capsys, monkeypatch):
 def test_a_project_without_model_or_held_out_cases_has_a_report_too(tmp_path, a_predicted_project):
     assert main(["report", str(a_predicted_project), "--output", str(tmp_path / "r.html")]) == 0
     page = Page(tmp_path / "r.html")
-    assert "no model yet" in page.words and "Most uncertain: predicted" in page.words and len(page.images) == 1
+    assert "no model yet" in page.words and "Only case: predicted" in page.words and len(page.images) == 1
     with barl.create_project(tmp_path / "empty", {1: "a"}):
         pass
     assert main(["report", str(tmp_path / "empty")]) == 0

@@ -238,13 +238,15 @@ def _pictures(project: Project, cases: Sequence[Case], measured: Measured) -> li
     for why, case_id in _extremes(doubts):
         case = project.cases.get(case_id)
         if project.revisions.newest(case_id, (RevisionKind.PREDICTION,)):
-            pictures.append(Pictured(words[why], case_id, stored_views(project, case)))
+            pictures.append(Pictured(words.get(why, why), case_id, stored_views(project, case)))
     return pictures
 
 
 def _extremes(values: Mapping[str, float]) -> list[tuple[str, str]]:
     """Lowest, middle and highest, none twice; what is not known is left out."""
     order = sorted((key for key, value in values.items() if value == value), key=lambda key: values[key])
+    if len(order) == 1:
+        return [("only case", order[0])]
     chosen: dict[str, str] = {}
     if order:
         for why, key in (("worst", order[0]), ("best", order[-1]), ("median", order[len(order) // 2])):
