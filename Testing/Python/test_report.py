@@ -6,6 +6,8 @@ from __future__ import annotations
 import base64
 import importlib.util
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -142,6 +144,11 @@ def test_one_case_as_a_picture(folder, tmp_path, capsys, monkeypatch):
     assert "Did you mean 'open2'?" in said and "ends with .png" in said
 
 
+def test_a_picture_does_not_wait_for_torch():
+    code = "import sys, barl.report.picture, barl.report.figures; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_a_project_without_model_or_held_out_cases_has_a_report_too(tmp_path, a_predicted_project):
     assert main(["report", str(a_predicted_project), "--output", str(tmp_path / "r.html")]) == 0
     page = Page(tmp_path / "r.html")
@@ -154,7 +161,7 @@ def test_a_project_without_model_or_held_out_cases_has_a_report_too(tmp_path, a_
 
 def test_missing_libraries_are_named(folder, capsys, monkeypatch):
     found = importlib.util.find_spec
-    monkeypatch.setattr("barl.report.page.find_spec", lambda name: None if name == "matplotlib" else found(name))
+    monkeypatch.setattr("barl.report.picture.find_spec", lambda name: None if name == "matplotlib" else found(name))
     assert main(["report", str(folder)]) == 2
     assert "needs the package matplotlib" in capsys.readouterr().err
 

@@ -35,7 +35,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def report(options: Namespace, terminal: Terminal) -> None:
-    from barl.report.page import check_libraries, write_picture, write_report
+    from barl.report.picture import check_libraries, write_picture
 
     check_libraries()
     ending = ".png" if options.case else ".html"
@@ -49,6 +49,7 @@ def report(options: Namespace, terminal: Terminal) -> None:
             write_picture(project, case.id, path)
         else:
             from barl.jobs.compute import Compute
+            from barl.report.page import write_report
 
             path = options.output or project.folder / "report.html"
             write_report(project, path, compute=Compute(options.device), progress=terminal.progress)

@@ -8,12 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import SimpleITK as sitk
-
 from barl.errors import InputError, ProjectError
 from barl.evaluation.statistics import summarize
-from barl.images.label_maps import read_label
-from barl.images.reading import read_channels, read_image
 from barl.jobs.compare import compare_models, compare_results
 from barl.jobs.compute import AUTOMATIC, Compute
 from barl.jobs.evaluate import Judged, evaluate_model
@@ -21,9 +17,10 @@ from barl.jobs.unseen import judged_cases
 from barl.progress import SILENT, Progress
 from barl.project.labels import Label
 from barl.project.names import may_be_a_patients
-from barl.project.records import Case, ModelRow, Revision
+from barl.project.records import Case, ModelRow
 from barl.project.states import CaseState, RevisionKind
 from barl.project.store import Project
+from barl.report.picture import stored_views
 from barl.report.views import View, three_views
 
 
@@ -157,23 +154,6 @@ def gather(
 def view_of(judged: Judged) -> list[View]:
     """The planes of a held-out case with both outlines."""
     return three_views(judged.channels[0], judged.expert, judged.prediction.label, judged.prediction.uncertainty)
-
-
-def stored_views(project: Project, case: Case) -> list[View]:
-    """The planes of a case with its newest prediction and its accepted outline, as they are stored."""
-    scan = read_channels(project.cases.sound_images(case.id))[0]
-    grid = project.cases.grid(case.id)
-    prediction = project.revisions.newest(case.id, (RevisionKind.PREDICTION,))
-    accepted = project.revisions.newest(case.id, (RevisionKind.ACCEPTED,)) if case.is_accepted else None
-
-    def label(revision: Revision | None) -> sitk.Image | None:
-        return read_label(revision.path, grid, project.values) if revision else None
-
-    doubt = None
-    if prediction and prediction.uncertainty_path:  # kept in steps of 1/255
-        doubt = grid.place(sitk.Cast(read_image(prediction.uncertainty_path), sitk.sitkFloat32))
-        doubt = doubt / 255 if sitk.GetArrayViewFromImage(doubt).max() > 1 else doubt
-    return three_views(scan, label(accepted), label(prediction), doubt)
 
 
 def _previous(models: Sequence[ModelRow]) -> ModelRow | None:

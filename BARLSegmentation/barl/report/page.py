@@ -6,14 +6,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from barl import __version__
-from barl.errors import InputError
 from barl.evaluation.statistics import PairedTest, mean_interval, summarize
 from barl.jobs.compare import in_words
 from barl.jobs.compute import AUTOMATIC, Compute
@@ -21,7 +19,8 @@ from barl.progress import SILENT, Progress
 from barl.project.files import write_atomically
 from barl.project.records import ModelRow
 from barl.project.store import Project
-from barl.report.findings import Findings, gather, mean_dice, stored_views
+from barl.report.findings import Findings, gather, mean_dice
+from barl.report.picture import check_libraries
 
 if TYPE_CHECKING:
     import jinja2
@@ -56,36 +55,6 @@ def write_report(
     findings = gather(project, compute=compute, progress=progress)
     write_page(findings, path)
     return findings
-
-
-def write_picture(project: Project, case_name: str, path: Path) -> None:
-    """Write one case as PNG: three planes with its newest prediction, its accepted outline and the uncertainty.
-
-    Raises:
-        InputError: matplotlib is missing.
-        ProjectError: The case is unknown or damaged.
-        StorageError: The file cannot be written.
-    """
-    check_libraries()
-    from barl.report import figures
-
-    case = project.cases.find(case_name)
-    content = figures.case_picture(stored_views(project, case), project.labels, figures.short(case.name), dpi=150)
-    write_atomically(path, lambda file: file.write_bytes(content))
-
-
-def check_libraries() -> None:
-    """Jinja2 and matplotlib are not part of Slicer.
-
-    Raises:
-        InputError: One is missing.
-    """
-    for name in ("jinja2", "matplotlib"):
-        if find_spec(name) is None:
-            raise InputError(
-                f"The report needs the package {name}, which is not installed.",
-                "Install what it needs: pip install jinja2 matplotlib.",
-            )
 
 
 def write_page(
