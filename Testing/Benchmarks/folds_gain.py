@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     ]
     tested = {name: [_test(predictor, case) for case in cases] for name, predictor in wholes.items()}
     facts = {
-        **{key: getattr(options, key) for key in ("set", "labelled", "folds", "iterations", "seed", "method")},
+        **{key: getattr(options, key) for key in ("set", "labelled", "iterations", "seed", "method")},
         "untouched": options.untouched,
         "seconds": {name: model.summary["seconds"] for name, model in models.items()},
         "out_of_fold": [_mean({v: m["dice"] for v, m in row["labels"].items()}) for row in scores["cases"]],
@@ -118,16 +118,16 @@ def write(options: argparse.Namespace) -> None:
     runs = [json.loads(path.read_text("utf-8")) for path in sorted(options.results.glob("*/result.json"))]
     runs.sort(key=lambda run_: (run_["set"], run_["method"], run_["seed"]))
     lines = [
-        "| set | method | iterations | outlined + untouched | folds | seed | out of fold "
+        "| set | method | iterations | outlined subjects (cases) + untouched | folds | seed | out of fold "
         "| test, one member | test, all members | test, one training | gain | p | out of fold - all members "
         "| time, all / one |",
         "|" + "---|" * 14,
     ]
     lines += [_line(run_) for run_ in runs]
     foretold = [
-        "| set | seed | model | Spearman: agreement and Dice | p | Spearman: uncertainty and Dice | expected - Dice, "
-        "mean | root mean square | the card's error (cases) |",
-        "|" + "---|" * 9,
+        "| set | method | seed | model | Spearman: agreement and Dice | p | Spearman: uncertainty and Dice "
+        "| expected - Dice, mean | root mean square | the card's error (cases) |",
+        "|" + "---|" * 10,
     ]
     foretold += [_foretold(run_, name) for run_ in runs for name in ("single", "folds") if _compares(run_, name)]
     apart = np.array([np.mean(run_["out_of_fold"]) - np.mean(run_["folds"]) for run_ in runs]) * 100
@@ -151,11 +151,15 @@ def _line(run_: dict[str, Any]) -> str:
     ratio = run_["seconds"]["folds"] / run_["seconds"]["single"]
     return (
         f"| {TITLES[run_['set']]} | {run_['method']} | {run_['iterations']} | "
-        f"{run_['labelled']} + {run_['untouched']} | {run_['folds']} "
+        f"{run_['labelled']} ({len(unseen)}) + {run_['untouched']} | {len(run_['members'])} "
         f"| {run_['seed']} | {unseen.mean():.3f} ± {error:.3f} | {np.mean(run_['members']):.3f} | {whole.mean():.3f} "
-        f"| {single.mean():.3f} | {100 * (whole.mean() - single.mean()):+.1f} | {paired_test(whole, single).p:.3f} "
+        f"| {single.mean():.3f} | {100 * (whole.mean() - single.mean()):+.1f} | {_p(paired_test(whole, single).p)} "
         f"| {100 * (unseen.mean() - whole.mean()):+.1f} | {ratio:.1f} |"
     )
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _compares(run_: dict[str, Any], name: str) -> bool:
@@ -166,10 +170,12 @@ def _compares(run_: dict[str, Any], name: str) -> bool:
 def _foretold(run_: dict[str, Any], name: str) -> str:
     rows, true = run_["expected"][name], np.array(run_[name])
     agreement = stats.spearmanr([row["agreement"] for row in rows], true)
-    doubt = stats.spearmanr([row["uncertainty"] for row in rows], true)
+    doubt = [row["uncertainty"] for row in rows]
+    other = f"{stats.spearmanr(doubt, true).statistic:.2f}" if None not in doubt else "not kept"
+    model = "all members" if name == "folds" else "one training"
     text = (
-        f"| {TITLES[run_['set']]} | {run_['seed']} | {'all members' if name == 'folds' else 'one training'} "
-        f"| {agreement.statistic:.2f} | {agreement.pvalue:.3f} | {doubt.statistic:.2f} "
+        f"| {TITLES[run_['set']]} | {run_['method']} | {run_['seed']} | {model} "
+        f"| {agreement.statistic:.2f} | {_p(agreement.pvalue)} | {other} "
     )
     if rows[0]["expected"] is None:
         return f"{text}| | | |"
@@ -206,7 +212,9 @@ follows from it:
 
 Each member takes as many iterations as the single training, which learns from all outlined cases. Dice is the
 mean over the labels; out of fold: mean ± standard error over the outlined cases. {tests} test subjects. p: Wilcoxon's
-signed-rank test, all members against the single training on the test subjects. Gain and difference are in points.
+signed-rank test, all members against the single training on the test subjects. Gain and difference are in points. Runs
+of one seed have the same outlined subjects. Other jobs of unequal weight ran beside, so the ratio of the times is
+rough; K trainings take K times the steps.
 
 {table}
 
