@@ -122,8 +122,7 @@ def test_three_slices_make_an_outline(review):
     pressKey(panel, "A")
     assert dice(panel, truth) > 0.9
 
-    panel.onAccept()
-    settle(panel)
+    pressKey(panel, "Return", "ControlModifier")
     accepted = panel.session.project.revisions.newest("case_0001")
     assert accepted.is_accepted and accepted.looked is None and accepted.filled_by.startswith("barl fill ")
     assert not ui.acceptButton.enabled, "nothing is left to accept"
@@ -182,34 +181,29 @@ def test_an_unticked_slice_no_longer_holds_the_fill(review):
 
 
 def test_one_corrected_slice_corrects_a_prediction(review):
-    _scan, truth = simulated(1)
-    predicted = np.roll(truth, 3, axis=2)  # the model has missed by 3 voxels
-    predicted[predicted == 2] = 1
-    panel, truth = review(np.where(predicted, 1, 0).astype(np.uint8))
-    true = np.where(truth, 1, 0).astype(np.uint8)
-    before = dice(panel, true)
-    pressKey(panel, "S")
-    views = [view for view in VIEWS if planeOf(panel, view) == panel.planes._proposed]
-    view = views[0] if views else "Red"
-    editor = panel.editor.widget
-    axis, index = planeOf(panel, view)
-    corrected = outline(panel)
-    place = (slice(None),) * axis + (index,)
-    corrected[place] = true[place]
-    from BARLSegmentationLib.logic.Outline import replaceOutline
+    from scipy import ndimage
 
-    loaded = panel.session.loaded
-    editor.saveStateForUndo()
-    panel.correction.drawing.note((axis, index))  # as a stroke in that view does
-    replaceOutline(
-        loaded.segmentation, loaded.volumes[0], panel.planes.views.grid, corrected, panel.session.project.labels
-    )
-    settle(panel)
-    assert panel.correction.drawing.drawn.planes == {(axis, index)}
-    alone = dice(panel, true)
+    _scan, truth = simulated(1)
+    true = np.where(truth, 1, 0).astype(np.uint8)
+    missed = ndimage.binary_erosion(true, iterations=2)
+    missed[:, 25:] = False
+    panel, truth = review(missed.astype(np.uint8))
+    assert panel.ui.fillLabel.text == "Correct a slice, then Fill"
+    pressKey(panel, "S")
+    assert panel.planes._proposed == planeOf(panel, "Yellow") == (2, 20), "through its middle: it has no uncertainty"
+    draw(panel, "Yellow", truth, NAMES[0])
+    assert panel.correction.drawing.drawn.planes == {planeOf(panel, "Yellow")}
+    assert panel.ui.acceptScopeComboBox.currentText == "Whole scan"
+    alone, corrected = dice(panel, true), outline(panel)
+    axis, index = planeOf(panel, "Yellow")
     pressKey(panel, "A")
-    assert dice(panel, true) > alone + 0.05 > before
-    np.testing.assert_array_equal(outline(panel)[place], true[place])
+    assert dice(panel, true) > alone + 0.1
+    np.testing.assert_array_equal(outline(panel).take(index, axis=axis), corrected.take(index, axis=axis))
+    whole = outline(panel)
+    pressKey(panel, "Return", "ControlModifier")
+    accepted = panel.session.project.revisions.newest("case_0001")
+    assert accepted.is_accepted and accepted.filled_by.startswith("barl fill ")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(accepted.path))), whole)
 
 
 def test_views_follow_the_voxels_of_an_oblique_scan_and_turn_back(review):

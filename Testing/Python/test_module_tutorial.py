@@ -17,13 +17,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from barldriver.drawing import VIEWS, outlineSlice, planeOf, pressKey
 
 pytestmark = pytest.mark.host
 TEXT = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
 LONG = os.environ.get("BARL_TUTORIAL", "")
 OUTLINED, UNTOUCHED, HELD_OUT, ITERATIONS = (4, 4, 6, (450, 150)) if LONG else (2, 2, 2, (8, 8))
 MINUTES = 4  # that a training may take; it is finished before if its iterations are done
-SHOWN = ("scene", "project", "add", "train", "proposed", "review", "correct", "accepted", "compare", "again")
+SHOWN = ("drawn", "filled", "slice", "spread", "scene", "project", "add", "train", "proposed")
+SHOWN += ("review", "correct", "accepted", "compare", "again")
 LARGEST_PICTURE, ALL_PICTURES = 200_000, 1_500_000  # bytes: the extension's checkout stays small
 
 
@@ -76,6 +78,7 @@ def pictures(host, scans, tmp_path_factory) -> dict[str, Path]:
             few_colors(image.open(io.BytesIO(display.picture(host)))).save(taken[name], optimize=True)
 
     host.window.resize(1366, 768)
+    first_outline(Loop(host), scans, place(tmp_path_factory, "outline") / "lesions", take)
     loop = Loop(host, patience=3000.0 if LONG else 600.0, moment=take)
     try:
         with_scene(loop, scans / "scans", place(tmp_path_factory, "first") / "lesions")
@@ -140,6 +143,100 @@ def without_scene(loop) -> None:
     ui = loop.panels["Project"].ui
     ui.labelsTable.setRowCount(1)
     ui.newGroupBox.collapsed = True
+
+
+def first_outline(loop, scans: Path, folder: Path, take) -> None:
+    """Two cases without a model: three slices become an outline; one slice corrects a prediction, a simulated one."""
+    from barl.project.labels import Channel, Label
+    from barl.project.store import Project
+
+    number = OUTLINED + 1
+    scan = sitk.ReadImage(str(scans / "scans" / "images" / f"head {number:02d}.nii.gz"))
+    truth = lesion(scans, number, scan)
+    with Project.create(folder, "Lesions", [Label(1, "lesion")], [Channel("T1")]) as project:
+        project.cases.add("head 01", [scan])
+        project.cases.add("head 02", [scan])
+        missed, unsure = predicted(truth)
+        maps = [sitk.GetImageFromArray(array) for array in (missed, unsure)]
+        for image in maps:
+            image.CopyInformation(scan)
+        project.revisions.store("head 02", maps[0], "prediction", author="BARL model_0001", uncertainty=maps[1])
+    loop.session.openProject(folder)
+    try:
+        panel = start_review(loop, "head 01", truth)
+        for view in VIEWS:
+            outlineSlice(panel, view, truth, "lesion")
+        take("drawn")
+        pressKey(panel, "A")
+        look_beside(panel, truth)
+        take("filled")
+        pressKey(panel, "S")
+        take("slice")
+        shown = {planeOf(panel, view): view for view in VIEWS}
+        proposed = panel.planes._proposed
+        if truth.take(proposed[1], axis=proposed[0]).any():
+            outlineSlice(panel, shown[proposed], truth, "lesion")
+        pressKey(panel, "A")
+        assert 2 * (loop.outline() & truth).sum() / (loop.outline().sum() + truth.sum()) > 0.8
+        loop.accept("reader 1")
+        assert loop.session.case().state == "accepted", loop.status
+        panel = start_review(loop, "head 02", truth)
+        outlineSlice(panel, "Red", truth, "lesion")
+        pressKey(panel, "A")
+        take("spread")
+        assert (loop.outline() & truth).sum() > (missed & truth).sum()
+    finally:
+        loop.session.closeProject()
+
+
+def lesion(scans: Path, number: int, scan: sitk.Image) -> np.ndarray:
+    """The largest simulated lesion of a scan [k, j, i]; in the short run, where the cut may hold none, an ellipsoid."""
+    from scipy import ndimage
+
+    if LONG:
+        label = sitk.GetArrayFromImage(sitk.ReadImage(str(scans / "all" / "labels" / f"simulated_{number:03d}.nii.gz")))
+        pieces, count = ndimage.label(label)
+        sizes = ndimage.sum_labels(label > 0, pieces, range(1, count + 1))
+        return (pieces == 1 + int(np.argmax(sizes))).astype(np.uint8)
+    grid = np.indices(sitk.GetArrayViewFromImage(scan).shape)
+    middle = np.array(grid.shape[1:]) / 2
+    return (sum(((n - m) / r) ** 2 for n, m, r in zip(grid, middle, (7, 8, 9), strict=True)) < 1).astype(np.uint8)
+
+
+def predicted(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A label map that misses the rim and a part of a structure, and an uncertainty that is high about there."""
+    from scipy import ndimage
+
+    k = np.argwhere(truth)[:, 0]
+    missed = ndimage.binary_erosion(truth)
+    missed[int(np.quantile(k, 0.7)) :] = False
+    distance = ndimage.distance_transform_edt(~missed) + ndimage.distance_transform_edt(missed)
+    return missed.astype(np.uint8), np.clip(1 - distance / 6, 0, 1).astype(np.float32)
+
+
+def start_review(loop, name: str, truth: np.ndarray):
+    """Open a case and scroll to the structure; returns the panel."""
+    from BARLSegmentationLib.logic.Hotspots import jumpTo
+
+    loop.open(name)
+    panel = loop.panels["Review"]
+    panel.ui.goOnCheckBox.checked = False
+    panel.ui.readerLineEdit.text = "reader 1"
+    loop.section("Review")
+    places = np.argwhere(truth)
+    center = np.rint(places.mean(axis=0))
+    extent = float((places.max(axis=0) - places.min(axis=0)).max())
+    jumpTo(panel.planes.views.position(center), panel.planes.views.volume, extentMm=extent)
+    loop.settle()
+    return panel
+
+
+def look_beside(panel, truth: np.ndarray) -> None:
+    """Scroll each view two slices on, away from what was drawn."""
+    from BARLSegmentationLib.logic.Hotspots import jumpTo
+
+    beside = np.rint(np.argwhere(truth).mean(axis=0)) + 2
+    jumpTo(panel.planes.views.position(beside), panel.planes.views.volume)
 
 
 def hotspot_in_lesion(loop, labels: Path):

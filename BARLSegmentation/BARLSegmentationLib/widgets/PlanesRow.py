@@ -323,7 +323,7 @@ class PlanesRow(VTKObservationMixin):
             return (_("Correct a slice, then Fill") if self._hasPrior() else _("Outline a slice, then Fill")), ""
         if drawn.planes != fill.planes or len(drawn.strokes) != fill.strokes:
             return _("Drawn on since Fill"), ""
-        text = _("{unsure:.1f} of {volume:.1f} ml unsure").format(unsure=fill.unsureMl, volume=fill.volumeMl)
+        text = _("{volume:.1f} ml, unsure {unsure:.1f} ml").format(unsure=fill.unsureMl, volume=fill.volumeMl)
         tip = _("Volume in which the fill gives no label 89 % or more, inside and outside of the outline")
         return text, tip
 

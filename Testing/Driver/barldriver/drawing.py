@@ -58,7 +58,7 @@ def contour(structure: np.ndarray, axis: int, index: int) -> list[np.ndarray]:
     return points
 
 
-def pressKey(panel, letter: str) -> None:
+def pressKey(panel, name: str, modifier: str = "NoModifier") -> None:
     """Press a key while the panel has the focus, and wait until what it starts is done."""
     import qt
     from PySide6.QtTest import QTest
@@ -68,5 +68,5 @@ def pressKey(panel, letter: str) -> None:
     window.activateWindow()
     panel.widget.setFocus()
     QTest.qWaitForWindowActive(window, 1000)
-    QTest.keyClick(panel.widget, toPySide(getattr(qt.Qt, f"Key_{letter}")))
+    QTest.keyClick(panel.widget, toPySide(getattr(qt.Qt, f"Key_{name}")), toPySide(getattr(qt.Qt, modifier)))
     waitUntil(lambda: panel.isIdle)
