@@ -248,6 +248,12 @@ class Predictor:
             expected_dice=self._expected_dice(maps.agreement()),
         )
 
+    @property
+    def _branches_of_one(self) -> int:
+        """Branches of one network."""
+        several = isinstance(self.network, Members)
+        return self.network.spec.n_branches if several else self.network.n_branches
+
     def _expected_dice(self, agreement: Sequence[float | None]) -> float | None:
         defined = [score for score in agreement if score is not None]
         if not defined or self.card.expected_dice is None:
@@ -272,7 +278,7 @@ class Predictor:
                     triple(part.stop - part.start for part in inside),
                     len(self.card.labels) + 1,
                     len(self.branches),
-                    per_network=min(len(self.branches), self.network.spec.n_branches),
+                    per_network=min(len(self.branches), self._branches_of_one),
                     temperature=self.card.temperature,
                     keep_probabilities=wanted.probabilities,
                     keep_components=wanted.components,
