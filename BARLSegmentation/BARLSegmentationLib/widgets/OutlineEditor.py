@@ -12,17 +12,14 @@ from slicer.util import VTKObservationMixin
 
 from BARLSegmentationLib.logic.Attention import Attention
 from BARLSegmentationLib.logic.Signal import Signal
+from BARLSegmentationLib.widgets.EditorParts import compact, fitTable, showHelp
 
 if TYPE_CHECKING:
     from BARLSegmentationLib.logic.Attention import UnsureScan
 
 NODE_TAG = "BARLSegmentation"  # our own parameters; the Segment Editor module keeps its own
 UNDO_STATES = 10  # as in the Segment Editor module
-EFFECT_COLUMNS = 3
-SEGMENTS_FRAME = "SegmentsTableResizableFrame"  # what holds the editor's table of segments
-OPTIONS_BOX = "OptionsGroupBox"  # what holds the options of the effect in use
 SHOW_PAUSE_MS = 50  # the views are drawn before the editor gets the case: it looks at all voxels, 0.5 s for 42 million
-SEGMENT_ROW, MOST_SEGMENTS = 24, 4  # pixels; more segments scroll
 
 
 class OutlineEditor(VTKObservationMixin):
@@ -56,9 +53,7 @@ class OutlineEditor(VTKObservationMixin):
         self.widget.setSegmentationNodeSelectorVisible(False)
         self.widget.setAddRemoveSegmentButtonsVisible(False)
         self.widget.setSwitchToSegmentationsButtonVisible(False)
-        self.widget.setEffectColumnCount(EFFECT_COLUMNS)
-        for box in slicer.util.findChildren(self.widget, OPTIONS_BOX):  # an effect must not widen Slicer's panel
-            box.setSizePolicy(qt.QSizePolicy.Ignored, box.sizePolicy.verticalPolicy())
+        compact(self.widget)
         self.showMore(False)
 
     @property
@@ -67,6 +62,7 @@ class OutlineEditor(VTKObservationMixin):
 
     def showMore(self, shown: bool) -> None:
         """Show the parts of the editor that the loop does not need every time."""
+        showHelp(self.widget, shown)
         self.widget.setShow3DButtonVisible(shown)
         self.widget.setMaskingSectionVisible(shown)
 
@@ -96,9 +92,7 @@ class OutlineEditor(VTKObservationMixin):
     def fitSegments(self) -> None:
         """Make the table of segments as high as its rows."""
         segmentation = self._segmentation
-        count = segmentation.GetSegmentation().GetNumberOfSegments() if segmentation is not None else 0
-        for frame in slicer.util.findChildren(self.widget, SEGMENTS_FRAME):  # as high as its rows, not higher
-            frame.setFixedHeight(SEGMENT_ROW * (1 + min(max(count, 2), MOST_SEGMENTS)) + 6)
+        fitTable(self.widget, segmentation.GetSegmentation().GetNumberOfSegments() if segmentation is not None else 0)
 
     def _observe(self, segments: slicer.vtkSegmentation | None) -> None:
         # Not by the mixin, which keeps what it has observed, and with it the voxels of every case that was ever open.

@@ -16,6 +16,7 @@ from BARLSegmentationLib.logic.SpotMark import SpotMark
 from BARLSegmentationLib.logic.Words import readOnlyReason
 from BARLSegmentationLib.widgets.Background import Background
 from BARLSegmentationLib.widgets.DrawOnce import DrawOnce
+from BARLSegmentationLib.widgets.EditorParts import moveUndo
 from BARLSegmentationLib.widgets.Filling import Filling
 from BARLSegmentationLib.widgets.HotspotTable import HotspotTable
 from BARLSegmentationLib.widgets.Keys import Keys
@@ -70,6 +71,7 @@ class ReviewPanel(Panel):
         self.editor.changed.connect(self.onEdit)
         self.editor.nodeChanged.connect(self._editTimer.start)
         ui.outlineWidget.layout().addWidget(self.editor.widget)
+        moveUndo(self.editor.widget, ui.switchesLayout)
         self.uncertainty = UncertaintyView(ui, session, self.editor, self.background, self.widget)
         self.filling = Filling(session, self.correction, self.editor, self.background, self.drawOnce, self.widget)
         self.planes = PlanesRow(ui, self.filling, self.mark, self.drawOnce)

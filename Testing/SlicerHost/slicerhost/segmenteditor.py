@@ -12,24 +12,22 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtWidgets
 
-from .ctknumbers import ctkSliderWidget
-from .mrmlwidgets import qMRMLNodeComboBox, qMRMLWidget
+from .mrmlwidgets import qMRMLWidget
 from .observers import Observers
 from .pythonqt import stored
 from .segmenteffects import EFFECTS
 from .segmentevents import SegmentEditorEvents
-from .segmentwidgets import qMRMLSegmentsTableView
+from .segmentparts import SegmentEditorParts
 from .uiloader import register
 
 if TYPE_CHECKING:
     from .segmenteffects import qSlicerSegmentEditorAbstractEffect
 
 Signal, Property = QtCore.Signal, QtCore.Property
-OPTIONS_WIDTH = 530  # pixels that Slicer's editor asks for with Paint, its column of effects included
 
 
 @register("qMRMLSegmentEditorWidget")
-class qMRMLSegmentEditorWidget(SegmentEditorEvents, qMRMLWidget):
+class qMRMLSegmentEditorWidget(SegmentEditorParts, SegmentEditorEvents, qMRMLWidget):
     currentSegmentIDChanged = Signal(str)
     segmentationNodeChanged = Signal(object)
     sourceVolumeNodeChanged = Signal(object)
@@ -50,96 +48,6 @@ class qMRMLSegmentEditorWidget(SegmentEditorEvents, qMRMLWidget):
         self._updating = False
         self._build()
         self._update()
-
-    # Look ------------------------------------------------------------------------------------------------------------
-
-    def _build(self):
-        column = QtWidgets.QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        form = QtWidgets.QFormLayout()
-        column.addLayout(form)
-        self._segmentationLabel = QtWidgets.QLabel("Segmentation:", self)
-        self._segmentations = qMRMLNodeComboBox(self)
-        self._segmentations.nodeTypes = ["vtkMRMLSegmentationNode"]
-        self._segmentations.currentNodeChanged.connect(self._onSegmentationChosen)
-        form.addRow(self._segmentationLabel, self._segmentations)
-        self._volumeLabel = QtWidgets.QLabel("Source volume:", self)
-        self._volumes = qMRMLNodeComboBox(self)
-        self._volumes.nodeTypes = ["vtkMRMLScalarVolumeNode"]
-        self._volumes.hideChildNodeTypes = ["vtkMRMLLabelMapVolumeNode"]
-        self._volumes.addEnabled = False
-        self._volumes.currentNodeChanged.connect(self._onVolumeChosen)
-        form.addRow(self._volumeLabel, self._volumes)
-
-        row = QtWidgets.QHBoxLayout()
-        column.addLayout(row)
-        self._add, self._remove = self._button("Add", row, self._onAdd), self._button("Remove", row, self._onRemove)
-        self._show3D = self._button("Show 3D", row, self._onShow3D, checkable=True)
-        row.addStretch(1)
-        self._goToSegmentations = self._button("Segmentations...", row, self._onGoToSegmentations)
-        self._table = qMRMLSegmentsTableView(self)
-        self._table.setSelectionMode(QtWidgets.QAbstractItemView.SingleSelection)
-        self._table.selectionChanged.connect(self._onSegmentChosen)
-        frame = QtWidgets.QFrame(self)
-        frame.setObjectName("SegmentsTableResizableFrame")
-        QtWidgets.QVBoxLayout(frame).setContentsMargins(0, 0, 0, 0)
-        frame.layout().addWidget(self._table)
-        column.addWidget(frame)
-
-        box = QtWidgets.QGroupBox("Effects", self)
-        column.addWidget(box)
-        row = QtWidgets.QHBoxLayout(box)
-        self._effectsGrid, self._effectColumns = QtWidgets.QGridLayout(), 2
-        row.addLayout(self._effectsGrid)
-        self._effectButtons = {}
-        for name in ("None", *self._effects):
-            button = self._button(name, self._effectsGrid, self._onEffectButton, checkable=True)
-            button.setAutoExclusive(True)
-            self._effectButtons[name] = button
-        self.setEffectColumnCount(self._effectColumns)
-        row.addStretch(1)
-        self._undo, self._redo = self._button("Undo", row, self.undo), self._button("Redo", row, self.redo)
-
-        self._options = QtWidgets.QGroupBox(self)
-        self._options.setObjectName("OptionsGroupBox")
-        form = QtWidgets.QFormLayout(self._options)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addItem(QtWidgets.QSpacerItem(OPTIONS_WIDTH, 0))
-        self._diameter = ctkSliderWidget(self)
-        self._diameter.minimum, self._diameter.maximum, self._diameter.singleStep = 0.1, 100.0, 0.1
-        self._diameter.valueChanged.connect(self._onDiameter)
-        form.addRow("Diameter:", self._diameter)
-        self._sphere = QtWidgets.QCheckBox("Sphere brush", self)
-        self._sphere.toggled.connect(self._onSphere)
-        form.addRow("", self._sphere)
-        column.addWidget(self._options)
-
-        self._masking = QtWidgets.QGroupBox("Masking", self)
-        column.addWidget(self._masking)
-        form = QtWidgets.QFormLayout(self._masking)
-        self._maskMode, self._overwrite = QtWidgets.QComboBox(self), QtWidgets.QComboBox(self)
-        for combo in (self._maskMode, self._overwrite):
-            combo.setSizeAdjustPolicy(QtWidgets.QComboBox.AdjustToMinimumContentsLengthWithIcon)
-        form.addRow("Editable area:", self._maskMode)
-        kind = slicer.vtkMRMLSegmentEditorNode
-        for text, mode in (
-            ("Overwrite all", kind.OverwriteAllSegments),
-            ("Overwrite visible", kind.OverwriteVisibleSegments),
-            ("Allow overlap", kind.OverwriteNone),
-        ):
-            self._overwrite.addItem(text, mode)
-        form.addRow("Modify other segments:", self._overwrite)
-        self._maskMode.activated.connect(self._onMaskMode)
-        self._overwrite.activated.connect(self._onOverwrite)
-
-    @staticmethod
-    def _button(text, row, slot, checkable=False):
-        button = QtWidgets.QToolButton()
-        button.setText(text)
-        button.setCheckable(checkable)
-        button.connect("clicked(bool)", slot)
-        row.addWidget(button)
-        return button
 
     # The nodes -------------------------------------------------------------------------------------------------------
 

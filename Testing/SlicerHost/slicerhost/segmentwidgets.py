@@ -40,13 +40,19 @@ class qMRMLSegmentsTableView(qMRMLWidget):
         table.verticalHeader().setDefaultSectionSize(24)
         for column, width in ((_VISIBLE, 28), (_COLOR, 28), (_OPACITY, 62)):
             table.setColumnWidth(column, width)
-        table.setMinimumHeight(110)
+        table.setMinimumHeight(40)
         layout.addWidget(table)
         self._node, self._filling, self._hiddenIDs = None, False, ()
         self._observers = Observers(self)
         table.itemChanged.connect(self._onItemChanged)
         table.itemSelectionChanged.connect(self._onSelectionChanged)
         table.itemDoubleClicked.connect(self._onDoubleClicked)
+
+    headerVisible = QtCore.Property(
+        bool,
+        lambda self: not self._table.horizontalHeader().isHidden(),
+        lambda self, shown: self._table.horizontalHeader().setVisible(shown),
+    )
 
     def segmentationNode(self) -> slicer.vtkMRMLSegmentationNode | None:
         return self._node
