@@ -438,6 +438,9 @@ def _patchObject(seen) -> None:
     _QObject.connect, _QObject.disconnect = signals.connect, signals.disconnect
     _QObject.__getattr__ = _getattr
     _QObject.__bool__ = lambda self: shiboken6.isValid(self)
+    # PythonQt takes a method isEmpty for a collection's: a layout without anything to show is false.
+    QtWidgets.QLayout.__bool__ = lambda self: shiboken6.isValid(self) and not self.isEmpty()
+    QtWidgets.QLayoutItem.__bool__ = lambda self: not self.isEmpty()
     _QObject.className = lambda self: self.metaObject().className()
     _QObject.name = inspect.getattr_static(_QObject, "objectName")
     _QObject.delete = lambda self: shiboken6.delete(self)

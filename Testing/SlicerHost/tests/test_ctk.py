@@ -414,3 +414,23 @@ def test_slips_in_ui_files_fail(qt_application, tmp_path, parts, message):
 
     with pytest.raises(uiloader.UiError, match=f"Form.ui: {message}"):
         uiloader.loadUI(ui(tmp_path, **parts))
+
+
+def test_variables_of_a_ui_file_lack_its_empty_layouts(host, tmp_path):
+    """slicer.util passes over what is false."""
+    import slicer
+
+    text = """<?xml version="1.0"?><ui version="4.0"><class>A</class><widget class="QWidget" name="A">
+      <layout class="QVBoxLayout" name="outer"><item><widget class="QPushButton" name="button"/></item>
+      <item><layout class="QHBoxLayout" name="empty"/></item>
+      <item><layout class="QHBoxLayout" name="full"><item><widget class="QLabel" name="label"/></item></layout></item>
+      </layout></widget></ui>"""
+    path = tmp_path / "A.ui"
+    path.write_text(text, encoding="utf-8")
+    ui = slicer.util.childWidgetVariables(slicer.util.loadUI(str(path)))
+    assert {name for name in ("outer", "empty", "full", "button", "label") if hasattr(ui, name)} == {
+        "outer",
+        "full",
+        "button",
+        "label",
+    }

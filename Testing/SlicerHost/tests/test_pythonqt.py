@@ -401,3 +401,18 @@ def test_single_shot(names, button, qt_application):
     for _ in range(20):
         qt_application.processEvents()
     assert sorted(seen) == ["static", "timer"]
+
+
+def test_a_layout_with_nothing_to_show_is_false(qt_application):
+    import qt
+
+    widget = qt.QWidget()
+    layout = qt.QVBoxLayout(widget)
+    assert not layout and layout is not None and bool(widget)
+    button = qt.QPushButton("a")
+    layout.addWidget(button)
+    assert layout
+    button.visible = False
+    assert not layout
+    layout.addStretch(1)
+    assert not layout.itemAt(1) and layout.itemAt(1).spacerItem() is not None
