@@ -96,6 +96,16 @@ def test_catalogue_entry_follows_the_schema_and_the_s4ext():
     assert str(entry["tier"]) == found["tier"]
 
 
+def test_all_addresses_of_the_repository_begin_alike():
+    """They are replaced together once it is public (docs/releasing.md)."""
+    base = catalog()["scm_url"].removesuffix(".git")
+    for name in ("CMakeLists.txt", "BARLExtension.s4ext", "BARLExtension.json"):
+        lines = (REPOSITORY / name).read_text(encoding="utf-8").splitlines()
+        ours = [line for line in lines if not line.startswith("#") and "$schema" not in line]
+        addresses = re.findall(r"https://[^\s\"]+", "\n".join(ours))
+        assert addresses and all(address.startswith(base) for address in addresses), name
+
+
 def test_icons_have_the_size_slicer_asks_for():
     for path in (REPOSITORY / "Resources/Icons/BARLExtension.png", MODULE / "Resources/Icons/BARLSegmentation.png"):
         head = path.read_bytes()[:24]
