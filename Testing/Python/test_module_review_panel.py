@@ -27,10 +27,9 @@ def click(widget, *place) -> None:
     import qt
     from slicerhost import clicks
 
-    if isinstance(widget, qt.QCheckBox):
-        clicks.click(widget)  # on its mark: the middle of a wide one is empty
-    else:
-        clicks.mouse(widget, *(place or (widget.rect.center(),)))
+    if isinstance(widget, qt.QCheckBox):  # on its mark: the middle of a wide one is empty
+        place = (qt.QPoint(8, widget.height // 2),)
+    clicks.mouse(widget, *(place or (widget.rect.center(),)))
 
 
 def press(widget, key, *modifiers) -> None:
