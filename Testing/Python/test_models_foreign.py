@@ -294,6 +294,11 @@ def test_an_nnunet_model_becomes_a_card_and_weights_without_a_pickle(an_nnunet_m
         assert "needs the package nnunetv2" in error["message"] and "pip install nnunetv2" in error["remedy"]
 
 
+def test_a_model_that_was_not_taken_in_says_how(an_nnunet_model, tmp_path, capsys):
+    words = ("predict", "--model", an_nnunet_model, "--output", tmp_path / "x.nii.gz", tmp_path / "scan.nii.gz")
+    assert "barl models import PROJECT MODEL" in barl(capsys, *words, code=4)["error"]["remedy"]
+
+
 def test_nnunet_models_that_need_more_than_a_label_map_are_refused(an_nnunet_model):
     place = an_nnunet_model / "dataset.json"
     dataset = json.loads(place.read_text())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import SimpleITK as sitk
 import torch
 
 from barl.images.geometry import Grid
@@ -53,6 +54,20 @@ def predict_from_probabilities(
         hotspots=[replace(spot, label=int(table[spot.label])) for spot in spots],
         volumes=_volumes(values, maps.branch_voxels, grid, labels),
         case_uncertainty=maps.case_uncertainty(),
+        embedding=[],
+    )
+
+
+def predict_from_label_map(label: sitk.Image, labels: Sequence[Label]) -> Prediction:
+    """Label map and volumes without probabilities: no hot-spots, and an uncertainty of 0 that says nothing."""
+    grid = Grid.of(label)
+    none = np.zeros((1, len(labels)), np.int64)
+    return Prediction(
+        label=label,
+        uncertainty=grid.empty(),
+        hotspots=[],
+        volumes=_volumes(sitk.GetArrayViewFromImage(label), none, grid, labels),
+        case_uncertainty=0.0,
         embedding=[],
     )
 

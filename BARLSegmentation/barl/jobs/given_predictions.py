@@ -18,7 +18,7 @@ from barl.images.geometry import Grid
 from barl.images.label_maps import read_label
 from barl.images.probabilities import holds_probabilities, read_probabilities, with_background
 from barl.images.reading import is_dicom, load
-from barl.inference.given import predict_from_probabilities
+from barl.inference.given import predict_from_label_map, predict_from_probabilities
 from barl.inference.predictor import Prediction
 from barl.jobs.failures import explain
 from barl.jobs.given_files import GivenFiles, find_given_files
@@ -212,7 +212,7 @@ def read_prediction(
                 raise
             notes.append(f"The probabilities were not used: {error.message}")
     assert label_map is not None  # GivenFiles has one of them
-    return _without_uncertainty(label_map, grid, labels, notes)
+    return _without_uncertainty(label_map, labels, notes)
 
 
 def _is_probability(path: Path) -> bool:
@@ -318,17 +318,13 @@ def _of_parts(
         result[mask != 0] = label.value
     if overlap:
         notes.append(f"The structures overlap in {overlap} voxels, which got the label read last.")
-    return _without_uncertainty(grid.image(result), grid, labels, notes)
+    return _without_uncertainty(grid.image(result), labels, notes)
 
 
-def _without_uncertainty(label_map: sitk.Image, grid: Grid, labels: Sequence[Label], notes: list[str]) -> Given:
+def _without_uncertainty(label_map: sitk.Image, labels: Sequence[Label], notes: list[str]) -> Given:
     """A prediction of a label map alone."""
-    array = sitk.GetArrayFromImage(label_map)
     notes.append("There are no probabilities: the prediction has no uncertainty and no hot-spots.")
-    certain = np.zeros((len(labels) + 1, *grid.shape), np.float32)
-    for place, value in enumerate([0, *(label.value for label in labels)]):
-        certain[place] = array == value
-    return Given(predict_from_probabilities([certain], grid, labels, array), has_uncertainty=False)
+    return Given(predict_from_label_map(label_map, labels), has_uncertainty=False)
 
 
 def _grid_of(path: Path) -> Grid:

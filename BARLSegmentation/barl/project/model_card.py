@@ -178,9 +178,13 @@ def read_card(folder: Path) -> ModelCard:
     try:
         text = (folder / CARD_FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ModelError(
-            f"The folder {folder} holds no {CARD_FILE}.", "Choose a folder that holds a model saved by BARL."
-        ) from None
+        foreign = (folder / "plans.json").is_file() or (folder / "configs" / "metadata.json").is_file()
+        remedy = (
+            'Take the model of another program into a project first: "barl models import PROJECT MODEL".'
+            if foreign
+            else "Choose a folder that holds a model saved by BARL."
+        )
+        raise ModelError(f"The folder {folder} holds no {CARD_FILE}.", remedy) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"The model card {folder / CARD_FILE} cannot be read ({error}).", FRESH_COPY) from error
     try:
