@@ -73,6 +73,7 @@ def test_outlines_come_by_folder_and_replace_only_when_told(place, capsys):
     failed = {item["name"]: item for item in done["failed"]}
     assert set(failed) == {"LA_999.nii.gz", "la_0001.nii.gz"} and "no case" in failed["LA_999.nii.gz"]["message"]
     assert "Did you mean 'la_001'?" in failed["la_0001.nii.gz"]["remedy"], "a typing error is no match"
+    assert "Did you mean" not in failed["LA_999.nii.gz"]["remedy"], "another number is another case"
     assert states() == {"la_000": ("accepted", False), "la_001": ("new", False), "la_002": ("accepted", True)}
     shutil.rmtree("outlines")
     write(Path("outlines/la_000.nii.gz"), 0, label=1)

@@ -59,7 +59,7 @@ def add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
     remember(project, intake, new, options)
     left_out = (*intake.left_out, *outlined.left_out, *content.left_out)
     scans = [item for item in left_out if item.is_scan]
-    if not intake.added and not outlined.stored and len(scans) == 1:
+    if not intake.added and len(new) == len(cases) and len(scans) == 1:
         raise scans[0].reason
     n_outlined = sum(item.case.is_accepted for item in intake.added)
     first = f"Added {len(intake.added)} cases, {n_outlined} of them with an outline."

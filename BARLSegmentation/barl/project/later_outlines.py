@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -71,8 +72,11 @@ def match_outlines(
     matches = match_names(list(by_name), list(by_stem))
     found += [LaterOutline(by_name[match.case], by_stem[match.file], _notes(match)) for match in matches.pairs]
     left_out = []
-    keys = {key(name): name for name in by_name}
+    matched = {item.case.id for item in found}
+    free = [name for name, case in by_name.items() if case.id not in matched]
     for name in (*matches.unmatched, *matches.unclear):
+        # Another number is another case, and no typing error.
+        keys = {key(other): other for other in free if _numbers(other) == _numbers(name)}
         close = get_close_matches(key(name), keys, n=1)
         remedy = f"Did you mean {keys[close[0]]!r}? Then give the file this name." if close else "Add its scan first."
         reason = InputError(f"The project has no case {name!r}.", remedy)
@@ -81,6 +85,10 @@ def match_outlines(
             reason = InputError(text, "Move the wrong ones away.")
         left_out.append(LeftOut(by_stem[name].name, reason))
     return found, left_out
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"[0-9]+", name)]
 
 
 def _notes(match: Match) -> tuple[str, ...]:
