@@ -149,7 +149,7 @@ def test_only_what_was_drawn_is_accepted_and_comes_back(review):
     assert accepted.is_accepted and accepted.looked_share == pytest.approx(mask.mean())
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(accepted.path))), drawn)
     row = panel.moduleWidget.panels["Cases"].ui.casesTable
-    assert [row.item(0, column).text() for column in (0, 1)] == ["case 1", f"Accepted ({100 * mask.mean():.0f} %)"]
+    assert [row.item(0, column).text() for column in (0, 1)] == ["case 1", f"Accepted {100 * mask.mean():.0f} %"]
 
 
 def test_a_tick_is_kept_as_a_draft_when_the_case_closes(review):

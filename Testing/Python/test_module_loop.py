@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.project.next_case import rank_cases
+from barldriver.drawing import planeOf, pressKey
 
 pytestmark = pytest.mark.host
 READER = "reader 1"
@@ -110,10 +111,12 @@ def go_round(loop, tmp_path, pairs) -> list:
     predicted = session.project.revisions.newest(case.id, ("prediction",))
     np.testing.assert_array_equal(before, read(predicted))
     time.sleep(1.0)  # a person looks
-    drawn = paint_truth(loop, spot.position, pairs[int(case.name[-1])][1])
+    painted = paint_truth(loop, spot.position, pairs[int(case.name[-1])][1])
+    drawn = spread(loop, painted)
     loop.accept(READER)
     accepted = session.project.revisions.newest(case.id, ("accepted",))
     np.testing.assert_array_equal(read(accepted), drawn)
+    assert accepted.looked is None and accepted.filled_by.startswith("barl fill ")
     assert session.case().state == "accepted"
 
     # Learn from it, starting from the first model; compare; decide.
@@ -148,6 +151,18 @@ def paint_truth(loop, place, label) -> np.ndarray:
         after = loop.outline()
     assert not np.array_equal(before, after)
     return after
+
+
+def spread(loop, painted: np.ndarray) -> np.ndarray:
+    """Press the key of Fill; the outline after it, which keeps the slice that was corrected."""
+    panel = loop.panels["Review"]
+    (plane,) = panel.correction.drawing.drawn.planes
+    assert plane == planeOf(panel, "Red")
+    pressKey(panel, "A")
+    assert panel.correction.drawing.drawn.fill is not None, loop.status
+    filled = loop.outline()
+    np.testing.assert_array_equal(filled.take(plane[1], axis=plane[0]), painted.take(plane[1], axis=plane[0]))
+    return filled
 
 
 def read(revision) -> np.ndarray:

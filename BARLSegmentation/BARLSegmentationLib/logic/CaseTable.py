@@ -33,7 +33,7 @@ class Row:
         case = self.case
         return (
             case.name,
-            f"{self.state} ({shareText(case.looked_share)})" if case.is_partial else self.state,
+            f"{self.state} {shareText(case.looked_share)}" if case.is_partial else self.state,
             "✓" if case.held_out else "",
             "" if case.uncertainty is None else f"{case.uncertainty:.2f}",
             "" if self.dice is None else f"{'≈ ' if self.isExpected else ''}{self.dice:.2f}",

@@ -89,7 +89,11 @@ class CasesPanel(Panel):
 
         table = self.ui.casesTable
         metrics = table.fontMetrics()
-        texts = {STATUS: [caseStateText(state) for state in CaseState], CHANGED: ["2026-12", "00:00"], DICE: ["≈ 0.00"]}
+        texts = {
+            STATUS: [*map(caseStateText, CaseState), f"{caseStateText(CaseState.ACCEPTED)} 99 %"],
+            CHANGED: ["2026-12", "00:00"],
+            DICE: ["≈ 0.00"],
+        }
         widths = {}
         for column in range(NAME + 1, table.columnCount):
             shown = [*texts.get(column, ["0.00"]), table.horizontalHeaderItem(column).text()]
