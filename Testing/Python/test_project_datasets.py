@@ -165,10 +165,12 @@ def test_a_decathlon_folder_with_all_channels_in_one_file(tmp_path, capsys):
         "training": [{"image": "./imagesTr/prostate_0.nii.gz", "label": "./labelsTr/prostate_0.nii.gz"}],
         "test": ["./imagesTs/prostate_9.nii.gz"],
     }
+    description["training"].append({"image": "./imagesTr/prostate_5.nii.gz", "label": "./labelsTr/prostate_5.nii.gz"})
     (folder / "dataset.json").write_text(json.dumps(description))
     barl(capsys, "project", "new", tmp_path / "p", "--like", folder)
-    done = barl(capsys, "add", tmp_path / "p", folder)
-    assert [case["state"] for case in done["cases"]] == ["accepted", "accepted", "new"] and not done["failed"]
+    done = barl(capsys, "add", tmp_path / "p", folder, code=2)
+    assert [case["state"] for case in done["cases"]] == ["accepted", "accepted", "new"]
+    assert [item["name"] for item in done["failed"]] == ["prostate_5.nii.gz"]
     with Project.open(tmp_path / "p") as project:
         assert np.array_equal(stored(project, "prostate_1"), outline(1))
         for channel in (0, 1):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from barl.errors import InputError
@@ -30,6 +30,7 @@ class Description:
         ignore: The value that means "not looked at".
         files: Name of a case -> its images and its outline, relative to the folder, where the description lists them.
         notes: Sentences for the user.
+        named: Names of the files of scans that the lists of the Decathlon's form name.
     """
 
     layout: str
@@ -38,6 +39,7 @@ class Description:
     ignore: int | None
     files: Mapping[str, tuple[tuple[str, ...], str | None]]
     notes: tuple[str, ...]
+    named: tuple[str, ...] = ()
 
 
 def read_description(path: Path) -> Description:
@@ -59,12 +61,13 @@ def read_description(path: Path) -> Description:
         channels = _in_order(data.get("channel_names") or data.get("modality") or {})
         labels, ignore, notes = _labels(data.get("labels") or {})
         files = _listed(data, is_nnunet)
+        named = () if is_nnunet else _named(data)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(
             f"The channels or labels in '{path.name}' have a form that is not known.",
             "Write them as nnU-Net's documentation describes it.",
         ) from error
-    return Description("nnU-Net" if is_nnunet else "Decathlon", channels, labels, ignore, files, tuple(notes))
+    return Description("nnU-Net" if is_nnunet else "Decathlon", channels, labels, ignore, files, tuple(notes), named)
 
 
 def _in_order(names: Mapping[str, str] | list[str]) -> tuple[str, ...]:
@@ -109,3 +112,10 @@ def _listed(data: Mapping[str, Any], is_nnunet: bool) -> dict[str, tuple[tuple[s
         str(name): (tuple(str(path) for path in item["images"]), str(item["label"]) if item.get("label") else None)
         for name, item in data["dataset"].items()
     }
+
+
+def _named(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the scans in the lists ``training`` and ``test``; a scan of several files is named by its first."""
+    images = [item["image"] for item in data.get("training") or ()]
+    images += [item["image"] if isinstance(item, dict) else item for item in data.get("test") or ()]
+    return tuple(PurePosixPath(str(image[0] if isinstance(image, list) else image)).name for image in images)

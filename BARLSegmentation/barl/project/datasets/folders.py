@@ -43,6 +43,12 @@ def read_folder_dataset(folder: Path) -> Dataset:
                 found, whole = _cases_of(folder, part, described, left_out)
                 entries += found
                 in_one_file |= whole and len(described.channels) > 1
+    there = {stem(path) for entry in entries for path in entry.images} | {entry.name for entry in entries}
+    there |= {item.name for item in left_out}
+    for name in described.named:
+        if stem(Path(name)) not in there and name not in there:
+            reason = InputError(f"'{FILE_NAME}' lists this scan, but it is not there.", "Copy the data set again.")
+            left_out.append(LeftOut(name, reason))
     if not entries and not left_out:
         raise InputError(f"The data set {folder} holds no scan.", "Check the folder.")
     return Dataset(
