@@ -221,8 +221,8 @@ rough; K trainings take K times the steps.
 * **Gain:** {gain:+.1f} points on average over one training of the same number of iterations, for about K times the
   time.
 * **Is the out-of-fold mean within 1.5 points of the test mean?** In {within} of {count} runs. The mean difference is
-  {bias:+.1f} points. The standard error of the out-of-fold mean shows how far chance alone goes with so few cases; it is
-  too small where a subject has several.
+  {bias:+.1f} points. The standard error of the out-of-fold mean shows how far chance alone goes with so few cases; it
+  is too small where a subject has several.
 * **Not measured:** one training with K times the iterations, 8 outlined subjects, PET, and folds against held-out cases
   at the same number of outlines.
 
