@@ -141,7 +141,7 @@ def test_a_training_there_is_stopped_and_resumed_and_becomes_a_model_here(a_proj
     assert not list((tmp_path / "their home" / ".barl" / "work").iterdir())
 
 
-def test_evaluation_comparison_and_plan_are_asked_there(a_project, handlers):
+def test_evaluation_comparison_plan_and_a_scan_are_asked_there(a_project, handlers, tmp_path):
     with Project.open(a_project) as project:
         project.models.promote(project.models.add(MODEL, {}).id)
         other = project.models.add(MODEL, {}).id
@@ -151,6 +151,12 @@ def test_evaluation_comparison_and_plan_are_asked_there(a_project, handlers):
     assert answer.model == other and [case["name"] for case in answer.cases] == ["case 2"]
     compared = handlers.compare(Reports(), messages.CompareModels(str(a_project), other))
     assert [(case.name, case.model == case.reference) for case in compared.cases] == [("case 2", True)]
+    scan, out, unsure = tmp_path / "scan.nii.gz", tmp_path / "out.nii.gz", tmp_path / "unsure.nii.gz"
+    sitk.WriteImage(ball(7)[0], str(scan))
+    asked = messages.PredictFiles(str(MODEL), [str(scan)], str(out), str(unsure))
+    answer = handlers.predict_files(Reports(), asked)
+    assert answer.label == str(out) and sitk.ReadImage(str(out)).GetSize() == ball(7)[0].GetSize()
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(unsure))).max() <= 1 and answer.case_uncertainty is not None
     hello = handlers.hello(Reports(), messages.SayHello())
     assert all("workstation" in device.title for device in hello.devices)
 

@@ -122,13 +122,15 @@ def planText(words: str) -> str:
     return "\n".join(f"{name.capitalize()}: {text}" for name, text in lines)
 
 
-def reasonAgainstStart(project: Project | None, cases: Sequence[Case], runs: Sequence[RunRow]) -> str:
-    """Why no training can be started, as a sentence; empty if one can."""
+def reasonAgainstStart(
+    project: Project | None, cases: Sequence[Case], runs: Sequence[RunRow], elsewhere: bool = False
+) -> str:
+    """Why no training can be started, as a sentence; empty if one can. ``elsewhere``: another computer trains."""
     from barl.torch_support import reason_against
 
     if project is None:
         return _("Open a project first.")
-    if reason := readOnlyReason(project) or reason_against():
+    if reason := readOnlyReason(project) or ("" if elsewhere else reason_against()):
         return reason
     busy = next((run for run in runs if run.is_running), None)
     if busy is not None:

@@ -167,7 +167,7 @@ class PredictPanel(Panel):
 
         if self.busy:
             return _("A prediction is under way")
-        if reason := reason_against():
+        if not self.worker.computer and (reason := reason_against()):
             return reason
         if self._deviceTrouble:
             return self._deviceTrouble

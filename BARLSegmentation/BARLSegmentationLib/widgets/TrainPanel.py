@@ -363,7 +363,7 @@ class TrainPanel(Panel):
             return
         runs = self._runs()
         paused = bool(runs) and runs[-1].state is RunState.STOPPED  # the user's own wish
-        if paused or Training.reasonAgainstStart(project, self._cases(), runs):
+        if paused or Training.reasonAgainstStart(project, self._cases(), runs, bool(self.worker.computer)):
             return
         count = self.session.ask(Training.acceptedSince, project, otherwise=0)
         if count >= node.trainAfter and self._tried != (len(runs), count):  # once, should it fail
@@ -425,7 +425,7 @@ class TrainPanel(Panel):
     def _updateAll(self) -> None:
         ui, project, runs = self.ui, self.session.project, self._runs()
         cases = self._cases()
-        reason = Training.reasonAgainstStart(project, cases, runs)
+        reason = Training.reasonAgainstStart(project, cases, runs, bool(self.worker.computer))
         if self._request is not None:
             reason = reason or _WAIT
         allow(ui.startButton, _("Train a model; it goes on when Slicer is closed"), reason)

@@ -13,18 +13,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import SimpleITK as sitk
+
 from barl.errors import BarlError, DeviceError, InputError, ProjectError
+from barl.images.reading import read_channels
+from barl.images.writing import write_image
 from barl.jobs.choice import choose_cases, choose_model
 from barl.jobs.runs import RunFolder, choose_run
 from barl.progress import Progress, Stage
-from barl.project.files import write_atomically
+from barl.project.files import sha256, write_atomically
 from barl.project.processes import ProcessId
 from barl.project.records import RunRow
 from barl.project.states import RunState
 from barl.project.store import Project
 from barl.remote import transfer
 from barl.remote.computer import Computer
-from barl.remote.messages import QueueTraining
+from barl.remote.messages import LayOut, QueueTraining
 from barl.remote.project_copy import (
     Copy,
     database_of,
@@ -188,9 +192,36 @@ class NearHandlers(RequestHandlers):
             return self._ask(self.computer, context, dataclasses.replace(request, project=copy.path))
 
     def predict_files(self, context: Reports, request: messages.PredictFiles) -> Any:
-        raise InputError(
-            "A scan that belongs to no project cannot be predicted on another computer yet.",
-            "Add it to a project, or choose this computer.",
+        notes: list[str] = []
+        channels = read_channels([Path(scan) for scan in request.scans], notes)  # DICOM stays here
+        name, worker = f"job-{secrets.token_hex(8)}", self._worker(self.computer)
+        with tempfile.TemporaryDirectory() as folder, _told(self.computer):
+            places = {f"model/{path.name}": path for path in files_of_model(Path(request.model))}
+            for number, image in enumerate(channels):
+                places[f"scan{number}.nrrd"] = Path(folder) / f"scan{number}.nrrd"
+                write_image(image, places[f"scan{number}.nrrd"])
+            layout = {place: sha256(path) for place, path in places.items()}
+            sending = context.progress.stage(Stage.SENDING)
+            transfer.send(worker, {layout[place]: path for place, path in places.items()}, sending)
+            there = worker.call(LayOut(name, layout)).path
+            try:
+                asked = dataclasses.replace(
+                    request,
+                    model=f"{there}/model",
+                    scans=[f"{there}/scan{number}.nrrd" for number in range(len(channels))],
+                    output=f"{there}/label.nrrd",
+                    uncertainty=f"{there}/uncertainty.nrrd" if request.uncertainty else None,
+                )
+                answer = self._ask(self.computer, context, asked)
+                for wanted, made in ((request.output, "label"), (request.uncertainty, "uncertainty")):
+                    if wanted is not None:
+                        transfer.fetch(worker, f"{name}/{made}.nrrd", Path(folder) / f"{made}.nrrd")
+                        write_image(sitk.ReadImage(str(Path(folder) / f"{made}.nrrd")), Path(wanted))
+            finally:
+                with contextlib.suppress(BarlError):
+                    discard(worker, name)
+        return dataclasses.replace(
+            answer, label=request.output, uncertainty=request.uncertainty, notes=[*notes, *answer.notes]
         )
 
     # Training

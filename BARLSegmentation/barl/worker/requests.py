@@ -111,7 +111,7 @@ class RequestHandlers:
                 progress=context.progress,
             )
 
-    def predict_files(self, context: Reports, request: messages.PredictFiles) -> dict[str, Any]:
+    def predict_files(self, context: Reports, request: messages.PredictFiles) -> Any:
         from barl.jobs.predict import predict_files
 
         return predict_files(
