@@ -328,7 +328,7 @@ def _holds_scans(folder: Path) -> bool:
         for path in islice(folder.iterdir(), 50):
             if ending(path.name) or path.suffix.lower() == ".dcm":
                 return True
-            if path.is_file():
+            if path.is_file() and path.stat().st_size > 132:  # reading /proc/kmsg, of size 0, would wait for ever
                 with path.open("rb") as file:
                     if file.read(132)[128:] == b"DICM":
                         return True
