@@ -140,6 +140,9 @@ def test_names_of_patients_are_asked_about_or_kept_outside(place, capsys):
         assert name not in everything_in("study")
     barl(capsys, "project", "new", "named", "--label", "1=a")
     assert len(barl(capsys, "add", "named", "--images", "clinic", "--allow", "name")["cases"]) == 4
+    write(Path("MEI0424.nii.gz"), 7)
+    assert barl(capsys, "add", "named", "MEI0424.nii.gz", code=2)["error"]["message"].startswith("The name 'MEI0424'")
+    assert barl(capsys, "add", "named", "MEI0424.nii.gz", "--name", "MRI, T1 of 2024-01-31")["cases"]
     inside = barl(capsys, "add", "named", "--images", "scans", "--anonymous", "--list", "named/names.csv", code=2)
     assert "outside" in inside["error"]["remedy"]
 

@@ -110,7 +110,8 @@ def named(project: Project, cases: Sequence[NewCase], options: Namespace) -> lis
         numbered = names.number(project, cases)
         names.write()  # before the cases: no number without its name
         return numbered
-    doubtful = patients_names([case.name for case in cases])
+    # A name that was typed is meant; one that a file brought along may have been overlooked.
+    doubtful = [] if options.name else patients_names([case.name for case in cases])
     if doubtful and Doubt.NAME not in options.allow:
         some = ", ".join(repr(name) for name in doubtful[:3])
         several = f"{len(doubtful)} names may be patients', such as {some}." if len(doubtful) > 1 else ""
