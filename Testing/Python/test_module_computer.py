@@ -23,11 +23,14 @@ def panel(a_module, tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("BARL_SSH", shlex.quote(str(program)))
     panel = a_module.panels["Setup"]
+    a_module.steps.show("Setup")
+    panel.ui.computerGroupBox.collapsed = False
     waitUntil(lambda: panel.isIdle, 60)
     yield panel
     panel.ui.computerLineEdit.text = ""
     panel.ui.pythonPathLineEdit.currentPath = ""
     panel.computer.onChanged()
+    panel.ui.computerGroupBox.collapsed = True
 
 
 def choose(panel, address: str, python: str = ""):

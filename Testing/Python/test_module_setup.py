@@ -217,7 +217,7 @@ def test_python_that_cannot_be_started_is_one_sentence(a_panel, tmp_path):
         (
             found(torch={"version": "2.3.1", "cuda": "", "complete": True}),
             "torch",
-            "2.3.1 for the CPU is too old; 2.4 or newer is needed.",
+            "2.3.1 for the CPU is too old; 2.4.1 or newer is needed.",
             "Update",
         ),
         (
@@ -395,7 +395,7 @@ def test_packages_that_were_not_installed_are_not_said_to_be(a_panel, monkeypatc
     monkeypatch.setattr(packaging, "pip_check", lambda one: one.name != "monai")
     show(a_panel, found(packages={"monai": None, "safetensors": None}))
     press(a_panel.ui.packagesButton)
-    assert a_panel.said[-1] == (True, "The packages could not be installed: still missing: monai>=1.4.")
+    assert a_panel.said[-1] == (True, "The packages could not be installed: still missing: monai>=1.5.1.")
 
 
 def test_requirements_are_those_of_the_package(repository):

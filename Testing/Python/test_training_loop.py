@@ -312,7 +312,8 @@ if world.rank == 0:
 
 
 @pytest.mark.parametrize(
-    ("method", "filled"), [("barl", "both"), ("supervised", None), ("dbisl", None), ("ss_net", None)]
+    ("method", "filled"),
+    [("barl", "both"), ("supervised", None), ("dbisl", None), pytest.param("ss_net", None, marks=pytest.mark.slow)],
 )
 def test_two_processes_give_the_gradients_of_one(a_study, a_plan, tmp_path, method, filled):
     settings = {"lesion_min_voxels": 1} if method == "barl" else {}
