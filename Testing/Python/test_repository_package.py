@@ -30,6 +30,16 @@ def test_cmake_lists_hold_exactly_what_is_in_the_folder(variable):
     assert set(listed) == set(present), "run `make cmake-lists`"
 
 
+@pytest.mark.parametrize(
+    "path", [REPOSITORY / "CMakeLists.txt", MODULE / "CMakeLists.txt", REPOSITORY / "Testing" / "CMakeLists.txt"]
+)
+def test_cmake_files_hold_commands_and_nothing_else(path):
+    text = re.sub(r"#.*", "", path.read_text(encoding="utf-8"))
+    while (shorter := re.sub(r"[A-Za-z_]\w*\s*\([^()]*\)|\([^()]*\)(?=[^()]*\))", "", text)) != text:
+        text = shorter
+    assert not text.strip(), "left over outside of commands, as by a merge"
+
+
 def test_a_forgotten_file_is_noticed_and_written(tmp_path):
     module = tmp_path / "BARLSegmentation"
     (module / "barl").mkdir(parents=True)
