@@ -138,7 +138,7 @@ def test_a_simulation_goes_on_after_a_kill_to_the_same_result(a_small_set, capsy
     plan.write_text(json.dumps(PLAN))
     assert main(["simulate", str(plan), str(whole), "--device", "cpu"]) == 0
     assert "| slices | 1 | 2 |" in capsys.readouterr().out
-    assert (whole / "curve.png").stat().st_size > 1000 and "Dice" in (whole / "report.md").read_text()
+    assert (whole / "curve.png").stat().st_size > 1000 and "Dice" in (whole / "report.md").read_text("utf-8")
     _, second = simulation.simulations_of(PLAN)
 
     def stop(line):

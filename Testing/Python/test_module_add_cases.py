@@ -36,7 +36,7 @@ def staged() -> list[Path]:
     """Folders of volumes on their way to the worker."""
     import slicer
 
-    return list(Path(slicer.app.temporaryPath).glob("barl-*"))
+    return list(Path(slicer.app.temporaryPath).glob("barl-scene-*"))
 
 
 def press_add(panel):

@@ -80,6 +80,20 @@ def draw(panel, view: str, truth, name: str) -> None:
     outlineSlice(panel, view, truth >= 1 if name == NAMES[0] else truth == 2, name)
 
 
+def undo_and_redo_the_fill(panel, drawn, planes):
+    """One step takes all labels back, and what counted as drawn then counts again."""
+    whole = outline(panel)
+    panel.editor.widget.undo()
+    settle(panel)
+    np.testing.assert_array_equal(outline(panel), drawn)
+    assert panel.correction.drawing.drawn.fill is None and panel.correction.drawing.drawn.planes == planes
+    assert panel.uncertainty.node() is None
+    panel.editor.widget.redo()
+    settle(panel)
+    np.testing.assert_array_equal(outline(panel), whole)
+    assert panel.correction.drawing.drawn.fill is not None and panel.uncertainty.node() is not None
+
+
 def test_three_slices_make_an_outline(review):
     panel, truth = review()
     ui = panel.ui
@@ -99,17 +113,7 @@ def test_three_slices_make_an_outline(review):
     assert "unsure" in ui.fillLabel.text and ui.acceptScopeComboBox.currentText == "Whole scan"
     assert panel.uncertainty.node().GetName() == "case 1 uncertainty of the fill"
     assert panel.hotspots.hotspots.spots and ui.nextHotspotButton.enabled
-    whole = outline(panel)
-
-    panel.editor.widget.undo()  # one step takes all labels back, and what counted as drawn then counts again
-    settle(panel)
-    np.testing.assert_array_equal(outline(panel), drawn)
-    assert panel.correction.drawing.drawn.fill is None and panel.correction.drawing.drawn.planes == planes
-    assert panel.uncertainty.node() is None
-    panel.editor.widget.redo()
-    settle(panel)
-    np.testing.assert_array_equal(outline(panel), whole)
-    assert panel.correction.drawing.drawn.fill is not None and panel.uncertainty.node() is not None
+    undo_and_redo_the_fill(panel, drawn, planes)
 
     pressKey(panel, "S")
     proposed = panel.planes._proposed

@@ -102,7 +102,7 @@ def test_a_volume_and_its_segmentation_become_a_project(panel, tmp_path):
     assert [np.unique(array[plane]).tolist() for plane in range(3)] == [[0, 1], [0, 2], [0, 7]]
     stored = sitk.ReadImage(str(project.cases.image_paths(project.cases.get("scan").id)[0]))
     assert stored.GetSpacing() == pytest.approx((1.0, 1.5, 2.0))
-    assert list(Path(slicer.app.temporaryPath).glob("barl-*")) == []
+    assert list(Path(slicer.app.temporaryPath).glob("barl-scene-*")) == []
 
 
 def test_nothing_of_the_patient_goes_into_the_folder(panel, tmp_path):
@@ -182,4 +182,4 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(panel, tmp_path):
     press(panel.ui.createButton)
     assert panel.said[-1][0] and "label table is empty" in panel.said[-1][1]
     assert panel.session.project is None and not (tmp_path / "new").exists()
-    assert list(Path(slicer.app.temporaryPath).glob("barl-*")) == []
+    assert list(Path(slicer.app.temporaryPath).glob("barl-scene-*")) == []

@@ -328,6 +328,18 @@ def compare_and_promote(host, panel, status):
     assert status[-1] == ("model_0002 is the current model now.", False) and not ui.keepButton.enabled
 
 
+def train_the_first_model(host, panel, status):
+    """Its model becomes the current one: there is nothing to decide."""
+    ui = panel.ui
+    assert ui.startButton.enabled, ui.startButton.toolTip
+    ui.startButton.click()
+    wait(host, lambda: panel.session.project.models.current() is not None and not panel.run.alive)
+    assert panel.run.state == "finished" and rows(panel.curves.dice) >= 2
+    assert ui.lossPlotWidget.mrmlPlotViewNode().GetPlotChartNode().GetNumberOfPlotSeriesNodes() >= 3
+    assert ui.dicePlotWidget.visible and not ui.comparisonGroupBox.visible
+    assert status[-1] == ("run_0001 is finished: model_0001.", False)
+
+
 def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, panel, status, tmp_path):
     """The life of two trainings, with everything that may happen to them on the way."""
     ui, session = panel.ui, module.session
@@ -338,14 +350,7 @@ def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, p
 
     plan_a_run(host, panel)
 
-    # The first training: its model becomes the current one, there is nothing to decide.
-    assert ui.startButton.enabled, ui.startButton.toolTip
-    ui.startButton.click()
-    wait(host, lambda: session.project.models.current() is not None and not panel.run.alive)
-    assert panel.run.state == "finished" and rows(panel.curves.dice) >= 2
-    assert ui.lossPlotWidget.mrmlPlotViewNode().GetPlotChartNode().GetNumberOfPlotSeriesNodes() >= 3
-    assert ui.dicePlotWidget.visible and not ui.comparisonGroupBox.visible
-    assert status[-1] == ("run_0001 is finished: model_0001.", False)
+    train_the_first_model(host, panel, status)
 
     # The second one: paused, resumed, watched from a reopened project, killed, resumed, finished early.
     panel.moreOptions.update(LONG)

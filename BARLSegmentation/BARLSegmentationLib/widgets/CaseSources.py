@@ -325,7 +325,7 @@ class VolumeChoice:
 
 def newStaging() -> Path:
     """A new folder for volumes of the scene on their way to the worker."""
-    return Path(tempfile.mkdtemp(prefix="barl-", dir=slicer.app.temporaryPath))
+    return Path(tempfile.mkdtemp(prefix="barl-scene-", dir=slicer.app.temporaryPath))
 
 
 def removeStaging(folder: Path) -> None:
