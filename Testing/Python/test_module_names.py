@@ -13,7 +13,7 @@ from slicerhost.clicks import press, waitUntil
 
 pytestmark = pytest.mark.host
 NAME, STATUS = range(2)
-VALUE, LABEL, MEANING = range(3)
+VALUE, LABEL, MEANING, SIDES = range(4)
 PREDICTED = "case_0001"
 
 
@@ -153,6 +153,19 @@ def test_a_label_is_renamed_and_the_case_on_screen_follows(project, a_review_pan
     type_in_cell(table, "edema")
     assert "used twice" in a_review_panel.moduleWidget.ui.statusLabel.text
     assert table.item(0, LABEL).text() == "tumor"
+
+
+def test_a_label_is_said_to_be_of_no_side(project, a_review_panel):
+    import qt
+
+    session, table = project.session, project.definition.labels
+    for state, lateral in ((qt.Qt.Checked, True), (qt.Qt.Unchecked, False)):
+        table.item(1, SIDES).setCheckState(state)
+        label = session.project.labels[1]
+        assert (label.lateral, label.not_lateral) == (lateral, not lateral)
+        assert "not mirrored in the next training" in a_review_panel.moduleWidget.ui.statusLabel.text
+    assert table.item(1, SIDES).checkState() == qt.Qt.Unchecked
+    assert not a_review_panel.correction.isChanged()
 
 
 @pytest.mark.parametrize("again", [True, False])

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from BARLSegmentationLib.logic.Session import Session
 
-VALUE, NAME, MEANING = range(3)
+VALUE, NAME, MEANING, SIDES = range(4)
 CHANNEL, PATTERN = range(2)
 MOST_ROWS = 4  # more scroll
 
 
 class DefinitionTables:
-    """Labels and channels of the open project: names can be changed, labels added.
+    """Labels and channels of the open project: names and left/right pairs can be changed, labels added.
 
     Args:
         session: What all panels share.
@@ -36,7 +36,7 @@ class DefinitionTables:
 
     def __init__(self, session: Session, widget: qt.QWidget) -> None:
         self.session = session
-        self.labels = _table([_("Value"), _("Label"), _("Meaning")], NAME)
+        self.labels = _table([_("Value"), _("Label"), _("Meaning"), _("L/R")], NAME)
         self.labels.toolTip = _("Double-click a name to change it; values are fixed, for outlines hold them")
         self.channels = _table([_("Channel"), _("In file names")], CHANNEL)
         self.channels.toolTip = _("Double-click to change a name, or the text by which files of the channel are found")
@@ -59,14 +59,25 @@ class DefinitionTables:
         project = self.session.project
         reason = readOnlyReason(project)
         labels = project.labels if project is not None else []
-        rows = [(str(label.value), label.name, terminologyText(label.terminology)) for label in labels]
+        rows = [(str(label.value), label.name, terminologyText(label.terminology), "") for label in labels]
         _fill(self.labels, rows, {NAME} if not reason else set())
-        for row, label in enumerate(labels):
-            self.labels.item(row, VALUE).setBackground(qt.QBrush(qt.QColor(*label.color)))
+        with signalsBlocked(self.labels):
+            for row, label in enumerate(labels):
+                self.labels.item(row, VALUE).setBackground(qt.QBrush(qt.QColor(*label.color)))
+                self._showSides(self.labels.item(row, SIDES), label.lateral, not reason)
         channels = project.channels if project is not None else []
         rows = [(channel.name, channel.pattern) for channel in channels]
         _fill(self.channels, rows, {CHANNEL, PATTERN} if not reason else set())
         self._updateButton()
+
+    @staticmethod
+    def _showSides(item: qt.QTableWidgetItem, lateral: bool, editable: bool) -> None:
+        flags = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
+        item.setFlags(flags | qt.Qt.ItemIsUserCheckable if editable else flags)
+        item.setCheckState(qt.Qt.Checked if lateral else qt.Qt.Unchecked)
+        item.setToolTip(
+            _("One of a left/right pair: the next training does not mirror scans. Uncheck it if mirroring does no harm")
+        )
 
     def _updateButton(self, _text: str = "") -> None:
         project = self.session.project
@@ -81,6 +92,10 @@ class DefinitionTables:
         name = item.text().strip()
         if item.column() == NAME and name != label.name:
             self._change(lambda: self.session.project.definition.rename_label(label.value, name))
+        elif item.column() == SIDES:
+            lateral = item.checkState() == qt.Qt.Checked
+            if lateral != label.lateral:
+                self._change(lambda: self.session.project.definition.set_lateral(label.value, lateral))
 
     def onChannelChanged(self, item: qt.QTableWidgetItem) -> None:
         channel, text = self.session.project.channels[item.row()], item.text().strip()
@@ -150,6 +165,7 @@ def _table(titles: list[str], stretched: int) -> qt.QTableWidget:
     header.setSectionResizeMode(qt.QHeaderView.Stretch)
     if titles[0] != titles[stretched]:
         header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(len(titles) - 1, qt.QHeaderView.ResizeToContents)
     return table
 
 
