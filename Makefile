@@ -46,7 +46,7 @@ app: $(VENV)/host.stamp
 	PYTHONPATH=$(DRIVER) $(IN_VENV) -m barldriver $(APP_ARGS)
 
 test: $(VENV)/host.stamp
-	$(IN_VENV) -m pytest -n 2 --dist loadfile $(TESTS)
+	$(IN_VENV) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 bench: $(VENV)/engine.stamp
 	$(IN_VENV) Testing/Benchmarks/run.py $(BENCH_ARGS)
