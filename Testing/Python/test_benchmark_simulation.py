@@ -109,6 +109,11 @@ def test_bad_plans_are_refused():
     best = {**PLAN, "common": {**PLAN["common"], "choose": "best"}}
     with pytest.raises(InputError, match="no choice"):
         simulation.simulations_of({**best, "strategies": [{"name": "a", "correct": {"kind": "whole"}}]})
+    with pytest.raises(InputError, match="choose by 'guess'"):
+        Strategy("regions", rule="guess")
+    first = {"name": "a", "correct": {"kind": "whole"}, "first": {"kind": "regions", "rule": "clasp"}}
+    with pytest.raises(InputError, match="Without a model"):
+        simulation.simulations_of({**PLAN, "strategies": [first]})
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from barl.project.next_case import rank_cases
-from barl.project.records import Case
+from barl.project.records import BY_SCAN, Case
 from barl.project.states import CaseState
 
 
@@ -39,6 +39,19 @@ def test_before_any_model_the_order_is_the_one_given() -> None:
     ranked = rank_cases([case("a", "new"), case("b", "new")])
     assert names(ranked) == ["a", "b"]
     assert ranked[0].reason == "not predicted yet; no case is outlined so far"
+
+
+def test_before_any_model_scans_are_compared_by_size_and_intensities() -> None:
+    places = {"like a": [0.1, 0], "far": [3, 0], "middle": [1, 0]}
+    new = [case(name, "new", place=place, model=BY_SCAN) for name, place in places.items()]
+    ranked = rank_cases([case("a", "accepted", place=[0, 0], model=BY_SCAN), *new])
+    assert names(ranked) == ["far", "middle", "like a"]
+    assert ranked[0].reason == "not predicted yet; unlike the case outlined so far, by size and intensities"
+    # Nothing outlined: the first given, then the one farthest from it.
+    assert names(rank_cases(new)) == ["like a", "far", "middle"]
+    # A small difference in one number is no more than it is: nothing is standardized.
+    noisy = [case("b", "new", place=[0, 0.01], model=BY_SCAN), case("c", "new", place=[0.5, 0], model=BY_SCAN)]
+    assert names(rank_cases([case("a", "accepted", place=[0, 0], model=BY_SCAN), *noisy])) == ["c", "b"]
 
 
 def test_equally_different_cases_go_by_uncertainty_and_equally_uncertain_ones_by_difference() -> None:

@@ -18,7 +18,9 @@ import SimpleITK as sitk
 from barl.errors import InputError, ModelError, ProjectError
 from barl.images.geometry import Grid
 from barl.project.labels import Channel, Label
+from barl.project.next_case import rank_cases
 from barl.project.processes import ProcessId
+from barl.project.records import BY_SCAN
 from barl.project.store import Project
 
 SIZE = (8, 7, 6)
@@ -86,6 +88,14 @@ def test_a_case_keeps_pixels_and_geometry_but_no_metadata_and_no_name(project: P
     assert project.cases.grid(case.id) == Grid.of(stored)
     assert b"DOE" not in gzip.decompress(path.read_bytes()) + (project.folder / "project.db").read_bytes()
     assert "Case 7" not in str(list(project.folder.rglob("*")))
+
+
+def test_new_cases_are_ranked_by_their_scans(project: Project) -> None:
+    for name, seed, spacing in (("a", 0, (1, 1, 3)), ("b", 1, (1, 1, 3)), ("c", 2, (4, 4, 1))):
+        project.cases.add(name, [make_scan(seed, spacing)])
+    first, second, third = rank_cases(project.cases.all())
+    assert (first.case.name, second.case.name, third.case.name) == ("a", "c", "b")
+    assert third.case.uncertainty is None and third.case.model_id == BY_SCAN
 
 
 def test_a_file_gives_the_same_case_as_the_image_in_memory(project: Project, tmp_path: Path) -> None:

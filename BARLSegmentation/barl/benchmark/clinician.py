@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from barl.benchmark.regions import RULES
 from barl.errors import InputError
 from barl.fill.drawn import bounding_box
 from barl.fill.filling import Prediction, fill_scan
 from barl.fill.next_plane import next_plane
-from barl.images.geometry import Grid
+from barl.images.geometry import Grid, Triple
 from barl.inference.hotspots import find_hotspots, half_a_bit
 
-KINDS = ("whole", "slices", "places", "cubes", "fill", "spread")
+KINDS = ("whole", "slices", "places", "cubes", "regions", "fill", "spread")
 
 
 @dataclass(frozen=True)
@@ -64,20 +65,25 @@ class Strategy:
 
     Attributes:
         kind: ``whole``: every axial slice; ``slices``: every ``n``-th; ``places``: the first ``n`` hot-spots;
-            ``cubes``: ``n`` cubes of ``edge`` voxels at random voxels of the structure; ``fill``: ``n`` planes of each
-            direction, the rest is filled; ``spread``: ``n`` planes chosen one by one, spread over the prediction.
+            ``cubes``: ``n`` cubes of ``edge`` voxels at random voxels of the structure; ``regions``: ``n`` cubes of
+            ``edge`` for each case of the round, in whichever scans the ``rule`` finds them; ``fill``: ``n`` planes of
+            each direction, the rest is filled; ``spread``: ``n`` planes chosen one by one, spread over the prediction.
         n, edge: See ``kind``.
+        rule: Of ``regions``, see ``barl.benchmark.regions``.
     """
 
     kind: str
     n: int = 1
     edge: int = 20
+    rule: str = "foreground"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"A simulated clinician does not correct by {self.kind!r}.", f"Use: {', '.join(KINDS)}.")
         if self.n < 1 or self.edge < 1:
             raise InputError(f"The numbers of the strategy {self.kind!r} must be 1 or more.", "Correct the plan.")
+        if self.rule not in RULES:
+            raise InputError(f"A simulated clinician does not choose by {self.rule!r}.", f"Use: {', '.join(RULES)}.")
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,26 @@ def correct(
     work = _drawing(scan, before, looked, prices)
     whole = strategy.kind == "whole" or bool(looked.all())
     return Corrected(labels, None if whole else looked, None, work)
+
+
+def correct_regions(
+    scan: Scan, boxes: Sequence[Triple[slice]], prices: Prices, before: np.ndarray, looked: np.ndarray
+) -> Corrected:
+    """Correct cubes of a scan, parts of which may have been looked at before.
+
+    Args:
+        scan: The scan with the expert's outline.
+        boxes: The cubes ``[k, j, i]``.
+        prices: What it costs.
+        before: Label values ``[k, j, i]``: the prediction, and what was corrected before.
+        looked: What was looked at before.
+    """
+    new = np.zeros_like(looked)
+    for box in boxes:
+        new[box] = True
+    new &= ~looked
+    work = _drawing(scan, before, new, prices)
+    return Corrected(np.where(new, scan.truth, before), looked | new, None, work)
 
 
 def _looked(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from barl.benchmark import datasets, harness
-from barl.benchmark.clinician import Corrected, Prices, Scan, Strategy, Work, correct, prices_of
+from barl.benchmark.clinician import Corrected, Prices, Scan, Strategy, Work, correct, correct_regions, prices_of
+from barl.benchmark.regions import WITHOUT_MODEL, Pool, Spot, choose_regions, exponent
 from barl.errors import InputError
-from barl.images.geometry import Grid
+from barl.images.fingerprint import scan_features
+from barl.images.geometry import Grid, Triple
 from barl.images.label_maps import read_label
 from barl.images.reading import read_channels
 from barl.images.writing import write_image
@@ -28,12 +30,14 @@ from barl.inference.predictor import Predictor
 from barl.progress import SILENT
 from barl.project.files import write_atomically
 from barl.project.next_case import rank_cases
-from barl.project.records import Case
+from barl.project.records import BY_SCAN, Case
 from barl.project.states import CaseState
 from barl.training.cases import CaseFiles
 from barl.training.loop import train
 
-CHOICES = ("random", "next", "uncertain")
+# How cases are chosen: the weight of the difference from the outlined cases in BARL's ranking.
+CHOICES = {"random": None, "next": 0.5, "uncertain": 0.0, "diverse": 1.0}
+FIRST_CHOICES = ("random", "k-center")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Simulation:
         name: Of the strategy, for tables.
         strategy: How predicted cases are corrected.
         first: How the first cases are outlined, without a model.
-        choose: ``random``; ``next``: BARL's own rule; ``uncertain``: the most uncertain first.
+        choose: ``random``; ``next``: BARL's own rule; ``uncertain`` or ``diverse``: one half of it.
+        choose_first: The first cases: ``random``, or ``k-center`` on image features.
         start, step, rounds: Cases before the first training, cases after each, trainings.
         seed: Of the choice and the training.
         method, plan: Of the training.
@@ -58,6 +63,7 @@ class Simulation:
     strategy: Strategy
     first: Strategy
     choose: str
+    choose_first: str
     start: int
     step: int
     rounds: int
@@ -84,15 +90,23 @@ def simulations_of(plan: dict[str, Any]) -> list[Simulation]:
         for seed in plan["seeds"]:
             for row in plan["strategies"]:
                 wanted = {**plan["common"], **row}
-                if wanted.get("choose", "random") not in CHOICES:
-                    raise InputError(f"There is no choice {wanted['choose']!r}.", f"Use: {', '.join(CHOICES)}.")
+                for name, known in (("choose", [*CHOICES]), ("choose_first", [*FIRST_CHOICES])):
+                    if wanted.get(name, "random") not in known:
+                        raise InputError(f"There is no choice {wanted[name]!r}.", f"Use: {', '.join(known)}.")
+                first = Strategy(**wanted.get("first", {"kind": "whole"}))
+                if first.kind == "regions" and first.rule not in WITHOUT_MODEL:
+                    raise InputError(
+                        f"Without a model there is no choice by {first.rule!r}.",
+                        f"Use first: {', '.join(WITHOUT_MODEL)}.",
+                    )
                 found.append(
                     Simulation(
                         plan["dataset"],
                         row["name"],
                         Strategy(**wanted["correct"]),
-                        Strategy(**wanted.get("first", {"kind": "whole"})),
+                        first,
                         wanted.get("choose", "random"),
+                        wanted.get("choose_first", "random"),
                         wanted["start"],
                         wanted["step"],
                         wanted["rounds"],
@@ -145,7 +159,8 @@ class _Rounds:
         self.place, self.cache = results / one.file_name, results / "cache"
         self.folder = results / "running" / one.file_name.removesuffix(".json")
         self.cases = [case for case in data.part("training") if case.label]
-        needed = one.start + one.step * (one.rounds - 1)
+        needed = one.start * (one.first.kind != "regions")  # regions may lie in any number of cases
+        needed += one.step * (one.rounds - 1) * (one.strategy.kind != "regions")
         if needed > len(self.cases):
             raise InputError(
                 f"{one.name} needs {needed} outlined cases, {data.name} has {len(self.cases)}.", "Use fewer."
@@ -166,8 +181,13 @@ class _Rounds:
             predictor = Predictor.load(model, device=self.device) if number else None
             work = Work(**self.state["rounds"][-1]["work"]) if number else Work()
             accepted = dict(self.state["accepted"])
-            for index in self._chosen(number, predictor, accepted):
-                corrected = self._correct(index, predictor, values)
+            strategy = self.one.strategy if predictor else self.one.first
+            if strategy.kind == "regions":
+                corrections = self._regions(number, strategy, predictor, accepted, values)
+            else:
+                chosen = self._chosen(predictor, accepted)
+                corrections = ((index, self._correct(index, predictor, values)) for index in chosen)
+            for index, corrected in corrections:
                 self._keep(index, corrected)
                 accepted[str(index)] = corrected.looked is not None
                 work += corrected.work
@@ -179,61 +199,111 @@ class _Rounds:
             self.tell(f"  {work.cases} cases, {work.planes} planes, {work.minutes:.1f} min: Dice {dice:.4f}")
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _chosen(self, number: int, predictor: Predictor | None, accepted: dict[str, bool]) -> list[int]:
+    def _chosen(self, predictor: Predictor | None, accepted: dict[str, bool]) -> list[int]:
         """The cases of this round."""
         left = [index for index in self.order if str(index) not in accepted]
         if predictor is None:
-            return left[: self.one.start]
-        if self.one.choose == "random":
+            return self._first(left)[: self.one.start]
+        diversity = CHOICES[self.one.choose]
+        if diversity is None:
             return left[: self.one.step]
         known = []
         for index in [*left, *map(int, accepted)]:
             found = predictor.predict(read_channels(self.cases[index].images))
             state = CaseState.ACCEPTED if str(index) in accepted else CaseState.PREDICTED
-            known.append(
-                Case(
-                    str(index),
-                    str(index),
-                    state,
-                    False,
-                    uncertainty=found.case_uncertainty,
-                    embedding=None if found.embedding is None else np.asarray(found.embedding, np.float32),
-                    model_id="model",
-                )
-            )
-        ranked = rank_cases(known, diversity=0.5 if self.one.choose == "next" else 0.0)
-        return [int(item.case.id) for item in ranked[: self.one.step]]
+            known.append(_case(index, state, found.embedding, found.case_uncertainty))
+        return [int(item.case.id) for item in rank_cases(known, diversity)[: self.one.step]]
 
-    def _correct(self, index: int, predictor: Predictor | None, values: list[int]) -> Corrected:
+    def _first(self, left: list[int]) -> list[int]:
+        if self.one.choose_first == "random":
+            return left
+        features = [scan_features(read_channels(self.cases[index].images)) for index in left]
+        return first_cases(left, features, self.one.start)
+
+    def _scan(self, index: int, values: list[int]) -> Scan:
         case = self.cases[index]
         channels = read_channels(case.images)
         grid = Grid.of(channels[0])
         assert case.label is not None  # only outlined cases were kept
         truth = sitk.GetArrayFromImage(read_label(case.label, grid, values))
-        scan = Scan([sitk.GetArrayFromImage(image).astype(np.float32) for image in channels], truth, grid)
+        return Scan([sitk.GetArrayFromImage(image).astype(np.float32) for image in channels], truth, grid)
+
+    def _correct(self, index: int, predictor: Predictor | None, values: list[int]) -> Corrected:
+        scan = self._scan(index, values)
         if predictor is None:
             return correct(scan, self.one.first, self.one.prices, self.rng)
-        prediction = predictor.predict(channels)
+        prediction = predictor.predict(read_channels(self.cases[index].images))
         predicted = sitk.GetArrayFromImage(prediction.label)
         uncertainty = sitk.GetArrayFromImage(prediction.uncertainty).astype(np.float32)
         return correct(scan, self.one.strategy, self.one.prices, self.rng, predicted, uncertainty)
 
+    def _regions(
+        self,
+        number: int,
+        strategy: Strategy,
+        predictor: Predictor | None,
+        accepted: dict[str, bool],
+        values: list[int],
+    ) -> Iterator[tuple[int, Corrected]]:
+        """Corrected cubes of this round; what was corrected in a scan before stays."""
+        pools = [self._pool(index, strategy, predictor, accepted, values) for index in self.order]
+        looked = {pool.case: pool.looked.copy() for pool in pools}
+        budget = strategy.n * (self.one.step if predictor else self.one.start)
+        power = exponent(number, self.one.rounds)
+        boxes: dict[int, list[Triple[slice]]] = {}
+        for region in choose_regions(strategy.rule, budget, pools, strategy.edge, self.rng, power):
+            boxes.setdefault(region.case, []).append(region.box)
+        for index, cubes in boxes.items():
+            scan = self._scan(index, values)
+            before = np.zeros_like(scan.truth)
+            if predictor is not None:
+                label = predictor.predict(read_channels(self.cases[index].images)).label
+                before = sitk.GetArrayFromImage(label).astype(scan.truth.dtype)
+            if str(index) in accepted:
+                old = sitk.GetArrayFromImage(sitk.ReadImage(str(self._file(index, "label"))))
+                before = np.where(looked[index], old, before)
+            yield index, correct_regions(scan, cubes, self.one.prices, before, looked[index])
+
+    def _pool(
+        self,
+        index: int,
+        strategy: Strategy,
+        predictor: Predictor | None,
+        accepted: dict[str, bool],
+        values: list[int],
+    ) -> Pool:
+        scan = self._scan(index, values)
+        looked = np.zeros(scan.truth.shape, dtype=bool)
+        if str(index) in accepted:
+            path = self._file(index, "looked")
+            looked = sitk.GetArrayFromImage(sitk.ReadImage(str(path))) != 0 if path.exists() else ~looked
+        spots = []
+        if predictor is not None and strategy.rule not in WITHOUT_MODEL:
+            found = predictor.predict(read_channels(self.cases[index].images)).hotspots
+            for spot in found:
+                if spot.kind == "uncertain":
+                    i, j, k = np.round(scan.grid.mm_to_index(np.array([spot.position_mm]))[0]).astype(int).tolist()
+                    spots.append(Spot((k, j, i), spot.score, spot.mean_uncertainty, spot.label))
+        return Pool(index, scan.truth != 0, looked, spots)
+
     def _keep(self, index: int, corrected: Corrected) -> None:
         """Write what was accepted as files that a training reads."""
         grid = Grid.of_file(self.cases[index].images[0])
-        folder = self.folder / "accepted"
-        folder.mkdir(parents=True, exist_ok=True)
+        self._file(index, "label").parent.mkdir(parents=True, exist_ok=True)
         maps = {"label": corrected.labels, "looked": corrected.looked, "uncertainty": corrected.uncertainty}
         for name, array in maps.items():
-            path = folder / f"{index}_{name}.nii.gz"
+            path = self._file(index, name)
             path.unlink(missing_ok=True)
             if array is not None:
                 write_image(grid.image(array.astype(np.uint8) if array.dtype == bool else array), path)
 
+    def _file(self, index: int, name: str) -> Path:
+        return self.folder / "accepted" / f"{index}_{name}.nii.gz"
+
     def _files(self, accepted: dict[str, bool]) -> list[CaseFiles]:
         files = []
         for index, case in enumerate(self.cases):
-            paths = [self.folder / "accepted" / f"{index}_{name}.nii.gz" for name in ("label", "looked", "uncertainty")]
+            paths = [self._file(index, name) for name in ("label", "looked", "uncertainty")]
             label, looked, uncertainty = (path if str(index) in accepted and path.exists() else None for path in paths)
             files.append(CaseFiles(case.id, case.images, label, looked=looked, uncertainty=uncertainty))
         return files
@@ -252,6 +322,19 @@ class _Rounds:
         scores = harness.evaluate(result.model_folder, result.plan, self.data, self.one.on, self.cache, self.device)
         dice = [score["dice"] for case in scores for score in case["mean"].values()]
         return float(np.nanmean(dice)), result.seconds
+
+
+def first_cases(cases: Sequence[int], features: Sequence[Sequence[float]], count: int) -> list[int]:
+    """The order in which cases are outlined before there is a model; the first ``count`` by greedy k-center."""
+    known = [_case(index, CaseState.NEW, place) for index, place in zip(cases, features, strict=True)]
+    return [int(item.case.id) for item in rank_cases(known, spread=count)]
+
+
+def _case(index: int, state: CaseState, embedding: Sequence[float], uncertainty: float | None = None) -> Case:
+    """A case as ``rank_cases`` takes it."""
+    place = np.asarray(embedding, np.float32) if len(embedding) else None
+    by = "of this round" if uncertainty is not None else BY_SCAN
+    return Case(str(index), str(index), state, False, uncertainty=uncertainty, embedding=place, model_id=by)
 
 
 def table(results: Path, plan: dict[str, Any]) -> str:

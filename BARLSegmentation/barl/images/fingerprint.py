@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Size, spacing, intensities and components of a case; a training plan is made from them."""
+"""Size, spacing, intensities and components of a case: for a training plan, and for a comparison of scans."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from barl.errors import InputError
 from barl.images.components import bounding_box, components
 from barl.images.geometry import Grid, orientation_code
 from barl.images.intensity import ImageStatistics
+
+_FEATURE_VOXELS = 50_000
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,27 @@ def fingerprint_case(
         tuple(ImageStatistics.of(sitk.GetArrayViewFromImage(channel), foreground) for channel in channels),
         labels,
     )
+
+
+def scan_features(channels: Sequence[sitk.Image]) -> list[float]:
+    """Numbers by which scans can be compared before there is a model; like scans have like numbers.
+
+    The logarithms of extent and spacing along each axis in mm; for each channel where the quartiles lie between the
+    0.5th and the 99.5th percentile, the logarithm of 1 + the distance of these two, and the share of zeros. Measured on
+    at most ``_FEATURE_VOXELS`` voxels.
+    """
+    grid = Grid.of(channels[0])
+    extent = np.array(grid.size) * grid.spacing
+    features = [*np.log(extent).tolist(), *np.log(grid.spacing).tolist()]
+    step = max(1, round((np.prod(grid.size) / _FEATURE_VOXELS) ** (1 / 3)))
+    for channel in channels:
+        sample = sitk.GetArrayViewFromImage(channel)[::step, ::step, ::step].astype(np.float64).ravel()
+        sample = np.nan_to_num(sample)
+        low, *quartiles, high = np.quantile(sample, [0.005, 0.25, 0.5, 0.75, 0.995])
+        width = max(float(high - low), 1e-12)
+        features += [float((q - low) / width) for q in quartiles]
+        features += [float(np.log1p(width)), float(np.mean(sample == 0))]
+    return features
 
 
 def _label_statistics(mask: np.ndarray, grid: Grid) -> LabelStatistics:

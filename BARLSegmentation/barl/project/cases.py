@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from barl.errors import InputError, ProjectError, storage_error
+from barl.images.fingerprint import scan_features
 from barl.images.geometry import Grid
 from barl.images.reading import read_channels
 from barl.images.writing import write_image
@@ -25,7 +26,7 @@ from barl.project.database import Database, Transaction, now
 from barl.project.definition import Definition
 from barl.project.doubts import Doubt, DoubtError, check_not_a_label_map, check_not_empty, voxel_digest
 from barl.project.names import check_name, clean, key
-from barl.project.records import Case
+from barl.project.records import BY_SCAN, Case
 from barl.project.soundness import known_problem
 from barl.project.staging import Looked, enter_revision, enter_score, stage_revision
 from barl.project.states import CaseState, RevisionKind
@@ -96,7 +97,7 @@ class Cases:
             told = list(notes or ())
             paths = [as_file(item, other / f"{k}.nrrd") for k, item in enumerate(channels)]
             images = read_channels(paths, told, series)
-            voxels = [voxel_digest(image) for image in images]
+            voxels, features = [voxel_digest(image) for image in images], scan_features(images)
             if allow is not None:
                 for image in images:
                     check_not_a_label_map(image, name, allow)
@@ -128,6 +129,7 @@ class Cases:
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     (case_id, name, key(name), CaseState.NEW, held_out, group, json.dumps(grid.to_json()), now()),
                 )
+                enter_score(transaction, case_id, None, features, BY_SCAN)
                 rows = [(case_id, k, *item) for k, item in enumerate(zip(names, digests, strict=True))]
                 transaction.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
                 facts = {"held_out": held_out, "voxels": voxels, **({"notes": told} if told else {})}

@@ -7,6 +7,9 @@ farthest candidate (the greedy k-center choice of Sener and Savarese, "Active le
 networks: a core-set approach", ICLR 2018). For the first few ranks each chosen case counts as outlined for the next,
 so that several readers, or one with an afternoon, do not get near copies of the same case. What is not known is
 neutral.
+
+Before there is a model, a case has no uncertainty, and its place is that of its scan (``scan_features``): the same rule
+is then the greedy k-center choice by size and intensities.
 """
 
 from __future__ import annotations
@@ -17,16 +20,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from barl.project.records import Case
+from barl.project.records import BY_SCAN, Case
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What all candidates of one ranking share: how many there are to compare with."""
+    """What all candidates of one ranking share.
+
+    Attributes:
+        predicted: How many of them are predicted.
+        compared: Outlined cases that they were compared with.
+        outlined: Outlined cases.
+        by_scan: They were compared by size and intensities, there is no model.
+    """
 
     predicted: int
     compared: int
     outlined: int
+    by_scan: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,8 @@ class Ranked:
             return "not yet compared with the outlined cases"
         likeness = "similar to" if not self.is_unlike else "unlike" if self.difference > 2 / 3 else "a little unlike"
         these = "the case" if self.context.compared == 1 else f"the {self.context.compared} cases"
-        return f"{likeness} {these} outlined so far"
+        how = ", by size and intensities" if self.context.by_scan else ""
+        return f"{likeness} {these} outlined so far{how}"
 
 
 def rank_cases(cases: Sequence[Case], diversity: float = 0.5, spread: int = 10) -> list[Ranked]:
@@ -97,11 +109,11 @@ def rank_cases(cases: Sequence[Case], diversity: float = 0.5, spread: int = 10) 
     known = ~np.isnan(uncertainty)
     rank = _descending_ranks(uncertainty).tolist()
     relative = _relative(uncertainty)
-    places, centers = _places(candidates, outlined)
+    kind, places, centers = _places(candidates, outlined)
     distance = _nearest(places, centers)
     difference = _shares(distance)
     order, score = _order(relative, places, distance, diversity, spread)
-    context = Context(int(known.sum()), len(centers), len(outlined))
+    context = Context(int(known.sum()), len(centers), len(outlined), kind == BY_SCAN)
     return [Ranked(candidates[k], score[k], rank[k], difference[k], context) for k in order]
 
 
@@ -132,14 +144,15 @@ def _order(
     return [*chosen, *rest.tolist()], score.tolist()
 
 
-def _places(candidates: Sequence[Case], outlined: Sequence[Case]) -> tuple[np.ndarray, np.ndarray]:
-    """Standardized embeddings of the candidates [n, d], NaN where there is none to compare, and of the outlined [m, d].
+def _places(candidates: Sequence[Case], outlined: Sequence[Case]) -> tuple[str | None, np.ndarray, np.ndarray]:
+    """What gave the embeddings, those of the candidates [n, d], NaN where there is none to compare, and of the
+    outlined [m, d]; a model's are standardized.
 
     Only embeddings of one model and one length can be compared: those that most candidates have.
     """
     kinds = Counter(_kind(case) for case in candidates if case.embedding is not None)
     if not kinds:
-        return np.full((len(candidates), 1), np.nan), np.empty((0, 1))
+        return None, np.full((len(candidates), 1), np.nan), np.empty((0, 1))
     kind = kinds.most_common(1)[0][0]
     places = np.full((len(candidates), kind[1]), np.nan, dtype=np.float32)
     rows = [k for k, case in enumerate(candidates) if case.embedding is not None and _kind(case) == kind]
@@ -147,11 +160,13 @@ def _places(candidates: Sequence[Case], outlined: Sequence[Case]) -> tuple[np.nd
     known = [case.embedding for case in outlined if case.embedding is not None and _kind(case) == kind]
     centers = np.stack(known) if known else np.empty((0, kind[1]), dtype=np.float32)
     everything = np.concatenate([places[rows], centers])
-    # Features come in scales of their own; one large one must not decide alone.
+    mean = everything.mean(axis=0)
+    if kind[0] == BY_SCAN:  # logarithms and shares: standardized, noise would count as much as a scanner
+        return BY_SCAN, places - mean, centers - mean
+    # A model's features come in scales of their own; one large one must not decide alone.
     sd = everything.std(axis=0)
     sd[sd == 0] = 1.0
-    mean = everything.mean(axis=0)
-    return (places - mean) / sd, (centers - mean) / sd
+    return kind[0], (places - mean) / sd, (centers - mean) / sd
 
 
 def _kind(case: Case) -> tuple[str | None, int]:

@@ -11,6 +11,8 @@ import numpy as np
 
 from barl.project.states import CaseState, RevisionKind, RunState
 
+BY_SCAN = "scan"  # in place of a model: the embedding is ``barl.images.fingerprint.scan_features``
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -26,7 +28,8 @@ class Case:
         uncertainty: Of the newest prediction, 0 to 1.
         newest_revision: Its id.
         embedding: float32 [n]; where the case lies in the model's feature space.
-        model_id: The model that gave uncertainty and embedding; only embeddings of one model can be compared.
+        model_id: The model that gave uncertainty and embedding, or ``BY_SCAN``; only embeddings of one model can be
+            compared.
         updated: UTC time of the last change.
     """
 
