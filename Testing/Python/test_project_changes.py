@@ -11,9 +11,12 @@ import pytest
 import SimpleITK as sitk
 from barl.cli import main
 from barl.errors import InputError, ProjectError
+from barl.images.fingerprint import fingerprint_case
 from barl.images.writing import write_image
-from barl.project.labels import Channel, Label
+from barl.project.labels import Channel, Label, check_labels
 from barl.project.store import Project
+from barl.training.cases import NOT_LOOKED_AT
+from barl.training.plan import make_plan
 
 
 def a_scan(seed: int = 0) -> sitk.Image:
@@ -137,10 +140,14 @@ def test_models_with_the_former_name_of_a_channel_still_fit(project: Project) ->
 
 
 def test_more_labels_than_a_model_can_tell_apart_are_refused(tmp_path: Path) -> None:
-    labels = [Label(value, f"l{value}") for value in range(1, 257)]
-    with pytest.raises(InputError, match="256 labels"):
+    labels = [Label(value, f"l{value}") for value in range(1, 256)]
+    with pytest.raises(InputError, match="255 labels"):
         Project.create(tmp_path / "p", "p", labels, [Channel("CT")])
     assert not (tmp_path / "p").exists()
+    assert len(check_labels(labels[:-1])) == NOT_LOOKED_AT - 1, "every class is another number than the mark"
+    case = fingerprint_case([a_scan(0)], None, [1])
+    with pytest.raises(InputError, match="255 labels"):  # a project of an older version
+        make_plan([case], labels, ["CT"])
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "\x1b[2Jgone", "a\x00b", "\udcff\udcfe", " \n\t "])

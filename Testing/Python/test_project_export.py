@@ -49,6 +49,14 @@ def pixels_of(image: sitk.Image) -> np.ndarray:
     return sitk.GetArrayFromImage(image)
 
 
+def test_a_label_that_nnunet_takes_for_its_ignore_label_is_refused(project: Project, tmp_path: Path) -> None:
+    project.definition.labels[0] = Label(4, "ignore")  # as in a project of an older version
+    with pytest.raises(InputError, match="nobody has looked at"):
+        export_dataset(project, tmp_path / "Dataset001_Brain", "nnunet")
+    assert not (tmp_path / "Dataset001_Brain").exists()
+    assert export_dataset(project, tmp_path / "plain", "plain").training == ["case_0001"]
+
+
 def test_nnunet_finds_its_layout_and_consecutive_labels(project: Project, tmp_path: Path) -> None:
     done = export_dataset(project, tmp_path / "Dataset001_Brain", "nnunet")
     assert done.training == ["case_0001"] and done.held_out == ["case_0002"]

@@ -196,6 +196,13 @@ def test_names_that_may_be_a_patients():
         "19750321",
         "21.3.1975",
         "x_20240102",
+        "21-03-1975",
+        "x 3_21_1975",
+        "Smith Jr., B",
+        "DOE2, JOHN",
+        "INT01",
+        "INT1604 head",
+        "abc12 T1",
     ):
         assert may_be_a_patients(name), name
     for name in (
@@ -207,6 +214,9 @@ def test_names_that_may_be_a_patients():
         "img001",
         "BRATS_001",
         "CT-1234567",
+        "int16 with slope 1.0000001",
+        "spacing 0.3,0.3",
+        "cta01",
     ):
         assert not may_be_a_patients(name), name
 

@@ -25,6 +25,7 @@ from barl.images.geometry import Grid
 from barl.images.writing import write_image
 from barl.progress import SILENT, Progress, Stage
 from barl.project import files
+from barl.project.labels import check_not_reserved
 from barl.project.layouts.manifest import write_manifest
 from barl.project.layouts.results import RESULTS, results_writer
 from barl.project.records import Case, Revision
@@ -89,6 +90,9 @@ def export_dataset(
         raise InputError(f"'{layout}' is no layout.", f"Use one of: {', '.join(LAYOUTS)}.")
     if predictions and layout in _TO_TRAIN_ON:
         raise InputError(f"The layout {layout} is to train on.", "Leave --predictions away, or choose another layout.")
+    if layout in _TO_TRAIN_ON:
+        for label in project.labels:
+            check_not_reserved(label)
     folder = Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not an empty folder.", "Choose a new or empty folder.")

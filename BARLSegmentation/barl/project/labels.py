@@ -15,7 +15,13 @@ from barl.project.names import check_name
 T = TypeVar("T")
 
 LARGEST_VALUE = 65535
-MOST_LABELS = 255
+# With background 255 classes, 0 to 254: prepared cases mark by 255 where nobody has looked.
+MOST_LABELS = 254
+# What other programs take as something else than a label.
+_RESERVED = {
+    "background": "the value 0",
+    "ignore": "what nnU-Net calls voxels that nobody has looked at",
+}
 
 
 @dataclass(frozen=True)
@@ -145,17 +151,13 @@ def check_labels(labels: Sequence[Label]) -> list[Label]:
         if not 1 <= label.value <= LARGEST_VALUE:
             raise InputError(f"The label value {label.value} is out of range.", f"Use 1 to {LARGEST_VALUE}.")
         check_name(label.name if isinstance(label.name, str) else "", f"label with the value {label.value}")
-        if label.name.strip().casefold() == "background":
-            raise InputError("A label is named 'background', which is the value 0.", "Give it another name.")
+        check_not_reserved(label)
         whole = all(isinstance(part, int) and 0 <= part <= 255 for part in label.color)
         if len(label.color) != 3 or not whole:
             raise InputError(
                 f"The color of label {label.name!r} is not three numbers from 0 to 255.", "Choose a color."
             )
-    if len(labels) > MOST_LABELS:
-        raise InputError(
-            f"The label table has {len(labels)} labels.", f"Use at most {MOST_LABELS}: no model distinguishes more."
-        )
+    check_number_of_labels(labels)
     values = _twice(label.value for label in labels)
     if values:
         raise InputError(f"The label value {values[0]} is used twice.", "Give each label its own value.")
@@ -163,6 +165,31 @@ def check_labels(labels: Sequence[Label]) -> list[Label]:
     if names:
         raise InputError(f"The label name {names[0]!r} is used twice.", "Give each label its own name.")
     return sorted(labels, key=lambda label: label.value)
+
+
+def check_number_of_labels(labels: Sequence[Label]) -> None:
+    """Refuse a table of more labels than a model distinguishes.
+
+    Raises:
+        InputError: There are more.
+    """
+    if len(labels) > MOST_LABELS:
+        raise InputError(
+            f"The label table has {len(labels)} labels.", f"Use at most {MOST_LABELS}: no model distinguishes more."
+        )
+
+
+def check_not_reserved(label: Label) -> None:
+    """Refuse a name that other programs do not take as that of a label.
+
+    Raises:
+        InputError: It is such a name.
+    """
+    if reason := _RESERVED.get(label.name.strip().casefold()):
+        raise InputError(
+            f"The label with the value {label.value} is named {label.name!r}, which is {reason}.",
+            "Give it another name.",
+        )
 
 
 def check_channels(channels: Sequence[Channel]) -> list[Channel]:

@@ -46,20 +46,29 @@ def check_name(text: str, what: str) -> str:
     return name
 
 
-# Words with which files of scans begin, and not initials.
-_WORDS = (
-    "sub|pat|img|vol|ses|scan|case|id|ct|mr|mri|pet|dwi|adc|nii|la|lv|rv|seg|ref|raw|tmp|new|knee|lung|liver|brain|hip"
-)
+# Words of three letters with which files of scans begin, and not initials.
+_WORDS = "sub|pat|img|vol|ses|mri|pet|dwi|adc|cta|mra|swi|epi|tse|nii|seg|ref|raw|tmp|new|run|day|pre|hip|dim|fov|iso"
+_MONTH, _DAY = "(?:0?[1-9]|1[0-2])", "(?:0?[1-9]|[12]\\d|3[01])"
 _DATE = re.compile(
-    r"(?<!\d)((19|20)\d\d([-_.]?)(0[1-9]|1[0-2])\3(0[1-9]|[12]\d|3[01])|([12]?\d|0\d|3[01])\.(0?[1-9]|1[0-2])\.(19|20)?\d\d)(?!\d)"
+    r"(?<!\d)(?:"
+    r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])"  # 1975-03-21, 19750321
+    rf"|{_DAY}\.{_MONTH}\.(?:19|20)?\d\d"  # 21.3.75
+    rf"|{_DAY}([-_ ]){_DAY}\2(?:19|20)\d\d"  # 21-03-1975, 03_21_1975
+    r")(?!\d)"
 )
-_INITIALS = re.compile(rf"(?!(?:{_WORDS})\d)[a-z]{{3}}\d{{2,}}(?!\d)", re.IGNORECASE)
+# The type of numbers "int16" is exempt, "INT01" is not.
+_INITIALS = re.compile(rf"(?!(?:{_WORDS})\d|int(?:16|32|64)(?!\d))[a-z]{{3}}\d{{2,}}(?!\d)", re.IGNORECASE)
+# "Doe, John" and "DOE,J", not the numbers of "spacing 0.3,0.3".
+_COMMA = re.compile(r"[^\W\d_][.)]?\s*,|,\s*[^\W\d_]")
 
 
 def may_be_a_patients(name: str) -> bool:
-    """Whether a name looks as if it named a patient: with a comma or caret, a date, or three letters and digits."""
+    """Whether a name looks as if it named a patient.
+
+    It has a comma beside a letter, a caret, a date, or begins with three letters and digits.
+    """
     text = clean(name)
-    return any(sign in text for sign in ",^") or bool(_DATE.search(text) or _INITIALS.match(text))
+    return "^" in text or bool(_COMMA.search(text) or _DATE.search(text) or _INITIALS.match(text))
 
 
 def file_names(names: Sequence[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from barl.images.fingerprint import CaseFingerprint
 from barl.images.geometry import Triple, triple
 from barl.images.intensity import Normalization, choose_normalization
 from barl.networks.branches import NetworkSpec
-from barl.project.labels import Label
+from barl.project.labels import Label, check_number_of_labels
 from barl.project.sides import with_sides
 
 
@@ -207,8 +207,9 @@ def make_plan(
             the network.
 
     Raises:
-        InputError: No case, or an override that no plan has.
+        InputError: No case, too many labels, or an override that no plan has.
     """
+    check_number_of_labels(labels)
     if not fingerprints:
         raise InputError("There is no case to plan a training for.", "Add scans to the project first.")
     overrides = dict(overrides or {})
