@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From result files to the tables of ``docs/benchmark.md``."""
+"""From result files to the tables of ``docs/benchmark-500-steps.md``."""
 
 from __future__ import annotations
 
