@@ -202,6 +202,54 @@ def test_a_scout_is_named_and_left_out_on_request(tmp_path):
     assert "1 single picture" in notes[0]
 
 
+def test_patients_whose_series_have_one_uid_are_kept_apart(tmp_path):
+    """As a program that makes data anonymous may leave them: their slices would interleave into a finer scan."""
+
+    def change(data, k):
+        data.PatientID = f"P{k % 2}"
+
+    folder = slices(tmp_path / "s", ARRAY, PLACES, change=change)
+    with pytest.raises(InputError, match=r"2 series: 1 .CT, 8 x 9 x 3.; 2 "):
+        read_image(folder)
+    grid = ((0.7, 0.9, 5.0), (-20.0, 30.0, 2.5), GRID[2])
+    assert_exact(read_image(folder, series="2"), ARRAY[1::2], grid)
+
+
+def test_frames_of_reference_that_change_are_told(tmp_path):
+    def change(data, k):
+        data.FrameOfReferenceUID = f"1.2.{3 + k // 3}"
+
+    notes: list[str] = []
+    assert_exact(read_image(slices(tmp_path / "s", ARRAY, PLACES, change=change), notes))
+    assert len(notes) == 1 and "2 coordinate systems" in notes[0]
+
+
+def test_a_slice_that_lacks_the_scale_of_the_others_is_named(tmp_path):
+    def change(data, k):
+        if k != 3:
+            data.RescaleSlope, data.RescaleIntercept = 2, -5
+
+    def group(frame, k):
+        if k != 3:
+            frame.PixelValueTransformationSequence = [item(RescaleSlope=2, RescaleIntercept=-5, RescaleType="US")]
+
+    for path, name in (
+        (slices(tmp_path / "s", ARRAY, PLACES, change=change), "'004.dcm'"),
+        (frames(tmp_path / "a.dcm", ARRAY, PLACES, change=group), "frame 4 of 'a.dcm'"),
+    ):
+        with pytest.raises(InputError, match=f"without a rescale slope .*: {name}"):
+            read_image(path)
+
+
+def test_a_mosaic_is_named_by_its_private_tag_too(tmp_path):
+    def change(data, k):
+        data.add_new(0x00190010, "LO", "SIEMENS MR HEADER")
+        data.add_new(0x0019100A, "US", 9)
+
+    with pytest.raises(InputError, match="all slices side by side"):
+        read_image(slices(tmp_path / "s", ARRAY, PLACES, sop_class=MR, change=change))
+
+
 def test_identical_copies_are_taken_once_and_told(tmp_path):
     folder = slices(tmp_path / "s", ARRAY, PLACES)
     shutil.copy(folder / "002.dcm", folder / "002(1).dcm")

@@ -22,7 +22,7 @@ class Found:
     """What the files of a folder are.
 
     Attributes:
-        scans: The files of each series.
+        scans: The files of each series; patients that share the UID of a series are kept apart.
         others: What the objects that are no scans are, and how many of each there are.
         damaged: Files that are DICOM, or were once, and cannot be read.
     """
@@ -55,7 +55,7 @@ def is_regular(path: Path) -> bool:
 def sort_files(paths: Iterable[Path]) -> Found:
     """Read the headers of files and sort them."""
     found = Found()
-    by_series: dict[str, list[Header]] = defaultdict(list)
+    by_series: dict[tuple[str, str], list[Header]] = defaultdict(list)
     foreign, unknown = [], []
     shapes = set()
     for path in paths:
@@ -66,14 +66,15 @@ def sort_files(paths: Iterable[Path]) -> Found:
         if header is None or header.is_damaged:
             found.damaged.append(path)
         elif header.is_scan:
-            by_series[header.text("SeriesInstanceUID")].append(header)
+            by_series[header.text("SeriesInstanceUID"), header.text("PatientID")].append(header)
             shapes.add(_shape(path))
         elif header.kind == UNKNOWN:
             unknown.append(header)
         elif header.sop_class != DIRECTORY:
             found.others[header.kind] += 1
+    uids = {uid for uid, _ in by_series}
     for header in unknown:
-        is_slice = header.number("Rows") and header.text("SeriesInstanceUID") in by_series
+        is_slice = header.number("Rows") and header.text("SeriesInstanceUID") in uids
         if is_slice or not is_private(header.sop_class):
             found.damaged.append(header.path)
         else:

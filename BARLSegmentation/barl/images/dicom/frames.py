@@ -18,6 +18,7 @@ from barl.images.dicom.headers import DAMAGE, Header, value_of
 from barl.images.dicom.objects import NUCLEAR_MEDICINE
 
 _MOST_FRAMES = 100_000
+_IMAGES_IN_MOSAIC = 0x0019100A
 _PRIVATE_B_VALUES = (0x0019100C, 0x00431039, 0x20011003)
 
 
@@ -33,6 +34,7 @@ class Frame:
         orientation: Direction cosines of its rows and of its columns, six numbers.
         spacing: Millimeters between columns and between rows: along x, along y.
         slope, intercept: Intensity = slope * stored value + intercept.
+        is_scaled: Its tags give the slope or the intercept.
         marks: What may distinguish it from other frames at the same place, by name.
         problem: Why it cannot be part of a volume: the rest of a sentence of which it is the subject; empty if it can.
     """
@@ -45,6 +47,7 @@ class Frame:
     spacing: tuple[float, float] = (0.0, 0.0)
     slope: float = 1.0
     intercept: float = 0.0
+    is_scaled: bool = False
     marks: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
 
@@ -149,12 +152,23 @@ def _frame(header: Header, index: int, n_frames: int, tags: _Tags) -> Frame:
     if header.sop_class == NUCLEAR_MEDICINE and n_frames > 1:
         position = _nuclear_position(header, index, n_frames, np.array(position), np.cross(along, across))
     tags = _Tags(header.data, *_groups(header, index))
-    slope = tags.number("PixelValueTransformationSequence", "RescaleSlope", 1.0)
+    scaling = "PixelValueTransformationSequence"
+    slope = tags.number(scaling, "RescaleSlope", 1.0)
     if slope == 0:
         raise _Unusable("has a rescale slope of 0, which erases its pixels")
-    intercept = tags.number("PixelValueTransformationSequence", "RescaleIntercept", 0.0)
+    intercept = tags.number(scaling, "RescaleIntercept", 0.0)
+    is_scaled = any(tags.value(scaling, keyword) is not None for keyword in ("RescaleSlope", "RescaleIntercept"))
     return Frame(
-        header, index, n_frames, position, orientation, (columns, rows), slope, intercept, _marks(header, tags)
+        header,
+        index,
+        n_frames,
+        position,
+        orientation,
+        (columns, rows),
+        slope,
+        intercept,
+        is_scaled,
+        _marks(header, tags),
     )
 
 
@@ -185,7 +199,7 @@ def _problem_of_file(header: Header) -> str:
         return "is a color image" if colors else "does not say whether it is a gray-scale image"
     if _sequence(header.data, "ModalityLUTSequence"):
         return "has intensities that are given by a table (Modality LUT)"
-    if "MOSAIC" in header.text("ImageType").split():
+    if "MOSAIC" in header.text("ImageType").split() or (header.number(_IMAGES_IN_MOSAIC) or 0) > 1:
         return "holds all slices side by side in one picture (a Siemens mosaic)"
     return ""
 

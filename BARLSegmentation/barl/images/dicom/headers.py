@@ -47,8 +47,8 @@ EchoTime EchoNumbers InversionTime FlipAngle KVP ConvolutionKernel
 DiffusionBValue DiffusionGradientOrientation ComplexImageComponent
 TemporalPositionIdentifier TriggerTime FrameReferenceTime AcquisitionTime ContentTime SliceVector
 """
-# b-value and gradient direction of Siemens, GE and Philips before the standard had tags for them.
-_PRIVATE = (0x0019100C, 0x0019100E, 0x00431039, 0x001910BB, 0x001910BC, 0x001910BD, 0x20011003)
+# Slices in a mosaic of Siemens; b-value and gradient direction of Siemens, GE and Philips before the standard had tags.
+_PRIVATE = (0x0019100A, 0x0019100C, 0x0019100E, 0x00431039, 0x001910BB, 0x001910BC, 0x001910BD, 0x20011003)
 
 _NATIVE = ("", ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 
@@ -78,7 +78,7 @@ class Header:
         except DAMAGE:
             return ""
 
-    def number(self, keyword: str) -> int | None:
+    def number(self, keyword: str | int) -> int | None:
         """A tag as a whole number, or None."""
         try:
             return int(value_of(self.data, keyword))

@@ -87,6 +87,14 @@ def check(stack: Stack, name: str) -> list[str]:
                 f"{kept.name.capitalize()} and {copy.name} claim to be the same image, but their pixels differ.",
                 "Remove the wrong one from the folder.",
             )
+    unscaled = [frame for frame in stack.frames if not frame.is_scaled]
+    if 0 < len(unscaled) < len(stack.frames):
+        more = f" and {len(unscaled) - 1} more" if len(unscaled) > 1 else ""
+        raise InputError(
+            f"The DICOM series in '{name}' has slices without a rescale slope and intercept beside slices with them: "
+            f"{unscaled[0].name}{more}.",
+            "Export the series again from the archive or the scanner, with these tags.",
+        )
     problems = [*_uneven(stack), *_sideways(stack)]
     if problems:
         raise InputError(f"The DICOM series in '{name}' has {' and '.join(problems)}.", _CONVERT)
@@ -305,6 +313,12 @@ def _notes(stack: Stack) -> list[str]:
     notes = []
     if stack.copies:
         notes.append(f"{len(stack.copies)} of the DICOM files are copies of others and were taken once.")
+    places = {frame.header.text("FrameOfReferenceUID") for frame in stack.frames}
+    if len(places) > 1:
+        notes.append(
+            f"The tags of the slices name {len(places)} coordinate systems (frames of reference): check that all "
+            "slices are of one examination."
+        )
     said = {frame.header.number("NumberOfSlices") for frame in stack.frames} - {None}
     if len(said) == 1 and stack.frames[0].n_in_file == 1 and (expected := said.pop()) and expected > len(stack.frames):
         notes.append(f"The tags of the scan speak of {expected} slices, but only {len(stack.frames)} are there.")
