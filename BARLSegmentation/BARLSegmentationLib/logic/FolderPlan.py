@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
@@ -15,8 +15,7 @@ from BARLSegmentationLib.logic.Words import caseCountText
 
 if TYPE_CHECKING:
     from barl.project.labels import Channel
-    from barl.project.scans import NewCase
-    from barl.worker.messages import AddedCases, CaseFiles
+    from barl.worker.messages import AddedCases, CaseFiles, DatasetContent
 
 
 @dataclass
@@ -32,7 +31,7 @@ class PlannedCase:
         isDone: It was added.
     """
 
-    found: NewCase
+    found: CaseFiles
     name: str
     outline: Path | None
     wanted: bool = True
@@ -60,6 +59,9 @@ class FolderPlan:
         leftOut: What cannot.
         spare: Outlines without a scan.
         taken: Names of cases that the project has.
+
+    Attributes:
+        notes: Sentences about the folder as a whole.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class FolderPlan:
     ) -> None:
         self.cases, self.leftOut, self.spare = cases, leftOut, list(spare)
         self._taken = {name.casefold() for name in taken}
+        self.notes: list[str] = []
 
     @classmethod
     def of(
@@ -89,20 +92,38 @@ class FolderPlan:
         """
         from barl.project.pairing import propose_pairs
         from barl.project.scans import find_cases, stem
+        from barl.worker.messages import CaseFiles
 
         content = find_cases(images, channels, outlines)
         spare = {stem(path): path for path in content.outlines}
         pairs = propose_pairs([case.name for case in content.cases if case.label is None], list(spare))
         cases = [
-            PlannedCase(found, found.name, found.label or spare.get(pairs.get(found.name, "")))
+            PlannedCase(
+                CaseFiles(found.name, [str(path) for path in found.channels]),
+                found.name,
+                found.label or spare.get(pairs.get(found.name, "")),
+            )
             for found in content.cases
         ]
         paired = {spare[name].name for name in pairs.values()}
         leftOut = [LeftOutFile(item.name, str(item.reason)) for item in content.left_out if item.name not in paired]
         plan = cls(cases, leftOut, [path for path in content.outlines if path.name not in paired], taken)
-        for case in cases:
-            case.wanted = not plan.isTaken(case)
+        plan._leaveTakenOut()
         return plan
+
+    @classmethod
+    def ofDataset(cls, content: DatasetContent, taken: Collection[str] = ()) -> FolderPlan:
+        """The cases of a data set, as the worker lists them."""
+        cases = [PlannedCase(found, found.name, Path(found.label) if found.label else None) for found in content.cases]
+        leftOut = [LeftOutFile(item.name, f"{item.message} {item.remedy}".strip()) for item in content.left_out]
+        plan = cls(cases, leftOut, [Path(path) for path in content.outlines], taken)
+        plan.notes = list(content.notes)
+        plan._leaveTakenOut()
+        return plan
+
+    def _leaveTakenOut(self) -> None:
+        for case in self.cases:
+            case.wanted = not self.isTaken(case)
 
     def isTaken(self, case: PlannedCase) -> bool:
         """Whether the project has a case of this name."""
@@ -141,10 +162,12 @@ class FolderPlan:
 
     @staticmethod
     def isSure(case: PlannedCase) -> bool:
-        """Whether the outline has the name of its scan."""
+        """Whether the outline has the name of its scan, or the layout of the folder says that it is its outline."""
         from barl.project.scans import stem
 
-        return case.outline is not None and stem(case.outline) == case.found.name
+        if case.outline is None:
+            return False
+        return stem(case.outline) == case.found.name or (str(case.outline) == case.found.label and not case.found.notes)
 
     def inWords(self) -> str:
         """How much is added and how much is not."""
@@ -160,7 +183,7 @@ class FolderPlan:
         left = len(self.leftOut) + len(self.cases) - len(wanted) - len(done)
         if left:
             text.append(_("{n} are left out: select a row to see why.").format(n=left))
-        return " ".join(text)
+        return " ".join([*text, *self.notes])
 
     def outlineNames(self) -> list[str]:
         """The names of all outlines there are."""
@@ -202,14 +225,16 @@ class FolderPlan:
                     break
             case.wanted = not self.isTaken(case)
 
-    def files(self, common: dict[str, Any]) -> list[CaseFiles]:
+    def files(self, heldOut: bool) -> list[CaseFiles]:
         """What to ask the worker for.
+
+        Args:
+            heldOut: All of them are held out, not only those that the folder keeps for that.
 
         Raises:
             barl.errors.InputError: No case is ticked, or two have one name.
         """
         from barl.errors import InputError
-        from barl.worker.messages import CaseFiles
 
         wanted = [case for case in self.cases if case.wanted and not case.isDone]
         if not wanted:
@@ -218,11 +243,11 @@ class FolderPlan:
         if twice := next((case.name for case in wanted if names[case.name.casefold()] > 1), None):
             raise InputError(_("Two cases are named {name!r}.").format(name=twice), _("Rename one of them."))
         return [
-            CaseFiles(
-                case.name,
-                [str(path) for path in case.found.channels],
-                str(case.outline) if case.outline is not None else None,
-                **common,
+            replace(
+                case.found,
+                name=case.name,
+                label=str(case.outline) if case.outline is not None else None,
+                held_out=case.found.held_out or heldOut,
             )
             for case in wanted
         ]

@@ -16,6 +16,7 @@ from BARLSegmentationLib.widgets.CaseSources import (
     SceneSource,
     Source,
 )
+from BARLSegmentationLib.widgets.DatasetSource import DatasetSource
 from BARLSegmentationLib.widgets.FolderSource import FolderSource
 from BARLSegmentationLib.widgets.Panel import allow
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
 # The sources in the order of the list.
-SCENE, FILES, FOLDER, DICOM, DICOM_FOLDER = range(5)
+SCENE, FILES, FOLDER, DICOM, DICOM_FOLDER, DATASET = range(6)
 SOURCES = {SCENE: SceneSource, FILES: FilesSource, DICOM: DatabaseSource, DICOM_FOLDER: DicomFolderSource}
 FIRST_ROW = 1  # of the form: below the source
 
@@ -60,6 +61,7 @@ class AddCases:
             _("Folder with many cases"),
             _("DICOM database"),
             _("DICOM folder"),
+            _("Data set (nnU-Net, Decathlon, BIDS)"),
         ):
             ui.sourceComboBox.addItem(text)
         ui.sourceComboBox.connect("currentIndexChanged(int)", self.onSource)
@@ -90,16 +92,20 @@ class AddCases:
 
     def onSource(self, _index: int = 0) -> None:
         """Lay the rows of the chosen source anew: which there are depends on the project's channels."""
+        if isinstance(self.source, DatasetSource):
+            self.source.forget()
         for _row in range(self._rowCount):
             self.box.layout().removeRow(FIRST_ROW)
         self._rowCount, self.source = 0, None
-        isFolder = self.ui.sourceComboBox.currentIndex == FOLDER
+        chosen = self.ui.sourceComboBox.currentIndex
+        isFolder = chosen in (FOLDER, DATASET)
         if self.session.project is not None:
-            if isFolder:
+            if chosen == FOLDER:
                 self.source = FolderSource(self.session, self._addRow)
+            elif chosen == DATASET:
+                self.source = DatasetSource(self.session, self.worker, self._addRow)
             else:
-                kind = SOURCES[self.ui.sourceComboBox.currentIndex]
-                self.source = kind(self.session, self.worker, self._addRow)
+                self.source = SOURCES[chosen](self.session, self.worker, self._addRow)
                 self.source.onName = self.proposeName
             self.source.lay()
         ui = self.ui
@@ -147,10 +153,11 @@ class AddCases:
         """Ask the worker; raises what can be known beforehand."""
         from barl.worker.messages import CaseFiles
 
-        common = {"held_out": self.ui.addHeldOutCheckBox.checked}
+        heldOut = self.ui.addHeldOutCheckBox.checked
         if isinstance(self.source, FolderSource):
-            if cases := self.source.cases(common):
+            if cases := self.source.cases(heldOut):
                 self.adder.start(cases, reasonsTo=_("Select the row to see why."))
+                self.source.started()
             return
         # First the scan: without one there is nothing to name.
         self.source.check()
@@ -162,7 +169,7 @@ class AddCases:
             scans.label,
             group=self.ui.subjectLineEdit.text.strip(),
             series=scans.series,
-            **common,
+            held_out=heldOut,
         )
         self.adder.start([case], scans.staging, scans.note)
 

@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from BARLSegmentationLib.logic.CaseTable import CHANGED, DICE, HELD_OUT, NAME, STATUS, CaseTable, Row, localTime
 from BARLSegmentationLib.logic.Words import caseCountText, caseNamesText, caseStateText, readOnlyReason
 from BARLSegmentationLib.widgets.AddCases import AddCases
+from BARLSegmentationLib.widgets.CaseExchange import CaseExchange
 from BARLSegmentationLib.widgets.CaseNames import CaseNames
 from BARLSegmentationLib.widgets.Panel import Panel, allow, signalsBlocked
 from BARLSegmentationLib.widgets.PredictCases import PredictCases
@@ -40,6 +41,7 @@ class CasesPanel(Panel):
         self.adding = AddCases(session, self.worker, ui.addGroupBox)
         self.adding.setup()
         self.predicting = PredictCases(session, self.worker)
+        self.exchange = CaseExchange(session, self.worker, ui)
         self.predicting.progressed.connect(self.onPredictProgress)
         self.predicting.ended.connect(self.updatePrediction)
         ui.addGroupBox.connect("toggled(bool)", self.onAddToggled)
@@ -64,6 +66,7 @@ class CasesPanel(Panel):
         ui.excludeButton.connect("clicked(bool)", self.onExclude)
         ui.holdOutButton.connect("clicked(bool)", self.onHoldOut)
         self.names = CaseNames(session, ui.casesTable, ui.moreButton, self._selected, self._caseOf)
+        self.exchange.addTo(self.names.menu)
         session.projectChanged.connect(self.onProjectChanged)
         session.definitionChanged.connect(self.onDefinition)
         session.casesChanged.connect(self.update)
@@ -102,11 +105,13 @@ class CasesPanel(Panel):
 
     @property
     def isIdle(self) -> bool:
-        return self.adding.isIdle and self.predicting.isIdle and self._measuring is None
+        idle = self.adding.isIdle and self.predicting.isIdle and self.exchange.isIdle
+        return idle and self._measuring is None
 
     def cleanup(self) -> None:
         self.adding.cleanup()
         self.predicting.forget()
+        self.exchange.forget()
         super().cleanup()
 
     def opened(self) -> None:
@@ -115,6 +120,8 @@ class CasesPanel(Panel):
     def onAddToggled(self, open_: bool) -> None:
         """The form takes the place of the list: both do not fit on a small screen."""
         self.ui.listWidget.visible = not open_
+        if open_:
+            self.exchange.close()
 
     # What there is
 
@@ -122,6 +129,7 @@ class CasesPanel(Panel):
         self._unmeasurable = False
         self.ui.filterLineEdit.text = ""
         self.adding.onSource()
+        self.exchange.close()
         self.update()
         if self.session.project is not None:
             self.ui.addGroupBox.collapsed = bool(self._cases)

@@ -48,10 +48,8 @@ class FolderSource:
 
     def lay(self) -> None:
         """Add the rows."""
-        scans = self.addRow(_("Scans:"), pathWidget(_("Folder with the scans of many cases"), folder=True))
-        outlines = pathWidget(_("Folder with outlines, each named as its scan or nearly so"), folder=True)
-        self.selectors, self.labelSelector = [scans], self.addRow(_("Outlines:"), outlines)
-        for selector in (scans, outlines):
+        self._layFolders()
+        for selector in self._folders():
             selector.connect("currentPathChanged(QString)", self._onPathSoon)
         self.table = self.addRow("", qt.QTableWidget(0, 3))
         self._setUpTable()
@@ -76,6 +74,15 @@ class FolderSource:
         self.reasonLabel.wordWrap = True
         self.reasonLabel.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Preferred)
         self.show()
+
+    def _layFolders(self) -> None:
+        scans = self.addRow(_("Scans:"), pathWidget(_("Folder with the scans of many cases"), folder=True))
+        outlines = pathWidget(_("Folder with outlines, each named as its scan or nearly so"), folder=True)
+        self.selectors, self.labelSelector = [scans], self.addRow(_("Outlines:"), outlines)
+
+    def _folders(self) -> list:
+        """What chooses the folders."""
+        return [widget for widget in (*self.selectors, self.labelSelector) if widget is not None]
 
     def _setUpTable(self) -> None:
         table = self.table
@@ -200,8 +207,8 @@ class FolderSource:
 
     # Adding
 
-    def cases(self, common: dict[str, Any]) -> list[CaseFiles]:
-        """The ticked cases; ``common``: what they share.
+    def cases(self, heldOut: bool) -> list[CaseFiles]:
+        """The ticked cases; ``heldOut``: all of them are held out.
 
         Raises:
             barl.errors.InputError: There is none, or two have one name.
@@ -211,7 +218,7 @@ class FolderSource:
         self.table.setCurrentCell(-1, -1)  # what is being typed counts
         if not self.selectors[0].currentPath:
             raise InputError(_("No folder is chosen."), _("Choose the folder with the scans."))
-        for path in filter(None, (self.selectors[0].currentPath, self.labelSelector.currentPath)):
+        for path in filter(None, (selector.currentPath for selector in self._folders())):
             if not Path(path).is_dir():
                 raise InputError(
                     _("There is no folder {name}.").format(name=Path(path).name), _("Choose it with the ... button.")
@@ -220,7 +227,10 @@ class FolderSource:
             self.onPath()
             if not self.plan.cases:
                 return []  # the status line says why
-        return self.plan.files(common)
+        return self.plan.files(heldOut)
+
+    def started(self) -> None:
+        """The worker adds the cases."""
 
     def onAdded(self, answer: AddedCases) -> None:
         """Show what became of each case."""

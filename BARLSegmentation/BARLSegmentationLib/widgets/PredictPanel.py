@@ -10,6 +10,7 @@ from BARLSegmentationLib.logic.Prediction import fitRoi, objection, roiBounds
 from BARLSegmentationLib.logic.Words import readOnlyReason, stageText, timeLeftText
 from BARLSegmentationLib.widgets.DeviceChoice import DeviceChoice
 from BARLSegmentationLib.widgets.ModelChoice import ModelChoice
+from BARLSegmentationLib.widgets.ModelMenu import ModelMenu
 from BARLSegmentationLib.widgets.Panel import Panel, allow
 from BARLSegmentationLib.widgets.PredictCases import PredictCases
 from BARLSegmentationLib.widgets.PredictVolumes import PredictVolumes
@@ -43,6 +44,7 @@ class PredictPanel(Panel):
         self.models = ModelChoice(
             self.session, ui.modelComboBox, ui.modelPathLineEdit, self.moduleWidget.resourcePath("Models")
         )
+        self.modelMenu = ModelMenu(self.session, self.worker, ui.modelButton, self.models)
         self.devices = DeviceChoice(ui.deviceComboBox)
         self.volumeRows = VolumeRows(ui.inputWidget.layout(), 1, ui.volumeLabel, ui.volumeSelector)
         for text in (_("Case on screen"), "", "", _("Volume in the scene")):
@@ -77,11 +79,12 @@ class PredictPanel(Panel):
 
     @property
     def isIdle(self) -> bool:
-        return not self.busy and not self._askingDevices
+        return not self.busy and not self._askingDevices and self.modelMenu.isIdle
 
     def cleanup(self) -> None:
         self.cases.forget()
         self.volumes.forget()
+        self.modelMenu.forget()
         self._watchRoi(None)
         super().cleanup()
 

@@ -19,7 +19,12 @@ from BARLSegmentationLib.widgets.Panel import Panel, allow, signalsBlocked
 from BARLSegmentationLib.widgets.SceneCases import SceneCases
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from barl.errors import BarlError
     from barl.project.labels import Channel, Label
+    from barl.worker.client import Pending
+    from barl.worker.messages import DatasetContent
 
 RECENT_KEY = "BARLSegmentation/RecentProjects"
 RECENT_COUNT = 10
@@ -36,6 +41,7 @@ class ProjectPanel(Panel):
     def setup(self) -> None:
         ui = self.ui
         self._looksSoon = False
+        self._reading: Pending | None = None  # a data set whose labels are wanted
         ui.recentComboBox.connect("activated(int)", self.onRecent)
         ui.openButton.connect("clicked(bool)", self.onOpen)
         ui.closeButton.connect("clicked(bool)", self.onClose)
@@ -44,6 +50,7 @@ class ProjectPanel(Panel):
         ui.copyButton.connect("clicked(bool)", self.onCopy)
         ui.addChannelButton.connect("clicked(bool)", self.onAddChannel)
         ui.removeChannelButton.connect("clicked(bool)", self.onRemoveChannel)
+        ui.likeButton.connect("clicked(bool)", self.onLike)
         ui.createButton.connect("clicked(bool)", self.onCreate)
         ui.newGroupBox.connect("toggled(bool)", self.onNew)
         self.adder = CaseAdder(self.session, self.worker)
@@ -75,7 +82,7 @@ class ProjectPanel(Panel):
 
     @property
     def isIdle(self) -> bool:
-        return self.adder.isIdle
+        return self.adder.isIdle and self._reading is None
 
     def cleanup(self) -> None:
         for tag in self._tags:
@@ -202,6 +209,7 @@ class ProjectPanel(Panel):
             ui.channelsTable,
             ui.addChannelButton,
             ui.removeChannelButton,
+            ui.likeButton,
         ):
             widget.visible = not checked
         ui.createButton.text = _("Create project and add cases") if checked else _("Create project")
@@ -253,13 +261,51 @@ class ProjectPanel(Panel):
         self._removeRow(self.ui.channelsTable)
 
     def onCopy(self) -> None:
-        project = self.session.project
+        self._showTables(self.session.project.labels, self.session.project.channels)
+
+    def _showTables(self, labels: Sequence[Label], channels: Sequence[Channel]) -> None:
+        """Replace the tables of the new project."""
         self.ui.labelsTable.setRowCount(0)
-        for label in project.labels:
+        for label in labels:
             self._addLabel(label.value, label.name, label.color, terminologyText(label.terminology), label.lateral)
         self.ui.channelsTable.setRowCount(0)
-        for channel in project.channels:
+        for channel in channels:
             self._addChannel(channel.name, channel.pattern)
+
+    def onLike(self) -> None:
+        """Ask the worker for the labels and channels of a data set."""
+        from barl.worker.messages import ReadDataset
+
+        title = _("Data set folder (with dataset.json, or BIDS)")
+        folder = qt.QFileDialog.getExistingDirectory(self.widget, title, "")
+        if folder:
+            self._reading = self.worker.request(
+                ReadDataset(folder), onResult=self._onDataset, onError=self._onNoDataset
+            )
+
+    def _onDataset(self, content: DatasetContent) -> None:
+        from barl.project.labels import Channel, Label
+
+        self._reading = None
+        labels = [Label.from_json(label) for label in content.labels]
+        if labels:
+            self._showTables(labels, [Channel(name) for name in content.channels or ["image"]])
+        text = (
+            _("{layout}: {labels} labels, channels {channels}. {notes}")
+            if labels
+            else _("The data set ({layout}) does not say what its values mean: type the labels. {notes}")
+        )
+        words = text.format(
+            layout=content.layout,
+            labels=len(labels),
+            channels=", ".join(content.channels) or _("without names"),
+            notes=" ".join(content.notes),
+        )
+        self.session.status(words.strip(), error=not labels)
+
+    def _onNoDataset(self, error: BarlError) -> None:
+        self._reading = None
+        self.session.status(str(error), True)
 
     def onCreate(self) -> None:
         folder = self.ui.newFolderPathLineEdit.currentPath.strip()

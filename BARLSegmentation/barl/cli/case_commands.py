@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from argparse import Namespace
 from collections import Counter
@@ -19,10 +17,8 @@ from barl.cli.intake import case_facts, tell_intake
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError, ProjectError
 from barl.project.datasets.intake import is_dataset, labels_of, read_dataset
-from barl.project.export import export_dataset
-from barl.project.files import write_atomically
+from barl.project.export import export_dataset, write_names
 from barl.project.labels import Channel, Label
-from barl.project.layouts.measurements import plain_cell
 from barl.project.records import Case
 from barl.project.scans import NewCase, add_cases, stem
 from barl.project.sides import with_sides
@@ -240,22 +236,11 @@ def export(options: Namespace, terminal: Terminal) -> None:
             predictions=options.predictions,
             source=options.source,
         )
-        table_of_names = _write_names(project, [*done.training, *done.held_out], done.folder)
+        table_of_names = write_names(project, [*done.training, *done.held_out], done.folder)
     text = f"Exported {len(done.training)} cases for training and {len(done.held_out)} held-out cases to {done.folder}."
     text += f"\nThe files bear the ids of the cases; {table_of_names} says which case is which, and stays with you."
     text = "\n".join([text, *(f"Note: {note}" for note in done.notes)])
     terminal.answer({**asdict(done), "names": table_of_names}, text)
-
-
-def _write_names(project: Project, ids: list[str], folder: Path) -> Path:
-    """A table of ids and names beside an export, which may be sent: names of cases may be those of patients."""
-    path = folder.parent / f"{folder.name}-names.csv"
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("case", "name"))
-    writer.writerows((case_id, plain_cell(project.cases.get(case_id).name)) for case_id in ids)
-    write_atomically(path, lambda file: file.write_text(text.getvalue(), encoding="utf-8"))
-    return path
 
 
 def _read_table(path: Path) -> list[Label]:

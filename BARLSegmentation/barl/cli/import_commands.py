@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from barl.cli.command import command, project_folder, resample_option
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
-from barl.project.datasets.description import FILE_NAME, read_description
 from barl.project.store import Project
 
 if TYPE_CHECKING:
@@ -49,7 +48,12 @@ def add_parser(commands: Commands) -> None:
 
 
 def import_predictions(options: Namespace, terminal: Terminal) -> int:
-    from barl.jobs.given_predictions import Origin, add_given_predictions, plan_given_predictions
+    from barl.jobs.given_predictions import (
+        Origin,
+        add_given_predictions,
+        described_names,
+        plan_given_predictions,
+    )
 
     if options.date:
         try:
@@ -62,7 +66,7 @@ def import_predictions(options: Namespace, terminal: Terminal) -> int:
         if not (there.strip() and here.strip()):
             raise InputError(f"'{text}' does not say which label is which.", "Write THERE=HERE, such as 5=liver.")
         renamed[there.strip()] = here.strip()
-    origin = Origin(options.author, options.date, _names(options), renamed)
+    origin = Origin(options.author, options.date, described_names(options.paths, options.dataset), renamed)
     with Project.open(options.project, read_only=options.plan) as project:
         known = {label.name.casefold() for label in project.labels}
         if unknown := [here for here in renamed.values() if here.casefold() not in known]:
@@ -81,12 +85,6 @@ def import_predictions(options: Namespace, terminal: Terminal) -> int:
     lines += [f"Left out {item.name}: {item.reason}" for item in plan.left_out]
     terminal.answer({**done, **_left_out(plan), "notes": list(plan.notes)}, "\n".join(lines))
     return InputError.exit_code if done["failed"] or any(item.is_scan for item in plan.left_out) else 0
-
-
-def _names(options: Namespace) -> dict[int, str]:
-    """What the values mean, from the description named or found beside the files."""
-    place = options.dataset or next((path / FILE_NAME for path in options.paths if (path / FILE_NAME).is_file()), None)
-    return dict(read_description(place).labels) if place else {}
 
 
 def _tell_plan(plan: Plan, terminal: Terminal) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from barl.cli.command import command, project_folder
 from barl.cli.terminal import Terminal
 from barl.errors import InputError
-from barl.project.model_card import CARD_FILE, ModelCard
+from barl.project.model_card import CARD_FILE
 from barl.project.store import Project
 
 if TYPE_CHECKING:
@@ -97,15 +97,10 @@ def check_model(options: Namespace, terminal: Terminal) -> None:
     from barl.jobs import model_files
 
     card = model_files.check_model(options.model)
-    terminal.answer(card.to_json(), f"The model is sound.\n{_in_words(card)}")
+    terminal.answer(card.to_json(), f"The model is sound.\n{model_files.in_words(card)}")
 
 
 def remove_model(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project) as project:
         model = project.models.remove(options.model)
     terminal.answer({"removed": model.id}, f"Deleted the weights of {model.id}. Its card stays in {model.folder}.")
-
-
-def _in_words(card: ModelCard) -> str:
-    labels = ", ".join(f"{label.value} {label.name}" for label in card.labels)
-    return f"{card.name}: finds {labels} in {', '.join(card.channels)}."

@@ -37,6 +37,13 @@ class GivenFiles:
         files = [path for path in (self.label_map, self.probabilities, *self.parts) if path]
         return max(files, key=lambda path: path.stat().st_mtime)
 
+    def in_words(self) -> str:
+        """What there is, for a person."""
+        if self.parts:
+            return f"{len(self.parts)} structures"
+        words = ("label map" if self.label_map else "", "probabilities" if self.probabilities else "")
+        return ", ".join(filter(None, words))
+
     @staticmethod
     def part_name(path: Path) -> str:
         """The structure that a file of ``parts`` is named as."""

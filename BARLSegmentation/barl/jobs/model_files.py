@@ -47,6 +47,12 @@ def check_model(source: Path) -> ModelCard:
         return sound_model(folder)
 
 
+def in_words(card: ModelCard) -> str:
+    """What a model finds, in one sentence."""
+    labels = ", ".join(f"{label.value} {label.name}" for label in card.labels)
+    return f"{card.name}: finds {labels} in {', '.join(card.channels)}."
+
+
 def import_model(project: Project, source: Path, *, name: str = "") -> tuple[ModelRow, list[str]]:
     """Check a model's folder or file and copy it into a project.
 

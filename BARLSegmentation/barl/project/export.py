@@ -10,6 +10,7 @@ subjects are numbered: what the user typed as names stays in the project.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from barl.progress import SILENT, Progress, Stage
 from barl.project import files
 from barl.project.labels import check_not_reserved
 from barl.project.layouts.manifest import write_manifest
+from barl.project.layouts.measurements import plain_cell
 from barl.project.layouts.results import RESULTS, results_writer
 from barl.project.records import Case, Revision
 from barl.project.states import RevisionKind
@@ -131,6 +133,21 @@ def export_dataset(
         sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
         notes,
     )
+
+
+def write_names(project: Project, ids: list[str], folder: Path) -> Path:
+    """A table of ids and names beside an export, which may be sent: names of cases may be those of patients.
+
+    Raises:
+        StorageError: The disk is full or read-only.
+    """
+    path = folder.parent / f"{folder.name}-names.csv"
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("case", "name"))
+    writer.writerows((case_id, plain_cell(project.cases.get(case_id).name)) for case_id in ids)
+    files.write_atomically(path, lambda file: file.write_text(text.getvalue(), encoding="utf-8"))
+    return path
 
 
 def _outlines(project: Project, predictions: bool) -> list[tuple[Case, Revision]]:

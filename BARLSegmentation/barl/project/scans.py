@@ -39,11 +39,13 @@ class LeftOut:
         name: The case's, the file's or the folder's.
         reason: Why.
         is_scan: Whether it is a scan or an outline, and no file of another kind that merely lies beside.
+        path: An outline of whose name there is no scan; a person may say of which scan it is.
     """
 
     name: str
     reason: BarlError
     is_scan: bool = True
+    path: Path | None = None
 
     @property
     def confirmation(self) -> str:
@@ -129,8 +131,11 @@ class NewCase:
                 str(data.get("group", "")),
                 tuple(None if item is None else str(item) for item in data.get("series") or ()),
                 bool(data.get("resample", False)),
+                tuple((key, int(value)) for key, value in data.get("meaning") or ()) if label else (),
+                tuple(str(note) for note in data.get("notes") or ()),
+                int(data["looked"]) if label and data.get("looked") is not None else None,
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 "A case that was to be added cannot be read.", "Give each case a name and its channels."
             ) from error

@@ -221,6 +221,115 @@ class AddedCases:
 
 
 @dataclass(frozen=True)
+class CaseFiles:
+    """A case to add. ``channels``: for each channel a path, or the paths of a DICOM series. ``group``: the subject.
+    ``series``: for each channel which one of its folder. ``resample``: an outline of another grid is brought over.
+    ``meaning``: pairs of a value or a segment's name in the outline's file and the value of the label table.
+    ``looked``: the value in the outline's file that means that nobody has looked."""
+
+    name: str
+    channels: list[str | list[str]]
+    label: str | None = None
+    held_out: bool = False
+    group: str = ""
+    series: list[str] | None = None
+    resample: bool = False
+    meaning: list[list[Any]] | None = None
+    looked: int | None = None
+    notes: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class DatasetContent:
+    """A data set folder. ``cases``: as ``add_cases`` takes them. ``outlines``: files that belong to no case by their
+    names. ``labels``: value, name and color of those that the label table lacks. ``channels``: their names."""
+
+    layout: str
+    channels: list[str]
+    labels: list[dict[str, Any]]
+    cases: list[CaseFiles]
+    left_out: list[FailedCase]
+    outlines: list[str]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class GivenPrediction:
+    """What another program predicted of one case. ``case``: the id of the case of that name. ``files``: in words."""
+
+    name: str
+    files: str
+    case: str | None = None
+
+
+@dataclass(frozen=True)
+class GivenPredictions:
+    """The predictions in files of another program. ``labels``: what the labels are called there, if that is said."""
+
+    found: list[GivenPrediction]
+    left_out: list[FailedCase]
+    labels: list[str]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class StoredPrediction:
+    """A prediction of another program that is stored. ``case``: its id."""
+
+    case: str
+    name: str
+    revision: str
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StoredPredictions:
+    """What was stored and what was not."""
+
+    cases: list[StoredPrediction]
+    failed: list[FailedPrediction]
+
+
+@dataclass(frozen=True)
+class ExportedCases:
+    """What was written. ``training``, ``held_out``: how many cases. ``names``: the table of the cases' names, beside
+    the folder."""
+
+    folder: str
+    training: int
+    held_out: int
+    names: str
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model as one file."""
+
+    name: str
+    file: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """A model that is in the project now. ``model``: its id. ``current``: it is the one that predicts."""
+
+    model: str
+    name: str
+    current: bool
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class SoundModel:
+    """A model that was checked. ``words``: what it finds."""
+
+    name: str
+    words: str
+
+
+@dataclass(frozen=True)
 class SeriesFacts:
     """A volume among DICOM files, to be shown and never stored. ``series``: chooses it. ``size``: voxels along x, y, z.
     ``files``: how many."""

@@ -15,18 +15,25 @@ from barl.worker.answers import (  # noqa: F401 (some are parts of answers, for 
     AddedCase,
     AddedCases,
     CancelRequested,
+    CaseFiles,
     ComparedCase,
+    DatasetContent,
     Device,
     Evaluation,
     Event,
+    ExportedCases,
     FailedCase,
     FailedPrediction,
     FilledScan,
+    GivenPrediction,
+    GivenPredictions,
     Hello,
+    ImportedModel,
     LeftOutCase,
     LoadedModel,
     MeasuredAgreement,
     ModelComparison,
+    ModelFile,
     Nothing,
     PredictedCase,
     PredictedCases,
@@ -37,7 +44,10 @@ from barl.worker.answers import (  # noqa: F401 (some are parts of answers, for 
     Scores,
     SeriesFacts,
     SeriesList,
+    SoundModel,
     StartedRun,
+    StoredPrediction,
+    StoredPredictions,
     Summary,
     TrainingMethod,
     TrainingPlan,
@@ -158,20 +168,6 @@ class CompareModels(Request[ModelComparison]):
 
 
 @dataclass(frozen=True)
-class CaseFiles:
-    """A case to add. ``channels``: for each channel a path, or the paths of a DICOM series. ``group``: the subject.
-    ``series``: for each channel which one of its folder. ``resample``: an outline of another grid is brought over."""
-
-    name: str
-    channels: list[str | list[str]]
-    label: str | None = None
-    held_out: bool = False
-    group: str = ""
-    series: list[str] | None = None
-    resample: bool = False
-
-
-@dataclass(frozen=True)
 class AddCases(Request[AddedCases]):
     """Copy scans into a project. Those that cannot be used are told and keep no other waiting. ``allow``: doubts that
     the user has confirmed: "empty", "same-scan", "label-map"."""
@@ -197,6 +193,85 @@ class MeasureAgreement(Request[MeasuredAgreement]):
 
     name, answer, quick = "measure_agreement", MeasuredAgreement, True
     project: str
+
+
+@dataclass(frozen=True)
+class ReadDataset(Request[DatasetContent]):
+    """List the cases of a data set folder (nnU-Net, Decathlon, BIDS, an export of BARL) as they would be added. Without
+    ``project``: its labels and channels for a new one."""
+
+    name, answer, quick = "read_dataset", DatasetContent, True
+    folder: str
+    project: str | None = None
+
+
+@dataclass(frozen=True)
+class ListPredictions(Request[GivenPredictions]):
+    """List what another program predicted, with the case of the same name. ``path``: a file or folder. ``one_case``:
+    all of it is of one case."""
+
+    name, answer, quick = "list_predictions", GivenPredictions, True
+    project: str
+    path: str
+    one_case: bool = False
+
+
+@dataclass(frozen=True)
+class StorePredictions(Request[StoredPredictions]):
+    """Store what another program predicted as predictions of cases. ``pairs``: name in the folder and id of the case.
+    ``made``: when (2026-11-28; empty: the files' dates). ``labels``: name or value there and label of the project."""
+
+    name, answer = "store_predictions", StoredPredictions
+    project: str
+    path: str
+    pairs: dict[str, str]
+    author: str = "another program"
+    made: str = ""
+    labels: dict[str, str] | None = None
+    resample: bool = False
+    one_case: bool = False
+
+
+@dataclass(frozen=True)
+class ExportCases(Request[ExportedCases]):
+    """Write the accepted outlines for other programs, with ``predictions`` also the newest predictions of other cases.
+    ``layout``: as of ``barl export``. ``source``: for DICOM segmentations the folder with the series."""
+
+    name, answer, quick = "export", ExportedCases, True
+    project: str
+    folder: str
+    layout: str = "nnunet"
+    predictions: bool = False
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class ExportModel(Request[ModelFile]):
+    """Write a model into one file that can be sent. ``model``: its id or folder. ``file``: a new file (.zip)."""
+
+    name, answer = "export_model", ModelFile
+    project: str
+    model: str
+    file: str
+
+
+@dataclass(frozen=True)
+class ImportModel(Request[ImportedModel]):
+    """Check a model and copy it into a project. ``source``: a file of ``export_model``, a model's folder, the folder of
+    a trained nnU-Net configuration, or a MONAI bundle."""
+
+    name, answer = "import_model", ImportedModel
+    project: str
+    source: str
+    promote: bool = False
+
+
+@dataclass(frozen=True)
+class CheckModel(Request[SoundModel]):
+    """Check a model's folder or file: card, checksum, weights, network."""
+
+    name, answer = "check_model", SoundModel
+    source: str
 
 
 @dataclass(frozen=True)

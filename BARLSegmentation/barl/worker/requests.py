@@ -17,7 +17,7 @@ from barl.project.doubts import as_doubts
 from barl.project.records import RunRow
 from barl.project.scans import NewCase, add_cases
 from barl.project.store import Project
-from barl.worker import detached, messages
+from barl.worker import detached, exchange, messages
 from barl.worker.protocol import VERSION
 from barl.worker.server import Handler, Reports
 
@@ -43,6 +43,7 @@ def handlers(all_of: RequestHandlers | None = None) -> dict[type[messages.Reques
         messages.AddCases: all_of.add_cases,
         messages.ListSeries: all_of.list_series,
         messages.MeasureAgreement: all_of.measure_agreement,
+        **exchange.HANDLERS,
         messages.PlanTraining: all_of.plan,
         messages.StartTraining: all_of.start_training,
         messages.ResumeTraining: all_of.resume_training,

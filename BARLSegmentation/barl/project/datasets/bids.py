@@ -39,7 +39,7 @@ def read_bids(folder: Path, channels: Sequence[Channel]) -> Dataset:
     Args:
         folder: Holds the folders ``sub-...``.
         channels: The project's: a channel is the suffix that is called like it (``T1w``, also if it is called ``T1``),
-            or whose file holds its pattern.
+            or whose file holds its pattern. None: each kind of scan is one.
 
     Raises:
         InputError: No scan belongs to a channel, and there are several kinds of scans.
@@ -53,8 +53,9 @@ def read_bids(folder: Path, channels: Sequence[Channel]) -> Dataset:
     scans = [
         path for path in files if path not in set(outlines) and "derivatives" not in path.relative_to(folder).parts
     ]
-    chosen = {path: place for path in scans if (place := _channel(path, channels)) is not None}
     kinds = sorted({_suffix(path) for path in scans})
+    channels = channels or [Channel(kind) for kind in kinds]
+    chosen = {path: place for path in scans if (place := _channel(path, channels)) is not None}
     if not chosen and len(channels) == 1 and len(kinds) == 1:
         chosen = dict.fromkeys(scans, 0)
     if not chosen:
@@ -146,7 +147,7 @@ def _outlines(images: dict[str, tuple[Path, ...]], outlines: list[Path], left_ou
             reason = InputError(
                 "There is no scan for this outline.", "Outlines and scans belong together by their names."
             )
-            left_out.append(LeftOut(path.name, reason))
+            left_out.append(LeftOut(path.name, reason, path=path))
     for name, several in own.items():
         if len(several) > 1:
             reason = InputError(

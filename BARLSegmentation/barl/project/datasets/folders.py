@@ -113,10 +113,10 @@ def _matched(
     matches = match_names(names, list(by_stem))
     for file in matches.unmatched:
         reason = InputError("There is no scan for this outline.", "Outlines and scans belong together by their names.")
-        left_out.append(LeftOut(by_stem[file].name, reason))
+        left_out.append(LeftOut(by_stem[file].name, reason, path=by_stem[file]))
     for file, case in matches.unclear.items():
         reason = InputError(f"Several outlines could belong to the case '{case}'.", "Move the wrong ones away.")
-        left_out.append(LeftOut(by_stem[file].name, reason))
+        left_out.append(LeftOut(by_stem[file].name, reason, path=by_stem[file]))
     notes: dict[str, tuple[str, ...]] = {m.case: (matched_note(m),) for m in matches.pairs if m.added}
     return {match.case: by_stem[match.file] for match in matches.pairs}, notes
 
