@@ -196,7 +196,7 @@ def test_models_go_out_as_one_file_and_come_back(a_panel_of, a_worker_link, tmp_
     assert not menu.removeAction.enabled and "current model" in menu.removeAction.toolTip
     menu.checkAction.trigger()
     settle(panel)
-    assert panel.said[-1][1].startswith("The model is sound.") and "anterior" in panel.said[-1][1]
+    assert panel.said[-1][1].startswith("The model is sound.") and "1 Anterior" in panel.said[-1][1]
     monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *_: str(file))
     menu.exportAction.trigger()
     settle(panel)

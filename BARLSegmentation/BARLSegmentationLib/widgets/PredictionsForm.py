@@ -51,7 +51,10 @@ class PredictionsForm(ExchangeForm):
         self.labelsLineEdit.toolTip = _("A name or value there, and the project's label that it means; several with ,")
         self.table = self.addRow("", qt.QTableWidget(0, 3))
         self._setUpTable()
-        self.caseComboBox = comboWidget(_("The case to which the selected row belongs"), [])
+        self.caseComboBox = qt.QComboBox()
+        self.caseComboBox.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
+        self.caseComboBox.minimumContentsLength = 12
+        self.caseComboBox.toolTip = _("The case to which the selected row belongs")
         self.caseComboBox.connect("activated(int)", self.onCase)
         self.addRow(_("Its case:"), self.caseComboBox)
         self.resampleCheckBox = self.addRow("", qt.QCheckBox(_("Resample those that lie on another grid")))
