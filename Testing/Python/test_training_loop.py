@@ -27,7 +27,8 @@ from barl.project.labels import Label
 from barl.training import loop as train_module
 from barl.training.cases import CaseFiles, cache_cases
 from barl.training.checkpoint import NAME as CHECKPOINT
-from barl.training.loop import train
+from barl.training.distributed import World
+from barl.training.loop import TrainingRun, train
 from barl.training.patches import Patches, cut_patch
 from barl.training.plan import Plan, make_plan
 from barl.training.validation import choose_cleanup
@@ -107,7 +108,9 @@ def test_it_learns_to_find_the_ball(a_study, a_plan, tmp_path):
     assert any("dice 3" in event.get("values", {}) for event in events)
 
 
-def test_an_interrupted_run_resumes_exactly(a_study, a_plan, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_an_interrupted_run_resumes_exactly(a_study, a_plan, tmp_path, optimizer):
+    a_plan = dataclasses.replace(a_plan, optimizer=optimizer)
     whole = train(a_plan, a_study, tmp_path / "whole", cache=tmp_path / "cache")
     steps = iter(range(100))
     part = train(a_plan, a_study, tmp_path / "part", cache=tmp_path / "cache", should_stop=lambda: next(steps) >= 5)
@@ -117,6 +120,20 @@ def test_an_interrupted_run_resumes_exactly(a_study, a_plan, tmp_path):
     rest = train(a_plan, a_study, tmp_path / "part", cache=tmp_path / "cache", resume=True)
     assert rest.iterations == whole.iterations == 12
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "part"))
+
+
+def test_a_step_of_sgd_moves_the_weights_against_the_gradient(a_study, a_plan, tmp_path):
+    plan = dataclasses.replace(a_plan, optimizer="sgd", learning_rate=0.01, weight_decay=0.0, method="supervised")
+    run = TrainingRun(plan, cache_cases(a_study, plan, tmp_path / "cache"), tmp_path, torch.device("cpu"), World())
+    run.prepare(None, False)
+    batch, before, momentum = next(run.batches(3)), [p.clone() for p in run.network.parameters()], None
+    for share in (1.0, (1 - 1 / 12) ** 0.9):
+        run.step(batch)
+        run.schedule.step(1.0)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in run.network.parameters()]
+        momentum = gradients if momentum is None else [0.9 * m + g for m, g in zip(momentum, gradients, strict=True)]
+        before = [b - 0.01 * share * m for b, m in zip(before, momentum, strict=True)]
+        assert all(torch.allclose(b, p, atol=1e-6) for b, p in zip(before, run.network.parameters(), strict=True))
 
 
 def test_the_same_seed_gives_the_same_model_with_and_without_loader_processes(a_study, a_plan, tmp_path):

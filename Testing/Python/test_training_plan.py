@@ -84,6 +84,7 @@ def test_it_counts_one_minute(minutes, text):
     [
         ([], {}, "no case to plan"),
         ([case()], {"color": 1}, "no value 'color'"),
+        ([case()], {"optimizer": "newton"}, "no optimizer 'newton'"),
         ([case()], {"method": "magic"}, "no method 'magic'"),
         ([case()], {"settings": {"power": 1}}, "no setting 'power'"),
         ([case()], {"patch": [17, 16, 16]}, "cannot be halved often enough"),

@@ -223,9 +223,7 @@ class TrainingRun:
         self.method = methods.get(self.plan.method)(self.plan.settings)
         self.network = build_network(self.plan.network, self.plan.seed).to(self.device)
         self.parent = self._load_parent(warm_start) if warm_start else None
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=self.plan.learning_rate, weight_decay=self.plan.weight_decay
-        )
+        self.optimizer = self._make_optimizer()
         self.amp = autocast_dtype(self.device) if self.plan.precision == "auto" else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
         self.method.prepare(self.network)
@@ -233,6 +231,12 @@ class TrainingRun:
         self.threads = ThreadChoice(self.device, every_start=self.plan.minutes is None)
         if resume:
             self._load_checkpoint()
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        weights, rate, decay = self.network.parameters(), self.plan.learning_rate, self.plan.weight_decay
+        if self.plan.optimizer == "sgd":
+            return torch.optim.SGD(weights, lr=rate, momentum=0.9, weight_decay=decay)
+        return torch.optim.AdamW(weights, lr=rate, weight_decay=decay)
 
     def _load_parent(self, folder: Path) -> str:
         card, parent = load_model(folder, str(self.device))

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from barl.errors import InputError
 from barl.methods import Batch
+from barl.methods.strong_view import disturb
 from barl.training.cases import NOT_LOOKED_AT, CachedCase
 from barl.training.plan import Plan
 
@@ -160,24 +160,3 @@ def _sampling_grid(axes: np.ndarray, center: np.ndarray, patch: np.ndarray, shap
     shift = (center - (shape - 1) / 2) / half
     theta = np.column_stack([matrix[::-1, ::-1], shift[::-1]]).astype(np.float32)
     return F.affine_grid(torch.from_numpy(theta)[None], [1, 1, *map(int, patch)], align_corners=True)
-
-
-def disturb(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Strong view of ``[C, k, j, i]``: gamma 0.7-1.5, contrast and brightness +-20 %, blur 0.5-1.0 voxels, noise 0.1.
-
-    Each with probability 1/2 and per channel; intensities are normalized, so brightness counts in standard deviations.
-    """
-    out = image.clone()
-    for channel in out:
-        if rng.random() < 0.5:
-            low, high = channel.min(), channel.max()
-            extent = (high - low).clamp_min(1e-6)
-            channel.copy_(((channel - low) / extent).pow(rng.uniform(0.7, 1.5)) * extent + low)
-        if rng.random() < 0.5:
-            channel.mul_(rng.uniform(0.8, 1.2)).add_(rng.uniform(-0.2, 0.2))
-        if rng.random() < 0.5:
-            ndimage.gaussian_filter(channel.numpy(), rng.uniform(0.5, 1.0), output=channel.numpy(), truncate=3.0)
-        if rng.random() < 0.5:
-            noise = torch.from_numpy(rng.standard_normal(channel.shape, dtype=np.float32))
-            channel.add_(noise.mul_(0.1).clamp_(-0.2, 0.2))
-    return out

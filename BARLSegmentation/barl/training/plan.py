@@ -53,6 +53,7 @@ CPU = Budget((8, 16, 32, 64), 50_000, 4e6, 600, 1, 3e-3, 0)
 GPU = Budget((32, 64, 128, 256, 320), 128**3, 6e7, 15_000, 2, 1e-3, 4)
 # What filled voxels of partial outlines may teach, see ``Plan.filled``.
 FILLED = ("ignore", "hard", "weighted", "both")
+OPTIMIZERS = ("adamw", "sgd")
 # Activations kept for the backward pass, per voxel, patch and branch, at width 32 in half precision (estimate).
 BYTES_PER_VOXEL = 1200
 
@@ -77,7 +78,8 @@ class Plan:
         method: Name of the method.
         settings: The method's settings that differ from its defaults.
         learning_rate: At the start; falls to zero as ``(1 - t/T)^0.9``.
-        weight_decay: Of AdamW.
+        optimizer: ``"adamw"``, or ``"sgd"`` with momentum 0.9.
+        weight_decay: Of the optimizer.
         precision: ``"auto"`` (half precision where the device has it) or ``"float32"``.
         foreground: Share of labeled patches centered on a label.
         filled: What the filled voxels of partial outlines teach (PROPOSED, not of any paper): ``ignore`` nothing, they
@@ -108,6 +110,7 @@ class Plan:
     method: str = "barl"
     settings: dict[str, Any] = field(default_factory=dict)
     learning_rate: float = 3e-3
+    optimizer: str = "adamw"
     weight_decay: float = 1e-4
     precision: str = "auto"
     foreground: float = 0.5
@@ -249,6 +252,8 @@ def make_plan(
         )
     if (filled := overrides.get("filled", "ignore")) not in FILLED:
         raise InputError(f"Filled voxels cannot teach {filled!r}.", f"Set filled to one of: {', '.join(FILLED)}.")
+    if (optimizer := overrides.get("optimizer", "adamw")) not in OPTIMIZERS:
+        raise InputError(f"There is no optimizer {optimizer!r}.", f"Choose one of: {', '.join(OPTIMIZERS)}.")
     method = methods.get(overrides.get("method", "barl"))(overrides.get("settings"))
     # By name as well: a mirrored left kidney is a right one, whether the table says so or not.
     lateral = any(label.lateral for label in with_sides(labels))
