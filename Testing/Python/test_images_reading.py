@@ -363,3 +363,17 @@ def test_every_pet_scan_matches_its_label(data_dir):
         image = read_image(path)
         label = read_label(data_dir / "sts_pet" / "labels" / path.name, Grid.of(image), (1,))
         assert sitk.GetArrayFromImage(label).any()
+
+
+@pytest.mark.parametrize("values", [ARRAY * np.float64(1e300), ARRAY * np.float64(1e-300), ARRAY.astype(int) + 2**60])
+def test_numbers_that_32_bits_cannot_hold_are_refused(values, tmp_path):
+    assert values.dtype.itemsize == 8
+    with pytest.raises(InputError, match="numbers of 32 bits cannot hold or tell apart"):
+        read_image(write(scan(values), tmp_path / "a.nrrd"))
+    assert (sitk.GetArrayFromImage(read_image(write(scan(ARRAY.astype(float)), tmp_path / "b.nrrd"))) == ARRAY).all()
+
+
+def test_a_scan_of_one_value_is_told(tmp_path):
+    notes: list[str] = []
+    read_image(write(scan(np.full_like(ARRAY, 7)), tmp_path / "a.nrrd"), notes)
+    assert notes == ["All voxels hold the same value, 7."]

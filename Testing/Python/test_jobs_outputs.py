@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.cli import main
+from barl.errors import InputError
+from barl.jobs.outputs import Output
+from barl.project.labels import Label
 from barl.project.names import file_names
 from barl.project.store import Project
 
@@ -92,3 +95,13 @@ def test_options_that_do_not_go_together_are_refused_before_the_work(place, caps
 def test_names_of_files_are_unique_and_fit_every_system():
     names = file_names(["a/b", "a:b", "A_B", "..", "Knie 3 ä", "x"])
     assert list(names.values()) == ["a_b", "a_b_2", "A_B_3", "case", "Knie_3_ä", "x"]
+    names = file_names(["CON", "aux.1", "console", "\u540d" * 120, "\u540d" * 119])
+    assert list(names.values())[:3] == ["case_CON", "case_aux.1", "console"]
+    assert [len(name.encode()) for name in list(names.values())[3:]] == [198, 200] and len(set(names.values())) == 5
+
+
+def test_no_file_takes_the_name_of_another(tmp_path):
+    labels, names = [Label(1, "a")], ["x", "x_uncertainty"]
+    assert list(Output(tmp_path / "o").prepare(names, labels)) == names
+    with pytest.raises(InputError, match=r"called x_uncertainty.nii.gz"):
+        Output(tmp_path / "o", uncertainty=True).prepare(names, labels)

@@ -25,6 +25,9 @@ from barl.images.intensity import padding_of
 # Outside of this a spacing is a mistake of units (meters for millimeters) or a damaged header, not a scan.
 _SPACING_MM = (0.0005, 50.0)
 
+# A scan of 64-bit numbers may lose this share of its range of values when it becomes one of 32-bit numbers.
+_NARROWED_SHARE = 1e-3
+
 # Up to this share of voxels without a finite value inside of a scan is repaired; more is a broken scan.
 _REPAIRED_SHARE = 1e-3
 # A border without values that takes more than this leaves no scan.
@@ -59,7 +62,9 @@ def read_image(path: Path | str, notes: list[str] | None = None, series: str | N
         told = volume.notes
         array = _finite(volume.array, path.name, told)
         if array.dtype.itemsize == 8:
-            array = array.astype(np.float32)
+            array = _narrowed(array, path.name)
+        if all((part == array.flat[0]).all() for part in array):  # ends at the first plane of two values
+            told.append(f"All voxels hold the same value, {array.flat[0]:g}.")
         if padding := padding_of(array):
             told.append(f"{padding.share:.0%} of the voxels hold {padding.value:g}; they are taken for padding.")
         if notes is not None:
@@ -213,6 +218,24 @@ def _finite(array: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
     if inside:
         notes.append(f"{inside} voxels without a finite value were set to the scan's minimum.")
     return array
+
+
+def _narrowed(array: np.ndarray, name: str) -> np.ndarray:
+    """64-bit numbers ``[k, j, i]`` as 32-bit floats.
+
+    Raises:
+        InputError: They are too large, too small or too near to each other for it.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = array.astype(np.float32)
+        lost = max(float(np.abs(part - n.astype(np.float64)).max()) for part, n in zip(array, narrow, strict=True))
+    low, high = array.min(), array.max()
+    if low < high and (narrow.min() == narrow.max() or not lost <= _NARROWED_SHARE * (float(high) - float(low))):
+        raise InputError(
+            f"'{name}' holds values ({low:g} to {high:g}) that numbers of 32 bits cannot hold or tell apart.",
+            "Divide them by a constant or subtract one, and save the scan as 32-bit floats.",
+        )
+    return narrow
 
 
 def _border(mask: np.ndarray) -> np.ndarray:

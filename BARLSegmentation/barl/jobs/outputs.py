@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +45,14 @@ class Output:
         """Make the folder; returns case name -> file name without ending.
 
         Raises:
-            InputError: A file is there already and may not be replaced.
+            InputError: A file is there already and may not be replaced, or two would have one name.
             StorageError: The folder cannot be made.
         """
         chosen = file_names(names)
-        there = [path for name in chosen.values() for path in self._paths(name, labels) if path.exists()]
+        paths = [path for name in chosen.values() for path in self._paths(name, labels)]
+        if twice := [path for path, count in Counter(paths).items() if count > 1]:
+            raise InputError(f"Two of the files would be called {twice[0].name}.", "Rename one of the cases.")
+        there = [path for path in paths if path.exists()]
         if there and not self.overwrite:
             more = f" and {len(there) - 1} more files are" if len(there) > 1 else " is"
             raise InputError(

@@ -71,12 +71,20 @@ def may_be_a_patients(name: str) -> bool:
     return "^" in text or bool(_COMMA.search(text) or _DATE.search(text) or _INITIALS.match(text))
 
 
+# Of a file's name in bytes, without its ending: most drives hold 255 with it.
+_LONGEST_FILE = 200
+# Windows takes files of these names, with any ending, for devices.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+
+
 def file_names(names: Sequence[str]) -> dict[str, str]:
     """Name -> the name of a file (without ending) on any operating system, as near to it as possible, none twice."""
     chosen: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
-        fit = re.sub(r"[^\w.+-]+", "_", clean(name)).strip("._") or "case"
+        fit = re.sub(r"[^\w.+-]+", "_", clean(name))
+        fit = fit.encode()[:_LONGEST_FILE].decode(errors="ignore").strip("._") or "case"
+        fit = f"case_{fit}" if _DEVICES.match(fit) else fit
         number, unique = 1, fit
         while unique.casefold() in taken:
             number += 1
