@@ -272,6 +272,28 @@ def test_events_are_read_from_an_offset_and_half_a_line_waits(tmp_path):
     assert [event.get("message") for event in run.events(offset)[0]] == [None, "two"]
 
 
+def test_a_long_log_comes_at_once_with_its_last_state_and_all_that_is_not_progress(tmp_path):
+    run = RunFolder(tmp_path)
+    progress = (
+        '{"event": "progress", "stage": "training", "fraction": 0.5, "values": {"iteration": %d, "total": 1.0}}\n'
+    )
+    with run.events_path.open("w") as file:
+        for n in range(60_000):
+            file.write(progress % n)
+            if n in (30_001, 59_990):
+                file.write('{"event": "log", "message": "Out of memory"}\n')
+            if n == 40_003:
+                file.write('{"event": "progress", "values": {"iteration": 40003, "dice 1": 0.8}}\n')
+    events, offset = run.events()
+    assert run.events(offset) == ([], offset) and offset == run.events_path.stat().st_size
+    iterations = [event["values"]["iteration"] for event in events if event["event"] == "progress"]
+    assert iterations[-1] == 59_999 and iterations == sorted(iterations) and 5_000 < len(iterations) < 15_000
+    assert [event["values"]["dice 1"] for event in events if "dice 1" in event.get("values", {})] == [0.8]
+    at = [n for n, event in enumerate(events) if event["event"] == "log"]
+    assert [events[n - 1]["values"]["iteration"] for n in at] == [30_001, 59_990]
+    assert len(run.events(offset - 3 * len(progress % 10_000))[0]) == 3  # of a short rest all
+
+
 def test_a_stopped_run_goes_on_and_a_finished_one_does_not(tmp_path):
     make_project(tmp_path)
     with Project.open(tmp_path) as project:

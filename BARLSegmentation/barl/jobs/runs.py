@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from barl.errors import InputError, ProjectError, storage_error
 from barl.json_text import dumps
@@ -23,7 +23,7 @@ from barl.project.records import RunRow
 from barl.project.states import RunState
 from barl.project.store import Project
 
-# Most bytes of events in one answer.
+# About how many bytes of events one answer has, and how many are read at once.
 _MOST_BYTES = 1 << 20
 
 
@@ -127,22 +127,46 @@ class RunFolder:
     def events(self, offset: int = 0) -> tuple[list[dict], int]:
         """The events from byte ``offset`` on and the offset for the next call.
 
-        A line cut short by a killed process is skipped; a last line still without its newline is left for later.
+        Of a long log the reports of progress are thinned out evenly to about a megabyte; the newest of them, scores of
+        held-out cases and all other events stay. A line cut short by a killed process is skipped; a last line still
+        without its newline is left for later.
         """
         try:
             with self.events_path.open("rb") as file:
+                left = os.fstat(file.fileno()).st_size - offset
                 file.seek(offset)
-                data = file.read(_MOST_BYTES)
+                lines, length = _chosen_lines(file, left)
         except FileNotFoundError:
             return [], offset
-        end = data.rfind(b"\n") + 1
         found = []
-        for line in data[:end].splitlines():
+        for line in lines:
             with contextlib.suppress(ValueError):
                 event = json.loads(line)
                 if isinstance(event, dict):
                     found.append(event)
-        return found, offset + end
+        return found, offset + length
+
+
+def _chosen_lines(file: BinaryIO, left: int) -> tuple[list[bytes], int]:
+    """The lines of the next ``left`` bytes but for surplus reports of progress, and how many bytes whole lines take."""
+    every, count, length = max(1, left // _MOST_BYTES), 0, 0
+    chosen: list[bytes] = []
+    rest, skipped = b"", b""
+    while left > 0 and (block := file.read(min(left, _MOST_BYTES))):
+        left -= len(block)
+        *lines, rest = (rest + block).split(b"\n")
+        length += sum(map(len, lines)) + len(lines)
+        for line in lines:
+            if every > 1 and b'"progress"' in line and b'"dice ' not in line:
+                count += 1
+                if count % every:
+                    skipped = line
+                    continue
+            elif skipped:
+                chosen.append(skipped)  # the newest before what follows
+            skipped = b""
+            chosen.append(line)
+    return chosen + [skipped] * bool(skipped), length
 
 
 def _touch(path: Path) -> None:

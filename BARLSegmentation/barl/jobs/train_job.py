@@ -13,25 +13,23 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 
 from barl import methods
 from barl.errors import BarlError, Cancelled, InputError
-from barl.images.fingerprint import CaseFingerprint, fingerprint_case
-from barl.images.geometry import Grid, axes_towards
+from barl.images.fingerprint import CaseFingerprint
+from barl.images.geometry import axes_towards
 from barl.images.intensity import Normalization
-from barl.images.label_maps import read_label
 from barl.images.preparation import PreparedScan
-from barl.images.reading import read_channels
 from barl.inference.device import choose_device
 from barl.jobs.failures import explain
+from barl.jobs.fingerprints import accepted_outline, fingerprint_cases
 from barl.jobs.folds import FoldRun, assign_folds, check_folds, folds_in_words
 from barl.jobs.heartbeat import Heartbeat
 from barl.jobs.runs import RunFolder, claim
 from barl.json_text import plain
 from barl.networks.branches import NetworkSpec
-from barl.progress import SILENT, Event, Progress, Stage
+from barl.progress import SILENT, Event, Progress
 from barl.project.model_card import read_card
 from barl.project.records import Case, ModelRow, RunRow
 from barl.project.states import RunState
@@ -386,23 +384,7 @@ def _fingerprints(
     project: Project, outlined: list[Case], untouched: list[Case], progress: Progress
 ) -> list[CaseFingerprint]:
     step = max(1, -(-len(untouched) // _SCANS_FOR_PLAN))
-    chosen = [*outlined, *untouched[::step]]
-    found = []
-    for case, _ in progress.stage(Stage.PLANNING).each(chosen, lambda case: case.name):
-        channels = read_channels(project.cases.sound_images(case.id))
-        label = None
-        if case.is_accepted:
-            label = _outline(project, case, Grid.of(channels[0]))
-        found.append(fingerprint_case(channels, label, project.values))
-    return found
-
-
-def _outline(project: Project, case: Case, grid: Grid) -> sitk.Image:
-    """The accepted label map of a case; background where nobody has looked."""
-    revision = project.revisions.accepted(case.id)
-    label = read_label(revision.path, grid, project.values)
-    looked = project.revisions.read_looked(revision)
-    return label if looked is None else label * sitk.Cast(looked, label.GetPixelID())
+    return fingerprint_cases(project, [*outlined, *untouched[::step]], progress)
 
 
 def _short_budget(plan: Plan, seconds: float) -> list[str]:
@@ -426,7 +408,7 @@ def _small_components(project: Project, cases: list[Case], plan: Plan) -> list[s
         own = np.array(grid.spacing)[list(axes_towards(grid, plan.orientation).source)]
         if (np.array(plan.spacing) <= own * 1.01).all():
             continue
-        label = _outline(project, case, grid)
+        label = accepted_outline(project, case, grid)
         scan = PreparedScan([label], [Normalization("none")], plan.spacing, plan.orientation)
         scan.labels_to_network(label, project.revisions.read_looked(project.revisions.accepted(case.id)))
         for value, count in scan.kept_small.items():

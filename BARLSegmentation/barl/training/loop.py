@@ -96,6 +96,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     should_finish: Callable[[], bool] = lambda: False,
     spent: float = 0.0,
+    now: Callable[[], float] = time.monotonic,
 ) -> TrainResult:
     """Train a model.
 
@@ -111,6 +112,7 @@ def train(
         should_stop: Asked at every step; true ends the run after a checkpoint.
         should_finish: Asked after every step; true ends the run there as if its budget were used up.
         spent: Seconds of a budget in minutes that are used up already, such as by planning.
+        now: Clock of the budget, in seconds; ``time.process_time`` where other jobs share the processor.
 
     Raises:
         InputError: No outlined case, or a case that cannot be used.
@@ -118,7 +120,7 @@ def train(
         DeviceError: No such device, or too little memory for the smallest patch.
         StorageError: The disk is full or read-only.
     """
-    clock = Clock(spent)
+    clock = Clock(spent, now)
     target = choose_device(device)
     world = World.join(target)
     if target.type == "cuda" and world.size > 1:
@@ -292,8 +294,8 @@ class TrainingRun:
 
     def _steps(self) -> bool:
         """Run to the end; true if stopped before it."""
-        started = last_report = last_checkpoint = time.monotonic()
-        before = self.seconds
+        last_report = last_checkpoint = time.monotonic()
+        started, before = self.clock.now(), self.seconds
         batches = self.batches(_ENDLESS if self.plan.minutes else self.plan.iterations)
         self.network.train()
         while not self.world.agree(self.schedule.is_over):
@@ -302,13 +304,14 @@ class TrainingRun:
             if self.iteration and self.world.agree(self.should_finish()):
                 self.progress.log(f"Finished early, after {self.iteration} iterations.")
                 return False
-            began = time.monotonic()
+            began = self.clock.now()
             batch = next(batches)
             with self.threads.piece():
                 losses = self.step(batch)
+            ended = self.clock.now()
+            self.seconds = before + ended - started
+            self._advance(ended - began)
             now = time.monotonic()
-            self.seconds = before + now - started
-            self._advance(now - began)
             if now - last_report >= REPORT_SECONDS or self.schedule.is_over:
                 self._report(losses)
                 last_report = now
@@ -333,9 +336,9 @@ class TrainingRun:
                     f"A budget of {self.plan.budget} is too small: preparing and validating alone take longer."
                 )
         if times.is_due(before, self.schedule.done, self.schedule.is_over):
-            began = time.monotonic()
+            began = self.clock.now()
             self._record(self._validate())
-            times.took(time.monotonic() - began)
+            times.took(self.clock.now() - began)
         self.schedule.reserve = times.left(self.schedule.done)
 
     def step(self, batch: methods.Batch) -> dict[str, torch.Tensor]:
