@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from barl.cli import main
 from barl.errors import InputError, ProjectError
 from barl.inference.predictor import Predictor
-from barl.jobs import train_job
+from barl.jobs import fingerprints
 from barl.jobs.compute import Compute, WarmPredictors
 from barl.jobs.evaluate import evaluate_model
 from barl.jobs.predict import predict_cases
@@ -142,20 +142,24 @@ def test_prediction_is_stored_and_an_accepted_outline_stays(copy):
 
 
 def test_a_budget_that_preparing_uses_up_is_told_before_the_start(copy, monkeypatch):
-    real = train_job.fingerprint_case
+    for kept in copy.glob(f"cases/*/{fingerprints.NAME}"):
+        kept.unlink()
+    real = fingerprints.fingerprint_case
 
     def slow(*arguments):
         time.sleep(0.3)
         return real(*arguments)
 
-    monkeypatch.setattr(train_job, "fingerprint_case", slow)
-    with Project.open(copy, read_only=True) as project:
+    monkeypatch.setattr(fingerprints, "fingerprint_case", slow)
+    with Project.open(copy) as project:
         short = prepare_training(project, TrainingOptions(minutes=0.05, device="cpu"))
         assert [
             note
             for note in short.notes
             if note.startswith("A budget of 0.05 minutes is small: preparing the scans alone takes")
         ]
+        kept = prepare_training(project, TrainingOptions(minutes=0.05, device="cpu"))
+        assert "A budget of 0.05 minutes is small" in kept.notes[0]
         enough = prepare_training(project, TrainingOptions(minutes=10, device="cpu"))
         assert not [note for note in enough.notes if "is small" in note]
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -25,8 +27,16 @@ NAME = "fingerprint.json"
 VERSION = 1
 
 
-def fingerprint_cases(project: Project, cases: list[Case], progress: Progress) -> list[CaseFingerprint]:
-    """The fingerprint of each case, with that of its accepted outline if it has one.
+@dataclass(frozen=True)
+class Measured:
+    """A case's fingerprint and how long reading and measuring the case took (s), whenever that was."""
+
+    fingerprint: CaseFingerprint
+    seconds: float
+
+
+def measure_cases(project: Project, cases: list[Case], progress: Progress) -> list[Measured]:
+    """Measure each case, with its accepted outline if it has one.
 
     A kept fingerprint is used as long as images, outline and label values are the same; the images are then not read.
 
@@ -34,7 +44,7 @@ def fingerprint_cases(project: Project, cases: list[Case], progress: Progress) -
         InputError: An image is missing or not as it was stored, or cannot be read.
         ProjectError: The same of an outline.
     """
-    return [_fingerprint(project, case) for case, _ in progress.stage(Stage.PLANNING).each(cases, lambda c: c.name)]
+    return [_measure(project, case) for case, _ in progress.stage(Stage.PLANNING).each(cases, lambda c: c.name)]
 
 
 def accepted_outline(project: Project, case: Case, grid: Grid) -> sitk.Image:
@@ -45,19 +55,20 @@ def accepted_outline(project: Project, case: Case, grid: Grid) -> sitk.Image:
     return label if looked is None else label * sitk.Cast(looked, label.GetPixelID())
 
 
-def _fingerprint(project: Project, case: Case) -> CaseFingerprint:
+def _measure(project: Project, case: Case) -> Measured:
     path = project.cases.revision_folder(case.id).parent / NAME
     revision = project.revisions.newest(case.id, (RevisionKind.ACCEPTED,)) if case.is_accepted else None
     key = _key(project, case, revision)
     if (kept := _read(path, key)) is not None:
         return kept
+    began = time.monotonic()
     channels = read_channels(project.cases.sound_images(case.id))
     label = accepted_outline(project, case, Grid.of(channels[0])) if case.is_accepted else None
-    found = fingerprint_case(channels, label, project.values)
+    found = Measured(fingerprint_case(channels, label, project.values), time.monotonic() - began)
     if not project.read_only:
-        text = json.dumps({"key": key, "fingerprint": found.to_json()})
+        facts = {"key": key, "seconds": round(found.seconds, 4), "fingerprint": found.fingerprint.to_json()}
         with contextlib.suppress(OSError):  # the next plan measures again
-            write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            write_atomically(path, lambda temporary: temporary.write_text(json.dumps(facts), encoding="utf-8"))
     return found
 
 
@@ -72,10 +83,12 @@ def _key(project: Project, case: Case, revision: Revision | None) -> str:
     return hashlib.sha256(json.dumps([VERSION, files, outline, project.values]).encode()).hexdigest()
 
 
-def _read(path: Path, key: str) -> CaseFingerprint | None:
+def _read(path: Path, key: str) -> Measured | None:
     """The kept fingerprint if it has this key."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return CaseFingerprint.from_json(kept["fingerprint"]) if key and kept["key"] == key else None
+        if not key or kept["key"] != key:
+            return None
+        return Measured(CaseFingerprint.from_json(kept["fingerprint"]), float(kept["seconds"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

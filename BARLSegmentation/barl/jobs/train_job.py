@@ -17,13 +17,12 @@ import torch
 
 from barl import methods
 from barl.errors import BarlError, Cancelled, InputError
-from barl.images.fingerprint import CaseFingerprint
 from barl.images.geometry import axes_towards
 from barl.images.intensity import Normalization
 from barl.images.preparation import PreparedScan
 from barl.inference.device import choose_device
 from barl.jobs.failures import explain
-from barl.jobs.fingerprints import accepted_outline, fingerprint_cases
+from barl.jobs.fingerprints import accepted_outline, measure_cases
 from barl.jobs.folds import FoldRun, assign_folds, check_folds, folds_in_words
 from barl.jobs.heartbeat import Heartbeat
 from barl.jobs.runs import RunFolder, claim
@@ -163,8 +162,10 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
     if not untouched:
         notes.append("There is no untouched scan: training learns from the outlines alone.")
     began = time.monotonic()
-    fingerprints = _fingerprints(project, outlined, untouched, progress)
-    planning = time.monotonic() - began
+    looked_at = [*outlined, *untouched[:: max(1, -(-len(untouched) // _SCANS_FOR_PLAN))]]
+    measured = measure_cases(project, looked_at, progress)
+    fingerprints = [one.fingerprint for one in measured]
+    planning, reading = time.monotonic() - began, sum(one.seconds for one in measured)
     voxels = {
         value: sum(print_.labels[value].voxels for print_ in fingerprints if print_.labels) for value in project.values
     }
@@ -193,7 +194,7 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
         notes.append(f"Training starts from scratch: {plan.method} needs another network than {parent.id} has.")
         parent = None
     n_cases = len(outlined) + len(held_out) + len(untouched)
-    notes += _short_budget(plan, planning + _PREPARING * planning / len(fingerprints) * n_cases)
+    notes += _short_budget(plan, planning + _PREPARING * reading / len(measured) * n_cases)
     notes += _small_components(project, [*outlined, *held_out], plan)
     if options.folds is not None:
         notes.append(folds_in_words(options.folds, plan))
@@ -378,13 +379,6 @@ def _partial(outlined: list[Case]) -> list[str]:
         f"{len(partial)} of {len(outlined)} outlines are partial: {scans:.1f} scans in all were looked at. What nobody "
         "has looked at is learned from as in an untouched scan."
     ]
-
-
-def _fingerprints(
-    project: Project, outlined: list[Case], untouched: list[Case], progress: Progress
-) -> list[CaseFingerprint]:
-    step = max(1, -(-len(untouched) // _SCANS_FOR_PLAN))
-    return fingerprint_cases(project, [*outlined, *untouched[::step]], progress)
 
 
 def _short_budget(plan: Plan, seconds: float) -> list[str]:
