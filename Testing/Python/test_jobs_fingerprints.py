@@ -58,7 +58,7 @@ def test_an_image_that_has_changed_is_looked_at_again_and_refused(folder):
 def test_damaged_kept_values_are_measured_again(folder):
     first = plan_of(folder)
     kept = next(folder.glob(f"cases/case_0001/{NAME}"))
-    for text in (b"", b"[]", b'{"key": 1}', kept.read_bytes().replace(b'"size"', b'"sise"')):
+    for text in (b"", b"[]", b'{"key": 1}', kept.read_bytes().replace(b'"size"', b'"edges"')):
         kept.write_bytes(text)
         assert plan_of(folder) == first
 
