@@ -78,6 +78,7 @@ class BARLSegmentationParameterNode:
     method, minutes, warmStart - How to train, and for how long.
     folds - Train so many members, each without one part of the outlined cases; 1 for one training.
     trainAfter - Train by itself after so many newly accepted cases; 0 for never.
+    predictAhead - Predict the untouched cases by itself when a new model becomes the current one.
     """
 
     projectFolder: str = ""
@@ -100,6 +101,7 @@ class BARLSegmentationParameterNode:
     warmStart: bool = True
     folds: Annotated[int, WithinRange(1, 20)] = 1
     trainAfter: Annotated[int, WithinRange(0, 1000)] = 0
+    predictAhead: bool = True
 
 
 class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

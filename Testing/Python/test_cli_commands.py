@@ -81,8 +81,10 @@ def test_the_usual_way(place, capsys, monkeypatch):
     stored = barl(capsys, "project", "accept", "study", "s3", "truth/s3.nii.gz")
     assert Path(stored["label"]).is_file()
     again = barl(
-        capsys, "train", "study", "--iterations", 2, "--promote", "--device", "cpu", "--set", "loader_workers=0"
-    )
+        capsys, "train", "study", "--iterations", 2, "--promote", "--then-predict", "--device", "cpu",
+        "--set", "loader_workers=0",
+    )  # fmt: skip
+    assert [case["name"] for case in again["predicted"]["cases"]] == ["s4"]
     assert (again["model"], again["current"]) == ("model_0002", True)
     models = barl(capsys, "models", "list", "study")["models"]
     assert [(model["id"], model["parent"]) for model in models] == [("model_0001", None), ("model_0002", "model_0001")]
@@ -96,6 +98,8 @@ def test_the_usual_way(place, capsys, monkeypatch):
     assert barl(capsys, "project", "verify", "study") == {"damaged": []}
     show = barl(capsys, "project", "show", "study")
     assert show["cases"] == {"new": 0, "predicted": 1, "in_review": 0, "accepted": 4, "excluded": 0}
+    assert main(["train", "study", "--then-predict", "--detach"]) == 2
+    assert "--then-predict needs a training that this terminal watches" in capsys.readouterr().err
     predicts_without_a_project(capsys, shown["folder"])
     answers_people_in_words(capsys)
 

@@ -325,7 +325,11 @@ def compare_and_promote(host, panel, status):
     assert ui.comparisonPlotWidget.visible and ui.promoteButton.enabled
     ui.promoteButton.click()
     assert panel.session.project.models.current().id == "model_0002"
-    assert status[-1] == ("model_0002 is the current model now.", False) and not ui.keepButton.enabled
+    assert [text for text, _ in status[-2:]] == [
+        "model_0002 is the current model now.",
+        "model_0002 predicts 1 case in the background; go on meanwhile.",
+    ]
+    assert not ui.keepButton.enabled
 
 
 def train_the_first_model(host, panel, status):
@@ -337,7 +341,7 @@ def train_the_first_model(host, panel, status):
     assert panel.run.state == "finished" and rows(panel.curves.dice) >= 2
     assert ui.lossPlotWidget.mrmlPlotViewNode().GetPlotChartNode().GetNumberOfPlotSeriesNodes() >= 3
     assert ui.dicePlotWidget.visible and not ui.comparisonGroupBox.visible
-    assert status[-1] == ("run_0001 is finished: model_0001.", False)
+    assert ("run_0001 is finished: model_0001.", False) in status
 
 
 def test_plan_start_pause_kill_resume_finish_compare_and_promote(host, module, panel, status, tmp_path):

@@ -13,6 +13,7 @@ from BARLSegmentationLib.widgets.AddCases import AddCases
 from BARLSegmentationLib.widgets.CaseExchange import CaseExchange
 from BARLSegmentationLib.widgets.CaseNames import CaseNames
 from BARLSegmentationLib.widgets.Panel import Panel, allow, signalsBlocked
+from BARLSegmentationLib.widgets.PredictAhead import PredictAhead
 from BARLSegmentationLib.widgets.PredictCases import PredictCases
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class CasesPanel(Panel):
         self.exchange = CaseExchange(session, self.worker, ui)
         self.predicting.progressed.connect(self.onPredictProgress)
         self.predicting.ended.connect(self.updatePrediction)
+        self.ahead = PredictAhead(session, self.worker, self._meansAhead)
+        self.ahead.changed.connect(self.onAheadChanged)
+        self.ahead.progressed.connect(self.onAheadProgress)
         ui.addGroupBox.connect("toggled(bool)", self.onAddToggled)
         ui.predictButton.connect("clicked(bool)", self.onPredict)
         ui.cancelPredictButton.connect("clicked(bool)", self.onCancelPrediction)
@@ -105,11 +109,12 @@ class CasesPanel(Panel):
 
     @property
     def isIdle(self) -> bool:
-        idle = self.adding.isIdle and self.predicting.isIdle and self.exchange.isIdle
+        idle = self.adding.isIdle and self.predicting.isIdle and self.exchange.isIdle and self.ahead.isIdle
         return idle and self._measuring is None
 
     def cleanup(self) -> None:
         self.adding.cleanup()
+        self.ahead.forget()
         self.predicting.forget()
         self.exchange.forget()
         super().cleanup()
@@ -363,11 +368,34 @@ class CasesPanel(Panel):
         which = _("the selected cases") if self._selected() else _("all cases without an accepted outline")
         tip = _("Predict {which} ({count}) with the current model; Slicer can be used meanwhile")
         allow(ui.predictButton, tip.format(which=which, count=len(cases)), reason)
-        ui.predictProgressBar.visible = ui.cancelPredictButton.visible = not idle
+        ui.predictProgressBar.visible = ui.cancelPredictButton.visible = not idle or self.ahead.isWanted
+        ui.aheadLabel.visible = self.ahead.isWanted
+        ui.aheadLabel.text = self._aheadText()
+
+    def _aheadText(self) -> str:
+        case, left = self.ahead.case, self.ahead.left
+        if case is None:
+            return _("Untouched cases are predicted once the worker is free.")
+        return _("Predicting by itself: {name}, {left} left").format(name=case.name, left=left)
+
+    def _means(self) -> tuple[str, bool, bool]:
+        """Device, fast and cleanup."""
+        node = self.parameterNode
+        return ("auto", False, True) if node is None else (node.device, node.fast, node.cleanUp)
+
+    def _meansAhead(self) -> tuple[str, bool, bool] | None:
+        return self._means() if self.parameterNode is not None and self.parameterNode.predictAhead else None
+
+    def onAheadChanged(self) -> None:
+        self.ui.predictProgressBar.value = 0
+        self.updatePrediction()
+
+    def onAheadProgress(self, fraction: float) -> None:
+        if self.predicting.isIdle:
+            self.ui.predictProgressBar.value = int(1000 * fraction)
 
     def onPredict(self) -> None:
-        cases, node = self._selected(), self.parameterNode
-        device, fast, cleanUp = (node.device, node.fast, node.cleanUp) if node is not None else ("auto", False, True)
+        cases, (device, fast, cleanUp) = self._selected(), self._means()
         self.ui.predictProgressBar.value = 0
         self.predicting.start(None, [case.id for case in cases] or None, device, fast, None, cleanUp)
         self.session.status(_("Predicting in the background; Slicer can be used meanwhile."))
@@ -377,7 +405,10 @@ class CasesPanel(Panel):
         self.ui.predictProgressBar.value = int(1000 * (event.fraction or 0.0))
 
     def onCancelPrediction(self) -> None:
-        self.predicting.cancel()
+        if self.predicting.isIdle:
+            self.ahead.cancel()
+        else:
+            self.predicting.cancel()
 
     # The next case
 
@@ -386,7 +417,7 @@ class CasesPanel(Panel):
         from barl.project.next_case import rank_cases
 
         ranked = [item for item in rank_cases(self._cases) if item.case.id != self.session.caseId]
-        self._ranked = ranked[:PROPOSALS]
+        self._ranked = self.ahead.firstPredicted(ranked)[:PROPOSALS]
         combo = self.ui.nextComboBox
         with signalsBlocked(combo):
             combo.clear()

@@ -214,8 +214,8 @@ class TrainPanel(Panel):
         from barl.project.states import RunState
 
         self._pendingText = ""
-        self.session.notifyModels()
         self.session.status(run.inWords(), error=run.state in (RunState.FAILED, RunState.INTERRUPTED))
+        self.session.notifyModels()  # what a new model makes happen is said after that
         if run.state is RunState.FINISHED:
             if not self.decision.reasonAgainstComparison():
                 self.onCompare()

@@ -40,12 +40,13 @@ class WorkerLink:
 
     Attributes:
         busyChanged: Another long request is under way (its name, or "" for none).
+        asked: A long request was sent; gives it.
         busy: The name of the long request under way.
         computer: Address of the other computer that computes; empty: this one.
     """
 
     def __init__(self, python: str | None = None, variables: Mapping[str, str] | None = None) -> None:
-        self.busyChanged = Signal()
+        self.busyChanged, self.asked = Signal(), Signal()
         self.busy = ""
         self.python = python or slicerPython()
         self.computer = self._computerPython = ""
@@ -107,14 +108,23 @@ class WorkerLink:
             self._open[pending.id] = request.name
         self._process.write(line)
         self._tellBusy()
+        if not request.quick:
+            self.asked.emit(request)
         return pending
 
-    def cancel(self, pending: Pending | None) -> None:
-        """Ask the worker to stop a request; its error then is ``barl.errors.Cancelled``."""
+    def cancel(self, pending: Pending | None, patient: bool = False) -> None:
+        """Ask the worker to stop a request; its error then is ``barl.errors.Cancelled``.
+
+        Args:
+            pending: The request.
+            patient: Wait however long it takes; else a worker that has not stopped after ``CANCEL_MS`` is ended, and
+                with it the requests that wait.
+        """
         if pending is not None and not pending.ended and self._conversation is not None and self.running:
             self._process.write(self._conversation.cancel(pending))
             process = self._process
-            qt.QTimer.singleShot(CANCEL_MS, lambda: self._onCancelUnheard(process, pending))
+            if not patient:
+                qt.QTimer.singleShot(CANCEL_MS, lambda: self._onCancelUnheard(process, pending))
 
     def _onCancelUnheard(self, process: qt.QProcess, pending: Pending) -> None:
         from barl.errors import Cancelled

@@ -352,6 +352,11 @@ def _train(commands: Commands) -> None:
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the plan")
     train.add_argument("--from-scratch", action="store_true", help="do not start from the current model")
     train.add_argument("--promote", action="store_true", help="make the new model the current one when it is done")
+    train.add_argument(
+        "--then-predict",
+        action="store_true",
+        help="predict the cases that need an outline, if the new model is the current one",
+    )
     train.add_argument("--detach", action="store_true", help="train in the background, beyond this terminal")
     _device(train)
     computer_commands.computer_options(train)

@@ -9,7 +9,6 @@ import signal
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +34,15 @@ _EXIT_CODES = {
 
 
 def train(options: Namespace, terminal: Terminal) -> int:
+    if options.then_predict and (options.detach or options.computer):
+        raise InputError(
+            "--then-predict needs a training that this terminal watches, on this computer.",
+            'Leave away --detach or --computer, or predict afterwards with "barl predict".',
+        )
     if options.runs:
         return _list_runs(options, terminal)
     if options.attach is not None:
-        return _watch(options.project, options.attach or None, terminal)
+        return _watch(options, options.attach or None, terminal)
     if options.stop is not None or options.cancel is not None:
         return _end(options, terminal)
     if options.resume is not None:
@@ -46,7 +50,7 @@ def train(options: Namespace, terminal: Terminal) -> int:
     if options.computer and not options.plan:
         run_id = computer_commands.start_training(options, terminal, _training_options(options))
         if not options.detach:
-            return _watch(options.project, run_id, terminal)
+            return _watch(options, run_id, terminal)
         text = f'{run_id} trains on {options.computer}; see "barl train {options.project} --attach".'
         terminal.answer({"run": run_id, "state": RunState.RUNNING}, text)
         return 0
@@ -78,10 +82,10 @@ def _go(project: Project, run_id: str, options: Namespace, terminal: Terminal) -
 
     with _interrupt_stops(RunFolder(project.runs.get(run_id).folder), terminal):
         run = run_training(project.folder, run_id, on_event=terminal.show, spent=process_age())
-    return _finish(project, run.id, terminal)
+    return _finish(project, run.id, options, terminal)
 
 
-def _finish(project: Project, run_id: str, terminal: Terminal) -> int:
+def _finish(project: Project, run_id: str, options: Namespace, terminal: Terminal) -> int:
     run = project.runs.get(run_id)
     document: dict[str, Any] = {"run": run.id, "state": run.state, "model": run.model_id, "message": run.message}
     text = f"{run.id} is {run.state}. {run.message}".strip()
@@ -95,10 +99,26 @@ def _finish(project: Project, run_id: str, terminal: Terminal) -> int:
         text += f"\nMean Dice {judged}: {dice:.3f}" if dice is not None else ""
         if not model.is_current:
             text += f'\nMake it the current model with "barl models promote {project.folder.name} {model.id}".'
+        elif options.then_predict:
+            document["predicted"], words = _predict_untouched(project, options, terminal)
+            text += f"\n{words}"
     elif run.state.has_ended:
         text += f'\nGo on with "barl train {project.folder.name} --resume {run.id}".'
     terminal.answer(document, text)
     return _EXIT_CODES[run.state]
+
+
+def _predict_untouched(project: Project, options: Namespace, terminal: Terminal) -> tuple[dict[str, Any], str]:
+    """Predict as ``barl predict PROJECT`` does; the answer and a sentence."""
+    from barl.jobs.compute import Compute
+    from barl.jobs.predict import predict_cases
+
+    if not any(case.wants_prediction for case in project.cases.all()):
+        return {"cases": [], "failed": [], "compared": []}, "No case waits for a prediction."
+    result = predict_cases(project, compute=Compute(options.device), progress=terminal.progress)
+    lines = [f"Predicted: {len(result['cases'])} of {len(result['cases']) + len(result['failed'])} cases."]
+    lines += [f"Left out {case['name']}: {case['message']} {case['remedy']}" for case in result["failed"]]
+    return result, "\n".join(lines)
 
 
 @contextlib.contextmanager
@@ -121,7 +141,7 @@ def _interrupt_stops(folder: RunFolder, terminal: Terminal) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _watch(folder: Path, run_id: str | None, terminal: Terminal) -> int:
+def _watch(options: Namespace, run_id: str | None, terminal: Terminal) -> int:
     """Show a run's events until it ends; Ctrl-C stops the watching, not the training."""
     from barl.remote.near import NearHandlers
     from barl.worker.messages import Attach
@@ -130,13 +150,13 @@ def _watch(folder: Path, run_id: str | None, terminal: Terminal) -> int:
     handlers = NearHandlers()
     try:
         while True:
-            seen = handlers.attach(terminal, Attach(str(folder), run_id, offset))
+            seen = handlers.attach(terminal, Attach(str(options.project), run_id, offset))
             run_id, offset = seen["run"], seen["offset"]
             for event in seen["events"]:
                 terminal.show(event)
             if not seen["events"] and RunState(seen["state"]).has_ended:
-                with Project.open(folder, read_only=True) as project:
-                    return _finish(project, seen["run"], terminal)
+                with Project.open(options.project, read_only=not options.then_predict) as project:
+                    return _finish(project, seen["run"], options, terminal)
             if not seen["events"]:
                 time.sleep(_LOOK_S)
     finally:
@@ -175,7 +195,7 @@ def _resume(options: Namespace, terminal: Terminal) -> int:
         handlers.resume_training(terminal, ResumeTraining(str(options.project), run.id))
     finally:
         handlers.close()
-    return _watch(options.project, run.id, terminal)
+    return _watch(options, run.id, terminal)
 
 
 def _list_runs(options: Namespace, terminal: Terminal) -> int:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from barl.project.records import BY_SCAN, Case
+from barl.project.states import CaseState
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,12 @@ def rank_cases(cases: Sequence[Case], diversity: float = 0.5, spread: int = 10) 
     order, score = _order(relative, places, distance, diversity, spread)
     context = Context(int(known.sum()), len(centers), len(outlined), kind == BY_SCAN)
     return [Ranked(candidates[k], score[k], rank[k], difference[k], context) for k in order]
+
+
+def untouched_cases(cases: Sequence[Case], model_id: str) -> list[Case]:
+    """The cases that nobody has drawn in and that ``model_id`` has not predicted, the most useful first."""
+    untouched = (CaseState.NEW, CaseState.PREDICTED)
+    return [r.case for r in rank_cases(cases) if r.case.state in untouched and r.case.model_id != model_id]
 
 
 def _order(
