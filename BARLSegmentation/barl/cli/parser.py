@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 # Slicer's package leaves out the report, the benchmark and the methods to compare with.
 _FOR_RESEARCH = find_spec("barl.benchmark") is not None
-_PEERS = "bcp, cps, dtc, entmin, ict, mc_net_plus, mean_teacher, sassnet, sdcl, ss_net, ua_mt, urpc"
+_PEERS = (
+    "bcp, cps, crossmatch, dtc, entmin, ict, mc_net_plus, mean_teacher, sassnet, sdcl, ss_net, ua_mt, unimatch, urpc"
+)
 _OVERVIEW = """\
 BARL turns a few outlined scans and many untouched ones into a segmentation model.
 

@@ -17,6 +17,7 @@ from math import prod
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from monai.networks.blocks import UpSample
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
 from torch import Tensor, nn
@@ -240,6 +241,13 @@ class Network(nn.Module):
         """All heads of one branch on ``x [B, C, k, j, i]``."""
         return self.views(x, [branch])[0]
 
+    def perturbed(self, x: Tensor, shares: Sequence[float], branch: int = 0) -> list[BranchOutput]:
+        """``scales``, then for each of ``shares`` the same with that share of the encoder's channels dropped.
+
+        The channels are drawn at random at every level, for each patch (``Dropout3d``), in prediction as well.
+        """
+        raise NotImplementedError
+
 
 class BranchPair(Network):
     """The branches of one model, one specification: networks with weights of their own, or decoders on one encoder.
@@ -274,6 +282,12 @@ class BranchPair(Network):
         encode = self._encoder(x)
         chosen = range(self.n_branches) if branches is None else branches
         return [self.branch(branch).scales(encode(branch)) for branch in chosen]
+
+    def perturbed(self, x: Tensor, shares: Sequence[float], branch: int = 0) -> list[BranchOutput]:
+        """See ``Network.perturbed``; the encoder runs once."""
+        skips, decoder = self._encoder(x)(branch), self.branch(branch)
+        dropped = ([F.dropout3d(level, share) for level in skips] for share in shares)
+        return [decoder.scales(levels) for levels in (skips, *dropped)]
 
     def _encoder(self, x: Tensor) -> Callable[[int], list[Tensor]]:
         """Gives the encoder's outputs for a branch; of separate encoders none is run before it is asked for."""

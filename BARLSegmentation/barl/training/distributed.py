@@ -106,21 +106,32 @@ class JoinedNetwork(Network):
         return Batch(gather(own.weak, n), gather(own.strong, n), gather(own.label, n), trust, unseen)
 
     def views(self, x: Tensor, branches: Sequence[int] | None = None) -> list[BranchOutput]:
-        size, n = dist.get_world_size(), self.own.n_labelled
-        rank = dist.get_rank()
-        unlabelled = (len(x) - n * size) // size
-        # A method that looks at the labeled part alone passes only that.
-        mine = torch.cat(
-            [x[rank * n : (rank + 1) * n], x[n * size + rank * unlabelled : n * size + (rank + 1) * unlabelled]]
-        )
-        return [
-            BranchOutput(
-                [gather(z.float(), n) for z in output.logits],
-                gather(output.features.float(), n),
-                None if output.distances is None else gather(output.distances.float(), n),
-            )
-            for output in self.network.views(mine, branches)
-        ]
+        mine, n = self._share(x)
+        return [_joined(output, n) for output in self.network.views(mine, branches)]
+
+    def perturbed(self, x: Tensor, shares: Sequence[float], branch: int = 0) -> list[BranchOutput]:
+        """See ``Network.perturbed``; every process draws the channels of its own share."""
+        mine, n = self._share(x)
+        return [_joined(output, n) for output in self.network.perturbed(mine, shares, branch)]
+
+    def _share(self, x: Tensor) -> tuple[Tensor, int]:
+        """The own share of ``x [B, ...]`` and how many of its items are gathered first.
+
+        A method may pass a part of the batch, such as the untouched items, if the processes can share it evenly.
+        """
+        size, rank = dist.get_world_size(), dist.get_rank()
+        each = len(x) // size
+        n = min(self.own.n_labelled, each)
+        start, rest = rank * n, n * size + rank * (each - n)
+        return torch.cat([x[start : start + n], x[rest : rest + each - n]]), n
+
+
+def _joined(output: BranchOutput, n: int) -> BranchOutput:
+    return BranchOutput(
+        [gather(z.float(), n) for z in output.logits],
+        gather(output.features.float(), n),
+        None if output.distances is None else gather(output.distances.float(), n),
+    )
 
 
 def sum_gradients(network: nn.Module) -> None:

@@ -7,7 +7,7 @@ column "first branch alone", as the single network it was published with). The s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
@@ -33,27 +33,43 @@ class Step:
     Attributes:
         network: The branches.
         branch: Which of them learns.
+        batch: Both views of the patches.
         x: Its view of the patches ``[B, C, k, j, i]``: weak for even branches, strong for odd ones.
         outlined: What is known of the patches.
-        label: Class indices ``[B_l, k, j, i]`` of the first ``n`` patches.
-        n: ``B_l``.
         weight: Of the terms that need no outline, after the ramp.
         progress: ``t / T`` in [0, 1).
     """
 
     network: Network
     branch: int
+    batch: Batch
     x: Tensor
     outlined: Outlined
-    label: Tensor
-    n: int
     weight: float
     progress: float
+
+    @property
+    def label(self) -> Tensor:
+        """Class indices ``[B_l, k, j, i]`` of the first ``n`` patches."""
+        return self.batch.label
+
+    @property
+    def n(self) -> int:
+        """``B_l``."""
+        return self.batch.n_labelled
 
     def predict(self, x: Tensor) -> tuple[BranchOutput, list[Tensor]]:
         """Everything the branch says about ``x``, and its log-probabilities per scale, coarse to fine."""
         output = self.network.scales(x, self.branch)
         return output, output.log_probabilities()
+
+    def finest(self, x: Tensor) -> Tensor:
+        """The branch's log-probabilities ``[B, C, k, j, i]`` of ``x`` at full resolution."""
+        return self.predict(x)[1][-1]
+
+    def perturbed(self, x: Tensor, shares: Sequence[float]) -> list[Tensor]:
+        """As ``finest``, then the same with each of ``shares`` of the encoder's feature channels dropped."""
+        return [output.log_probabilities()[-1] for output in self.network.perturbed(x, shares, self.branch)]
 
     def untouched(self, values: Tensor) -> Tensor:
         """``values [B, ...]`` of the patches with voxels that nobody has looked at."""
@@ -84,13 +100,13 @@ class EachBranch(Ramped[R]):
 
     def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         weight = self.consistency_weight(iteration, total)
-        outlined, n, progress = batch.outlined(), batch.n_labelled, iteration / max(total, 1)
+        outlined, progress = batch.outlined(), iteration / max(total, 1)
         losses: dict[str, Tensor] = {}
         sums = torch.zeros((), device=batch.weak.device)
         share = 1.0 / network.n_branches
         for branch in range(network.n_branches):
             x = batch.strong if branch % 2 else batch.weak
-            step = Step(network, branch, x, outlined, batch.label, n, weight, progress)
+            step = Step(network, branch, batch, x, outlined, weight, progress)
             for name, factor, value in self.terms(step):
                 part = share * value
                 losses[name] = losses[name] + part if name in losses else part
