@@ -9,7 +9,7 @@ import pytest
 import torch
 from barl import methods
 from barl.errors import InputError
-from barl.methods.barl import paste_outlines
+from barl.methods.mixing import paste_outlines
 from barl.networks.branches import NetworkSpec, build_network
 
 SPEC = NetworkSpec(1, 3, widths=(4, 8, 16))

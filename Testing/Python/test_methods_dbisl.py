@@ -13,6 +13,9 @@ from barl import methods
 from barl.cli import main
 from barl.errors import InputError
 from barl.inference.predictor import Predictor
+from barl.losses.overlap import one_hot, overlap_loss
+from barl.losses.task_transforms import segmentation_to_distance
+from barl.methods.mixing import paste_outlines
 from barl.models.disk import load_model
 from barl.networks.branches import NetworkSpec, build_network
 from barl.project.store import Project
@@ -124,6 +127,46 @@ def test_the_strong_view_is_shown_only_when_asked_for():
     for method, iteration, sees_it in ((plain, 1, False), (alternating, 0, False), (alternating, 1, True)):
         one, two = (method.loss(network, b, iteration, 100)["supervised"].item() for b in (batch, other))
         assert (one != two) == sees_it
+
+
+def test_a_teacher_with_the_same_weights_says_what_the_decoders_say_and_then_follows_them():
+    plain, network = made()
+    taught, _ = made({"teacher": 0.99})
+    taught.prepare(network)
+    one, two = (method.loss(network, batch_of(1, 2), 80, 100) for method in (plain, taught))
+    assert {name: value.item() for name, value in one.items()} == {name: value.item() for name, value in two.items()}
+    two["total"].backward()
+    teacher = taught.kept["teacher"]
+    assert all(p.grad is None for p in teacher.parameters())
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(1.0)
+    moved = taught.loss(network, batch_of(1, 2), 80, 100)["pseudo"]
+    assert moved.item() != pytest.approx(plain.loss(network, batch_of(1, 2), 80, 100)["pseudo"].item(), rel=1e-3)
+    taught.after_step(network, 1000)
+    pairs = zip(teacher.parameters(), network.parameters(), strict=True)
+    assert all(torch.allclose(a, b - 0.99, atol=1e-4) for a, b in pairs)
+
+
+def test_pseudo_labels_are_the_teachers_and_in_the_box_of_cutmix_the_outline():
+    method, network = made({"teacher": 0.99, "cutmix": True, "beta": 0.3})
+    method.prepare(network)
+    with torch.no_grad():  # a teacher that is sure of background everywhere
+        for branch in method.kept["teacher"].network.branches:
+            for head in (branch.heads[0], branch.regression):
+                head.weight.zero_()
+                head.bias.copy_(torch.tensor([20.0, -20.0, -20.0]))
+    batch = batch_of(1, 2)
+    mixed, known = paste_outlines(batch, 80)
+    assert (known > 0).any()
+    pseudo = one_hot(known.clamp_min(0), 3)
+    goal = segmentation_to_distance(pseudo, reach=5.0, radius=3)
+    expected = []
+    for output in network.views(mixed.weak):
+        overlap = overlap_loss(output.log_probabilities()[-1][1:], pseudo)
+        expected.append(overlap + 0.3 * (output.signed_distances()[1:] - goal).square().mean())
+    value = method.loss(network, batch, 80, 100)["pseudo"].item()
+    assert value == pytest.approx((sum(expected) / 2).item(), rel=1e-5)
 
 
 def test_it_works_in_half_precision():

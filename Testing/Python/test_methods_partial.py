@@ -15,7 +15,7 @@ from barl.losses.dpr import dual_path_regularization
 from barl.losses.overlap import one_hot, target_at_scale
 from barl.losses.pcbc import bias_correction
 from barl.losses.task_transforms import exact_distances, known_distances
-from barl.methods.barl import paste_outlines
+from barl.methods.mixing import paste_outlines
 from barl.methods.supervised import multi_scale_supervision
 from barl.networks.branches import NetworkSpec, build_network
 from scipy import ndimage

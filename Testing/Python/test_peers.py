@@ -15,7 +15,7 @@ from barl.losses.consistency import entropy, sharpen, squared_difference
 from barl.methods.mixing import exchange, largest_pieces, paste_in_turn, random_box
 from barl.methods.peers.distance_map import scaled_distances
 from barl.methods.peers.ss_net import ClassMemory
-from barl.methods.peers.teacher import Teacher
+from barl.methods.teacher import Teacher
 from barl.networks.branches import NetworkSpec, build_network
 from barl.project.labels import Label
 from barl.training.cases import CaseFiles

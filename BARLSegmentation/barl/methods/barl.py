@@ -9,10 +9,8 @@ Volumetric Medical Image Segmentation", arXiv 2510.16863); what is stated and wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from barl.errors import InputError
@@ -22,41 +20,13 @@ from barl.losses.overlap import hard_label, one_hot
 from barl.losses.pcbc import bias_correction, scale_gates
 from barl.losses.region import region_alignment
 from barl.methods.base import Batch, Outlined, Ramped, ramp_up
-from barl.methods.mixing import random_box
+from barl.methods.mixing import paste_outlines
 from barl.methods.supervised import multi_scale_supervision, scale_weights
 from barl.networks.branches import Network
 
 PARTS = ("cps", "dpr", "pcbc", "region", "instance")
 # Log-probabilities ``[B, C, k, j, i]`` of each branch and scale, coarse to fine.
 Scales = list[list[Tensor]]
-
-
-def paste_outlines(batch: Batch, iteration: int) -> tuple[Batch, Tensor]:
-    """CutMix (Yun et al., ICCV 2019) from outlined into untouched items: one box of half the patch's edge each.
-
-    The box lies at the same place in both patches and in both views. It depends on ``iteration`` alone, so that a run
-    resumes exactly.
-
-    Returns:
-        The batch, and what is known of its untouched items: classes ``[B_u, k, j, i]``, -1 outside the boxes and where
-        nobody has looked.
-    """
-    size = batch.weak.shape[2:]
-    supervision = batch.supervision().flatten(1)
-    taught = torch.nonzero((supervision > 0).any(dim=1))[:, 0].tolist()
-    donors = torch.nonzero((supervision == 1).any(dim=1))[:, 0].tolist()
-    receivers = [item for item in range(len(batch.weak)) if item not in taught]
-    sure = batch.label if batch.trust is None else batch.label.masked_fill(batch.trust < 1, -1)
-    rng = np.random.default_rng(iteration)
-    weak, strong = batch.weak.clone(), batch.strong.clone()
-    known = batch.label.new_full((len(receivers), *size), -1)
-    for place, item in enumerate(receivers if donors else ()):
-        donor = donors[place % len(donors)]
-        box = random_box(size, 0.5, rng)
-        for view in (weak, strong):
-            view[(item, slice(None), *box)] = view[(donor, slice(None), *box)]
-        known[(place, *box)] = sure[(donor, *box)]
-    return replace(batch, weak=weak, strong=strong), known
 
 
 @dataclass(frozen=True)

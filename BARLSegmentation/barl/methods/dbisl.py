@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -32,8 +32,10 @@ from barl.losses.task_transforms import (
 )
 from barl.losses.task_uncertainty import certainty, pseudo_supervision, task_uncertainty
 from barl.methods.base import Batch, Outlined, Ramped, add_up, ramp_up
+from barl.methods.mixing import paste_outlines
 from barl.methods.supervised import multi_scale_supervision, scale_weights
-from barl.networks.branches import Network
+from barl.methods.teacher import Teacher
+from barl.networks.branches import BranchOutput, BranchPair, Network
 
 PARTS = ("cross", "consistency", "pseudo", "uncertainty")
 ARCHITECTURES = ("2x2", "1+1")
@@ -65,6 +67,8 @@ class Settings:
         detach: Consistency without gradient through the transforms.
         alternate: Show the strong view at every other iteration, not the weak one alone (one encoder sees one view
             at a time).
+        cutmix: Paste a box of half the patch's edge, with its ground truth, from outlined into untouched patches.
+        teacher: Decay of a moving average of the network that makes the pseudo-labels; 0 for none.
         scale_decay: Weight of each coarser scale relative to the next finer one.
     """
 
@@ -83,6 +87,8 @@ class Settings:
     exchange: bool = False
     detach: bool = False
     alternate: bool = False
+    cutmix: bool = False
+    teacher: float = 0.0
     scale_decay: float = 0.5
 
     def __post_init__(self) -> None:
@@ -120,11 +126,22 @@ class Dbisl(Ramped[Settings]):
         tasks = ("both",) if self.settings.architecture == "2x2" else ("segmentation", "distance")
         return {"shared_encoder": True, "residual": (False,), "tasks": tasks, "steepness": self.settings.k}
 
+    def prepare(self, network: BranchPair) -> None:
+        if self.settings.teacher:
+            self.kept["teacher"] = Teacher(network, self.settings.teacher)
+
+    def after_step(self, network: BranchPair, iteration: int) -> None:
+        if self.settings.teacher:
+            cast(Teacher, self.kept["teacher"]).follow(network, iteration)
+
     def loss(self, network: Network, batch: Batch, iteration: int, total: int) -> dict[str, Tensor]:
         s, outlined = self.settings, batch.outlined()
-        n = len(outlined)
-        outputs = network.views(batch.strong if s.alternate and iteration % 2 else batch.weak)
-        segmenting, measuring = (outputs, outputs) if s.architecture == "2x2" else (outputs[:1], outputs[1:])
+        n, pasted = len(outlined), None
+        if s.cutmix and 0 < n < len(batch.weak):
+            batch, pasted = paste_outlines(batch, iteration)
+        segmenting, measuring = self._tasks(
+            network.views(batch.strong if s.alternate and iteration % 2 else batch.weak)
+        )
         log_p = [[outlined.first(scale) for scale in output.log_probabilities()] for output in segmenting]
         p = [scales[-1].exp() for scales in log_p]
         r = [outlined.first(output.signed_distances()) for output in measuring]
@@ -156,26 +173,40 @@ class Dbisl(Ramped[Settings]):
             losses["consistency"] = _mean(bidirectional_consistency(y, d, q, t, s.detach) for y, t, d, q in both)
             factors["consistency"] = ramped
         if "pseudo" in s.parts and (n < len(p[0]) or outlined.open_voxels is not None):
-            losses["pseudo"] = self._pseudo_supervision(outlined, log_p, p, r, p_of_r)
+            members = self._teacher_members(outlined, batch.weak) if s.teacher else [*p, *p_of_r]
+            losses["pseudo"] = self._pseudo_supervision(outlined, pasted, log_p, r, members)
             factors["pseudo"] = ramped
         return {"total": add_up(factors[part] * value for part, value in losses.items()), **losses}
+
+    def _tasks(self, outputs: list[BranchOutput]) -> tuple[list[BranchOutput], list[BranchOutput]]:
+        """The decoders' outputs that have a segmentation, and those that have distances."""
+        return (outputs, outputs) if self.settings.architecture == "2x2" else (outputs[:1], outputs[1:])
+
+    def _teacher_members(self, outlined: Outlined, x: Tensor) -> list[Tensor]:
+        """The teacher's probabilities ``[B, C, k, j, i]`` of each decoder and task."""
+        segmenting, measuring = self._tasks(cast(Teacher, self.kept["teacher"]).views(x))
+        log_p = [output.log_probabilities()[-1] for output in segmenting]
+        log_p += [distance_to_segmentation(output.signed_distances(), self.settings.k) for output in measuring]
+        return [outlined.first(one.exp()) for one in log_p]
 
     def _pseudo_supervision(
         self,
         outlined: Outlined,
+        pasted: Tensor | None,
         log_p: Sequence[Sequence[Tensor]],
-        p: Sequence[Tensor],
         r: Sequence[Tensor],
-        p_of_r: Sequence[Tensor],
+        members: Sequence[Tensor],
     ) -> Tensor:
-        """``L_pse``, where nobody has looked."""
-        mean, uncertainty = task_uncertainty([outlined.untouched(member) for member in (*p, *p_of_r)])
-        classes, known = hard_label(mean), outlined.known(None, len(p[0]))
+        """``L_pse``, where nobody has looked; ``pasted``: what CutMix has brought there (``paste_outlines``)."""
+        count = len(members[0])
+        mean, uncertainty = task_uncertainty([outlined.untouched(member) for member in members])
+        classes, known = hard_label(mean), outlined.known(pasted, count)
+        weight = certainty(uncertainty) if "uncertainty" in self.settings.parts else None
         if known is not None:
             classes = torch.where(known >= 0, known, classes)
+            weight = None if weight is None else weight.masked_fill(known.unsqueeze(1) >= 0, 1.0)
         pseudo = one_hot(classes, mean.shape[1])
-        weight = certainty(uncertainty) if "uncertainty" in self.settings.parts else None
-        unseen = outlined.unseen(len(p[0]))
+        unseen = outlined.unseen(count)
         if unseen is not None:
             weight = unseen if weight is None else weight * unseen
         distances = self._distances(pseudo)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from barl.images.components import components
 from barl.images.geometry import Triple, triple
+from barl.methods.base import Batch
 
 
 def random_box(size: Sequence[int], share: float, rng: np.random.Generator | None = None) -> Triple[slice]:
@@ -48,6 +50,34 @@ def paste_in_turn(values: Tensor, box: Triple[slice]) -> Tensor:
     inside = (..., *box)
     mixed[inside] = values.roll(1, 0)[inside]
     return mixed
+
+
+def paste_outlines(batch: Batch, iteration: int) -> tuple[Batch, Tensor]:
+    """CutMix (Yun et al., ICCV 2019) from outlined into untouched items: one box of half the patch's edge each.
+
+    The box lies at the same place in both patches and in both views. It depends on ``iteration`` alone, so that a run
+    resumes exactly.
+
+    Returns:
+        The batch, and what is known of its untouched items: classes ``[B_u, k, j, i]``, -1 outside the boxes and where
+        nobody has looked.
+    """
+    size = batch.weak.shape[2:]
+    supervision = batch.supervision().flatten(1)
+    taught = torch.nonzero((supervision > 0).any(dim=1))[:, 0].tolist()
+    donors = torch.nonzero((supervision == 1).any(dim=1))[:, 0].tolist()
+    receivers = [item for item in range(len(batch.weak)) if item not in taught]
+    sure = batch.label if batch.trust is None else batch.label.masked_fill(batch.trust < 1, -1)
+    rng = np.random.default_rng(iteration)
+    weak, strong = batch.weak.clone(), batch.strong.clone()
+    known = batch.label.new_full((len(receivers), *size), -1)
+    for place, item in enumerate(receivers if donors else ()):
+        donor = donors[place % len(donors)]
+        box = random_box(size, 0.5, rng)
+        for view in (weak, strong):
+            view[(item, slice(None), *box)] = view[(donor, slice(None), *box)]
+        known[(place, *box)] = sure[(donor, *box)]
+    return replace(batch, weak=weak, strong=strong), known
 
 
 def largest_pieces(classes: Tensor) -> Tensor:

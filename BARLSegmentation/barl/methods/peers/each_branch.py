@@ -16,8 +16,8 @@ from torch import Tensor
 
 from barl.losses.overlap import one_hot
 from barl.methods.base import Batch, Method, Outlined, R, Ramped
-from barl.methods.peers.teacher import Teacher
 from barl.methods.supervised import multi_scale_supervision, scale_weights
+from barl.methods.teacher import Teacher
 from barl.networks.branches import BranchOutput, BranchPair, Network
 
 # Weight of each coarser scale relative to the next finer one, as of ``supervised``.

@@ -36,6 +36,10 @@ class Teacher(nn.Module):
         return self.network.scales(x, branch)
 
     @torch.no_grad()
+    def views(self, x: Tensor) -> list[BranchOutput]:
+        return self.network.views(x)
+
+    @torch.no_grad()
     def probabilities(self, x: Tensor, branch: int = 0) -> Tensor:
         """Softmax of the finest scale ``[B, L+1, k, j, i]`` in float32."""
         return self.network(x, branch).float().softmax(dim=1)
