@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from barl.inference import threads as threads_module
@@ -90,3 +94,30 @@ def test_how_threads_wait_is_set_unless_the_user_has_set_it():
         environment = dict(own)
         wait_briefly(environment)
         assert environment == own
+
+
+LITTLE_MEMORY = """
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from barl.blas import reserve_buffer
+from barl.inference.device import choose_device
+
+reserve_buffer()
+choose_device("cpu")
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 5 * 2**20,) * 2)
+np.linalg.inv(2 * np.eye(3))
+torch.ones(2**17).exp().sum()
+print("alive")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory and /proc are Linux's")
+def test_libraries_that_would_end_the_process_have_taken_their_memory_before_a_scan_does():
+    environment = {**os.environ, "OMP_NUM_THREADS": "4"}
+    done = subprocess.run([sys.executable, "-c", LITTLE_MEMORY], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.returncode) == ("alive\n", 0), done.stderr

@@ -17,7 +17,7 @@ MODULE = REPOSITORY / "BARLSegmentation"
 ENGINE = MODULE / "barl"
 
 RANKS = {
-    **dict.fromkeys(("errors", "json_text", "openmp", "torch_support"), 0),
+    **dict.fromkeys(("blas", "errors", "json_text", "openmp", "torch_support"), 0),
     **dict.fromkeys(("progress", "images"), 1),
     **dict.fromkeys(("project", "fill", "networks", "losses"), 2),
     **dict.fromkeys(("hippocampus", "methods", "models"), 3),

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from barl.blas import reserve_buffer
 from barl.cli.parser import build_parser
 from barl.cli.terminal import Terminal
 from barl.jobs.failures import explain
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 2 for input, 3 project, 4 model, 5 device, 6 disk, 130 stopped by the user, 1 anything else.
     """
     wait_briefly(os.environ)
+    reserve_buffer()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries: nothing that a user could act on
     arguments = list(sys.argv[1:] if arguments is None else arguments)

@@ -33,6 +33,7 @@ def choose_device(name: str = "auto") -> torch.device:
     device = _existing_device(name)
     if device.type == "cpu":
         _keep_freed_memory()
+        _start_threads()
     return device
 
 
@@ -50,6 +51,11 @@ def _existing_device(name: str) -> torch.device:
     if exact not in found:
         raise DeviceError(f'There is no device "{name}" on this machine.', remedy)
     return device
+
+
+def _start_threads() -> None:
+    """Have OpenMP start its threads: where a scan has filled the memory, it would end the process instead."""
+    torch.ones(2**17).sum()  # large enough to be divided among all threads
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

@@ -11,9 +11,11 @@ from pathlib import Path
 def main(arguments: list[str] | None = None) -> int:
     """Train; events go to the run's ``events.jsonl``, the output of a crash to its ``output.log``."""
     project, run = sys.argv[1:] if arguments is None else arguments
+    from barl.blas import reserve_buffer
     from barl.openmp import wait_briefly
 
     wait_briefly(os.environ)
+    reserve_buffer()
     from barl.errors import BarlError
     from barl.jobs.runs import process_age
     from barl.jobs.train_job import run_training

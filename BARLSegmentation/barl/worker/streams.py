@@ -29,6 +29,8 @@ def serve(handlers: Callable[[], Mapping[Any, Any]]) -> None:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
 
+    from barl.blas import reserve_buffer
     from barl.worker.server import Server
 
+    reserve_buffer()
     Server(handlers(), protocol_input, protocol_output).serve()
