@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
     for name, folds in (("single", None), ("folds", options.folds)):
         wanted = TrainingOptions(
             iterations=options.iterations, method=options.method, seed=options.seed, device="cpu", folds=folds,
-            warm_start=False, overrides={"loader_workers": 0},
+            warm_start=False, overrides={"loader_workers": 0, "widths": [8, 16, 32, 64]},
         )  # fmt: skip
         with Project.open(project) as opened:
             prepared = prepare_run(opened, wanted)

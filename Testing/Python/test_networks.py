@@ -56,6 +56,22 @@ def test_specification_survives_json():
     assert NetworkSpec.from_json(json.loads(json.dumps(SMALL.to_json()))) == SMALL
 
 
+def test_several_blocks_per_level():
+    spec = dataclasses.replace(SMALL, blocks=(1, 2, 3), residual=(True,))
+    assert NetworkSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    network = build_network(spec, seed=0)
+    levels = [
+        {name.split(".")[4] for name in network.state_dict() if name.startswith(f"branches.0.down.{n}.")}
+        for n in (1, 2)
+    ]
+    assert levels == [{"0", "1"}, {"0", "1", "2"}]
+    x = torch.randn(1, 2, 8, 8, 8)
+    network(x).sum().backward()
+    assert all(p.grad is not None for p in network.branch(0).down.parameters())
+    with pytest.raises(ValueError, match="blocks needs"):
+        dataclasses.replace(SMALL, blocks=(1, 2))
+
+
 def test_levels_must_fit_each_other():
     with pytest.raises(ValueError, match="one entry per level"):
         NetworkSpec(1, 2, widths=(4, 8), strides=((1, 1, 1),))

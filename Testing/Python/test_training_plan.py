@@ -11,6 +11,7 @@ from barl.errors import InputError
 from barl.images.fingerprint import CaseFingerprint
 from barl.images.intensity import ImageStatistics
 from barl.project.labels import Label
+from barl.training.budgets import BUDGETS, EFFORTS
 from barl.training.plan import Plan, make_plan
 
 LABELS = [Label(1, "Lesion")]
@@ -49,9 +50,35 @@ def test_large_scans_are_coarsened_on_a_cpu_only():
     cpu, gpu = make_plan(big, LABELS, ["CT"]), make_plan(big, LABELS, ["CT"], "cuda", 24 * 2**30)
     assert min(cpu.spacing) > 1.5
     assert "million voxels" in cpu.reasons["spacing"]
-    assert np.prod(gpu.patch) > 20 * np.prod(cpu.patch)
+    assert np.prod(gpu.patch) > 10 * np.prod(cpu.patch)
     tight = make_plan(big, LABELS, ["CT"], "cuda", 6 * 2**30)
     assert np.prod(tight.patch) < np.prod(gpu.patch)
+
+
+def test_the_effort_is_that_asked_for_or_what_suits_the_minutes():
+    def widths(device="cpu", effort=None, **overrides) -> tuple[int, ...]:
+        return make_plan([case()], LABELS, ["T1"], device, None, overrides, effort).network.widths
+
+    small, medium = (BUDGETS["cpu"][name].widths for name in ("quick", "standard"))
+    assert widths() == medium and widths(minutes=30) == medium and widths(minutes=1) == small
+    assert widths(effort="quick", minutes=300) == small
+    lengths = [make_plan([case()], LABELS, ["T1"], effort=effort).iterations for effort in EFFORTS]
+    assert lengths == sorted(set(lengths))
+    assert "that of the quick plan" in make_plan([case()], LABELS, ["T1"], effort="quick").in_words()
+    assert widths("mps") == BUDGETS["mps"]["standard"].widths  # not a network for a card of 24 GiB
+    with pytest.raises(InputError, match="no effort 'fast'"):
+        widths(effort="fast")
+
+
+def test_a_gpus_standard_plan_has_residual_encoders_whose_patch_follows_its_memory():
+    plans = [make_plan([case((256, 256, 200))], LABELS, ["CT"], "cuda", n * 2**30) for n in (8, 16, 24)]
+    for plan in plans:
+        assert plan.network.blocks == (1, 3, 4, 6, 6, 6) and plan.network.residual == (True,)
+        assert all(edge % d == 0 for edge, d in zip(plan.patch, plan.network.divisor, strict=True))
+        assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    voxels = [np.prod(plan.patch) for plan in plans]
+    assert voxels == sorted(voxels) and voxels[0] < voxels[2]
+    assert make_plan([case()], LABELS, ["CT"], "cuda", overrides={"widths": [8, 16]}).network.blocks == ()
 
 
 def test_left_and_right_labels_switch_mirroring_off():

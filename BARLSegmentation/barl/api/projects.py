@@ -189,6 +189,7 @@ def train(
     *,
     minutes: float | None = None,
     iterations: int | None = None,
+    effort: str | None = None,
     method: str | None = None,
     from_scratch: bool = False,
     promote: bool = False,
@@ -203,6 +204,7 @@ def train(
     Args:
         project: Open for writing.
         minutes, iterations: Budget; the plan chooses if neither is given.
+        effort: ``quick``, ``standard`` or ``thorough``: network and length together.
         method: ``barl`` (default), ``dbisl``, ``supervised`` or one to compare with.
         from_scratch: Do not start from the project's current model.
         promote: Make the new model the current one even if there is one already.
@@ -226,7 +228,7 @@ def train(
     from barl.jobs.train_job import TrainingOptions, prepare_run, run_training
 
     options = TrainingOptions(
-        minutes, iterations, method, seed, device, not from_scratch, promote, folds, overrides=dict(plan or {})
+        minutes, iterations, method, seed, device, not from_scratch, promote, folds, effort, overrides=dict(plan or {})
     )
     progress = as_progress(on_progress)
     run = prepare_run(project, options, progress)

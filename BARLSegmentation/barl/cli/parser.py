@@ -316,6 +316,9 @@ def _add(commands: Commands) -> None:
     add.add_argument("--group", default="", help="the subject, if several cases are of one: it is held out as a whole")
 
 
+_EFFORTS = "quick, standard or thorough: network and length together; without it the network follows --minutes"
+
+
 def _train(commands: Commands) -> None:
     train = command(
         commands,
@@ -323,6 +326,7 @@ def _train(commands: Commands) -> None:
         train_commands.train,
         "train a model on the outlined and the untouched scans",
         "  barl train study --minutes 30\n"
+        "  barl train study --effort quick     a first look; standard and thorough train larger networks for longer\n"
         "  barl train study --detach           goes on when the terminal is closed\n"
         "  barl train study --attach           look at it again; --stop saves and ends it, --cancel ends it at once\n"
         "  barl train study --resume           go on with a run that was stopped or interrupted",
@@ -339,6 +343,7 @@ def _train(commands: Commands) -> None:
     what.add_argument("--runs", action="store_true", help="list the runs")
     what.add_argument("--plan", action="store_true", help="only show what would be done")
     train.add_argument("--minutes", type=float, help="time budget; without any budget the plan chooses")
+    train.add_argument("--effort", metavar="WORD", help=_EFFORTS)
     train.add_argument("--iterations", type=int, help="iteration budget")
     train.add_argument(
         "--method",

@@ -221,6 +221,7 @@ def _training_options(options: Namespace) -> TrainingOptions:
         warm_start=not options.from_scratch,
         promote=options.promote,
         folds=options.folds,
+        effort=options.effort,
         overrides=dict(_override(text) for text in options.set),
     )
 

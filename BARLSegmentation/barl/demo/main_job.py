@@ -107,7 +107,7 @@ def run_demo(data: DemoData, folder: Path, steps: Steps, iterations: int | None 
     with Project.open(folder) as project:
         title = f"Train on {n.outlined} outlined and {n.untouched} untouched cases"
         with steps.step(title):
-            first = _train(project, TrainingOptions(iterations=iterations), title, steps)
+            first = _train(project, TrainingOptions(iterations=iterations, effort="quick"), title, steps)
         with steps.step(f"Evaluate on the {n.held_out} held-out cases"):
             before = evaluate_model(project, progress=steps.progress)
         with steps.step("Predict every case with its uncertainty"):
@@ -132,7 +132,7 @@ def run_demo(data: DemoData, folder: Path, steps: Steps, iterations: int | None 
                 )
         title = f"Train on, now with {n.outlined + len(corrected)} outlined cases"
         with steps.step(title):
-            options = TrainingOptions(iterations=iterations, promote=True)
+            options = TrainingOptions(iterations=iterations, effort="quick", promote=True)
             second = _train(project, options, title, steps)
         with steps.step("Evaluate on the same held-out cases"):
             judged: list[Judged] = []

@@ -33,6 +33,7 @@ from barl.project.model_card import read_card
 from barl.project.records import Case, ModelRow, RunRow
 from barl.project.states import RunState
 from barl.project.store import Project
+from barl.training.budgets import budgets_of
 from barl.training.checkpoint import NAME as CHECKPOINT
 from barl.training.loop import CaseFiles, TrainResult, train
 from barl.training.plan import Plan, make_plan
@@ -57,6 +58,7 @@ class TrainingOptions:
         warm_start: Start from the current model, if there is one and it fits.
         promote: Make the new model the current one even if there is one already.
         folds: Train so many members, each without one part of the outlined cases; None for one training.
+        effort: One of ``barl.training.budgets.EFFORTS``; None: what makes most of ``minutes``.
         overrides: Values of the plan to replace, by name.
     """
 
@@ -68,6 +70,7 @@ class TrainingOptions:
     warm_start: bool = True
     promote: bool = False
     folds: int | None = None
+    effort: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -184,8 +187,11 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
     inherited = _from_parent(parent, own, notes) if parent else None
     channels = [channel.name for channel in project.channels]
     plan = make_plan(
-        fingerprints, project.labels, channels, device.type, _memory_bytes(device), {**(inherited or {}), **own}
-    )
+        fingerprints, project.labels, channels, device.type, _memory_bytes(device), {**(inherited or {}), **own},
+        options.effort,
+    )  # fmt: skip
+    if parent and inherited:
+        notes += _other_network(options.effort, plan, device.type, parent)
     if parent and inherited and "spacing" not in own:
         plan = dataclasses.replace(plan, reasons={**plan.reasons, "spacing": f"as in {parent.id}"})
     if parent and inherited is None:
@@ -442,6 +448,7 @@ def _from_parent(parent: ModelRow, own: Mapping[str, Any], notes: list[str]) -> 
         "widths": network.widths,
         "strides": network.strides,  # planned before the patch was rounded: the rounded one might be halved more often
         "kernels": network.kernels,
+        "blocks": network.blocks,
         "normalisations": tuple(card.normalisations),
     }
     changed = [name for name, value in kept.items() if name in own and list(own[name]) != list(value)]
@@ -449,6 +456,16 @@ def _from_parent(parent: ModelRow, own: Mapping[str, Any], notes: list[str]) -> 
         notes.append(f"Training starts from scratch: {changed[0]} is not that of {parent.id}.")
         return None
     return kept
+
+
+def _other_network(effort: str | None, plan: Plan, device: str, parent: ModelRow) -> list[str]:
+    """A sentence if the user asks for an effort whose network is another one than that of the model trained on."""
+    if effort is None or budgets_of(device)[effort].widths == plan.network.widths:
+        return []
+    return [
+        f"The network stays that of {parent.id}. From scratch (--from-scratch) the {effort} plan trains one of widths "
+        f"{', '.join(map(str, budgets_of(device)[effort].widths))}."
+    ]
 
 
 def _memory_bytes(device: torch.device) -> int | None:

@@ -26,7 +26,7 @@ from barl.images.geometry import Triple, triple
 
 TASKS = ("segmentation", "distance", "both")
 # Fields that the first model cards did not have: left out where unused, so that every version reads those cards.
-_ADDED = ("shared_encoder", "tasks", "dropout", "steepness")
+_ADDED = ("shared_encoder", "tasks", "dropout", "steepness", "blocks")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class NetworkSpec:
         dropout: Share of feature channels dropped in training after the deepest level and before the heads.
         steepness: ``k`` by which a branch without segmentation turns its distances into logits (``k d / 2`` per class:
             of two classes this is the logistic function of ``k d``).
+        blocks: Convolution blocks per level of the encoder; one each if empty.
 
     A value per branch is repeated if there are more branches than values.
     """
@@ -70,6 +71,7 @@ class NetworkSpec:
     tasks: tuple[str, ...] = ("segmentation",)
     dropout: float = 0.0
     steepness: float = 50.0
+    blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         depth = len(self.widths)
@@ -77,12 +79,15 @@ class NetworkSpec:
         kernels = self.kernels or ((3, 3, 3),) * depth
         if not len(strides) == len(kernels) == depth or depth < 2:
             raise ValueError("widths, strides and kernels need one entry per level, two levels at least")
+        if self.blocks and (len(self.blocks) != depth or min(self.blocks) < 1):
+            raise ValueError("blocks needs one number from 1 on per level")
         object.__setattr__(self, "strides", tuple(tuple(s) for s in strides))
         object.__setattr__(self, "kernels", tuple(tuple(k) for k in kernels))
         object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "upsampling", tuple(self.upsampling))
         object.__setattr__(self, "residual", tuple(self.residual))
         object.__setattr__(self, "tasks", tuple(self.tasks))
+        object.__setattr__(self, "blocks", tuple(self.blocks))
         if unknown := set(self.tasks) - set(TASKS):
             raise ValueError(f"a branch has no task {sorted(unknown)[0]!r}; tasks are {', '.join(TASKS)}")
         object.__setattr__(self, "n_scales", min(self.n_scales, depth - 1))
@@ -150,9 +155,13 @@ class Branch(nn.Module):
         self.feature_level = spec.feature_level
         self.n_classes, self.steepness = spec.n_classes, spec.steepness
         if index == 0 or not spec.shared_encoder:
+            counts = spec.blocks or (1,) * len(spec.widths)
             self.down = nn.ModuleList(
-                block(3, i, o, kernel_size=k, stride=s, norm_name=norm)
-                for i, o, k, s in zip(inputs, spec.widths, spec.kernels, spec.strides, strict=True)
+                _level(
+                    block(3, i, o, kernel_size=k, stride=s, norm_name=norm),
+                    *(block(3, o, o, kernel_size=k, stride=1, norm_name=norm) for _ in range(count - 1)),
+                )
+                for i, o, k, s, count in zip(inputs, spec.widths, spec.kernels, spec.strides, counts, strict=True)
             )
         levels = range(len(spec.widths) - 1)
         self.up = nn.ModuleList(
@@ -224,6 +233,11 @@ class Branch(nn.Module):
 
     def _as_logits(self, distances: Tensor) -> Tensor:
         return 0.5 * self.steepness * distances
+
+
+def _level(*blocks: nn.Module) -> nn.Module:
+    """The blocks one after the other; a single one by itself, whose weights then have the names of version 0.1."""
+    return blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
 
 
 class Network(nn.Module):

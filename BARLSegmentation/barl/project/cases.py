@@ -26,7 +26,7 @@ from barl.project.database import Database, Transaction, now
 from barl.project.definition import Definition
 from barl.project.doubts import Doubt, DoubtError, check_not_a_label_map, check_not_empty, voxel_digest
 from barl.project.names import check_name, clean, key
-from barl.project.records import BY_SCAN, Case
+from barl.project.records import BY_SCAN, Case, as_cases
 from barl.project.soundness import known_problem
 from barl.project.staging import Looked, enter_revision, enter_score, stage_revision
 from barl.project.states import CaseState, RevisionKind
@@ -214,7 +214,7 @@ class Cases:
         query = f"SELECT * FROM cases WHERE {_NOT_DELETED}{where} ORDER BY number"
         rows = self._database.rows(query, parameters)
         with self._database.decoding():
-            return [_as_case(row) for row in rows]
+            return as_cases(rows)
 
     def get(self, id_or_name: str) -> Case:
         """One case by its id or else by its name, in upper or lower case; ``find`` is for what a user types.
@@ -231,7 +231,7 @@ class Cases:
                 f"The case {id_or_name!r} was deleted.", f'Bring it back: "barl project undelete PROJECT {row["id"]}".'
             )
         with self._database.decoding():
-            return _as_case(row)
+            return as_cases([row])[0]
 
     def find(self, text: str) -> Case:
         """The case that a user means: by its id or by its exact name.
@@ -293,7 +293,7 @@ class Cases:
         for row in rows:
             if (self.folder / row["id"]).is_dir():
                 before = self._before_deletion(row["id"])
-                cases.append(replace(_as_case(row), name=before["name"], state=CaseState(before["state"])))
+                cases.append(replace(as_cases([row])[0], name=before["name"], state=CaseState(before["state"])))
         return cases
 
     def undelete(self, case_id: str, name: str = "") -> Case:
@@ -469,20 +469,3 @@ def _as_state(state: CaseState | str) -> CaseState:
     if state not in list(CaseState):
         raise InputError(f"A case has no state {state!r}.", f"Use one of: {', '.join(CaseState)}.")
     return CaseState(state)
-
-
-def _as_case(row: sqlite3.Row) -> Case:
-    embedding = row["embedding"]
-    return Case(
-        row["id"],
-        row["name"],
-        CaseState(row["state"]),
-        bool(row["held_out"]),
-        row["subject"],
-        row["uncertainty"],
-        row["newest_revision"],
-        None if embedding is None else np.frombuffer(embedding, dtype="<f4"),
-        row["scored_by"],
-        row["updated"],
-        row["looked_share"] if "looked_share" in row.keys() else 1.0,  # noqa: SIM118 (a row is no dict)
-    )

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,40 @@ class Case:
     @property
     def is_excluded(self) -> bool:
         return self.state is CaseState.EXCLUDED
+
+
+# In the order of the parameters of ``_as_case``; projects of format 1 lack the last one.
+_COLUMNS = (
+    "id", "name", "state", "held_out", "subject", "uncertainty", "newest_revision", "embedding", "scored_by", "updated",
+    "looked_share",
+)  # fmt: skip
+
+
+def as_cases(rows: Sequence[sqlite3.Row]) -> list[Case]:
+    """Rows of the table of cases as ``Case``; the places of the columns are looked up once, not for each row."""
+    if not rows:
+        return []
+    names = rows[0].keys()
+    pick = itemgetter(*(names.index(name) for name in _COLUMNS if name in names))
+    return [_as_case(*pick(row)) for row in rows]
+
+
+def _as_case(
+    id: str,
+    name: str,
+    state: str,
+    held_out: int,
+    subject: str,
+    uncertainty: float | None,
+    newest_revision: str | None,
+    embedding: bytes | None,
+    scored_by: str | None,
+    updated: str,
+    looked_share: float = 1.0,
+) -> Case:
+    place = None if embedding is None else np.frombuffer(embedding, dtype="<f4")
+    known = (subject, uncertainty, newest_revision, place, scored_by, updated, looked_share)
+    return Case(id, name, CaseState(state), bool(held_out), *known)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,42 +20,11 @@ from barl.images.intensity import Normalization, choose_normalization
 from barl.networks.branches import NetworkSpec
 from barl.project.labels import Label, check_number_of_labels
 from barl.project.sides import with_sides
+from barl.training.budgets import budgets_of, choose_effort
 
-
-@dataclass(frozen=True)
-class Budget:
-    """The limits and defaults of a kind of device.
-
-    Attributes:
-        widths: Feature channels per level.
-        patch_voxels: Upper limit of a patch.
-        volume_voxels: A median scan with more voxels is trained at coarser spacing.
-        iterations: Default length of a run.
-        batch: Labeled and unlabeled patches a step, each.
-        learning_rate: Of AdamW at the start.
-        loader_workers: Processes that prepare patches. On a CPU one takes more from the network's threads (0.91 of the
-            rate without any loading, 2 cores) than preparing them in between (0.97).
-    """
-
-    widths: tuple[int, ...]
-    patch_voxels: int
-    volume_voxels: float
-    iterations: int
-    batch: int
-    learning_rate: float
-    loader_workers: int
-
-
-# Where a step takes long, many small steps learn more: on the hippocampus tuning cases (all outlined, the same 85 s of
-# one
-# core) 600 steps of one patch reached Dice 0.861, 300 steps of two 0.853, at 3e-3 as at 5e-3; 2e-3 reached 0.844.
-CPU = Budget((8, 16, 32, 64), 50_000, 4e6, 600, 1, 3e-3, 0)
-GPU = Budget((32, 64, 128, 256, 320), 128**3, 6e7, 15_000, 2, 1e-3, 4)
 # What filled voxels of partial outlines may teach, see ``Plan.filled``.
 FILLED = ("ignore", "hard", "weighted", "both")
 OPTIMIZERS = ("adamw", "sgd")
-# Activations kept for the backward pass, per voxel, patch and branch, at width 32 in half precision (estimate).
-BYTES_PER_VOXEL = 1200
 
 
 @dataclass(frozen=True)
@@ -177,7 +146,8 @@ class Plan:
             "labels": ", ".join(f"{label.value} {label.name}" for label in self.labels),
             "spacing": " x ".join(f"{s:.3g}" for s in self.spacing) + " mm (x, y, z)",
             "patch": " x ".join(map(str, self.patch)) + " voxels (k, j, i)",
-            "network": f"{_branches(self.network)} of widths {', '.join(map(str, self.network.widths))}",
+            "network": f"{_branches(self.network)} of widths {', '.join(map(str, self.network.widths))}"
+            + (f", {', '.join(map(str, self.network.blocks))} blocks" if self.network.blocks else ""),
             "batch": f"{batch} patches a step",
             "normalizations": ", ".join(
                 f"{name}: {n.scheme}" for name, n in zip(self.channels, self.normalisations, strict=True)
@@ -197,6 +167,7 @@ def make_plan(
     device: str = "cpu",
     memory_bytes: int | None = None,
     overrides: Mapping[str, Any] | None = None,
+    effort: str | None = None,
 ) -> Plan:
     """Choose a plan for these cases on this device.
 
@@ -216,13 +187,17 @@ def make_plan(
     if not fingerprints:
         raise InputError("There is no case to plan a training for.", "Add scans to the project first.")
     overrides = dict(overrides or {})
-    known = {f.name for f in dataclasses.fields(Plan)} | {"widths", "strides", "kernels"}
+    known = {f.name for f in dataclasses.fields(Plan)} | {"widths", "strides", "kernels", "blocks"}
     unknown = sorted(set(overrides) - known)
     if unknown:
         raise InputError(f"A training plan has no value {unknown[0]!r}.", f"It has: {', '.join(sorted(known))}.")
-    budget = CPU if device == "cpu" else GPU
-    widths = tuple(overrides.pop("widths", budget.widths))
+    chosen = choose_effort(device, effort, overrides.get("minutes"))
+    budget = budgets_of(device)[chosen]
     reasons = {}
+    if "widths" not in overrides:
+        reasons["network"] = f"that of the {chosen} plan"
+    widths = tuple(overrides.pop("widths", budget.widths))
+    blocks = tuple(overrides.pop("blocks", budget.blocks if widths == budget.widths else ()))
     spacings, extents = zip(*(_in_lps(f) for f in fingerprints), strict=True)
     spacing = np.median(spacings, axis=0)
     reasons["spacing"] = f"the median of {len(fingerprints)} scans"
@@ -234,9 +209,10 @@ def make_plan(
     elif voxels > budget.volume_voxels:
         spacing = _coarser(spacing, extent, budget.volume_voxels)
         reasons["spacing"] = f"coarser than the scans of {voxels / 1e6:.0f} million voxels: too many for the device"
-    limit = budget.patch_voxels
+    limit, batch = budget.patch_voxels, budget.batch
     if memory_bytes and device != "cpu":
-        limit = min(limit, int(0.6 * memory_bytes / (BYTES_PER_VOXEL * widths[0] / 32 * 2 * 4)))
+        batch = budget.batch_in(memory_bytes)
+        limit = min(limit, budget.voxels_in(memory_bytes, batch))
         reasons["patch"] = f"what {memory_bytes / 2**30:.0f} GiB of memory can hold"
     shape = np.maximum(np.round(extent / spacing), 1)[::-1]
     patch = np.array(overrides.get("patch", _patch(shape, limit)))
@@ -265,11 +241,13 @@ def make_plan(
         normalisations=tuple(choose_normalization([f.channels[c] for f in fingerprints]) for c in range(len(channels))),
         spacing=triple(round(float(s), 4) for s in spacing),
         patch=triple(int(edge) for edge in patch),
-        network=NetworkSpec(len(channels), len(labels) + 1, widths, strides, kernels, **method.network_options()),
+        network=NetworkSpec(
+            len(channels), len(labels) + 1, widths, strides, kernels, **_encoders(blocks), **method.network_options()
+        ),
         mirror_axes=() if lateral else (2,),
         iterations=budget.iterations,
-        batch_labelled=budget.batch,
-        batch_unlabelled=budget.batch,
+        batch_labelled=batch,
+        batch_unlabelled=batch,
         learning_rate=budget.learning_rate,
         loader_workers=budget.loader_workers,
         rotate_degrees=(15.0, 15.0, 15.0) if isotropic else (15.0, 0.0, 0.0),
@@ -280,6 +258,11 @@ def make_plan(
         overrides.pop(name, None)
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
     return dataclasses.replace(plan, **values)
+
+
+def _encoders(blocks: tuple[int, ...]) -> dict[str, Any]:
+    """Fields of ``NetworkSpec``: several blocks per level are residual in all branches, or they would not train."""
+    return {"blocks": blocks, "residual": (True,)} if blocks else {}
 
 
 def _branches(network: NetworkSpec) -> str:
