@@ -54,11 +54,12 @@ def run(options: argparse.Namespace) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     data = datasets.load(options.set)
+    tested = _tested(data, options)
     files = data.training_files(labelled, options.seed)
     measure = _nnunet if options.who.startswith("nnunet") else _engine
     torch.set_num_threads(1)
     began = time.monotonic()
-    row = measure(data, files, folder, options)
+    row = measure(data, files, tested, folder, options)
     row |= {name: getattr(options, name) for name in ("set", "who", "labelled", "minutes", "seed", "on")}
     row |= {"wall_s": time.monotonic() - began, "machine": harness.machine()}
     row["dice"] = float(np.mean([np.mean(list(case["dice"].values())) for case in row["cases"]]))
@@ -67,8 +68,21 @@ def run(options: argparse.Namespace) -> None:
     print(json.dumps({key: value for key, value in row.items() if key != "cases"}))
 
 
+def _tested(data: datasets.Dataset, options: argparse.Namespace) -> list[datasets.OutlinedCase]:
+    """The cases of the part, or the first scan of each of its first subjects."""
+    cases = data.part(options.on)
+    if options.subjects is None:
+        return cases
+    first = {case.group: case for case in reversed(cases)}
+    return [first[group] for group in sorted(first)[: options.subjects]]
+
+
 def _engine(
-    data: datasets.Dataset, files: list[CaseFiles], folder: Path, options: argparse.Namespace
+    data: datasets.Dataset,
+    files: list[CaseFiles],
+    tested: list[datasets.OutlinedCase],
+    folder: Path,
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Train for the budget and score. Preparing the cases is not counted, as nnU-Net's preprocessing is not."""
     method = "barl" if options.who == "barl" else "supervised"
@@ -84,9 +98,10 @@ def _engine(
     result = train(plan, files, folder, device="cpu", cache=cache, now=time.process_time)
     spent, began = time.process_time() - began, time.process_time()
     assert result.model_folder is not None  # nobody stops it
+    part = replace(data, cases=tested, split={options.on: [case.group for case in tested]})
     cases = [
         {"case": row["case"], "group": row["group"], "dice": {v: s["dice"] for v, s in row["mean"].items()}}
-        for row in harness.evaluate(result.model_folder, result.plan, data, options.on, cache, "cpu")
+        for row in harness.evaluate(result.model_folder, result.plan, part, options.on, cache, "cpu")
     ]
     return {
         "cases": cases,
@@ -101,12 +116,15 @@ def _engine(
 
 
 def _nnunet(
-    data: datasets.Dataset, files: list[CaseFiles], folder: Path, options: argparse.Namespace
+    data: datasets.Dataset,
+    files: list[CaseFiles],
+    tested: list[datasets.OutlinedCase],
+    folder: Path,
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Plan, preprocess (neither counted), train for the budget and predict in nnU-Net's environment; score here."""
     if options.nnunet is None:
         raise SystemExit("Name the Python of nnU-Net's environment: --nnunet ENV/bin/python")
-    tested = data.part(options.on)
     raw = folder / "raw" / DATASET
     for part in ("imagesTr", "labelsTr", "imagesTs"):
         (raw / part).mkdir(parents=True)
@@ -205,6 +223,7 @@ def main() -> None:
     one.add_argument("--minutes", type=float, default=10, help="processor minutes of training")
     one.add_argument("--seed", type=int, default=0, help="chooses the outlined subjects")
     one.add_argument("--on", choices=("tuning", "test"), default="tuning")
+    one.add_argument("--subjects", type=int, help="judge on one scan of so many subjects; on all scans by default")
     one.add_argument("--set-plan", type=_setting, nargs="*", default=[], metavar="KEY=VALUE")
     one.set_defaults(command=run)
     page = commands.add_parser("table")

@@ -205,8 +205,7 @@ def _look_at(
 
 def bounds_mm(grid: Grid, start: np.ndarray, stop: np.ndarray) -> Bounds:
     """LPS extent (x0, x1, y0, y1, z0, z1) of the index box ``start <= kji < stop``, voxel edges included."""
-    ends = np.stack([start - 0.5, stop - 0.5])[:, ::-1]
-    corners = np.array(np.meshgrid(*ends.T)).reshape(3, -1).T
-    mm = grid.index_to_mm(corners)
-    x0, x1, y0, y1, z0, z1 = np.stack([mm.min(axis=0), mm.max(axis=0)], axis=1).ravel().tolist()
+    center = grid.index_to_mm((start + stop - 1)[::-1] / 2)
+    reach = np.abs(grid.axes * grid.spacing) @ (stop - start)[::-1] / 2
+    x0, x1, y0, y1, z0, z1 = np.stack([center - reach, center + reach], axis=1).ravel().tolist()
     return x0, x1, y0, y1, z0, z1
