@@ -168,7 +168,7 @@ def test_evaluate_prints_each_case_and_the_three_lowest(monkeypatch, tmp_path, c
 def test_labels_from_a_table_and_states(tmp_path, capsys):
     project = tmp_path / "p"
     (tmp_path / "table.json").write_text(
-        json.dumps([{"value": 3, "name": "left", "color": [1, 2, 3], "lateral": True}])
+        json.dumps([{"value": 3, "name": "left", "color": [1, 2, 3], "lateral": True}]), encoding="utf-8-sig"
     )
     barl(capsys, "project", "new", project, "--labels", tmp_path / "table.json", "--label", "4=right", "--lateral", 4)
     labels = barl(capsys, "project", "labels", project)["labels"]

@@ -130,6 +130,8 @@ def test_names_of_patients_are_asked_about_or_kept_outside(place, capsys):
     with Path("study-names.csv").open(encoding="utf-8") as file:
         listed = {row["case"]: row["name"] for row in csv.DictReader(file)}
     assert listed == {"case_0001": "KAR1188", "case_0002": "MEI0423", "case_0003": "scan-7"}
+    listed = Path("study-names.csv")
+    listed.write_text(listed.read_text(encoding="utf-8"), encoding="utf-8-sig")  # as Excel saves it
     write(Path("drawn/KAR1188_seg.nii.gz"), 1, label=2)
     later = barl(capsys, "add", "study", "--labels", "drawn", "--anonymous")
     assert [case["name"] for case in later["cases"]] == ["case_0001"]

@@ -115,6 +115,11 @@ def test_it_counts_one_minute(minutes, text):
         ([case()], {"method": "magic"}, "no method 'magic'"),
         ([case()], {"settings": {"power": 1}}, "no setting 'power'"),
         ([case()], {"patch": [17, 16, 16]}, "cannot be halved often enough"),
+        ([case()], {"patch": [0, 0, 0]}, "patch of 0 x 0 x 0 voxels"),
+        ([case()], {"patch": [16, 16, 10**6]}, "patch of 16 x 16 x 1000000 voxels"),
+        ([case()], {"widths": [8]}, "the widths 8 is not possible"),
+        ([case()], {"widths": [8, 10**8]}, "is not possible"),
+        ([case()], {"widths": [4, 8], "strides": [[1, 1, 1]]}, "2 widths, 1 strides and 2 kernels"),
     ],
 )
 def test_bad_requests_are_one_sentence(cases, overrides, sentence):

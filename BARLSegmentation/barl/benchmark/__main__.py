@@ -17,7 +17,7 @@ from barl.errors import BarlError, Cancelled
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m barl.benchmark", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m barl.benchmark", description=__doc__, allow_abbrev=False)
     parser.add_argument("plan", help="benchmark plan, such as docs/benchmark-plan.json, or the name of a plan")
     parser.add_argument("results", type=Path, help="folder of the result files; finished runs are not done again")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")

@@ -245,9 +245,9 @@ def export(options: Namespace, terminal: Terminal) -> None:
 
 def _read_table(path: Path) -> list[Label]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows's editors write a mark in front
     except (OSError, ValueError) as error:
-        raise InputError(f"The label table {path.name} cannot be read.", "Give a JSON file.") from error
+        raise InputError(f"The label table {path.name} cannot be read.", "Give a JSON file in UTF-8.") from error
     rows = rows.get("labels", rows) if isinstance(rows, dict) else rows
     if not isinstance(rows, list):
         raise InputError(

@@ -8,7 +8,7 @@ import re
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from barl import __version__
 from barl.cli import (
@@ -55,7 +55,10 @@ The usual way:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises an ``InputError`` for wrong arguments: they are reported like every other bad input."""
+    """Raises an ``InputError`` for wrong arguments: they are reported like every other bad input. Options are whole."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         mistyped = re.search(

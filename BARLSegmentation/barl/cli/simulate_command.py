@@ -36,7 +36,7 @@ def simulate(options: Namespace, terminal: Terminal) -> None:
     from barl.benchmark import simulation
 
     try:
-        plan = json.loads(options.plan.read_text(encoding="utf-8"))
+        plan = json.loads(options.plan.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"The plan {options.plan} cannot be read ({error}).", "Name a JSON file.") from error
     wanted = simulation.simulations_of(plan)

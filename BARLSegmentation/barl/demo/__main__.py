@@ -25,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or that of the error (as for the command ``barl``).
     """
     parser = argparse.ArgumentParser(
-        prog="python -m barl.demo", description="The main job on example data, with a report at the end."
+        prog="python -m barl.demo",
+        description="The main job on example data, with a report at the end.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--data",

@@ -99,8 +99,12 @@ class TrainingOptions:
         return values
 
 
+# The least and the largest of what a plan's numbers can be.
+_RANGES = {"learning_rate": (1e-9, 1.0), "weight_decay": (0.0, 1.0), "foreground": (0.0, 1.0), "scale": (1.0, 4.0)}
+
+
 def _check_kind(name: str, value: Any) -> None:
-    """Refuse a value of the plan that is text where a number belongs, too short, or not above 0 where it must be.
+    """Refuse a value of the plan that is text where a number belongs, too short, or out of range.
 
     Names that no plan has are left to ``make_plan``.
     """
@@ -120,7 +124,9 @@ def _check_kind(name: str, value: Any) -> None:
         fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
         wanted = f"a whole number from {least} on"
     elif kind in (float, float | None):
-        fits, wanted = isinstance(value, numbers) and math.isfinite(value), "a number"
+        low, high = _RANGES.get(name, (-math.inf, math.inf))
+        fits = isinstance(value, numbers) and math.isfinite(value) and low <= value <= high
+        wanted = f"a number from {low:g} to {high:g}" if name in _RANGES else "a number"
     else:
         fits, wanted = isinstance(value, get_origin(kind) or kind), "text" if kind is str else "an object"
     if not fits:

@@ -48,7 +48,7 @@ class NameList:
         if not path.exists():
             return cls(path, {})
         try:
-            rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+            rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
         except UnicodeDecodeError:
             rows = []
         except OSError as error:

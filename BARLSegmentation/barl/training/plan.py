@@ -25,6 +25,8 @@ from barl.training.budgets import budgets_of, choose_effort
 # What filled voxels of partial outlines may teach, see ``Plan.filled``.
 FILLED = ("ignore", "hard", "weighted", "both")
 OPTIMIZERS = ("adamw", "sgd")
+# More holds no device.
+MOST_PATCH_VOXELS, MOST_CHANNELS = 2**25, 4096
 
 
 @dataclass(frozen=True)
@@ -216,8 +218,14 @@ def make_plan(
         reasons["patch"] = f"what {memory_bytes / 2**30:.0f} GiB of memory can hold"
     shape = np.maximum(np.round(extent / spacing), 1)[::-1]
     patch = np.array(overrides.get("patch", _patch(shape, limit)))
+    _check_size(patch, widths)
     strides, kernels = _levels(patch, spacing[::-1], len(widths))
     strides, kernels = overrides.pop("strides", strides), overrides.pop("kernels", kernels)
+    if not len(strides) == len(kernels) == len(widths):
+        raise InputError(
+            f"The network has {len(widths)} widths, {len(strides)} strides and {len(kernels)} kernels.",
+            "Give as many of each.",
+        )
     divisor = np.prod(strides, axis=0)
     if "patch" not in overrides:
         patch = np.maximum(np.round(patch / divisor), 1) * divisor
@@ -263,6 +271,20 @@ def make_plan(
 def _encoders(blocks: tuple[int, ...]) -> dict[str, Any]:
     """Fields of ``NetworkSpec``: several blocks per level are residual in all branches, or they would not train."""
     return {"blocks": blocks, "residual": (True,)} if blocks else {}
+
+
+def _check_size(patch: np.ndarray, widths: Sequence[int]) -> None:
+    """Refuse a patch ``(k, j, i)`` and widths that no network can have or no device can hold."""
+    if patch.min() < 1 or np.prod(patch, dtype=float) > MOST_PATCH_VOXELS:
+        raise InputError(
+            f"A patch of {' x '.join(map(str, patch))} voxels is not possible.",
+            f"Give its edges along k, j and i, each above 0, with at most {MOST_PATCH_VOXELS} voxels together.",
+        )
+    if len(widths) < 2 or not all(1 <= width <= MOST_CHANNELS for width in widths):
+        raise InputError(
+            f"A network of the widths {', '.join(map(str, widths))} is not possible.",
+            f"Give the widths of two levels or more, each from 1 to {MOST_CHANNELS}.",
+        )
 
 
 def _branches(network: NetworkSpec) -> str:
