@@ -51,6 +51,14 @@ def test_another_scan_of_the_kind_is_familiar_whatever_its_axes(familiar):
     assert familiar.differences([less_air], CT) == []
 
 
+def test_a_field_of_view_that_is_turned_is_familiar():
+    axial, coronal = (sitk.GetImageFromArray(np.ones(shape, np.float32)) for shape in ((12, 26, 26), (26, 12, 26)))
+    familiar = Familiar.of([fingerprint_case([axial], None, [])])
+    assert familiar.differences([coronal], MR) == []
+    for far in ((26, 26, 60), (26, 5, 26)):
+        assert len(familiar.differences([sitk.GetImageFromArray(np.ones(far, np.float32))], MR)) == 1
+
+
 @pytest.mark.parametrize("name", SCALES)
 def test_a_rescaled_ct_is_noticed_and_a_rescaled_mr_is_none(familiar, name):
     scan = ct(3, scale=SCALES[name])

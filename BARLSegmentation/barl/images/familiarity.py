@@ -87,7 +87,9 @@ class Familiar:
             half = np.array(roi.half_size_mm)[list(axes_towards(grid).source)]
             extent = np.minimum(extent, 2 * half)
         low, high = np.array(self.extent).T
-        if (roi is None and (extent < low / _FACTOR).any()) or (extent > high * _FACTOR).any():
+        # A field of view may be turned: 256 x 120 x 256 mm of a coronal scan are the 256 x 256 x 120 of an axial one.
+        sizes, least, most = np.sort(extent), np.sort(low), np.sort(high)
+        if (roi is None and (sizes < least / _FACTOR).any()) or (sizes > most * _FACTOR).any():
             found.append(f"it measures {_edges(extent)} mm (learned from: {_edges(low)} to {_edges(high)})")
         for image, normalization, ranges in zip(channels, normalisations, self.intensities, strict=False):
             if normalization.scheme in _RAW:
