@@ -319,6 +319,25 @@ def test_a_half_written_database_that_cannot_be_put_back_says_so(open_folder: Pa
 
 
 @posix
+@posix
+def test_nothing_is_written_in_the_place_of_a_drive_that_is_gone(tmp_path: Path) -> None:
+    """A mount point that is written to hides what is on the drive, or what was written is hidden by the drive."""
+    scan = sitk.GetImageFromArray(np.random.default_rng(0).random((3, 4, 5), np.float32))
+    with Project.create(tmp_path / "drive" / "p", "p", [Label(1, "x")], [Channel("CT")]) as project:
+        project.cases.add("a", [scan])
+        (tmp_path / "drive").rename(tmp_path / "gone")
+        for store in (
+            lambda: project.cases.add("b", [scan + 1]),
+            lambda: project.revisions.store("a", sitk.Cast(scan > 0.5, sitk.sitkUInt8), "draft", author="reader"),
+            lambda: project.runs.new({}),
+        ):
+            with pytest.raises((StorageError, ProjectError)):
+                store()
+        assert not (tmp_path / "drive").exists()
+        (tmp_path / "gone").rename(tmp_path / "drive")
+        project.revisions.store("a", sitk.Cast(scan > 0.5, sitk.sitkUInt8), "draft", author="reader")
+
+
 def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

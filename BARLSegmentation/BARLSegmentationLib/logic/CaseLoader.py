@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ PROJECT_ATTRIBUTE = "BARL.Project"  # the project's folder
 CASE_ATTRIBUTE = "BARL.Case"  # id of the case
 ROLE_ATTRIBUTE = "BARL.Role"  # image, label, uncertainty, attention or roi
 CHANNEL_ATTRIBUTE = "BARL.Channel"  # name of an image's channel
+# Id of the node that the attributes were written for: a copy that the user makes in Data has them too, and is no node
+# of a case. Nodes of scenes of version 0.1 lack it.
+NODE_ATTRIBUTE = "BARL.Node"
 REVISION_ATTRIBUTE = "BARL.Revision"  # id of the revision a segmentation or an uncertainty map was made from
 
 # Slicer's names of the lists that come with it; codes that are in neither are shown with their own meaning.
@@ -148,7 +152,7 @@ class CaseLoader:
 
     def _present(self, className: str, attributes: dict[str, str]) -> slicer.vtkMRMLDisplayableNode | None:
         for node in slicer.util.getNodesByClass(className, self.scene):
-            if all(node.GetAttribute(name) == value for name, value in attributes.items()):
+            if isOurs(node) and all(node.GetAttribute(name) == value for name, value in attributes.items()):
                 if not _isHollow(node):
                     return node
                 self.scene.RemoveNode(node)
@@ -192,9 +196,12 @@ class CaseLoader:
             return
         (k, k1), (j, j1), (i, i1) = [(int(places[0]), int(places[-1])) for places in drawn]
         voxels = voxels[k : k1 + 1, j : j1 + 1, i : i1 + 1].copy()
-        highest = int(voxels.max())
-        counts = sum(np.bincount(plane.ravel(), minlength=highest + 1) for plane in voxels)
-        scalars, matrix = numpy_to_vtk(voxels.ravel(), deep=True), vtk.vtkMatrix4x4()
+        highest, present = int(voxels.max()), set()
+        for plane in voxels:
+            present.update(np.flatnonzero(np.bincount(plane.ravel())).tolist())
+            if len(present - {0}) == highest:  # every label is there: the other planes can add none
+                break
+        scalars, matrix = numpy_to_vtk(voxels.ravel()), vtk.vtkMatrix4x4()
         scalars.SetName("ImageScalars")
         labelmap.GetIJKToRASMatrix(matrix)
         image = slicer.vtkOrientedImageData()
@@ -202,7 +209,7 @@ class CaseLoader:
         image.SetGeometryFromImageToWorldMatrix(matrix)
         image.GetPointData().SetScalars(scalars)
         known = {label.value: label for label in labels}
-        for value in (np.flatnonzero(counts[1:]) + 1).tolist():
+        for value in sorted(present - {0}):
             label, segment = known.get(value), slicer.vtkSegment()
             segment.SetName(label.name if label else f"Label_{value}")
             segment.SetColor([part / 255 for part in label.color] if label else [0.5, 0.5, 0.5])
@@ -273,7 +280,24 @@ def _isHollow(node: slicer.vtkMRMLDisplayableNode) -> bool:
     return node.GetImageData() is None
 
 
+def isOurs(node: slicer.vtkMRMLNode) -> bool:
+    """Whether the attributes of a node were written for it, and not for one that it is a copy of."""
+    return node.GetAttribute(NODE_ATTRIBUTE) in (None, node.GetID())
+
+
+def adopt(nodes: Iterable[slicer.vtkMRMLNode]) -> None:
+    """Take nodes that came with a scene for ours although they have got other ids there, as the scene had theirs."""
+    names = (PROJECT_ATTRIBUTE, CASE_ATTRIBUTE, ROLE_ATTRIBUTE, CHANNEL_ATTRIBUTE)
+    ours = set()
+    for node in sorted(nodes, key=lambda node: not isOurs(node)):
+        what = tuple(node.GetAttribute(name) for name in names)
+        if node.GetAttribute(ROLE_ATTRIBUTE) is not None and what not in ours:
+            ours.add(what)
+            node.SetAttribute(NODE_ATTRIBUTE, node.GetID())
+
+
 def _marked(node: slicer.vtkMRMLDisplayableNode, attributes: dict[str, str]) -> slicer.vtkMRMLDisplayableNode:
     for name, value in attributes.items():
         node.SetAttribute(name, value)
+    node.SetAttribute(NODE_ATTRIBUTE, node.GetID())
     return node

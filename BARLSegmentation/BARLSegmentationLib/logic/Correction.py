@@ -50,12 +50,14 @@ class Stored:
         overlaps: Voxels that lay in several labels and went to the later one.
         leftOut: Names of segments that were not stored, for no label has their name.
         replaced: The accepted outline until then, if there was one.
+        missing: Names of labels that the outline has no segment of: somebody has removed it.
     """
 
     revision: Revision
     overlaps: int
     leftOut: list[str]
     replaced: Revision | None = None
+    missing: Sequence[str] = ()
 
     def inWords(self, caseName: str) -> str:
         """What was stored, and what of the outline was not."""
@@ -72,6 +74,9 @@ class Stored:
         if self.leftOut:
             text = _("Not stored, because the label table has no such label: {names}.")
             sentences.append(text.format(names=", ".join(self.leftOut)))
+        if self.missing:
+            text = _("Stored without {names}, whose segment was removed; a new segment of that name would be stored.")
+            sentences.append(text.format(names=", ".join(self.missing)))
         return " ".join(sentences)
 
 
@@ -267,7 +272,7 @@ class Correction:
                 filled_by=drawn.filledBy or None,
             )
             self._pending = ((*state, drawn.key), seconds, look)
-            return Stored(revision, overlaps, snapshot.leftOut, replaced)
+            return Stored(revision, overlaps, snapshot.leftOut, replaced, snapshot.missing)
 
         return store
 

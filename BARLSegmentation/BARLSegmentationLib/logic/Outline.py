@@ -38,12 +38,14 @@ class Snapshot:
         labels: The project's table.
         layers: The voxels.
         leftOut: Names of segments without a label in the table; they are not part of the label map.
+        missing: Names of labels whose segment was removed.
     """
 
     grid: Grid
     labels: list[Label]
     layers: list[Layer]
     leftOut: list[str]
+    missing: list[str]
 
     def labelMap(self) -> tuple[np.ndarray, int]:
         """The outline with the values of the label table, ``[k, j, i]`` on the scan's grid.
@@ -127,14 +129,19 @@ def takeSnapshot(
         labels: The table.
 
     Raises:
-        barl.errors.InputError: The segmentation lies under another transform than the scan, or a segment has no voxels
-            to give because it is kept as a surface.
+        barl.errors.InputError: The segmentation lies under another transform than the scan, the scan no longer lies
+            where its file says, or a segment has no voxels to give because it is kept as a surface.
     """
     from barl.errors import InputError
 
     if segmentation.GetParentTransformNode() is not volume.GetParentTransformNode():
         raise InputError(
             "The outline lies under another transform than its scan.", "Put both under the same one, or under none."
+        )
+    if not _lies(volume, grid):
+        raise InputError(
+            "The scan was moved in the scene, with a transform that was hardened: its outline would lie elsewhere.",
+            "Apply the inverse transform to both, or open another case and then this one again.",
         )
     tagSegments(segmentation, labels)
     known = {str(label.value): label.value for label in labels}
@@ -156,6 +163,8 @@ def takeSnapshot(
         arrays.setdefault(image.GetAddressAsString(""), (image, []))[1].append(
             (segmentId, segment.GetLabelValue(), value)
         )
+    tags = {segmentTag(segments.GetSegment(segmentId), LABEL_TAG) for segmentId in segments.GetSegmentIDs()}
+    missing = [label.name for label in labels if str(label.value) not in tags]
     for image, members in arrays.values():
         placed = _placed(_voxels(image), image.GetExtent()[::2], nodeToRAS(image), grid)
         if placed is not None:
@@ -166,7 +175,7 @@ def takeSnapshot(
             array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
             if array is not None:
                 layers.append(Layer(array[order(volume, grid)], (0, 0, 0), ((1, value),)))
-    return Snapshot(grid, list(labels), layers, leftOut)
+    return Snapshot(grid, list(labels), layers, leftOut, missing)
 
 
 def segmentTag(segment: slicer.vtkSegment, name: str) -> str:
@@ -213,6 +222,17 @@ def _placed(
         return None
     k, j, i = (int(n) for n in wanted.min(axis=0)[::-1])
     return voxels[tuple(slice(None, None, sign) for sign in signs[::-1])], (k, j, i)
+
+
+def _lies(volume: slicer.vtkMRMLScalarVolumeNode, grid: Grid) -> bool:
+    """Whether a scan's node lies where its grid does, within a tenth of a voxel; axes may be reversed."""
+    toIndex = np.linalg.inv(gridToRAS(grid)) @ nodeToRAS(volume)
+    size = np.array(volume.GetImageData().GetDimensions()) - 1
+    corners = np.array([*np.ndindex(2, 2, 2)]) * size
+    there = corners @ toIndex[:3, :3].T + toIndex[:3, 3]
+    signs = np.sign(np.diag(toIndex)[:3])
+    wanted = np.where(signs < 0, size - corners, corners)
+    return bool(np.abs(there - wanted).max() < 0.1)
 
 
 def order(volume: slicer.vtkMRMLScalarVolumeNode, grid: Grid) -> tuple[slice, slice, slice]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import slicer
 
 from BARLSegmentationLib.logic.CaseFolder import putIntoFolder, removeEmptyFolders
-from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader, LoadedCase
+from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader, LoadedCase, isOurs
 from BARLSegmentationLib.logic.Question import Question
 from BARLSegmentationLib.logic.Signal import Signal
 
@@ -60,6 +60,7 @@ class Session:
         self.question: Question | None = None
         self._selection: list[str] = []
         self._version = 0  # of the project's database, as far as this window has looked
+        self._known: tuple | None = None  # cases, models and runs at that time
 
     @property
     def caseId(self) -> str | None:
@@ -98,7 +99,7 @@ class Session:
         """Go on with a project that is open already; the one before is closed."""
         self.closeProject()
         self.withdrawQuestion()
-        self.project, self._version = project, 0
+        self.project, self._version, self._known = project, 0, None
         self.projectChanged.emit()
 
     def closeProject(self) -> None:
@@ -132,7 +133,7 @@ class Session:
         self.definitionChanged.emit(list(labels))
 
     def refresh(self) -> None:
-        """Notice labels and channels that another program has changed since the last call; costs next to nothing."""
+        """Notice what another program has changed in the project since the last call; costs next to nothing."""
         project = self.project
         if project is None:
             return
@@ -149,6 +150,12 @@ class Session:
                 self.notifyDefinition(labels)
                 names = ", ".join(label.name for label in project.labels)
                 self.status(f"Another program has changed the project's labels or channels. Labels now: {names}.")
+            models = [(model.id, model.is_current) for model in project.models.all()]
+            before, self._known = self._known, (project.cases.stamp(), models, [run.id for run in project.runs.all()])
+            if before is not None and before[0] != self._known[0]:
+                self.notifyCases()
+            if before is not None and before[1:] != self._known[1:]:
+                self.notifyModels()
 
     def notifyCases(self) -> None:
         self.casesChanged.emit()
@@ -178,6 +185,7 @@ class Session:
         A case that cannot be loaded leaves the one before on screen.
         """
         project = self.openedProject()
+        self.status("")  # what was wrong with the case before is over
         self.beforeClose.emit()
         slicer.app.pauseRender()  # the views are drawn once, not after each node
         try:
@@ -205,6 +213,7 @@ class Session:
     def sceneCloses(self) -> None:
         """The scene is about to close, and its nodes with it: close the project without touching them."""
         self.beforeClose.emit()
+        self.withdrawQuestion()
         if self.loaded is not None:
             self.loaded = None
             self.caseOpened.emit()
@@ -236,7 +245,7 @@ class Session:
     def _show(self, loaded: LoadedCase) -> None:
         slicer.util.setSliceViewerLayers(background=loaded.volumes[0], foreground=None, label=None, fit=True)
         for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            if segmentation.GetAttribute(ROLE_ATTRIBUTE) == "label":  # leave the user's own ones alone
+            if segmentation.GetAttribute(ROLE_ATTRIBUTE) == "label" and isOurs(segmentation):  # not the user's own ones
                 segmentation.SetDisplayVisibility(segmentation is loaded.segmentation)
 
     # Talking to the user
@@ -247,14 +256,16 @@ class Session:
 
     def inquire(self, question: Question) -> None:
         """Ask the user, in the place of a question that is still open."""
+        self.withdrawQuestion()
         self.question = question
         self.questionChanged.emit()
 
     def withdrawQuestion(self) -> None:
         """Ask nothing any more: what the question was about has changed."""
         if self.question is not None:
-            self.question = None
+            ended, self.question = self.question, None
             self.questionChanged.emit()
+            ended.onEnd()
 
     def answer(self, yes: bool) -> None:
         """Do what the question on screen says for this answer."""

@@ -53,10 +53,14 @@ def write_atomically(path: Path | str, writer: Callable[[Path], object]) -> None
 
 @contextmanager
 def staging_folder(parent: Path) -> Iterator[Path]:
-    """A temporary folder inside ``parent`` to fill and then ``settle``; gone at the end if it was not moved."""
+    """A temporary folder inside ``parent`` to fill and then ``settle``; gone at the end if it was not moved.
+
+    ``parent`` is made if need be, but not what it lies in: where a drive is gone, nothing is written in its place.
+    """
     folder = temporary_path(parent)
     try:
-        folder.mkdir(parents=True)
+        parent.mkdir(exist_ok=True)
+        folder.mkdir()
     except OSError as error:
         raise storage_error(error, parent) from error
     try:
