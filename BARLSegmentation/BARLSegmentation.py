@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from barl.worker.messages import PredictedCases
 
 STATUS_MS = 15000  # how long the window's status bar shows a sentence
-REFRESH_MS = 2000  # between two looks for labels that another program has changed
+REFRESH_MS = 2000  # between two looks for what another program has changed in the project
 
 # The steps of the work in their order. Each is the class <name>Panel of BARLSegmentationLib.widgets.<name>Panel.
 PANELS = ["Project", "Cases", "Review", "Train", "Predict", "Setup"]
@@ -116,6 +116,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.saveQuestion = None
         self.panels = {}
         self._parameterNode = None
+        self._nodesBefore: set[str] = set()
         self._restoring = self._cleanedUp = False
 
     def setup(self) -> None:
@@ -137,6 +138,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.session.questionChanged.connect(self.onQuestion)
         self.ui.yesButton.connect("clicked(bool)", self.onYes)
         self.ui.noButton.connect("clicked(bool)", self.onNo)
+        self.ui.lookButton.connect("toggled(bool)", self.onLook)
 
         self.steps = Steps(uiWidget, self.ui.stepsWidget.layout(), self.ui.pagesWidget.layout())
         for name in PANELS:
@@ -157,6 +159,7 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # Before the layout manager, which takes the views away.
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose, priority=1.0)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
         if getattr(self.parent, "isEntered", False):  # reloaded: Slicer calls setup() alone
@@ -219,7 +222,14 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    def onSceneStartImport(self, caller: object, event: object) -> None:
+        self._nodesBefore = {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode")}
+
     def onSceneEndImport(self, caller: object, event: object) -> None:
+        from BARLSegmentationLib.logic.CaseLoader import adopt
+
+        nodes = slicer.util.getNodesByClass("vtkMRMLDisplayableNode")
+        adopt(node for node in nodes if node.GetID() not in self._nodesBefore)
         self.setParameterNode(None)  # its values may be other ones now
         if self.parent.isEntered:
             self.initializeParameterNode()
@@ -281,11 +291,18 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onQuestion(self) -> None:
         ui, question = self.ui, self.session.question
         ui.questionWidget.visible = question is not None
+        ui.lookButton.checked = False
+        ui.lookButton.visible = question is not None and bool(question.look)
         if question is not None:
+            ui.lookButton.text = question.look
             ui.questionLabel.text, ui.yesButton.text, ui.noButton.text = question.text, question.yes, question.no
 
     def onYes(self, _checked: bool = False) -> None:
         self.session.answer(True)
+
+    def onLook(self, shown: bool) -> None:
+        if self.session.question is not None:
+            self.session.question.onLook(shown)
 
     def onNo(self, _checked: bool = False) -> None:
         self.session.answer(False)

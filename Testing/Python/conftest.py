@@ -135,7 +135,7 @@ def a_review_panel(a_module, a_predicted_project):
     module.session.openCase("case_0001")
     panel = module.panels["Review"]
     panel.setPauses(10)
-    panel.ui.detailsGroupBox.collapsed = False
+    panel.ui.detailsButton.checked = True
     panel.ui.goOnCheckBox.checked = False
     panel.ui.onlyWhereUnsureCheckBox.checked = False
     panel.ui.overlayVisibleCheckBox.checked = True

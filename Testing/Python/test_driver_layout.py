@@ -18,7 +18,7 @@ def a_loop(host, a_review_panel):
     import qt
     from barldriver.loop import Loop
 
-    a_review_panel.ui.detailsGroupBox.collapsed = True  # what is rare
+    a_review_panel.ui.detailsButton.checked = False  # what is rare
     host.window.resize(1366, 768)
     dock = host.window.findChild(qt.QDockWidget, "PanelDockWidget")
     host.window.resizeDocks([dock], [WIDTH + 30], qt.Qt.Horizontal)

@@ -115,7 +115,7 @@ def test_selection_stays_when_the_order_changes(a_cases_panel, a_study):
 def test_exclude_include_and_hold_out(a_cases_panel, a_study):
     open_project(a_cases_panel, a_study)
     ui = a_cases_panel.ui
-    assert not ui.excludeButton.enabled and ui.excludeButton.toolTip == "Select cases first"
+    assert not ui.excludeButton.enabled and "Select cases first" in ui.excludeButton.toolTip
     select(a_cases_panel, 0, 1)
     press(ui.excludeButton)
     assert cells(a_cases_panel, STATUS) == ["Excluded", "Excluded", "New"]
@@ -198,7 +198,7 @@ def test_case_that_cannot_be_read_is_one_sentence_and_the_other_stays(a_cases_pa
 
 
 def test_next_case_is_proposed_with_its_reason_and_can_be_overruled(a_cases_panel, a_study):
-    assert not a_cases_panel.ui.nextButton.enabled and a_cases_panel.ui.nextButton.toolTip == "Open a project first"
+    assert not a_cases_panel.ui.nextButton.enabled and "Open a project first" in a_cases_panel.ui.nextButton.toolTip
     open_project(a_cases_panel, a_study)
     ui = a_cases_panel.ui
     assert [ui.nextComboBox.itemText(n) for n in range(ui.nextComboBox.count)] == ["case 10", "case 1"]

@@ -17,7 +17,7 @@ STEPS = ("Project", "Cases", "Review", "Train", "Predict", "Setup")
 def a_small_module(a_review_panel):
     """The module with a case on screen, its details folded, as wide as on a small screen."""
     module = a_review_panel.moduleWidget
-    a_review_panel.ui.detailsGroupBox.collapsed = True
+    a_review_panel.ui.detailsButton.checked = False
     yield module
     module.steps.show("Review")
 
@@ -226,8 +226,7 @@ def test_names_of_a_series_can_be_told_apart(a_small_module, tmp_path):
 def test_next_case_three_places_a_correction_and_accept_take_four_keys(a_review_panel, monkeypatch):
     """N, N, a stroke, Ctrl+Return: the first place came with the case."""
     import qt
-    from PySide6.QtTest import QTest
-    from slicerhost.enums import toPySide
+    from slicerhost.clicks import strike
 
     panel, module = a_review_panel, a_review_panel.moduleWidget
     panel.ui.goOnCheckBox.checked = True
@@ -235,10 +234,7 @@ def test_next_case_three_places_a_correction_and_accept_take_four_keys(a_review_
     pressed = []
 
     def press(key, modifier=qt.Qt.NoModifier) -> None:
-        window = panel.widget.window()
-        window.activateWindow()
-        QTest.qWaitForWindowActive(window, 1000)
-        QTest.keyClick(window, toPySide(key), toPySide(modifier))
+        strike(panel.widget.window(), key, modifier)
         pressed.append(key)
         settle(panel)
 

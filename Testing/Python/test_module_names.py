@@ -9,7 +9,7 @@ from barl.project.labels import Label
 from barl.project.store import Project
 from barldriver.loop import settle
 from barldriver.studies import cells
-from slicerhost.clicks import press, waitUntil
+from slicerhost.clicks import press, type_, waitUntil
 
 pytestmark = pytest.mark.host
 NAME, STATUS = range(2)
@@ -36,14 +36,9 @@ def select(panel, *rows):
 def type_in_cell(table, text: str) -> None:
     """Type into the cell that is being edited, by keys, and press Return."""
     import qt
-    from PySide6.QtTest import QTest
-    from slicerhost.enums import toPySide
 
     qt.QApplication.processEvents()
-    editor = next(field for field in table.findChildren(qt.QLineEdit) if field.isVisible())
-    editor.selectAll()
-    QTest.keyClicks(editor, text)
-    QTest.keyClick(editor, toPySide(qt.Qt.Key_Return))
+    type_(next(field for field in table.findChildren(qt.QLineEdit) if field.isVisible()), text)
     qt.QApplication.processEvents()
 
 
@@ -212,6 +207,25 @@ def test_the_window_notices_a_label_that_another_program_has_added(project, a_re
     press(a_review_panel.ui.acceptButton)
     settle(a_review_panel)
     assert session.project.cases.get(PREDICTED).is_accepted
+
+
+def test_the_window_notices_a_case_that_another_program_has_added_renamed_or_deleted(project, a_predicted_project):
+    import SimpleITK as sitk
+
+    session = project.session
+    table = project.moduleWidget.panels["Cases"].ui.casesTable
+    session.refresh()
+    scan = sitk.GetImageFromArray(np.random.default_rng(5).random((4, 4, 4), np.float32))
+    with Project.open(a_predicted_project) as other:
+        other.cases.add("from elsewhere", [scan])
+        session.refresh()
+        assert [case.name for case in session.cases()][-1] == "from elsewhere" and table.rowCount == 3
+        other.cases.rename("from elsewhere", "renamed")
+        session.refresh()
+        assert project.moduleWidget.panels["Cases"]._cases[-1].name == "renamed"
+        other.cases.delete("renamed")
+        session.refresh()
+        assert table.rowCount == 2
 
 
 def test_looking_for_changes_costs_next_to_nothing(project):

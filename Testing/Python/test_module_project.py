@@ -316,7 +316,7 @@ def test_cell_that_is_being_typed_counts_although_the_button_took_no_focus(a_pan
     for table, column, text in ((ui.labelsTable, 1, "liver"), (ui.channelsTable, 0, "CT")):
         table.setCurrentCell(0, column)
         table.editItem(table.item(0, column))
-        (editor,) = [child for child in table.viewport().children() if isinstance(child, qt.QLineEdit)]
+        (editor,) = table.viewport().findChildren(qt.QLineEdit)
         editor.setText(text)
     a_panel.onCreate()
     assert [label.name for label in a_panel.session.project.labels] == ["liver"], a_panel.said

@@ -130,6 +130,35 @@ def test_both_outlines_stay_when_somebody_else_has_accepted_one(panel, a_predict
     assert counts == [49, 49, 4], "what each of them drew"
 
 
+def test_the_other_outline_is_shown_before_the_answer(panel, a_predicted_project):
+    import slicer
+
+    def others() -> list:
+        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        return [node for node in nodes if node.GetAttribute("BARL.Role") == "other" and node.GetDisplayVisibility()]
+
+    look = panel.moduleWidget.ui.lookButton
+    clear(panel, "lesion")
+    accepted_elsewhere(a_predicted_project, "reader 2")
+    accept(panel)
+    assert look.visible and look.text == "Show the other" and others() == []
+    look.click()
+    (theirs,) = others()
+    assert theirs.GetName() == "predicted by reader 2" and not theirs.GetSaveWithScene()
+    assert not theirs.GetDisplayNode().GetVisibility2DFill()
+    assert panel.editor.widget.segmentationNode() is panel.correction.segmentation, "mine is edited"
+    settle(panel)
+    assert panel.editor.widget.segmentationNode() is panel.correction.segmentation
+    look.click()
+    assert others() == []
+    look.click()
+    answer(panel, False)
+    assert others() == [] and theirs.GetScene() is None and kinds(panel)[-1] == "draft"
+    clear(panel, "necrosis")
+    accept(panel)
+    assert "is empty" in asked(panel) and not look.visible, "there is nothing to compare"
+
+
 def test_a_question_left_open_loses_nothing(panel):
     clear(panel, "lesion", "necrosis")
     accept(panel)
@@ -145,7 +174,7 @@ def test_a_question_fits_beside_the_step_on_a_small_screen(panel):
     import slicer
 
     ui = panel.moduleWidget.ui
-    panel.ui.detailsGroupBox.collapsed = True
+    panel.ui.detailsButton.checked = False
     clear(panel, "lesion", "necrosis")
     accept(panel)
     for _level in range(6):

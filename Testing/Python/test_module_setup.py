@@ -316,12 +316,12 @@ def test_prediction_and_training_say_why_not_where_there_is_no_torch(a_module, a
     panel, reason = a_module.panels["Predict"], "PyTorch is not to be had here."
     monkeypatch.setattr(torch_support, "reason_against", lambda: reason)
     panel.updateApply()
-    assert not panel.ui.applyButton.enabled and panel.ui.applyButton.toolTip == reason
+    assert not panel.ui.applyButton.enabled and reason in panel.ui.applyButton.toolTip
     with Project.open(a_project) as project:
         assert Training.reasonAgainstStart(project, project.cases.all(), project.runs.all()) == reason
     monkeypatch.undo()
     panel.updateApply()
-    assert panel.ui.applyButton.toolTip != reason
+    assert reason not in panel.ui.applyButton.toolTip
 
 
 def test_torch_is_installed_by_its_extension(a_panel, pytorch):

@@ -12,7 +12,7 @@ from slicer.util import VTKObservationMixin
 
 from BARLSegmentationLib.logic.Attention import Attention
 from BARLSegmentationLib.logic.Signal import Signal
-from BARLSegmentationLib.widgets.EditorParts import compact, fitTable, showHelp
+from BARLSegmentationLib.widgets.EditorParts import compact, fitTable, showRare
 
 if TYPE_CHECKING:
     from BARLSegmentationLib.logic.Attention import UnsureScan
@@ -62,7 +62,7 @@ class OutlineEditor(VTKObservationMixin):
 
     def showMore(self, shown: bool) -> None:
         """Show the parts of the editor that the loop does not need every time."""
-        showHelp(self.widget, shown)
+        showRare(self.widget, shown)
         self.widget.setShow3DButtonVisible(shown)
         self.widget.setMaskingSectionVisible(shown)
 
@@ -136,14 +136,20 @@ class OutlineEditor(VTKObservationMixin):
     def enter(self) -> None:
         self.selectNode()
         self.widget.setupViewObservations()
-        self.widget.installKeyboardShortcuts()
         self.widget.updateWidgetFromMRML()
 
     def exit(self) -> None:
         self.stop()
-        self.widget.uninstallKeyboardShortcuts()
+        self.enableKeys(False)
         self.widget.removeViewObservations()
         self.limit(None)  # other modules edit everywhere
+
+    def enableKeys(self, enabled: bool) -> None:
+        """Let the editor's keys work in Slicer's window, or not."""
+        if enabled:
+            self.widget.installKeyboardShortcuts()
+        else:
+            self.widget.uninstallKeyboardShortcuts()
 
     def stop(self) -> None:
         """End the tool in use, so that the mouse is free and nothing half done is left."""

@@ -106,7 +106,8 @@ class ProjectPanel(Panel):
             if sentence and project.read_only:
                 sentence = f"{sentence} {_('Opened for reading only.')}"
         self.ui.stateLabel.text = sentence
-        self.ui.stateLabel.visible = project is not None or self.ui.newGroupBox.collapsed
+        folded = self.ui.newGroupBox.collapsed  # the form of a new project takes the room of the open one
+        self.ui.stateLabel.visible, self.ui.definitionGroupBox.visible = folded, folded and project is not None
         none = project is None
         allow(self.ui.closeButton, _("Close the project"), _("No project is open") if none else "")
         allow(
@@ -120,7 +121,6 @@ class ProjectPanel(Panel):
         if project is not None:
             self._remember(str(project.folder))
         self._showRecent()
-        self.ui.definitionGroupBox.visible = project is not None
         self.definition.update()
         self.update()
 

@@ -87,6 +87,7 @@ class ReviewPanel(Panel):
         ui.saveDraftButton.connect("clicked(bool)", self.onSaveDraft)
         ui.revertButton.connect("clicked(bool)", self.onRevert)
         ui.nextCaseButton.connect("clicked(bool)", self.onNextCase)
+        ui.detailsButton.connect("toggled(bool)", ui.detailsWidget.setVisible)
         ui.readerLineEdit.connect("editingFinished()", self.onReader)
         ui.goOnCheckBox.checked = slicer.util.toBool(slicer.app.userSettings().value(GO_ON_SETTING, True))
         ui.goOnCheckBox.connect("toggled(bool)", self.onGoOn)
@@ -133,7 +134,6 @@ class ReviewPanel(Panel):
 
     def enter(self) -> None:
         self._entered = True
-        self.keys.enable(True)
         self.editor.enter()
         self.uncertainty.enter()
         self.planes.enter()
@@ -148,8 +148,15 @@ class ReviewPanel(Panel):
         self.editor.exit()
         super().exit()
 
+    def opened(self) -> None:
+        if self._entered:
+            self.keys.enable(True)
+            self.editor.enableKeys(True)
+
     def left(self) -> None:
         self.mark.remove()
+        self.keys.enable(False)
+        self.editor.enableKeys(False)
         self.editor.stop()
 
     def sceneCloses(self) -> None:

@@ -3,10 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
+from BARLSegmentationLib.logic.OtherOutline import OtherOutline
 from BARLSegmentationLib.logic.Question import Question
 from BARLSegmentationLib.logic.Signal import Signal
 
@@ -103,6 +105,7 @@ class Storing:
     def _askAbout(self, error: DoubtError, allow: Collection[Doubt]) -> None:
         """The refused outline stays on screen until the question is answered, and as a draft if it is denied."""
         from barl.project.doubts import Doubt
+        from barl.project.states import RevisionKind
 
         question, yes = {
             Doubt.EMPTY: (_("Does the case have none of the labels?"), _("Accept it empty")),
@@ -115,12 +118,16 @@ class Storing:
         if error.doubt is Doubt.NEWER:
             confirmed |= {Doubt.REPLACES, Doubt.DIFFERENT}
         self.session.status("")
-        self.session.inquire(
-            Question(
-                f"{error.message} {question}",
-                yes,
-                _("Keep mine as a draft"),
-                onYes=lambda: self.start("accepted", {*allow, *confirmed}),
-                onNo=lambda: self.start("draft"),
-            )
+        asked = Question(
+            f"{error.message} {question}",
+            yes,
+            _("Keep mine as a draft"),
+            onYes=lambda: self.start("accepted", {*allow, *confirmed}),
+            onNo=lambda: self.start("draft"),
         )
+        kinds = (RevisionKind.ACCEPTED,)
+        accepted = self.session.ask(self.session.project.revisions.newest, self.session.caseId, kinds, otherwise=None)
+        if error.doubt is not Doubt.EMPTY and accepted is not None:
+            other = OtherOutline(self.session, accepted)
+            asked = replace(asked, look=_("Show the other"), onLook=other.show, onEnd=other.remove)
+        self.session.inquire(asked)

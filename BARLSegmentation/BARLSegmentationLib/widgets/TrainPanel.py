@@ -481,6 +481,7 @@ class TrainPanel(Panel):
         """Give the plot widgets the charts of the run, or none before these go."""
         showPlot(self.ui, "loss", self.curves.loss if shown else None)
         showPlot(self.ui, "dice", self.curves.dice if shown else None)
-        self.ui.curvesGroupBox.visible = shown and any(
-            curve.view is not None for curve in (self.curves.loss, self.curves.dice)
-        )
+        there = [shown and curve.view is not None for curve in (self.curves.loss, self.curves.dice)]
+        for index, one in enumerate(there):
+            self.ui.curvesTabs.setTabEnabled(index, one)
+        self.ui.curvesGroupBox.visible = any(there)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
-from slicerhost.clicks import waitUntil
+from slicerhost.clicks import strike, waitUntil
 
 VIEWS = ("Red", "Green", "Yellow")
 _STEP = 0.25  # voxels
@@ -28,9 +28,7 @@ def outlineSlice(panel, view: str, structure: np.ndarray, name: str) -> None:
     """
     import qt
     import slicer
-    from PySide6.QtTest import QTest
     from slicerhost import hands
-    from slicerhost.enums import toPySide
 
     axis, index = planeOf(panel, view)
     toWorld = panel.planes.views.toWorld()
@@ -42,7 +40,7 @@ def outlineSlice(panel, view: str, structure: np.ndarray, name: str) -> None:
     slicer.app.processEvents()
     widget = slicer.app.layoutManager().sliceWidget(view)
     hands.drag(widget, *points, points[0])
-    QTest.keyClick(widget.sliceView()._canvas, toPySide(qt.Qt.Key_Return))
+    strike(widget.sliceView().VTKWidget(), qt.Qt.Key_Return)
     waitUntil(lambda: panel.isIdle)
 
 
@@ -61,12 +59,6 @@ def contour(structure: np.ndarray, axis: int, index: int) -> list[np.ndarray]:
 def pressKey(panel, name: str, modifier: str = "NoModifier") -> None:
     """Press a key while the panel has the focus, and wait until what it starts is done."""
     import qt
-    from PySide6.QtTest import QTest
-    from slicerhost.enums import toPySide
 
-    window = panel.widget.window()
-    window.activateWindow()
-    panel.widget.setFocus()
-    QTest.qWaitForWindowActive(window, 1000)
-    QTest.keyClick(panel.widget, toPySide(getattr(qt.Qt, f"Key_{name}")), toPySide(getattr(qt.Qt, modifier)))
+    strike(panel.widget, getattr(qt.Qt, f"Key_{name}"), getattr(qt.Qt, modifier))
     waitUntil(lambda: panel.isIdle)

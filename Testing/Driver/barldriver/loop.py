@@ -182,10 +182,10 @@ class Loop:
     def accept(self, reader: str) -> None:
         """Sign and accept the outline on screen."""
         panel, ui = self.panels["Review"], self.section("Review")
-        ui.detailsGroupBox.collapsed = False
+        ui.detailsButton.checked = True
         type_(ui.readerLineEdit, reader)
         ui.goOnCheckBox.checked = False  # the case stays on screen, to look at
-        ui.detailsGroupBox.collapsed = True
+        ui.detailsButton.checked = False
         press(ui.acceptButton)
         settle(panel, seconds=self.patience)
         self.settle()

@@ -45,6 +45,21 @@ def press(button: qt.QAbstractButton) -> None:
     mouse(button, button.rect.center())
 
 
+def strike(widget: qt.QWidget, key: int, *modifiers: int) -> None:
+    """Presses a key, one of qt.Qt's, with the focus on a widget: shortcuts of its window see it."""
+    import qt
+    from PySide6.QtTest import QTest
+
+    from .enums import toPySide
+
+    window = widget.window()
+    window.activateWindow()
+    widget.setFocus()
+    QTest.qWaitForWindowActive(window, 1000)
+    held = type(toPySide(qt.Qt.NoModifier))(sum(int(modifier) for modifier in modifiers))
+    QTest.keyClick(widget, toPySide(key), held)
+
+
 def waitUntil(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Lets Qt's event loop run until ``condition()`` holds.
 
@@ -105,7 +120,7 @@ def typeCell(table: qt.QTableWidget, row: int, column: int, text: str) -> None:
     table.scrollToItem(item)
     place = table.visualItemRect(item).center()
     mouse(table.viewport(), place, DOUBLE_CLICK)
-    lines = [child for child in table.viewport().children() if isinstance(child, qt.QLineEdit)]
+    lines = table.viewport().findChildren(qt.QLineEdit)
     type_(lines[-1], text)  # editors of before may still wait to be deleted
     qt.QApplication.processEvents()
     assert table.item(row, column).text() == text, f"typed {text!r}, found {table.item(row, column).text()!r}"

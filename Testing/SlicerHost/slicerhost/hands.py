@@ -17,7 +17,7 @@ _Test = QtTest.QTest
 def _at(sliceWidget, ras):
     """Canvas of a slice view and the pixel on it that shows a point in RAS."""
     view = sliceWidget.sliceView()
-    canvas = view._canvas
+    canvas = view.VTKWidget()
     x, y, _ = view.convertRASToXYZ(ras)
     return canvas, QtCore.QPoint(round(x), round(canvas.height - 1 - y))
 

@@ -37,6 +37,9 @@ class _View(QtWidgets.QWidget):
         if self._canvas._renderWindow.GetSize()[0] > 0:
             view.resize(*self._canvas._renderWindow.GetSize())
 
+    def VTKWidget(self) -> QtWidgets.QWidget:
+        return self._canvas
+
     def renderWindow(self) -> vtk.vtkRenderWindow:
         return self._canvas._renderWindow
 
