@@ -355,66 +355,6 @@ def test_outline_under_another_transform_is_refused_in_one_sentence(review):
     assert np.array_equal(review.correction.snapshot().labelMap()[0], review.label)
 
 
-def test_a_scan_that_was_moved_in_the_scene_is_refused(review):
-    """A transform that both were put under and that was hardened: the outline would be stored beside its place."""
-    import slicer
-    import vtk
-
-    matrix = vtk.vtkMatrix4x4()
-    matrix.SetElement(0, 3, 10.0)
-    for node in (review.session.loaded.volumes[0], review.session.loaded.segmentation):
-        node.ApplyTransformMatrix(matrix)
-    with pytest.raises(InputError, match="moved in the scene"):
-        review.correction.store("draft", "reader 1")
-    matrix.Invert()
-    for node in (review.session.loaded.volumes[0], review.session.loaded.segmentation):
-        node.ApplyTransformMatrix(matrix)
-    snapshot = review.correction.snapshot()
-    assert np.array_equal(snapshot.labelMap()[0], review.label) and snapshot.missing == []
-    slicer.app.processEvents()
-
-
-def test_a_label_whose_segment_was_removed_is_told(review):
-    segments = review.session.loaded.segmentation.GetSegmentation()
-    segments.RemoveSegment(segments.GetSegmentIdBySegmentName("necrosis"))
-    stored = review.correction.store("draft", "reader 1")
-    assert stored.missing == ["necrosis"] and "Stored without necrosis" in stored.inWords("predicted")
-
-
-def test_a_copy_of_the_outline_in_data_is_not_taken_for_it(review):
-    """Data > Clone copies the attributes, too."""
-    import slicer
-
-    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-    clones = []
-    for node in (review.session.loaded.segmentation, review.session.loaded.volumes[0]):
-        item = slicer.vtkSlicerSubjectHierarchyModuleLogic.CloneSubjectHierarchyItem(
-            hierarchy, hierarchy.GetItemByDataNode(node)
-        )
-        clones.append(hierarchy.GetItemDataNode(item))
-    clones[0].GetSegmentation().RemoveAllSegments()
-    slicer.util.arrayFromVolume(clones[1])[:] = 0
-    review.session.openCase(UNTOUCHED)
-    assert clones[0].GetDisplayVisibility(), "the user's own"
-    review.session.openCase(PREDICTED)
-    assert review.session.loaded.segmentation not in clones and review.session.loaded.volumes[0] not in clones
-    assert np.array_equal(review.correction.snapshot().labelMap()[0], review.label)
-
-
-def test_nodes_of_a_scene_that_is_added_are_ours_under_their_new_ids(review, tmp_path):
-    import slicer
-    from BARLSegmentationLib.logic.CaseLoader import NODE_ATTRIBUTE, adopt, isOurs
-
-    node = review.session.loaded.segmentation
-    assert isOurs(node)
-    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    for name in ("BARL.Project", "BARL.Case", "BARL.Role", NODE_ATTRIBUTE):
-        other.SetAttribute(name, node.GetAttribute(name))
-    assert not isOurs(other)
-    adopt([other, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")])
-    assert isOurs(other)
-
-
 def test_large_label_values_are_kept(a_scene, tmp_path):
     from BARLSegmentationLib.logic.Outline import Layer, Snapshot
 

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from barl.project.store import Project
 from barldriver.loop import settle
+from slicerhost.clicks import strike
 
 pytestmark = pytest.mark.host
 PREDICTED, UNTOUCHED = "case_0001", "case_0002"
@@ -30,12 +31,6 @@ def click(widget, *place) -> None:
     if isinstance(widget, qt.QCheckBox):  # on its mark: the middle of a wide one is empty
         place = (qt.QPoint(8, widget.height // 2),)
     clicks.mouse(widget, *(place or (widget.rect.center(),)))
-
-
-def press(widget, key, *modifiers) -> None:
-    from slicerhost.clicks import strike
-
-    strike(widget, key, *modifiers)
 
 
 def status(panel) -> str:
@@ -129,7 +124,7 @@ def test_hotspots_by_button_row_and_tick(panel):
     assert at(3), "the only one not seen"
     click(table.viewport(), table.visualItemRect(table.item(0, 1)).center())
     assert at(1)
-    press(table, qt.Qt.Key_Down)
+    strike(table, qt.Qt.Key_Down)
     assert at(2)
     table.item(1, 0).setCheckState(qt.Qt.Unchecked)
     settle(panel)
@@ -198,29 +193,29 @@ def test_a_jump_shows_the_surroundings_of_a_region_and_no_more_than_the_scan(pan
 def test_keys_work_only_while_the_module_is_open(host, panel):
     import qt
 
-    press(host.window, qt.Qt.Key_N)
+    strike(host.window, qt.Qt.Key_N)
     assert panel.hotspots.current().rank == 1
-    press(host.window, qt.Qt.Key_N)
-    press(host.window, qt.Qt.Key_N, qt.Qt.ShiftModifier)
+    strike(host.window, qt.Qt.Key_N)
+    strike(host.window, qt.Qt.Key_N, qt.Qt.ShiftModifier)
     assert panel.hotspots.current().rank == 3
-    press(host.window, qt.Qt.Key_U)
+    strike(host.window, qt.Qt.Key_U)
     assert not panel.ui.overlayVisibleCheckBox.checked
-    press(host.window, qt.Qt.Key_U)
+    strike(host.window, qt.Qt.Key_U)
     panel.moduleWidget.exit()
-    press(host.window, qt.Qt.Key_U)
+    strike(host.window, qt.Qt.Key_U)
     assert panel.ui.overlayVisibleCheckBox.checked, "out of the module the keys are not ours"
     panel.moduleWidget.enter()
     panel.moduleWidget.steps.show("Cases")
-    press(host.window, qt.Qt.Key_U)
-    press(host.window, qt.Qt.Key_D)
-    press(host.window, qt.Qt.Key_1)
+    strike(host.window, qt.Qt.Key_U)
+    strike(host.window, qt.Qt.Key_D)
+    strike(host.window, qt.Qt.Key_1)
     assert panel.ui.overlayVisibleCheckBox.checked, "keys of Review and of its editor work in Review alone"
     assert panel.editor.widget.activeEffect() is None and panel.planes.drawn.isEmpty
     panel.moduleWidget.steps.show("Review")
-    press(host.window, qt.Qt.Key_Return, qt.Qt.ControlModifier)
+    strike(host.window, qt.Qt.Key_Return, qt.Qt.ControlModifier)
     settle(panel)
     assert panel.session.case().state == "accepted"
-    press(host.window, qt.Qt.Key_N, qt.Qt.ControlModifier, qt.Qt.ShiftModifier)
+    strike(host.window, qt.Qt.Key_N, qt.Qt.ControlModifier, qt.Qt.ShiftModifier)
     assert panel.session.caseId == UNTOUCHED
 
 
