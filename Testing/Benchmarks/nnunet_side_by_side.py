@@ -142,7 +142,7 @@ def _nnunet(
     facts |= {"numTraining": len(outlined), "file_ending": ".nii.gz"}
     (raw / "dataset.json").write_text(json.dumps(facts), encoding="utf-8")
     places = {f"nnUNet_{name}": str(folder / name) for name in ("raw", "preprocessed", "results")}
-    environment = {**os.environ, **places, "nnUNet_n_proc_DA": "0", "nnUNet_compile": "f", "nnUNet_def_n_proc": "1"}
+    environment = {**os.environ, **places, "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f", "nnUNet_def_n_proc": "1"}
     environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("PYTHONPATH", None)
     number = DATASET[7:10]
@@ -153,6 +153,7 @@ def _nnunet(
     command = [options.nnunet, script, DATASET, "--images", str(raw / "imagesTs"), "--seed", str(options.seed)]
     command += ["--predictions", str(folder / "predictions"), "--seconds", str(60 * options.minutes)]
     command += ["--half"] if options.who == "nnunet-bfloat16" else []
+    environment["nnUNet_n_proc_DA"] = "0"  # for the planner 0 is an error
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     facts = json.loads(done.stdout.strip().splitlines()[-1])
     return {"cases": [_score(case, folder / "predictions", data) for case in tested], **facts}

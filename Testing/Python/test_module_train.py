@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
+from barl.training.budgets import BUDGETS, choose_effort
 from barl.worker.messages import ComparedCase, Evaluation, Event, ModelComparison, RunEvents, Scores, Summary
 from barl.worker.process_tree import end_process_tree
 
@@ -279,6 +280,23 @@ def wait(host, condition, seconds: float = 300) -> None:
 
 def rows(curve) -> int:
     return curve.table.GetTable().GetNumberOfRows() if curve.table is not None else 0
+
+
+def test_a_word_stands_for_a_time_and_a_time_of_ones_own_for_no_word(panel):
+    from BARLSegmentationLib.widgets.EffortChoice import MINUTES
+
+    ui = panel.ui
+    words = [ui.effortComboBox.itemData(n) for n in range(ui.effortComboBox.count)]
+    assert words == ["quick", "standard", "thorough", ""]
+    before = ui.minutesSpinBox.value
+    for n, (word, minutes) in enumerate(MINUTES.items()):
+        ui.effortComboBox.currentIndex = n
+        ui.effortComboBox.activated(n)
+        assert ui.minutesSpinBox.value == minutes
+        assert {choose_effort(device, None, minutes) for device in BUDGETS} == {word}
+    ui.minutesSpinBox.value = 77
+    assert ui.effortComboBox.currentText == "My own time"
+    ui.minutesSpinBox.value = before
 
 
 def test_without_a_project_every_button_says_why_not(module, panel):

@@ -12,6 +12,7 @@ from BARLSegmentationLib.logic import Training
 from BARLSegmentationLib.logic.Curves import Curves
 from BARLSegmentationLib.logic.Words import readOnlyReason, runStateText, stageText
 from BARLSegmentationLib.widgets.DeviceChoice import DeviceChoice
+from BARLSegmentationLib.widgets.EffortChoice import EffortChoice
 from BARLSegmentationLib.widgets.ModelDecision import ModelDecision
 from BARLSegmentationLib.widgets.Panel import Panel, allow, showPlot
 
@@ -54,6 +55,7 @@ class TrainPanel(Panel):
         self.run: Training.WatchedRun | None = None
         self.curves, self.decision = Curves(), ModelDecision(session, self.ui.comparisonGroupBox)
         self.devices = DeviceChoice(self.ui.deviceComboBox)
+        self.effort = EffortChoice(self.ui.effortComboBox, self.ui.minutesSpinBox)
         self._request: Pending | None = None  # plan, start, resume or compare: one at a time
         self._attaching: Training.WatchedRun | None = None
         self._inVain = 0

@@ -81,7 +81,7 @@ BUDGETS = {
     "cuda": {
         "quick": Budget(_LARGE, (), 128**3, 6e7, 1_500, 2, 1e-3, 4, 0),
         "standard": Budget(_RESENC_M, _RESENC_M_BLOCKS, 128**3, 6e7, 15_000, 2, 1e-3, 4, 30, 3.9e9),
-        "thorough": Budget(_RESENC_M, _RESENC_M_BLOCKS, 160**3, 6e7, 60_000, 2, 1e-3, 4, 600, 3.9e9),
+        "thorough": Budget(_RESENC_M, _RESENC_M_BLOCKS, 160**3, 6e7, 60_000, 2, 1e-3, 4, 240, 3.9e9),
     },
 }
 
