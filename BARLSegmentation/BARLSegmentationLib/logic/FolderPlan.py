@@ -172,7 +172,7 @@ class FolderPlan:
     def inWords(self) -> str:
         """How much is added and how much is not."""
         if not self.cases and not self.leftOut:
-            return ""
+            return " ".join(self.notes)
         wanted = [case for case in self.cases if case.wanted and not case.isDone]
         done = [case for case in self.cases if case.isDone]
         text = [_("{cases} will be added, {n} with an outline.").format(
@@ -182,7 +182,12 @@ class FolderPlan:
             text.append(_("{cases} were added.").format(cases=caseCountText(len(done))))
         left = len(self.leftOut) + len(self.cases) - len(wanted) - len(done)
         if left:
-            text.append(_("{n} are left out: select a row to see why.").format(n=left))
+            words = (
+                _("1 is left out: select a row to see why.")
+                if left == 1
+                else _("{n} are left out: select a row to see why.")
+            )
+            text.append(words.format(n=left))
         return " ".join([*text, *self.notes])
 
     def outlineNames(self) -> list[str]:

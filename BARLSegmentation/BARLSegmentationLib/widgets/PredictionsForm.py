@@ -120,6 +120,7 @@ class PredictionsForm(ExchangeForm):
         self._found, self._notes, self._asked = [], [], (folder, bool(self._of()))
         self._reading = bool(project is not None and folder and Path(folder).is_dir())
         if self._reading:
+            self._notes = [_("Reading the folder...")]
             asked = self._asked
             self.worker.request(
                 ListPredictions(str(project.folder), *asked),
@@ -145,8 +146,9 @@ class PredictionsForm(ExchangeForm):
 
     def _onNotListed(self, asked: tuple[str, bool], error: BarlError) -> None:
         if asked == self._asked:
-            self._reading = False
+            self._reading, self._notes = False, []
             self.session.status(str(error), True)
+            self.show()
 
     def show(self) -> None:
         """Fill the table; the selection stays."""

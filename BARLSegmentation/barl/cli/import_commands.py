@@ -15,7 +15,7 @@ from barl.project.store import Project
 
 if TYPE_CHECKING:
     from barl.cli.command import Commands
-    from barl.jobs.given_predictions import Plan
+    from barl.jobs.given_matching import Plan
 
 
 def add_parser(commands: Commands) -> None:
@@ -48,12 +48,8 @@ def add_parser(commands: Commands) -> None:
 
 
 def import_predictions(options: Namespace, terminal: Terminal) -> int:
-    from barl.jobs.given_predictions import (
-        Origin,
-        add_given_predictions,
-        described_names,
-        plan_given_predictions,
-    )
+    from barl.jobs.given_matching import described_names, plan_given_predictions
+    from barl.jobs.given_predictions import Origin, add_given_predictions
 
     if options.date:
         try:

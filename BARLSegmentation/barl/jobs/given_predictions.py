@@ -21,14 +21,12 @@ from barl.images.reading import is_dicom, load
 from barl.inference.given import predict_from_label_map, predict_from_probabilities
 from barl.inference.predictor import Prediction
 from barl.jobs.failures import explain
-from barl.jobs.given_files import GivenFiles, find_given_files
+from barl.jobs.given_files import GivenFiles
+from barl.jobs.given_matching import Plan
 from barl.progress import SILENT, Progress, Stage
-from barl.project.datasets.description import FILE_NAME, read_description
 from barl.project.labels import Label, structures
-from barl.project.matching import match_names
 from barl.project.names import key
 from barl.project.records import Case
-from barl.project.scans import LeftOut
 from barl.project.states import RevisionKind
 from barl.project.store import Project
 
@@ -74,111 +72,6 @@ class Given:
 
     prediction: Prediction
     has_uncertainty: bool = True
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which files become the prediction of which case.
-
-    Attributes:
-        pairs: Case and files.
-        left_out: Files that belong to no case, and why.
-        notes: Sentences for the user.
-    """
-
-    pairs: tuple[tuple[Case, GivenFiles], ...]
-    left_out: tuple[LeftOut, ...]
-    notes: tuple[str, ...]
-
-
-def plan_given_predictions(project: Project, paths: Sequence[Path], case: str = "") -> Plan:
-    """Match the files and folders of other programs to cases by their names or ids.
-
-    Args:
-        project: Open, also for reading only.
-        paths: Files, or folders of them.
-        case: The case that all of it belongs to; empty: by name.
-
-    Raises:
-        InputError: Nothing is there, or nothing belongs to a case.
-        ProjectError: There is no case of that name.
-    """
-    left_out: list[LeftOut] = []
-    if case:
-        home = project.cases.find(case)
-        if len(paths) != 1:
-            raise InputError("Several paths cannot be the prediction of one case.", "Give one file or folder.")
-        return Plan(((home, find_given_files(paths[0], left_out, one_case=True)[0]),), tuple(left_out), ())
-    found = [item for path in paths for item in find_given_files(path, left_out)]
-    matched = match_given_files(project, found)
-    if not matched.pairs:
-        raise InputError(
-            "None of the files has the name of a case.",
-            'Name the case with --case, or rename the files as the cases: "barl project cases PROJECT".',
-        )
-    return Plan(matched.pairs, (*left_out, *matched.left_out), matched.notes)
-
-
-def match_given_files(project: Project, found: Sequence[GivenFiles]) -> Plan:
-    """Match what was found to cases by their names or ids; there may be no pair.
-
-    Args:
-        project: Open, also for reading only.
-        found: As ``find_given_files`` gives it.
-    """
-    left_out: list[LeftOut] = []
-    by_name = {item.name: item for item in found}
-    cases = {item.name: item for item in project.cases.all()}
-    # What BARL exported bears the ids of the cases.
-    by_id = {item.id: item.name for item in cases.values() if item.id in by_name and item.id not in cases}
-    by_name = {by_id.get(name, name): item for name, item in by_name.items()}
-    matches = match_names(list(cases), list(by_name))
-    for name in matches.unmatched:
-        reason = InputError("There is no case of this name.", "Name the case with --case, or add its scan first.")
-        left_out.append(LeftOut(name, reason))
-    for name, its_case in matches.unclear.items():
-        reason = InputError(f"Several files could belong to the case '{its_case}'.", "Name one with --case.")
-        left_out.append(LeftOut(name, reason))
-    notes = tuple(f"'{m.file}' was matched to the case {m.case}." for m in matches.pairs if m.added)
-    return Plan(tuple((cases[match.case], by_name[match.file]) for match in matches.pairs), tuple(left_out), notes)
-
-
-def plan_chosen(project: Project, path: Path, pairs: Mapping[str, str], *, one_case: bool = False) -> Plan:
-    """Which files become the prediction of which case, as a person has chosen it.
-
-    Args:
-        project: Open.
-        path: A file or folder.
-        pairs: Name there -> id of the case.
-        one_case: All of it is of one case.
-
-    Raises:
-        InputError: The files are not there any more, or two are of one case.
-        ProjectError: There is no such case.
-    """
-    found = {item.name: item for item in find_given_files(path, [], one_case=one_case)}
-    if gone := [name for name in pairs if name not in found]:
-        raise InputError(f"There is no prediction of '{gone[0]}' any more.", "Choose the folder again.")
-    if len(set(pairs.values())) < len(pairs):
-        raise InputError("Two files are chosen for one case.", "Choose another case for one of them.")
-    return Plan(tuple((project.cases.get(case), found[name]) for name, case in pairs.items()), (), ())
-
-
-def described_names(paths: Sequence[Path], place: Path | None = None) -> dict[int, str]:
-    """What the values mean, from the description named or found beside the files; empty if there is none."""
-    beside = (path / FILE_NAME if path.is_dir() else path.with_name(FILE_NAME) for path in paths)
-    place = place or next((one for one in beside if one.is_file()), None)
-    return dict(read_description(place).labels) if place else {}
-
-
-def labels_there(path: Path, found: Sequence[GivenFiles]) -> list[str]:
-    """What the labels are called in files of another program; empty if nothing says it."""
-    if names := described_names([path]):
-        return list(names.values())
-    if parts := dict.fromkeys(GivenFiles.part_name(part) for item in found for part in item.parts):
-        return list(parts)
-    first = next((item.label_map for item in found if item.label_map), None)
-    return list(nifti_label_names(first).values()) if first else []
 
 
 def add_given_predictions(

@@ -61,7 +61,7 @@ def _left_out(item: LeftOut) -> messages.FailedCase:
 
 def list_predictions(context: Reports, request: messages.ListPredictions) -> messages.GivenPredictions:
     from barl.jobs.given_files import find_given_files
-    from barl.jobs.given_predictions import labels_there, match_given_files
+    from barl.jobs.given_matching import labels_there, match_given_files
 
     left_out: list[LeftOut] = []
     path = Path(request.path)
@@ -78,7 +78,8 @@ def list_predictions(context: Reports, request: messages.ListPredictions) -> mes
 
 
 def store_predictions(context: Reports, request: messages.StorePredictions) -> dict[str, Any]:
-    from barl.jobs.given_predictions import Origin, add_given_predictions, described_names, plan_chosen
+    from barl.jobs.given_matching import described_names, plan_chosen
+    from barl.jobs.given_predictions import Origin, add_given_predictions
 
     path = Path(request.path)
     origin = Origin(request.author, request.made, described_names([path]), request.labels or {})
