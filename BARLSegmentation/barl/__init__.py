@@ -13,6 +13,13 @@ Rules:
 
 from __future__ import annotations
 
+import sys
+
+# ``python -m barl.cli`` puts the current folder first, whose json.py or torch.py would be run. While Python looks for
+# this package, sys.argv[0] is "-m". The folder stays if it is where this package lies.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and not __file__.startswith(sys.path[0]):
+    del sys.path[0]
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     wait_briefly(os.environ)
     reserve_buffer()
+    os.environ["MPLBACKEND"] = "Agg"  # MONAI loads matplotlib, which refuses to load with a backend that is not there
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries: nothing that a user could act on
     arguments = list(sys.argv[1:] if arguments is None else arguments)

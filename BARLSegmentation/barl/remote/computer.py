@@ -158,7 +158,8 @@ class Computer:
                 archive,
             )
             self._run(f"{check}; {self._choose_python()}")
-        serve = f'exec env PYTHONPATH="$PWD/engine/{tag}" PYTHONSAFEPATH=1 "$PY" -m barl.remote.far "$PWD"'
+        variables = f'PYTHONPATH="$PWD/engine/{tag}" PYTHONSAFEPATH=1 MPLBACKEND=Agg'
+        serve = f'exec env {variables} "$PY" -m barl.remote.far "$PWD"'
         return WorkerProcess(command=self.command(f"{self._choose_python()}; {serve}"), environment=_environment())
 
     def _choose_python(self) -> str:

@@ -60,6 +60,7 @@ def worker_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     others = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != root]
     environment["PYTHONPATH"] = os.pathsep.join([root, *others])
     environment["PYTHONSAFEPATH"] = "1"  # a file of the current folder, such as random.py, is never imported
+    environment["MPLBACKEND"] = "Agg"  # MONAI loads matplotlib, which refuses to load with a backend that is not there
     wait_briefly(environment)
     return environment
 
