@@ -28,6 +28,7 @@ from barl.networks.branches import NetworkSpec, build_network
 from barl.progress import Progress
 from barl.project.labels import Label
 from barl.project.model_card import ModelCard
+from barl.torch_support import slow_in_half_precision
 from scipy import ndimage
 from torch import nn
 
@@ -431,6 +432,38 @@ def test_devices_there_are():
     assert choose_device().type in {"cpu", "cuda", "mps"}
     assert autocast_dtype(torch.device("cpu")) in {None, torch.bfloat16}
     assert autocast_dtype(torch.device("mps")) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "cudnn", "is_slow"),
+    [
+        ("2.9.0+cu128", "12.8", "9.10.2.21", True),
+        ("2.9.1", "13.0", "", True),
+        ("2.9.1", "12.8", "9.15.1", False),
+        ("2.9.1+cpu", None, "", False),
+        ("2.8.0", "12.8", "9.10.2", False),
+        ("2.10.0", "12.8", "9.15.1", False),
+    ],
+)
+def test_a_pytorch_that_is_slow_in_half_precision_computes_in_full(monkeypatch, version, cuda, cudnn, is_slow):
+    assert bool(slow_in_half_precision(version, cuda, cudnn)) == is_slow
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    numbers = [int(part) for part in cudnn.split(".")[:3]] if cudnn else []
+    number = numbers[0] * 10000 + numbers[1] * 100 + numbers[2] if numbers else None
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: number)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert autocast_dtype(torch.device("cuda")) == (None if is_slow else torch.bfloat16)
+
+
+def test_apples_graphics_need_a_pytorch_with_transposed_convolutions(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "__version__", "2.7.1")
+    assert choose_device("auto").type == "cpu"
+    with pytest.raises(DeviceError, match="transposed 3D convolutions"):
+        choose_device("mps")
+    monkeypatch.setattr(torch, "__version__", "2.8.0")
+    assert choose_device("auto").type == "mps"
 
 
 @pytest.mark.slow

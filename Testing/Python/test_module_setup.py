@@ -147,7 +147,7 @@ def test_torch_is_judged_by_its_files(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.8.0+cu128\n")
     (info / "RECORD").write_text("torch/version.py,,\ntorch/__init__.py,,\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert Environment.torchBuild() == {"version": "2.8.0+cu128", "cuda": "12.8", "complete": True}
+    assert Environment.torchBuild() == {"version": "2.8.0+cu128", "cuda": "12.8", "complete": True, "cudnn": ""}
     (package / "lib" / "libtorch.so").unlink()
     assert Environment.torchBuild()["complete"] is False
     (package / "lib" / "libtorch.so").write_bytes(b"")
@@ -225,6 +225,13 @@ def test_python_that_cannot_be_started_is_one_sentence(a_panel, tmp_path):
             "torch",
             "2.10.0 for CUDA 13.0 is newer than what the graphics driver can run (CUDA 12.8).",
             "Reinstall",
+        ),
+        (
+            found(torch={"version": "2.9.1+cu128", "cuda": "12.8", "complete": True, "cudnn": "9.10.2.21"}),
+            "torch",
+            "PyTorch 2.9.1+cu128 is slow with 3D convolutions in half precision on NVIDIA cards: BARL computes in full "
+            "precision with it; PyTorch 2.10 is faster.",
+            "Update",
         ),
         (
             found(torch={"version": "2.8.0+cpu", "cuda": "", "complete": True}),

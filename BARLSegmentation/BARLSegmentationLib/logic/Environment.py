@@ -42,7 +42,7 @@ def installed(name: str) -> str | None:
 
 
 def torchBuild() -> dict | None:
-    """Version of torch, and the CUDA version it was built for (empty: none); None if it is not installed.
+    """Version of torch, the CUDA version it was built for (empty: none), that of cuDNN; None if it is not installed.
 
     ``complete`` is False if files of it are missing: an installation that was interrupted.
     """
@@ -60,7 +60,8 @@ def torchBuild() -> dict | None:
                 cuda = match.group(1) if match else ""
                 complete = (path.parent / "__init__.py").is_file() and any((path.parent / "lib").glob("*torch*"))
             break
-    return {"version": found, "cuda": cuda, "complete": complete}
+    cudnn = next(filter(None, map(installed, ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13"))), "")
+    return {"version": found, "cuda": cuda, "complete": complete, "cudnn": cudnn}
 
 
 def graphicsCards() -> dict:

@@ -74,6 +74,11 @@ def _torch(found: Mapping) -> Condition:
     if torch["cuda"] and cards["cuda"] and Version(torch["cuda"]).major > Version(cards["cuda"]).major:
         text = _("{name} is newer than what the graphics driver can run (CUDA {driver}).")
         return Condition(False, text.format(name=name, driver=cards["cuda"]), _("Reinstall"))
+    if torch["cuda"] and cards["names"]:
+        from barl.torch_support import slow_in_half_precision
+
+        if slow := slow_in_half_precision(torch["version"], torch["cuda"], torch.get("cudnn") or ""):
+            return Condition(False, slow, _("Update"))
     return Condition(True, _("{name}.").format(name=name))
 
 

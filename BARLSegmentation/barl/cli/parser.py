@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from barl import __version__
 from barl.cli import (
     case_commands,
+    cluster_commands,
     computer_commands,
     definition_commands,
     fill_commands,
@@ -367,9 +368,13 @@ def _train(commands: Commands) -> None:
         action="store_true",
         help="predict the cases that need an outline, if the new model is the current one",
     )
+    train.add_argument(
+        "--gpus", type=int, default=1, metavar="N", help="share each step among N graphics cards of this computer"
+    )
     train.add_argument("--detach", action="store_true", help="train in the background, beyond this terminal")
     _device(train)
     computer_commands.computer_options(train)
+    cluster_commands.cluster_options(train)
 
 
 def _evaluate(commands: Commands) -> None:

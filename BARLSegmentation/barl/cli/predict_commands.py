@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from barl.cli import computer_commands
+from barl.cli import cluster_commands, computer_commands
 from barl.cli.command import command
 from barl.cli.terminal import Terminal
 from barl.errors import InputError
@@ -66,6 +66,8 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
     computer_commands.computer_options(parser)
+    cluster_commands.cluster_options(parser)
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="with --cluster: divide the cases into N jobs")
 
 
 def predict(options: Namespace, terminal: Terminal) -> int:
@@ -98,6 +100,10 @@ def _predict_project(options: Namespace, compute: Compute, roi: Roi | None, term
         raise InputError("--output writes what this computer predicts.", "Leave away --output or --computer.")
     with Project.open(Path(options.inputs[0])) as project:
         wanted = [project.cases.find(name).id for name in options.inputs[1:]]
+        if options.cluster:
+            if output is not None or options.computer:
+                raise InputError("--cluster predicts into the project.", "Leave away --output and --computer.")
+            return cluster_commands.predict(options, terminal, wanted)
         if options.computer:
             result = computer_commands.predict(options, terminal, wanted)
         else:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from barl.cli import computer_commands
+from barl.cli import cluster_commands, computer_commands
 from barl.cli.terminal import Terminal, minute, table
 from barl.errors import Cancelled, InputError
 from barl.project.states import RunState
@@ -67,7 +67,16 @@ def train(options: Namespace, terminal: Terminal) -> int:
 
 
 def _go(project: Project, run_id: str, options: Namespace, terminal: Terminal) -> int:
-    """Train a run here, or start it in the background."""
+    """Train a run here, in the background, in several processes, or as a job of a cluster."""
+    if options.cluster:
+        cluster_commands.train(options, terminal, run_id)
+        return _finish(project, run_id, terminal)
+    gpus = project.runs.get(run_id).plan["run"]["options"].get("gpus", 1)
+    if gpus > 1 and not options.detach:
+        from barl.worker import detached
+
+        detached.start(project, run_id)
+        return _watch(project.folder, run_id, terminal)
     if options.detach:
         from barl.worker import detached
 
@@ -222,6 +231,7 @@ def _training_options(options: Namespace) -> TrainingOptions:
         promote=options.promote,
         folds=options.folds,
         effort=options.effort,
+        gpus=options.gpus,
         overrides=dict(_override(text) for text in options.set),
     )
 

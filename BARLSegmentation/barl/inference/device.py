@@ -10,7 +10,14 @@ from functools import cache
 import torch
 
 from barl.errors import DeviceError
-from barl.torch_support import LOWEST, WITHOUT_TORCH, is_too_old, reason_against
+from barl.torch_support import (
+    LOWEST,
+    LOWEST_ON_APPLE,
+    WITHOUT_TORCH,
+    is_too_old,
+    reason_against,
+    slow_in_half_precision,
+)
 
 # Names of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -39,6 +46,13 @@ def choose_device(name: str = "auto") -> torch.device:
 
 def _existing_device(name: str) -> torch.device:
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if mps and is_too_old(torch.__version__, LOWEST_ON_APPLE):
+        if name == "mps":
+            raise DeviceError(
+                f"PyTorch {torch.__version__} lacks transposed 3D convolutions on Apple's graphics.",
+                f"Update it to {LOWEST_ON_APPLE} or newer, or choose cpu.",
+            )
+        mps = False
     if name == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     found = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count() if cuda else 0)), *(["mps"] if mps else [])]
@@ -62,15 +76,24 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """Half precision that this device computes in hardware, or None for float32.
 
     CUDA: bfloat16, on older cards with tensor cores float16. CPU: bfloat16 with AMX or AVX512-BF16 only (measured twice
-    as fast as float32 there); where it would be emulated it is many times slower. MPS: float32, for want of a
-    measurement.
+    as fast as float32 there); where it would be emulated it is many times slower. MPS: float32, for PyTorch has no
+    transposed 3D convolution in half precision there (pytorch issue 160739).
     """
     if device.type == "cuda":
+        if half_precision_trouble():
+            return None
         capability = torch.cuda.get_device_capability(device)
         return torch.bfloat16 if capability >= (8, 0) else torch.float16 if capability >= (7, 0) else None
     if device.type == "cpu" and (_cpu_has("_is_amx_tile_supported") or _cpu_has("_is_avx512_bf16_supported")):
         return torch.bfloat16
     return None
+
+
+def half_precision_trouble() -> str:
+    """A sentence if the PyTorch that runs is slow in half precision on CUDA; empty if not."""
+    number = torch.backends.cudnn.version() or 0  # 91002 is 9.10.2
+    cudnn = f"{number // 10000}.{number // 100 % 100}.{number % 100}" if number else ""
+    return slow_in_half_precision(torch.__version__, torch.version.cuda, cudnn)
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:

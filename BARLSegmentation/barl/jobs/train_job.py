@@ -20,7 +20,7 @@ from barl.errors import BarlError, Cancelled, InputError
 from barl.images.geometry import axes_towards
 from barl.images.intensity import Normalization
 from barl.images.preparation import PreparedScan
-from barl.inference.device import choose_device
+from barl.inference.device import choose_device, half_precision_trouble
 from barl.jobs.failures import explain
 from barl.jobs.fingerprints import accepted_outline, measure_cases
 from barl.jobs.folds import FoldRun, assign_folds, check_folds, folds_in_words
@@ -35,6 +35,7 @@ from barl.project.states import RunState
 from barl.project.store import Project
 from barl.training.budgets import budgets_of
 from barl.training.checkpoint import NAME as CHECKPOINT
+from barl.training.distributed import check_processes
 from barl.training.loop import CaseFiles, TrainResult, train
 from barl.training.plan import Plan, make_plan
 
@@ -59,6 +60,7 @@ class TrainingOptions:
         promote: Make the new model the current one even if there is one already.
         folds: Train so many members, each without one part of the outlined cases; None for one training.
         effort: One of ``barl.training.budgets.EFFORTS``; None: what makes most of ``minutes``.
+        gpus: Graphics cards that share each step; on the CPU so many processes.
         overrides: Values of the plan to replace, by name.
     """
 
@@ -71,6 +73,7 @@ class TrainingOptions:
     promote: bool = False
     folds: int | None = None
     effort: str | None = None
+    gpus: int = 1
     overrides: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -186,6 +189,11 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
         if not voxels[label.value]:
             notes.append(f"No case has an outline of {label.name}: the model cannot learn it.")
     device = choose_device(options.device)
+    notes += [half_precision_trouble()] if device.type == "cuda" and half_precision_trouble() else []
+    if options.gpus != 1:
+        check_processes(options.gpus, device)
+        if options.folds is not None:
+            raise InputError("Folds train one after the other, each on one card.", "Leave --gpus or --folds away.")
     own = options.plan_overrides()
     if any(case.is_partial for case in outlined) and own.get("filled") != "hard":
         methods.get(own.get("method", "barl")).must_take_partial()
@@ -287,6 +295,13 @@ def run_training(
             raise cause from error
         tell({"event": "result", "value": {"state": state, "model": model_id, "metrics": plain(result.metrics)}})
         return done
+
+
+def share_training(project_folder: Path, run_id: str) -> None:
+    """Compute this process's share of a run that the first process of ``torchrun`` trains; write nothing."""
+    with Project.open(project_folder, read_only=True) as project:
+        run = project.runs.get(run_id)
+        _train(project, run, RunFolder(run.folder), lambda event: None, 0.0)
 
 
 def _beside(others: list[str]) -> str:

@@ -8,6 +8,7 @@ are gathered, every process computes the same joined loss, and the gradients of 
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from barl.errors import InputError
 from barl.methods import Batch
 from barl.networks.branches import BranchOutput, BranchPair, Network
+
+
+def check_processes(n_processes: int, device: torch.device) -> None:
+    """Refuse a number of processes that there is nothing for.
+
+    Raises:
+        InputError: There are fewer graphics cards (on the CPU: cores), or the number is below 1.
+    """
+    if device.type not in ("cpu", "cuda") or n_processes < 1:
+        raise InputError(f"A training in {n_processes} processes on {device.type} is not possible.", "Leave it away.")
+    there = torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1
+    if n_processes > there:
+        what = "graphics cards" if device.type == "cuda" else "cores and no graphics card"
+        raise InputError(f"This computer has {there} {what}, not {n_processes}.", f"Use {there} at most.")
 
 
 @dataclass(frozen=True)
@@ -35,9 +51,13 @@ class World:
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
             return cls()
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        if device.type == "cuda":
+            torch.cuda.set_device(local_rank)  # what NCCL sends goes through the present device
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        return cls(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
+            # The first process prepares the cases while the others wait; torchrun ends all as soon as one has failed.
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(days=1))
+        return cls(dist.get_rank(), size, local_rank)
 
     def agree(self, value: bool) -> bool:
         """True for all as soon as it is true for one, so that no process waits for one that has stopped."""

@@ -135,7 +135,11 @@ def train(
     if not any(case.label and not case.held_out for case in cases):
         raise InputError("No outlined case to learn from.", "Outline and accept at least one case, then train.")
     progress = progress if world.rank == 0 else SILENT
-    cached = cache_cases(cases, plan, cache or folder / "cache", progress)
+    place = cache or folder / "cache"
+    if world.rank == 0:
+        cache_cases(cases, plan, place, progress)
+    world.agree(False)  # the others wait for the first
+    cached = cache_cases(cases, plan, place)
     if not any(case.labelled and not case.held_out and len(case.foreground) for case in cached):
         raise InputError("All outlined cases are empty.", "Outline a structure, accept the case, then train.")
     if any(case.is_partial and not case.held_out for case in cached):

@@ -32,6 +32,13 @@ with open(log, "ab") as output:
 """
 
 
+def run_command(project: Project, run: RunRow) -> list[str]:
+    """The program and arguments that train a run, in several processes if its options say so."""
+    gpus = run.plan.get("run", {}).get("options", {}).get("gpus", 1)
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}"] if gpus > 1 else []
+    return [sys.executable, *several, "-m", "barl.worker.run_process", str(project.folder), run.id]
+
+
 def start(project: Project, run_id: str) -> RunRow:
     """Train a queued, stopped or interrupted run in a process that goes on when this one ends.
 
@@ -49,7 +56,7 @@ def start(project: Project, run_id: str) -> RunRow:
         sys.platform == "win32"
     ):  # a console of its own, unseen: without one, each process that loads cases would open a window
         options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
-    command = [sys.executable, "-m", "barl.worker.run_process", str(project.folder), run_id]
+    command = run_command(project, run)
     log = run.folder / "output.log"
     launched = subprocess.run(
         [sys.executable, "-c", _LAUNCH, json.dumps([command, str(log), options])],

@@ -9,7 +9,10 @@ from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train; events go to the run's ``events.jsonl``, the output of a crash to its ``output.log``."""
+    """Train; events go to the run's ``events.jsonl``, the output of a crash to its ``output.log``.
+
+    Of several processes that ``torchrun`` has started only the first writes.
+    """
     project, run = sys.argv[1:] if arguments is None else arguments
     from barl.blas import reserve_buffer
     from barl.openmp import wait_briefly
@@ -18,10 +21,13 @@ def main(arguments: list[str] | None = None) -> int:
     reserve_buffer()
     from barl.errors import BarlError
     from barl.jobs.runs import process_age
-    from barl.jobs.train_job import run_training
+    from barl.jobs.train_job import run_training, share_training
 
     try:
-        run_training(Path(project), run, spent=process_age())
+        if int(os.environ.get("RANK", "0")) > 0:
+            share_training(Path(project), run)
+        else:
+            run_training(Path(project), run, spent=process_age())
     except BarlError as error:  # the run's events have told it
         return error.exit_code
     return 0
