@@ -117,7 +117,8 @@ def test_two_processes_train_the_model_of_one(study, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     shutil.copytree(study, tmp_path / "one")
     weights = []
-    for folder, words in ((tmp_path / "one", ()), (study, ("--gpus", "2"))):
+    whole = ("--set", "batch_labelled=2", "--set", "batch_unlabelled=2")
+    for folder, words in ((tmp_path / "one", whole), (study, ("--gpus", "2"))):
         answer = trained(folder, "--iterations", "2", *words)
         with Project.open(folder, read_only=True) as project:
             weights.append(load_file(project.models.get(answer["model"]).folder / "weights.safetensors"))

@@ -206,6 +206,7 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
     )  # fmt: skip
     if parent and inherited:
         notes += _other_network(options.effort, plan, device.type, parent)
+    plan = plan.for_cards(options.gpus, own)
     if parent and inherited and "spacing" not in own:
         plan = dataclasses.replace(plan, reasons={**plan.reasons, "spacing": f"as in {parent.id}"})
     if parent and inherited is None:

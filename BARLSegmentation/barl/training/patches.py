@@ -47,7 +47,7 @@ class Patches(Dataset):
         if any(count % world for count in self.wanted):
             raise InputError(
                 f"A batch of {self.wanted[0]} + {self.wanted[1]} patches cannot be shared by {world} processes.",
-                "Choose batch sizes that are multiples of the number of processes.",
+                "Choose a batch_labelled and batch_unlabelled that are multiples of the number of processes.",
             )
         self.slots = [(kind, slot) for kind, count in enumerate(self.wanted) for slot in range(rank, count, world)]
 

@@ -5,7 +5,7 @@ overridden."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +97,11 @@ class Plan:
     @property
     def values(self) -> list[int]:
         return [label.value for label in self.labels]
+
+    def for_cards(self, number: int, chosen: Collection[str]) -> Plan:
+        """The plan for so many graphics cards: each gets this batch, unless the user has ``chosen`` the whole batch."""
+        names = {"batch_labelled", "batch_unlabelled"} - set(chosen)
+        return dataclasses.replace(self, **{name: getattr(self, name) * number for name in names})
 
     def to_json(self) -> dict[str, Any]:
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

@@ -35,7 +35,8 @@ with open(log, "ab") as output:
 def run_command(project: Project, run: RunRow) -> list[str]:
     """The program and arguments that train a run, in several processes if its options say so."""
     gpus = run.plan.get("run", {}).get("options", {}).get("gpus", 1)
-    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}"] if gpus > 1 else []
+    torchrun = ["-m", "torch.distributed.run", *("--" + word for word in ("standalone", f"nproc-per-node={gpus}"))]
+    several = torchrun if gpus > 1 else []
     return [sys.executable, *several, "-m", "barl.worker.run_process", str(project.folder), run.id]
 
 
