@@ -75,7 +75,7 @@ def test_a_job_that_is_always_killed_and_wrong_settings_are_one_sentence(home, m
     with pytest.raises(DeviceError, match="was killed 2 times"):
         run_jobs([lambda: command], "local", {})
     with pytest.raises(InputError, match="setting"):
-        run_jobs([lambda: command], "local", {"colour": "red"})
+        run_jobs([lambda: command], "local", {"shape": "red"})
     if shutil.which("sbatch") is None:
         with pytest.raises(DeviceError, match="cannot be used here"):
             run_jobs([lambda: command], "slurm", {})
