@@ -70,13 +70,13 @@ def _go(project: Project, run_id: str, options: Namespace, terminal: Terminal) -
     """Train a run here, in the background, in several processes, or as a job of a cluster."""
     if options.cluster:
         cluster_commands.train(options, terminal, run_id)
-        return _finish(project, run_id, terminal)
+        return _finish(project, run_id, options, terminal)
     gpus = project.runs.get(run_id).plan["run"]["options"].get("gpus", 1)
     if gpus > 1 and not options.detach:
         from barl.worker import detached
 
         detached.start(project, run_id)
-        return _watch(project.folder, run_id, terminal)
+        return _watch(options, run_id, terminal)
     if options.detach:
         from barl.worker import detached
 
@@ -118,7 +118,7 @@ def _finish(project: Project, run_id: str, options: Namespace, terminal: Termina
 
 
 def _predict_untouched(project: Project, options: Namespace, terminal: Terminal) -> tuple[dict[str, Any], str]:
-    """Predict as ``barl predict PROJECT`` does; the answer and a sentence."""
+    """Predict the cases that wait for a prediction; the answer and a sentence."""
     from barl.jobs.compute import Compute
     from barl.jobs.predict import predict_cases
 
