@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory that numpy's linear algebra takes for itself, taken early."""
+"""Memory and threads of numpy's linear algebra."""
 
 from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 
@@ -13,3 +16,16 @@ def reserve_buffer() -> None:
     process, and nobody is told why.
     """
     np.linalg.inv(np.eye(2))
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """While it is open, matrix products of numpy and scipy use one thread.
+
+    On a busy machine the threads of small products wait for each other far longer than they work. Slicer's Python lacks
+    the package that this takes; there the process that fills is started with one thread.
+    """
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return nullcontext()
+    return threadpool_limits(1, user_api="blas")

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import SimpleITK as sitk
+from _sections import replace_section
 from barl.benchmark import datasets, harness
 from barl.evaluation.statistics import paired_test
 from barl.fill.drawn import bounding_box
@@ -41,9 +42,11 @@ from barl.training.cases import CaseFiles
 from barl.training.loop import train
 from few_slices import drawn_planes
 
-# Arm -> the plan's value ``filled``; None: a few scans whole.
-ARMS = {"whole scans": None, "hard": "hard", "weighted": "weighted", "drawn only": "ignore", "both": "both"}
-METHODS = ("supervised", "barl")
+# Arm -> the plan's value ``filled``; None: scans outlined whole, a few of them or all.
+ALL = "all whole"
+ARMS = {"whole scans": None, ALL: None, "drawn only": "ignore", "hard": "hard", "weighted": "weighted", "both": "both"}
+FILLS = [arm for arm, filled in ARMS.items() if filled]
+METHODS = ("supervised", "barl", "dbisl")
 # Borders of the weights (1 minus the fill's uncertainty) that are counted together.
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 # Around the structure, in voxels, that is looked at.
@@ -112,7 +115,8 @@ def runs(options: argparse.Namespace) -> Iterator[tuple[int, str, str]]:
     for seed in options.seeds:
         for method in options.methods:
             for arm in options.arms:
-                if (method, arm) != ("supervised", "both"):  # it has no terms without outlines
+                # Supervised training has no terms without outlines; with all outlined the others cannot use theirs.
+                if (method, arm) != ("supervised", "both") and (method == "supervised" or arm != ALL):
                     yield seed, arm, method
 
 
@@ -122,7 +126,7 @@ def run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for seed, arm, method in runs(options):
-            path = options.results / f"{options.set}_{arm.replace(' ', '-')}_{method}_{seed}.json"
+            path = options.results / f"{options.set}_{arm.replace(' ', '-')}_{method}_{options.iterations}_{seed}.json"
             if path.exists():
                 continue
             row = one_run(options, dataset, seed, arm, method, place)
@@ -137,8 +141,9 @@ def one_run(
     options: argparse.Namespace, dataset: datasets.Dataset, seed: int, arm: str, method: str, place: Path
 ) -> dict[str, Any]:
     """Train and test; the row that is kept."""
+    began = time.process_time()
     groups = subjects(dataset, seed)
-    outlined, planes = whole(groups, options.whole)
+    outlined, planes = whole(groups, len(groups) if arm == ALL else options.whole)
     of_outlines = 1.0
     if ARMS[arm] is not None:
         folder = place / f"filled_{options.set}_{seed}"
@@ -147,14 +152,15 @@ def one_run(
         planes = 3 * len(outlined)
     known = {case.id for case in outlined}
     untouched = [replace(case, label=None) for group in groups for case in group if case.id not in known]
-    values = {"iterations": options.iterations, "filled": ARMS[arm] or "ignore"}
+    values = {**options.plan, "iterations": options.iterations, "filled": ARMS[arm] or "ignore"}
     wanted = harness.Run(options.set, arm, None, seed, method, {}, values, options.on)
     plan = harness.plan_for(wanted, dataset)
     cache = place / "cache"
     with tempfile.TemporaryDirectory(dir=place) as training:
         result = train(plan, [*outlined, *untouched], Path(training), device="cpu", cache=cache)
         assert result.model_folder is not None
-        cases = list(harness.evaluate(result.model_folder, result.plan, dataset, options.on, cache, "cpu"))
+        stride = [max(1, edge * 2 // 3) for edge in plan.patch]
+        cases = list(harness.evaluate(result.model_folder, result.plan, dataset, options.on, cache, "cpu", stride))
     scores = {case["case"]: float(np.nanmean([label["dice"] for label in case["mean"].values()])) for case in cases}
     return {
         "set": options.set,
@@ -162,6 +168,8 @@ def one_run(
         "method": method,
         "seed": seed,
         "iterations": options.iterations,
+        "patch": plan.patch,
+        "widths": plan.network.widths,
         "on": options.on,
         "scans": len(outlined),
         "planes": planes,
@@ -169,6 +177,7 @@ def one_run(
         "dice": round(float(np.nanmean(list(scores.values()))), 4),
         "cases": {case: round(score, 4) for case, score in scores.items()},
         "seconds": round(result.seconds, 1),
+        "processor_seconds": round(time.process_time() - began, 1),
         "machine": harness.machine(),
         "load": round(os.getloadavg()[0], 1),
         "when": time.strftime("%Y-%m-%d"),
@@ -303,11 +312,7 @@ def _against(own: dict[int, dict[str, Any]], base: dict[int, dict[str, Any]]) ->
 
 def write(options: argparse.Namespace) -> None:
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.results.glob("*.json"))]
-    text = options.document.read_text(encoding="utf-8") if options.document.exists() else ""
-    before, _, rest = text.partition(HEADING)
-    _, found, after = rest.partition("\n## ")
-    before = before.rstrip("\n") + "\n\n" if before else ""
-    options.document.write_text(before + section(rows) + (f"\n## {after}" if found else ""), encoding="utf-8")
+    replace_section(options.document, section(rows))
 
 
 def main() -> None:
@@ -320,6 +325,7 @@ def main() -> None:
     running.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     running.add_argument("--whole", type=int, default=4, help="subjects outlined whole")
     running.add_argument("--iterations", type=int, default=600)
+    running.add_argument("--plan", type=json.loads, default={}, help="further values of the plan, as JSON")
     running.add_argument("--on", default="tuning", choices=("tuning", "test"))
     weighing = actions.add_parser("weights")
     weighing.add_argument("--set", default="hippocampus", choices=list(TITLES))

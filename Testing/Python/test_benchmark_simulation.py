@@ -17,10 +17,12 @@ from barl.errors import InputError
 from barl.images.geometry import Grid
 
 GRID = Grid((20, 20, 20), (1, 1, 1), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
-PRICES = Prices(case=60, look=6, plane=12, mm=0.6, fill=30)
+PRICES = Prices(case=60, look=6, plane=12, mm=0.6, fill=30, click=3)
 PLAN = {
     "dataset": "hippocampus",
     "seeds": [0],
+    "pool": 3,
+    "stride": [12, 12, 12],
     "plan": {"iterations": 2, "patch": [12, 12, 12], "widths": [4, 8], "loader_workers": 0},
     "common": {"start": 1, "step": 1, "rounds": 2},
     "strategies": [
@@ -93,6 +95,8 @@ def test_three_planes_are_filled_and_spread(a_cube):
     uncertainty = np.where(predicted != a_cube.truth, 0.9, 0.1).astype(np.float32)
     spread = a_correction(a_cube, "spread", predicted, uncertainty, n=2)
     assert spread.work.planes == 2
+    # Nothing is drawn, the fill was right in both planes: 60 + 2 * (6 + 12 + 2 * 3) + 30 s.
+    assert 60 * spread.work.minutes == pytest.approx(138)
     assert np.sum(spread.labels != a_cube.truth) < np.sum(predicted != a_cube.truth)
 
 
@@ -143,6 +147,10 @@ def test_a_simulation_goes_on_after_a_kill_to_the_same_result(a_small_set, capsy
     plan.write_text(json.dumps(PLAN))
     assert main(["simulate", str(plan), str(whole), "--device", "cpu"]) == 0
     assert "| slices | 1 | 2 |" in capsys.readouterr().out
+    assert len(list((whole / "cache").iterdir())) == 40  # what is tested; no case of the training part
+    too_many = {**PLAN, "common": {**PLAN["common"], "start": 3}}
+    with pytest.raises(InputError, match="needs 4 outlined cases, hippocampus has 3"):
+        simulation.simulate(simulation.simulations_of(too_many), killed, "cpu")
     assert (whole / "curve.png").stat().st_size > 1000 and "Dice" in (whole / "report.md").read_text("utf-8")
     _, second = simulation.simulations_of(PLAN)
 

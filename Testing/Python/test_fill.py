@@ -6,11 +6,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from barl.errors import Cancelled, InputError
-from barl.fill import levels
+from barl.fill import filling, levels
 from barl.fill.drawn import boxes, drawn_planes, drawn_voxels
 from barl.fill.filling import Prediction, fill_scan, pull_of
 from barl.fill.next_plane import APART, next_plane
 from barl.progress import Progress
+from threadpoolctl import threadpool_info, threadpool_limits
 
 
 def ball(shape: tuple[int, ...], center: tuple[float, ...], radius_mm: float, spacing=(1.0, 1.0, 1.0)) -> np.ndarray:
@@ -275,6 +276,19 @@ def test_trust_is_the_dice_on_what_was_drawn():
     assert pull_of(0.9) == pytest.approx(10 * pull_of(0.7))
     nothing = fill_scan([noisy(BALL)], 0 * labels, (1, 1, 1), np.zeros(SHAPE, bool), Prediction(prediction, dice=0.9))
     assert nothing.trust == 0.9
+
+
+def test_a_fill_uses_one_thread_for_matrix_products(monkeypatch):
+    def blas_threads() -> set[int]:
+        return {found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"}
+
+    within = []
+    solve = filling.solve_box
+    monkeypatch.setattr(filling, "solve_box", lambda *given: (within.append(blas_threads()), solve(*given))[1])
+    drawn = planes(SHAPE, [15])
+    with threadpool_limits(2, user_api="blas"):
+        fill_scan([noisy(BALL)], np.where(drawn, BALL, 0).astype(np.uint8), (1, 1, 1), drawn)
+        assert within == [{1}] and blas_threads() == {2}
 
 
 # The next plane

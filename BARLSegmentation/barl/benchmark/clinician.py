@@ -35,7 +35,8 @@ class Prices:
         look: Looking at a slice or a place.
         plane: Beginning to draw in a plane.
         mm: Drawing one millimeter of contour.
-        fill: Pressing *Fill* and looking at what it made.
+        fill: Looking over what *Fill* made before it is accepted.
+        click: Pressing a key: *Fill*, *Next slice*.
     """
 
     case: float = 10.0
@@ -43,6 +44,7 @@ class Prices:
     plane: float = 3.0
     mm: float = 0.15
     fill: float = 5.0
+    click: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,9 @@ def _fill(
         drawn[place], planes = True, planes + 1
     filled = fill_scan(scan.images, np.where(drawn, scan.truth, 0), spacing, drawn, prediction)
     changed = int(np.count_nonzero(filled.labels != before))
+    presses = 2 * planes if one_by_one else 1  # Fill, and Next slice before each plane
     seconds = prices.case + (prices.look + prices.plane) * planes + prices.mm * mm + prices.fill
+    seconds += prices.click * presses
     work = Work(1, planes, changed, planes, seconds / 60)
     return Corrected(filled.labels.astype(before.dtype), drawn, filled.uncertainty(), work)
 

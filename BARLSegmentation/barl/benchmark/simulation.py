@@ -56,6 +56,8 @@ class Simulation:
         method, plan: Of the training.
         prices: Of the clinician's acts.
         on: Part of the split to evaluate on.
+        pool: So many cases, drawn by the seed, take part; None: all of the training part.
+        stride: Steps ``(k, j, i)`` of the sliding window of the evaluation in voxels; half a patch if not given.
     """
 
     dataset: str
@@ -72,6 +74,8 @@ class Simulation:
     plan: dict[str, Any] = field(default_factory=dict)
     prices: Prices = field(default_factory=Prices)
     on: str = "test"
+    pool: int | None = None
+    stride: list[int] | None = None
 
     @property
     def file_name(self) -> str:
@@ -115,6 +119,8 @@ def simulations_of(plan: dict[str, Any]) -> list[Simulation]:
                         {**plan.get("plan", {}), **wanted.get("plan", {})},
                         prices,
                         plan.get("on", "test"),
+                        plan.get("pool"),
+                        plan.get("stride"),
                     )
                 )
     except (KeyError, TypeError) as error:
@@ -159,14 +165,14 @@ class _Rounds:
         self.place, self.cache = results / one.file_name, results / "cache"
         self.folder = results / "running" / one.file_name.removesuffix(".json")
         self.cases = [case for case in data.part("training") if case.label]
+        self.rng = np.random.default_rng([one.seed, 13])
+        self.order = self.rng.permutation(len(self.cases))[: one.pool].tolist()
         needed = one.start * (one.first.kind != "regions")  # regions may lie in any number of cases
         needed += one.step * (one.rounds - 1) * (one.strategy.kind != "regions")
-        if needed > len(self.cases):
+        if needed > len(self.order):
             raise InputError(
-                f"{one.name} needs {needed} outlined cases, {data.name} has {len(self.cases)}.", "Use fewer."
+                f"{one.name} needs {needed} outlined cases, {data.name} has {len(self.order)}.", "Use fewer."
             )
-        self.rng = np.random.default_rng([one.seed, 13])
-        self.order = self.rng.permutation(len(self.cases)).tolist()
         self.state: dict[str, Any] = {**asdict(one), "rounds": [], "accepted": {}, "machine": harness.machine()}
         self.state["wanted_rounds"] = one.rounds
         if self.place.exists():
@@ -302,7 +308,8 @@ class _Rounds:
 
     def _files(self, accepted: dict[str, bool]) -> list[CaseFiles]:
         files = []
-        for index, case in enumerate(self.cases):
+        for index in sorted(self.order):
+            case = self.cases[index]
             paths = [self._file(index, name) for name in ("label", "looked", "uncertainty")]
             label, looked, uncertainty = (path if str(index) in accepted and path.exists() else None for path in paths)
             files.append(CaseFiles(case.id, case.images, label, looked=looked, uncertainty=uncertainty))
@@ -319,7 +326,9 @@ class _Rounds:
         result = train(plan, self._files(accepted), folder, device=self.device, cache=cache, progress=SILENT)
         shutil.rmtree(cache, ignore_errors=True)
         assert result.model_folder is not None  # nobody stops it
-        scores = harness.evaluate(result.model_folder, result.plan, self.data, self.one.on, self.cache, self.device)
+        scores = harness.evaluate(
+            result.model_folder, result.plan, self.data, self.one.on, self.cache, self.device, self.one.stride
+        )
         dice = [score["dice"] for case in scores for score in case["mean"].values()]
         return float(np.nanmean(dice)), result.seconds
 

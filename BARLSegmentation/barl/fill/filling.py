@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
+from barl import blas
 from barl.errors import InputError
 from barl.fill.drawn import Box, bounding_box, boxes, drawn_voxels
 from barl.fill.solution import DEFAULTS, Prior, Settings, solve_box
@@ -137,9 +138,10 @@ def fill_scan(
     for box, part in progress.stage(Stage.FILLING).each(places):
         stack = np.stack([image[box] for image in images])
         prior = _prior(prediction, box, values, trust, np.asarray(spacing, dtype=np.float64)) if prediction else None
-        found = solve_box(
-            stack, seen[box], drawn[box], values, np.asarray(spacing, dtype=np.float64), prior, settings, part
-        )
+        with blas.one_thread():
+            found = solve_box(
+                stack, seen[box], drawn[box], values, np.asarray(spacing, dtype=np.float64), prior, settings, part
+            )
         _keep_drawn(found, seen[box], drawn[box], values)
         filled.parts.append((box, found))
         filled.labels[box] = np.where(drawn[box], seen[box], _winner(found, values))
