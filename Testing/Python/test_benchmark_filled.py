@@ -42,7 +42,13 @@ def a_set(tmp_path, monkeypatch) -> datasets.Dataset:
 
 def options(tmp_path: Path, **values) -> argparse.Namespace:
     given = {"results": tmp_path / "rows", "set": "sts_pet", "seeds": [0], "methods": ["supervised"], "whole": 1}
-    given |= {"arms": list(benchmark.ARMS), "iterations": 2, "on": "tuning", "document": tmp_path / "page.md"}
+    given |= {
+        "arms": list(benchmark.ARMS),
+        "iterations": 2,
+        "plan": {},
+        "on": "tuning",
+        "document": tmp_path / "page.md",
+    }
     return argparse.Namespace(**{**given, **values})
 
 
@@ -89,9 +95,9 @@ def test_filled_voxels_are_counted_by_their_weight(a_set, tmp_path, capsys):
 def test_each_run_is_kept_and_the_page_gets_a_section_of_its_own(a_set, tmp_path):
     benchmark.run(options(tmp_path))
     rows = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "rows").glob("*.json")}
-    assert sorted(row["arm"] for row in rows.values()) == ["drawn only", "hard", "weighted", "whole scans"]
+    assert sorted(row["arm"] for row in rows.values()) == ["all whole", "drawn only", "hard", "weighted", "whole scans"]
     assert len({row["dice"] for row in rows.values()}) > 1  # the arms teach otherwise
-    assert {row["scans"] for row in rows.values()} == {1, rows["sts_pet_hard_supervised_0"]["planes"] // 3}
+    assert {row["scans"] for row in rows.values()} == {1, 4, rows["sts_pet_hard_supervised_2_0"]["planes"] // 3}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").glob("*.json")}
     benchmark.run(options(tmp_path))
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").glob("*.json")} == before
