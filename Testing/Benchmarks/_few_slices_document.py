@@ -25,17 +25,19 @@ needed.
 * A plane counts as drawn whole, with its background, if an area is labeled in it. `--drawn` says it instead: every
   voxel of that mask is as it was drawn, labeled or empty. An empty plane in the mask says "nothing here".
 * `--prior` is a model's label map. The drawn planes measure how right it was there, and it pulls accordingly.
-* The answer names the plane whose outlining would settle most, and the Dice that the probabilities promise. The
-  promise is not calibrated: with a prediction it is too low (last table), without one it was not measured.
+* The answer names the plane whose outlining would settle most and, for one structure in one piece that is outlined
+  without a prediction, the Dice to expect now and with the planes that are worth it (section *Minutes*).
 
 In Python:
 
+    from barl.fill.expectation import expect
     from barl.fill.filling import Prediction, fill_scan
     from barl.fill.next_plane import next_plane
 
     filled = fill_scan([scan], labels, spacing_kji, drawn)       # arrays [k, j, i], spacing in mm
     filled.labels, filled.probability(1), filled.uncertainty()
-    plane = next_plane(filled, drawn)                            # plane.axis, plane.index, plane.dice_after
+    plane = next_plane(filled, drawn)                            # plane.axis, plane.index, plane.settles
+    expect(filled, drawn, plane)                                 # .dice, .planes worth outlining, .dice_after; or None
 
 ## How it was measured
 

@@ -160,7 +160,8 @@ def _one_by_one(reader: Reader, prediction: Prediction | None) -> tuple[list[lis
         points.append(reader.point())
         row = {"planes": reader.planes, "now": filled.expected_dice(), "dice": points[-1][2]}
         row |= {"plane_dice": plane_dice, "trust": filled.trust}
-        row["after"] = plane.dice_after if plane else None
+        row["parts"] = len(filled.parts)
+        row["after"] = 1 - (1 - row["now"]) * (1 - plane.settles) if plane else None
         expected.append({name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()})
         if plane is None or len(points) > PROPOSED:
             break

@@ -8,8 +8,9 @@ import pytest
 from barl.errors import Cancelled, InputError
 from barl.fill import filling, levels
 from barl.fill.drawn import boxes, drawn_planes, drawn_voxels
-from barl.fill.filling import Prediction, fill_scan, pull_of
-from barl.fill.next_plane import APART, next_plane
+from barl.fill.expectation import INTERCEPT, SLOPE, Expectation, expect
+from barl.fill.filling import Filled, Prediction, fill_scan, pull_of
+from barl.fill.next_plane import APART, Plane, next_plane
 from barl.progress import Progress
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -303,7 +304,7 @@ def test_the_next_plane_is_where_most_is_unsure():
     filled = fill_scan([noisy(truth > 0, noise=150)], labels, (1, 1, 1), drawn)
     plane = next_plane(filled, drawn)
     assert plane is not None
-    assert plane.dice_now < plane.dice_after <= 1
+    assert 0 < plane.settles <= 1
     if plane.axis == 0:
         assert 22 + APART <= plane.index <= 43 - APART
     settled = drawn.copy()
@@ -319,6 +320,43 @@ def test_no_plane_is_proposed_where_all_is_drawn():
     filled = fill_scan([noisy(BALL)], BALL.astype(np.uint8), (1, 1, 1), everything)
     assert next_plane(filled, everything) is None
     assert filled.expected_dice() == 1
+
+
+# The Dice to expect
+
+
+def half_sure(drawn: np.ndarray, **values) -> Filled:
+    """Ten voxels that are labeled for sure and ten with a probability of one half: Dice 2 * 10 / (10 + 15) = 0.8."""
+    labels, shares = np.zeros(drawn.shape, np.uint8), np.zeros(drawn.shape, np.float32)
+    labels[5, 5, :10], shares[5, 5, :10], shares[5, 6, :10] = 1, 1, 0.5
+    return Filled(labels, [1], [(tuple(slice(0, n) for n in drawn.shape), shares[None])], **values)
+
+
+def test_the_expected_dice_by_hand():
+    drawn = planes((12, 12, 12), [2], [2], [2])
+    filled = half_sure(drawn)
+    assert filled.expected_dice() == pytest.approx(0.8)
+    now = INTERCEPT + SLOPE * 0.8
+    assert expect(filled, drawn, None) == Expectation(pytest.approx(now), 0, pytest.approx(now))
+    # Each plane settles a quarter of what is missing: it gains 0.024, 0.018, 0.014, 0.0103, and 0.008: not worth it.
+    after = INTERCEPT + SLOPE * (1 - 0.2 * 0.75**4)
+    assert expect(filled, drawn, Plane(0, 8, 0.25)) == Expectation(pytest.approx(now), 4, pytest.approx(after))
+    assert expect(filled, drawn, Plane(0, 8, 0.05)).planes == 0
+
+
+def test_nothing_is_expected_where_the_calibration_does_not_hold():
+    drawn = planes((12, 12, 12), [2], [2], [2])
+    assert expect(half_sure(drawn, trust=0.9), drawn, None) is None  # with a prediction
+    assert expect(half_sure(drawn), planes((12, 12, 12), [2], [2]), None) is None  # two planes
+    pieces = half_sure(drawn)
+    assert expect(Filled(pieces.labels, [1], pieces.parts * 2), drawn, None) is None
+
+
+def test_the_expected_dice_is_near_the_true_one():
+    filled = fill_scan([noisy(BALL, 40)], np.where(DRAWN, BALL, 0).astype(np.uint8), (1, 1, 1), DRAWN)
+    expected = expect(filled, DRAWN, next_plane(filled, DRAWN))
+    assert abs(expected.dice - dice(filled.labels > 0, BALL)) < 0.05
+    assert expected.dice <= expected.dice_after <= 1
 
 
 @pytest.mark.slow

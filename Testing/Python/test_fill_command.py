@@ -60,7 +60,7 @@ def test_a_scan_is_filled(capsys, tmp_path, scan, drawn, truth):
     assert image.GetSpacing() == pytest.approx(SPACING)
     assert image.GetOrigin() == (10, -20, 30)
     assert answer["ml"]["1"] == pytest.approx(float(whole.sum()) * np.prod(SPACING) / 1000)
-    assert 0.8 < answer["expected_dice"] <= 1
+    assert 0.8 < answer["expected_dice"] <= answer["expected_dice_after"] <= 1 and answer["planes_worth"] >= 0
     uncertainty = read(unsure)
     assert 0 < uncertainty.max() <= 1
     assert not uncertainty[8].any()

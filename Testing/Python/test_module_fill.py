@@ -110,7 +110,8 @@ def test_three_slices_make_an_outline(review):
     pressKey(panel, "A")
     assert dice(panel, truth) > 0.9 and dice(panel, truth, 2) > 0.85
     np.testing.assert_array_equal(outline(panel)[mask], drawn[mask])
-    assert "unsure" in ui.fillLabel.text and ui.acceptScopeComboBox.currentText == "Whole scan"
+    assert "xpected Dice 0.9" in ui.fillLabel.text and "unsure" in ui.fillLabel.toolTip
+    assert ui.acceptScopeComboBox.currentText == "Whole scan"
     assert panel.uncertainty.node().GetName() == "case 1 uncertainty of the fill"
     assert panel.hotspots.hotspots.spots and ui.nextHotspotButton.enabled
     undo_and_redo_the_fill(panel, drawn, planes)

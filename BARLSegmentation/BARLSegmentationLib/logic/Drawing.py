@@ -34,6 +34,7 @@ class Fill:
         uncertainty: In that box, float32, 0 to 1.
         hotspots: As a prediction keeps them (``barl.inference.hotspots``).
         volumeMl, unsureMl: Volume of the outline, and of the voxels that are uncertain.
+        expected: ``dice`` to expect, ``planes`` that are worth outlining and ``dice_after`` them; None: not known.
         planes, strokes: Planes and number of strokes that it was made from.
     """
 
@@ -42,6 +43,7 @@ class Fill:
     hotspots: list[dict]
     volumeMl: float
     unsureMl: float
+    expected: dict | None = None
     planes: frozenset[Plane] = frozenset()
     strokes: int = 0
 

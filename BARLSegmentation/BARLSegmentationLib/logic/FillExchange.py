@@ -80,7 +80,7 @@ class FillExchange:
         box = tuple(slice(a, a + n) for a, n in zip(answer.start, part.shape, strict=True))
         labels = np.zeros(shape, kind)
         labels[box] = part
-        fill = Fill(box, unsure, answer.hotspots, answer.volume_ml, answer.unsure_ml)
+        fill = Fill(box, unsure, answer.hotspots, answer.volume_ml, answer.unsure_ml, answer.expected)
         return Filled(labels, digestOf(labels), fill, answer.filled_by)
 
     def close(self) -> None:

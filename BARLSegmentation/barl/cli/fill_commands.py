@@ -121,11 +121,17 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _findings(result: dict) -> list[str]:
     lines = [f"  label {value}: {ml:.2f} ml" for value, ml in result["ml"].items()]
-    lines.append(f"  expected Dice {result['expected_dice']:.2f}")
+    if result["expected_dice"] is not None:
+        lines.append(f"  expected Dice {result['expected_dice']:.2f}{_more(result)}")
     if result["trust"] is not None:
         lines.append(f"  the prediction was trusted as one of Dice {result['trust']:.2f}")
     if plane := result["next_plane"]:
-        lines.append(
-            f"  next plane to outline: {plane['axis']} = {plane['index']}, expected Dice {plane['expected_dice']:.2f}"
-        )
+        lines.append(f"  next plane to outline: {plane['axis']} = {plane['index']}")
     return lines + [f"  {note}" for note in result["notes"]]
+
+
+def _more(result: dict) -> str:
+    count = result["planes_worth"]
+    if not count:
+        return ", no further plane is worth outlining"
+    return f", with {count} more plane{'' if count == 1 else 's'} {result['expected_dice_after']:.2f}"

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from barl.errors import InputError
 from barl.fill.drawn import drawn_voxels
+from barl.fill.expectation import expect
 from barl.fill.filling import Prediction, fill_scan
 from barl.fill.next_plane import next_plane
 from barl.images.geometry import Grid
@@ -51,7 +52,8 @@ def fill_files(task: Task, *, overwrite: bool = False, progress: Progress = SILE
     """Fill one scan.
 
     Returns:
-        What was done, for JSON: ``output``, ``drawn_voxels``, ``ml`` (per label value), ``expected_dice``, ``trust``,
+        What was done, for JSON: ``output``, ``drawn_voxels``, ``ml`` (per label value), ``expected_dice``,
+        ``planes_worth`` and ``expected_dice_after`` (null where the calibration does not hold), ``trust``,
         ``next_plane`` and ``notes``.
 
     Raises:
@@ -82,15 +84,16 @@ def fill_files(task: Task, *, overwrite: bool = False, progress: Progress = SILE
     if task.uncertainty is not None:
         write_image(grid.image(filled.uncertainty()), task.uncertainty)
     plane = next_plane(filled, drawn)
+    expected = expect(filled, drawn, plane)
     return {
         "output": task.output,
         "drawn_voxels": int(np.count_nonzero(drawn)),
         "ml": {str(v): float(np.count_nonzero(filled.labels == v)) * grid.voxel_ml for v in filled.values},
-        "expected_dice": filled.expected_dice(),
+        "expected_dice": None if expected is None else expected.dice,
+        "planes_worth": None if expected is None else expected.planes,
+        "expected_dice_after": None if expected is None else expected.dice_after,
         "trust": filled.trust,
-        "next_plane": None
-        if plane is None
-        else {"axis": "kji"[plane.axis], "index": plane.index, "expected_dice": plane.dice_after},
+        "next_plane": None if plane is None else {"axis": "kji"[plane.axis], "index": plane.index},
         "notes": notes,
     }
 

@@ -72,7 +72,10 @@ class Filled:
         return result
 
     def expected_dice(self) -> float:
-        """Dice that the outline of all labels together has if the probabilities hold; 1 if nothing is outlined."""
+        """Dice that the outline of all labels together has if the probabilities hold; 1 if nothing is outlined.
+
+        They do not hold as they are: ``barl.fill.expectation.expect`` is calibrated.
+        """
         both, size, mass = 0.0, int(np.count_nonzero(self.labels)), 0.0
         settled = size
         for box, probabilities in self.parts:

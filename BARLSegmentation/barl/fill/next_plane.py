@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which plane to outline next, and what that is expected to bring."""
+"""Which plane to outline next, and how much that settles."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ class Plane:
     Attributes:
         axis: Of the array that it is perpendicular to: 0 = k, 1 = j, 2 = i.
         index: Its place along that axis.
-        dice_now, dice_after: Expected Dice of the fill before and after it is drawn.
+        settles: Share of the fill's uncertainty that outlining it settles, 0 to 1.
     """
 
     axis: int
     index: int
-    dice_now: float
-    dice_after: float
+    settles: float
 
 
 def next_plane(filled: Filled, drawn: np.ndarray) -> Plane | None:
@@ -55,9 +54,7 @@ def next_plane(filled: Filled, drawn: np.ndarray) -> Plane | None:
     gap = _distance_to(planes[axis], len(sums))[index]
     # What is drawn settles its surroundings, up to half way to the next drawn plane.
     near = np.clip(1 - np.abs(np.arange(len(sums)) - index) / max(gap / 2, 1), 0, 1)
-    settled = float((sums * near).sum() / sums.sum())
-    now = filled.expected_dice()
-    return Plane(axis, index + box[axis].start, now, 1 - (1 - now) * (1 - settled))
+    return Plane(axis, index + box[axis].start, float((sums * near).sum() / sums.sum()))
 
 
 def most_uncertain_plane(uncertainty: np.ndarray, planes: Sequence[np.ndarray]) -> tuple[int, int] | None:

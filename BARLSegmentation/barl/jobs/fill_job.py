@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ import SimpleITK as sitk
 from barl import __version__
 from barl.errors import InputError
 from barl.fill.drawn import bounding_box
+from barl.fill.expectation import expect
 from barl.fill.files import read_uncertainty
 from barl.fill.filling import Filled, Prediction, fill_scan
+from barl.fill.next_plane import next_plane
 from barl.images.geometry import Grid
 from barl.images.label_maps import read_label
 from barl.images.reading import read_channels
@@ -101,6 +104,7 @@ def fill_drawn(scan: ScanToFill, folder: Path, progress: Progress = SILENT) -> d
     threshold = half_a_bit(len(filled.values) + 1)
     hotspots = find_hotspots(uncertainty, grid, _likeliest(filled), threshold)
     progress.stage("fill").at(0.95)
+    expected = expect(filled, mask, next_plane(filled, mask))
     np.save(folder / FILLED, filled.labels[box])
     np.save(folder / UNCERTAINTY, uncertainty[box])
     return {
@@ -109,6 +113,7 @@ def fill_drawn(scan: ScanToFill, folder: Path, progress: Progress = SILENT) -> d
         "unsure_ml": int(np.count_nonzero(uncertainty[box] >= threshold)) * grid.voxel_ml,
         "hotspots": [spot.to_json() for spot in hotspots],
         "trust": filled.trust,
+        "expected": None if expected is None else dataclasses.asdict(expected),
         "filled_by": f"barl fill {__version__}",
     }
 

@@ -82,7 +82,8 @@ class FilledScan:
 
     ``start``: k, j, i. Outside of the box nothing is labeled. ``volume_ml``: of all labels. ``unsure_ml``: of the
     voxels with at least half a bit of doubt. ``hotspots``: as in a prediction. ``trust``: Dice with which the
-    prediction was trusted. ``filled_by``: program and version.
+    prediction was trusted. ``filled_by``: program and version. ``expected``: ``dice`` to expect, ``planes`` that are
+    worth outlining and ``dice_after`` them; null where that is not known.
     """
 
     start: list[int]
@@ -91,6 +92,7 @@ class FilledScan:
     hotspots: list[dict[str, Any]]
     trust: float | None
     filled_by: str
+    expected: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
