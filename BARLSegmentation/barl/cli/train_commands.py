@@ -37,7 +37,7 @@ def train(options: Namespace, terminal: Terminal) -> int:
     if options.then_predict and (options.detach or options.computer):
         raise InputError(
             "--then-predict needs a training that this terminal watches, on this computer.",
-            'Leave away --detach or --computer, or predict afterwards with "barl predict".',
+            'Leave away --detach or --computer, or predict afterwards with "barl predict PROJECT".',
         )
     if options.runs:
         return _list_runs(options, terminal)
