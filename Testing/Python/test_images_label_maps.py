@@ -270,11 +270,18 @@ def test_segments_without_a_name_are_taken_by_value_and_told(tmp_path):
     assert any("without a name was taken by its value 2" in note for note in notes)
 
 
-def test_layers_that_overlap_are_refused(tmp_path):
-    both = np.stack([LABELS == 1, np.roll(LABELS == 1, 1, axis=0)]).astype(np.uint8)
-    path = seg(tmp_path / "a.seg.nrrd", both, [("liver", 1, 0), ("tumor", 1, 1)])
-    overlap = int(np.count_nonzero(both[0] & both[1]))
-    with pytest.raises(InputError, match=f"overlap in {overlap} voxels"):
+@pytest.mark.parametrize("names", [("liver", "tumor"), ("tumor", "liver")])
+def test_of_layers_that_overlap_the_smaller_one_gets_the_voxels(names, tmp_path):
+    """A tumor is drawn inside of its organ, whichever label stands first in the table."""
+    whole, inner = LABELS > 0, LABELS == 2
+    path = seg(tmp_path / "a.seg.nrrd", np.stack([whole, inner]).astype(np.uint8), [(names[0], 1, 0), (names[1], 1, 1)])
+    found, notes = read(path, structures=TABLE)
+    values = {structure.name: structure.value for structure in TABLE}
+    expected = np.where(inner, values[names[1]], np.where(whole, values[names[0]], 0))
+    assert np.array_equal(found, expected)
+    assert any(f"{np.count_nonzero(inner)} voxels that belong to two segments" in note for note in notes)
+    path = seg(tmp_path / "b.seg.nrrd", np.stack([whole, whole]).astype(np.uint8), [("liver", 1, 0), ("tumor", 1, 1)])
+    with pytest.raises(InputError, match="nothing would be left of the label 1"):
         read(path, structures=TABLE)
 
 

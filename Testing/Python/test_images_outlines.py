@@ -113,8 +113,9 @@ def test_a_segmentation_of_another_scan_and_overlaps(scan, tmp_path):
         read(path, lower)
     both = np.stack([LABELS == 1, LABELS > 0], axis=-1).astype(np.uint8)
     path = write_seg(tmp_path / "b.dcm", folder, both, "BINARY", [described(1, "liver"), described(2, "tumor")])
-    with pytest.raises(InputError, match=f"overlap in {np.count_nonzero(LABELS == 1)} voxels"):
-        read(path, grid)
+    found, notes = read(path, grid)
+    assert np.array_equal(found, LABELS), "the liver lies inside of what is called tumor here: it keeps its voxels"
+    assert any(f"{np.count_nonzero(LABELS == 1)} voxels that belong to two" in note for note in notes)
 
 
 def test_a_segmentation_cut_off(scan, tmp_path):
@@ -184,6 +185,27 @@ def test_holes_slants_and_missing_slices(scan, tmp_path):
     expected[2][(i >= 1) & (j >= 1) & (i + j <= 10)] = 1
     assert np.array_equal(found, expected)
     assert any("1 slices between the contours" in note for note in notes)
+
+
+def test_a_keyhole_and_a_tumor_in_its_organ(scan, tmp_path):
+    """A hole that a cut joins with the outer line, and a structure of another one's voxels."""
+    _, grid = scan
+    outer, inner = box(0.5, 8.5, 0.5, 8.5, 1), box(2.5, 5.5, 2.5, 5.5, 1)
+    keyhole = [*outer, outer[0], inner[0], *reversed(inner)]
+    found, _ = read(write_contours(tmp_path / "a.dcm", grid, {"liver": [keyhole]}), grid)
+    expected = np.zeros_like(LABELS)
+    expected[1, 1:9, 1:9] = 1
+    expected[1, 3:6, 3:6] = 0
+    assert np.array_equal(found, expected)
+    rois = {"tumor": [box(2.5, 5.5, 2.5, 5.5, 1)], "liver": [outer], "BODY": [box(0, 10, 0, 11, 1)]}
+    path = write_contours(tmp_path / "b.dcm", grid, rois)
+    notes: list[str] = []
+    image = read_label(path, grid, (1, 2), structures=TABLE, notes=notes, meaning={"BODY": 0})
+    expected[1, 3:6, 3:6] = 2
+    assert np.array_equal(sitk.GetArrayFromImage(image), expected)
+    assert "Outline: Left out as wished: BODY." in notes and any(
+        "9 voxels that belong to two" in note for note in notes
+    )
 
 
 @pytest.mark.parametrize(

@@ -67,17 +67,18 @@ def segment_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=LABEL",
-        help="the segment NAME of an outline is this label (its value or name)",
+        help="the segment NAME of an outline is this label (its value or name); NAME= leaves it out",
     )
 
 
 def segment_meaning(options: argparse.Namespace, labels: Sequence[Label]) -> dict[int | str, int]:
-    """Name of a segment -> value of the label table, as ``segment_option`` says.
+    """Name of a segment -> value of the label table, 0 to leave it out, as ``segment_option`` says.
 
     Raises:
         InputError: An entry is not NAME=LABEL, or the table has no such label.
     """
     rows = {str(label.value): label.value for label in labels} | {key(label.name): label.value for label in labels}
+    rows |= {"": 0}
     found: dict[int | str, int] = {}
     for text in options.segment:
         name, equals, label = text.rpartition("=")

@@ -14,7 +14,7 @@ from barl.images.formats.kinds import ending
 from barl.images.formats.volume import ROUNDING_VOXELS, Volume, no_number
 from barl.images.geometry import Grid, axes_between
 from barl.images.reading import difference, is_dicom, load, no_memory
-from barl.images.segments import Segment, Structure, label_array, nrrd_segments, refuse_overlap, values_of
+from barl.images.segments import Segment, Structure, join, label_array, nrrd_segments, values_of
 
 # Scaled whole numbers may miss theirs by this: half a step of the coarsest scale in use, 2/255.
 _ROUNDED = 0.005
@@ -181,7 +181,7 @@ def _one_file_each(
     files: Sequence[Path], grid: Grid, structures: Sequence[Structure], resample: bool, notes: list[str]
 ) -> np.ndarray:
     """Labels from one file for each structure, each with a single value beside 0."""
-    result = np.zeros(grid.shape, dtype=np.uint16)
+    masks = []
     for file in files:
         name = file.name.removesuffix(ending(file.name))
         (target,) = values_of([Segment(name, -1)], structures, file.name, []).values()
@@ -193,9 +193,8 @@ def _one_file_each(
             )
         volume.array = (volume.array != 0).astype(np.uint16)
         mask = _on_grid(volume, grid, file.name, resample, notes) != 0
-        refuse_overlap(int(np.count_nonzero(mask & (result != 0) & (result != target))), file.name)
-        result[mask] = target
-    return result
+        masks.append((target, mask))
+    return join(grid.shape, masks, files[0].parent.name, notes)
 
 
 def _labels(

@@ -70,7 +70,7 @@ def nrrd_segments(texts: Mapping[str, str]) -> list[Segment]:
 def values_of(
     segments: Sequence[Segment], structures: Sequence[Structure], file: str, notes: list[str]
 ) -> dict[tuple[int, int], int]:
-    """Layer and value in the file -> value in the label table.
+    """Layer and value in the file -> value in the label table; 0 for what is to be left out.
 
     Raises:
         InputError: A segment's name or meaning is not in the table, or the two contradict each other.
@@ -82,6 +82,8 @@ def values_of(
             value = segment.value
             notes.append(f"A segment without a name was taken by its value {value}.")
         result[segment.layer, segment.value] = value
+    if left := [segment.name for segment in segments if result[segment.layer, segment.value] == 0]:
+        notes.append(f"Left out as wished: {', '.join(left)}.")
     if any(key[1] != value for key, value in result.items()):
         notes.append("The segments were matched to the label table by their names.")
     return result
@@ -93,7 +95,7 @@ def label_array(
     """One label map ``[k, j, i]``, uint16, with the table's values from the layers of a segmentation.
 
     Raises:
-        InputError: Voxels belong to no segment or to two, or a segment with voxels is not in the table.
+        InputError: Voxels belong to no segment, nothing would be left of one, or one with voxels is not in the table.
     """
     layers = volume.array if volume.array.ndim == 4 else volume.array[None]
     found = {(n, value) for n, layer in enumerate(layers) for value in np.unique(layer).tolist() if value != 0}
@@ -103,21 +105,50 @@ def label_array(
             f"'{file}' holds the value {unnamed[0][1]:g}, which belongs to none of its segments.",
             "Save the segmentation again.",
         )
+    if len(layers) > 1:
+        masks = [(target, layers[number] == value) for (number, value), target in targets.items()]
+        return join(layers.shape[1:], masks, file, notes)
     result = np.zeros(layers.shape[1:], dtype=np.uint16)
-    for (number, value), target in targets.items():
-        mask = layers[number] == value
-        refuse_overlap(int(np.count_nonzero(mask & (result != 0) & (result != target))), file)
-        result[mask] = target
+    for (_, value), target in targets.items():
+        result[layers[0] == value] = target
     return result
 
 
-def refuse_overlap(voxels: int, file: str) -> None:
-    """Refuse segments of which ``voxels`` voxels belong to two: a voxel of a label map has one label."""
-    if voxels:
+def join(shape: tuple[int, ...], masks: Sequence[tuple[int, np.ndarray]], file: str, notes: list[str]) -> np.ndarray:
+    """A label map of masks that may overlap: a voxel of two goes to the smaller one, such as a tumor in its organ.
+
+    Args:
+        shape: Of the masks.
+        masks: Values of the label table with what bears them; several may have one value; 0 is left out.
+        file: Named in messages.
+        notes: Gets a sentence if masks overlap.
+
+    Raises:
+        InputError: Nothing would be left of a label.
+    """
+    whole: dict[int, np.ndarray] = {}
+    for value, mask in masks:
+        if value:
+            whole[value] = whole[value] | mask if value in whole else mask
+    result, overlap = np.zeros(shape, dtype=np.uint16), 0
+    for value in sorted(whole, key=lambda value: -np.count_nonzero(whole[value])):
+        overlap += int(np.count_nonzero(result[whole[value]]))
+        result[whole[value]] = value
+    if overlap:
+        tell_overlap(
+            overlap, [value for value in whole if whole[value].any() and not (result == value).any()], file, notes
+        )
+    return result
+
+
+def tell_overlap(voxels: int, lost: Sequence[int], file: str, notes: list[str]) -> None:
+    """Say that ``voxels`` voxels of two segments went to the smaller one; refuse it if labels are ``lost`` by that."""
+    if lost:
         raise InputError(
-            f"Segments of '{file}' overlap in {voxels} voxels.",
+            f"Segments of '{file}' overlap in {voxels} voxels, and nothing would be left of the label {lost[0]}.",
             "A voxel has one label: let the segments not overlap (in Slicer: Masking, Overwrite all).",
         )
+    notes.append(f"{voxels} voxels that belong to two segments went to the smaller one: a voxel has one label.")
 
 
 def _value_of(segment: Segment, structures: Sequence[Structure], file: str) -> int | None:
@@ -140,7 +171,7 @@ def _value_of(segment: Segment, structures: Sequence[Structure], file: str) -> i
     raise InputError(
         f"The segment '{segment.name}' of '{file}' is not in the label table ({table}).",
         "Give the segment the name of its label, remove it, add it to the label table, or say which label it is "
-        '(on the command line: --segment "NAME=LABEL").',
+        '(on the command line: --segment "NAME=LABEL", or "NAME=" to leave it out).',
     )
 
 

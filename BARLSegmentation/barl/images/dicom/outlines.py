@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from barl.images.dicom.pixels import stored_values
 from barl.images.dicom.stacks import axes_of
 from barl.images.formats.volume import ROUNDING_VOXELS, damaged
 from barl.images.geometry import Grid, axes_between
-from barl.images.segments import Segment, Structure, refuse_overlap, values_of
+from barl.images.segments import Segment, Structure, join, tell_overlap, values_of
 
 # Contours may miss the plane of their slice by this share of a voxel.
 _OUT_OF_PLANE = 0.1
@@ -78,12 +78,17 @@ def _segmentation(header: Header, grid: Grid, structures: Sequence[Structure], n
     used = {number for number, _, _ in planes}
     matched = values_of([s for s in segments if s.value in used], structures, name, notes)
     targets = {value: target for (_, value), target in matched.items()}
-    overlap = 0
+    sizes: Counter[int] = Counter()
     for number, frame, plane in planes:
         if number not in targets:
             raise InputError(f"{frame.name.capitalize()} belongs to no segment.", "Export the segmentation again.")
-        overlap += _place(plane, frame, grid, targets[number], result)
-    refuse_overlap(overlap, name)
+        sizes[targets[number]] += int(np.count_nonzero(plane))
+    overlap = 0
+    for number, frame, plane in sorted(planes, key=lambda entry: -sizes[targets[entry[0]]]):  # the smallest last
+        if targets[number]:
+            overlap += _place(plane, frame, grid, targets[number], result)
+    if overlap:
+        tell_overlap(overlap, sorted(set(sizes) - {0} - set(np.unique(result).tolist())), name, notes)
     return result
 
 
@@ -156,13 +161,12 @@ def _structure_set(header: Header, grid: Grid, structures: Sequence[Structure], 
     }
     segments = [Segment(text, number) for number, text in named.items() if contours.get(number)]
     targets = {number: target for (_, number), target in values_of(segments, structures, name, notes).items()}
-    result = np.zeros(grid.shape, dtype=np.uint16)
-    overlap = 0
-    for number, target in targets.items():
-        mask = _filled(contours[number], grid, named[number], name, notes)
-        overlap += int(np.count_nonzero(mask & (result != 0) & (result != target)))
-        result[mask] = target
-    refuse_overlap(overlap, name)
+    masks = [
+        (target, _filled(contours[number], grid, named[number], name, notes))
+        for number, target in targets.items()
+        if target
+    ]
+    result = join(grid.shape, masks, name, notes)
     if targets:
         notes.append("Contours were filled: a voxel belongs to a structure if its center does.")
     return result
