@@ -254,6 +254,21 @@ def test_bids_names_make_cases_of_sessions(tmp_path, capsys):
     assert "--pattern" in caught.value.remedy
 
 
+def test_a_bids_mask_is_of_the_structure_in_its_name(tmp_path, capsys):
+    folder = tmp_path / "bids"
+    for number, structure in enumerate(("tumor", "cyst")):
+        name = f"sub-0{number}"
+        write(folder / name / "anat" / f"{name}_T1w.nii.gz", scan(number))
+        mask = folder / "derivatives" / "manual" / name / "anat" / f"{name}_label-{structure}_desc-final_mask.nii.gz"
+        write(mask, outline(number, (0, 1)))
+    Project.create(tmp_path / "p", "P", [Label(1, "liver"), Label(2, "Tumor")], [Channel("T1w")]).close()
+    done = barl(capsys, "add", tmp_path / "p", folder)
+    assert [case["state"] for case in done["cases"]] == ["accepted", "new"]
+    assert any("has no 'cyst'" in note for note in done["cases"][1]["notes"])
+    with Project.open(tmp_path / "p") as project:
+        assert np.array_equal(stored(project, "sub-00"), 2 * outline(0, (0, 1)))
+
+
 def test_other_channels_are_refused_or_told(an_nnunet_folder):
     dataset = read_dataset(an_nnunet_folder)
     with pytest.raises(InputError, match="channels T1, FLAIR") as caught:

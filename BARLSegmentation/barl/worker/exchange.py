@@ -29,7 +29,7 @@ def read_dataset(context: Reports, request: messages.ReadDataset) -> messages.Da
         labels, notes = list(planned.labels), list(planned.notes)
         # An outline may be given to a case by hand: its values mean the same.
         meaning = next((case.meaning for case in planned.cases if case.label), ())
-        cases = [replace(case, meaning=meaning, looked=dataset.ignore) for case in planned.cases]
+        cases = [replace(case, meaning=case.meaning or meaning, looked=dataset.ignore) for case in planned.cases]
     return messages.DatasetContent(
         dataset.layout,
         list(dataset.channels),

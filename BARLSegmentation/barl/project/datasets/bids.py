@@ -71,7 +71,10 @@ def read_bids(folder: Path, channels: Sequence[Channel]) -> Dataset:
         left_out.append(LeftOut(f"*_{kind}", reason, is_scan=False))
     images = _cases(chosen, channels, left_out)
     labels = _outlines(images, outlines, left_out)
-    entries = [Entry(name, paths, labels.get(name), subject=_part(paths[0], "sub")) for name, paths in images.items()]
+    entries = [
+        Entry(name, paths, labels.get(name), subject=_part(paths[0], "sub"), structure=_structure(labels.get(name)))
+        for name, paths in images.items()
+    ]
     names = _label_names(folder, outlines)
     return Dataset("BIDS", folder, tuple(c.name for c in channels), names, None, tuple(entries), tuple(left_out))
 
@@ -160,6 +163,11 @@ def _outlines(images: dict[str, tuple[Path, ...]], outlines: list[Path], left_ou
 
 def _name_parts(name: str) -> dict[str, str]:
     return dict(part.split("-", 1) for part in name.split("_") if "-" in part)
+
+
+def _structure(outline: Path | None) -> str:
+    """What a mask is of, as its name says: ``..._label-tumor_mask``."""
+    return _entities(outline).get("label", "") if outline and _suffix(outline) == "mask" else ""
 
 
 def _label_names(folder: Path, outlines: list[Path]) -> dict[int, str]:

@@ -21,6 +21,7 @@ class Entry:
         held_out: The data set keeps it for evaluation.
         subject: The subject, if the data set names it.
         notes: Sentences for the user.
+        structure: The one structure that its outline is a mask of; empty: the values of the outline say what is what.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Entry:
     held_out: bool = False
     subject: str = ""
     notes: tuple[str, ...] = ()
+    structure: str = ""
 
 
 @dataclass(frozen=True)

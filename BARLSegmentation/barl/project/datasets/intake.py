@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from barl.errors import InputError
 from barl.project.datasets.bids import is_bids, read_bids
-from barl.project.datasets.dataset import Dataset
+from barl.project.datasets.dataset import Dataset, Entry
 from barl.project.datasets.description import FILE_NAME
 from barl.project.datasets.exported import is_exported, read_exported
 from barl.project.datasets.folders import is_folder_dataset, read_folder_dataset
@@ -96,6 +96,7 @@ def prepare_intake(
     mapping, missing = _values(dataset, labels, notes)
     if dataset.ignore is not None:
         notes.append(f"The value {dataset.ignore} of the outlines means that nobody has looked: they are partial.")
+    entries = [_with_meaning(entry, labels) for entry in dataset.entries]
     series = tuple(str(place + 1) for place in order) if dataset.in_one_file else ()
     cases = tuple(
         NewCase(
@@ -106,13 +107,24 @@ def prepare_intake(
             entry.subject,
             series,
             resample,
-            tuple(sorted(mapping.items())) if entry.label else (),
+            meaning or (tuple(sorted(mapping.items())) if entry.label else ()),
             entry.notes,
             dataset.ignore if entry.label else None,
         )
-        for entry in dataset.entries
+        for entry, meaning in entries
     )
     return DatasetIntake(dataset, cases, tuple(missing), tuple(notes))
+
+
+def _with_meaning(entry: Entry, labels: Sequence[Label]) -> tuple[Entry, tuple[tuple[int | str, int], ...]]:
+    """A case, and what the value of a mask of one structure means; without its outline if no label has that name."""
+    if not entry.structure or entry.label is None:
+        return entry, ()
+    own = next((label.value for label in labels if key(label.name) == key(entry.structure)), None)
+    if own is None:
+        note = f"Its outline {entry.label.name} is left out: the label table has no '{entry.structure}'."
+        return replace(entry, label=None, notes=(*entry.notes, note)), ()
+    return entry, ((1, own), (255, own))
 
 
 def _order(dataset: Dataset, channels: Sequence[Channel], notes: list[str]) -> list[int]:
