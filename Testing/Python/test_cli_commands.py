@@ -87,6 +87,7 @@ def test_the_usual_way(place, capsys, monkeypatch):
     assert [case["name"] for case in again["predicted"]["cases"]] == ["s4"]
     assert (again["model"], again["current"]) == ("model_0002", True)
     models = barl(capsys, "models", "list", "study")["models"]
+    assert [model["name"].split(",")[:2] for model in models] == [["BARL", " 2 outlined"], ["BARL", " 3 outlined"]]
     assert [(model["id"], model["parent"]) for model in models] == [("model_0001", None), ("model_0002", "model_0001")]
     barl(capsys, "models", "promote", "study", "model_0001")
     shown = barl(capsys, "models", "show", "study")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +93,8 @@ def test_the_card_and_the_project_say_who_judges_whom(trained):
         ]  # fmt: skip
         assert not (run.folder / "cache").exists() and not list(run.folder.glob("fold-*"))
     card = read_card(model.folder)
-    assert card.members == 2 and card.settings["folds"] == 2 and card.name.endswith(", 2 folds")
+    assert card.members == 2 and card.settings["folds"] == 2
+    assert re.fullmatch(r"\w+, 4 outlined, 20\d\d-\d\d-\d\d \d\d:\d\d, 2 folds", card.name), card.name
     assert card.counts == {"labelled": 4, "unlabelled": 2, "held_out": 1}
     assert card.metrics["out_of_fold"] == 4
     members = {case_id[-1]: row["member"] for case_id, row in model.summary["out_of_fold"].items()}

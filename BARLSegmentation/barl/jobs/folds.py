@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from barl import methods
 from barl.errors import InputError, storage_error
 from barl.evaluation.cleanup_choice import OutlinedPieces
 from barl.models.disk import join_members, load_model, save_model
@@ -31,7 +32,7 @@ from barl.project.model_card import ModelCard
 from barl.project.records import Case
 from barl.training.cases import CaseFiles, cache_cases
 from barl.training.checkpoint import NAME as CHECKPOINT
-from barl.training.loop import TrainResult, train
+from barl.training.loop import TrainResult, model_name, train
 from barl.training.plan import Plan
 from barl.training.validation import choose_calibration, choose_cleanup
 
@@ -237,7 +238,8 @@ class FoldRun:
         return replace(
             first,
             id=uuid.uuid4().hex[:12],
-            name=f"{first.name}, {len(cards)} folds" if len(cards) > 1 else first.name,
+            name=model_name(methods.get(first.method).title, counts["labelled"])
+            + (f", {len(cards)} folds" if len(cards) > 1 else ""),
             members=len(cards),
             data={**first.data, **counts},
             settings={**first.settings, "folds": len(cards)},

@@ -407,9 +407,10 @@ class TrainingRun:
         plan = self.plan
         training = [case for case in self.cases if not case.held_out]
         partial = sum(case.is_partial for case in training)
+        outlined = sum(case.labelled for case in training)
         return ModelCard(
             id=uuid.uuid4().hex[:12],
-            name=f"{self.method.title} {self.iteration} iterations",
+            name=model_name(self.method.title, outlined),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             labels=list(plan.labels),
             channels=list(plan.channels),
@@ -429,7 +430,7 @@ class TrainingRun:
                 },
             },
             data={
-                "labelled": sum(case.labelled for case in training),
+                "labelled": outlined,
                 "unlabelled": sum(not case.labelled for case in training),
                 "held_out": sum(case.held_out for case in self.cases),
                 **({"partial": partial} if partial else {}),
@@ -441,6 +442,11 @@ class TrainingRun:
             parent=self.parent or None,
             versions=_versions(),
         )
+
+
+def model_name(method: str, outlined: int) -> str:
+    """What a new model is called: its method, how many outlined cases it has learned from, and the local time."""
+    return f"{method}, {outlined} outlined, {datetime.now().astimezone():%Y-%m-%d %H:%M}"
 
 
 def _versions() -> dict[str, str]:
