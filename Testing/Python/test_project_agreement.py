@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.errors import InputError, ProjectError
+from barl.project.case_finding import find_cases
 from barl.project.labels import Channel, Label
-from barl.project.scans import NewCase, add_cases, find_cases
+from barl.project.scans import NewCase, add_cases
 from barl.project.store import Project
 
 LABELS = [Label(1, "liver"), Label(3, "tumor")]

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.cli import main
+from barl.project.case_finding import find_cases
 from barl.project.doubts import Doubt
 from barl.project.labels import Channel, Code, Label, Terminology
-from barl.project.scans import add_cases, find_cases, stem
+from barl.project.scans import add_cases, stem
 from barl.project.sides import sided_values
 from barl.project.store import Project
+from dicom_maker import CT, PET, slices
 
 ARRAY = np.random.default_rng(0).integers(0, 200, (6, 9, 8)).astype(np.int16)
 
@@ -216,3 +218,54 @@ def test_a_project_with_sides_is_told_and_never_mirrored(tmp_path, capsys):
     )
     with Project.open(tmp_path / "p") as project:
         assert [label.lateral for label in project.labels] == [True, True]
+
+
+def test_a_folder_for_each_case_with_its_scan_and_outline_in_it(tmp_path, capsys):
+    for n in range(3):
+        home = tmp_path / "ward" / f"baby {n}"
+        scan(home / "ADC.nrrd", 10 * n)
+        scan(home / "Z_ADC.nrrd", 10 * n + 5)
+        if n != 1:
+            label = sitk.GetImageFromArray((ARRAY > 150).astype(np.uint8))
+            (home / "manual").mkdir()
+            sitk.WriteImage(label, str(home / "manual" / "lesion.nii.gz"))
+    (tmp_path / "ward" / "baby 2" / "Z_ADC.nrrd").rename(tmp_path / "ward" / "baby 2" / "other.nrrd")
+    (tmp_path / "ward" / "papers").mkdir()
+    words = ["--label", "1=lesion", "--channel", "ADC", "--channel", "Z_ADC"]
+    run(capsys, "project", "new", tmp_path / "p", *words)
+    added = run(capsys, "add", tmp_path / "p", "--images", tmp_path / "ward", "--labels", tmp_path / "ward", code=2)
+    assert [(case["name"], case["state"]) for case in added["cases"]] == [("baby 0", "accepted"), ("baby 1", "new")]
+    (problem,) = (item["message"] for item in added["failed"] if item["name"] == "baby 2")
+    assert problem == "Of the files of 'baby 2' ('ADC.nrrd', 'other.nrrd') none could be the channel Z_ADC."
+    with Project.open(tmp_path / "p", read_only=True) as project:
+        images = [sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in project.cases.image_paths("baby 1")]
+        assert np.array_equal(images[0], ARRAY + 10) and np.array_equal(images[1], ARRAY + 15)
+
+
+def test_a_dicom_folder_for_each_case_with_outlines_elsewhere(tmp_path, capsys):
+    places = [(0.0, 0.0, 2.0 * k) for k in range(len(ARRAY))]
+    for n in range(2):
+        for number, sop_class, shift in ((2, CT, 0), (3, PET, 50)):
+
+            def change(data, k, number=number, n=n):
+                data.SeriesNumber, data.PatientID = number, f"P{n}"
+
+            home = tmp_path / "pacs" / f"A{n}" / "20200101" / str(number)
+            pixels, uid = (ARRAY + n + shift).astype(np.int16), f"1.2.3.{n}.{number}"
+            slices(home, pixels, places, sop_class=sop_class, series=uid, change=change, spacing=(1, 1))
+    label = sitk.GetImageFromArray((ARRAY > 150).astype(np.uint8))
+    label.SetSpacing((1, 1, 2))
+    for name in ("A0_seg.nii.gz", "A7.nii.gz"):
+        (tmp_path / "truth").mkdir(exist_ok=True)
+        sitk.WriteImage(label, str(tmp_path / "truth" / name))
+    run(capsys, "project", "new", tmp_path / "p", "--label", "1=tumor", "--channel", "PET")
+    words = ["add", tmp_path / "p", "--images", tmp_path / "pacs", "--labels", tmp_path / "truth"]
+    refused = run(capsys, *words, code=2)
+    assert [item["name"] for item in refused["failed"]] == ["A0", "A1", "A7.nii.gz"]
+    assert "2 series: 2 (CT, 8 x 9 x 6); 3 (PT, 8 x 9 x 6)" in refused["failed"][0]["message"]
+    added = run(capsys, *words, "--series", "3", code=2)
+    assert [(case["name"], case["state"]) for case in added["cases"]] == [("A0", "accepted"), ("A1", "new")]
+    assert [item["name"] for item in added["failed"]] == ["A7.nii.gz"]
+    with Project.open(tmp_path / "p", read_only=True) as project:
+        (path,) = project.cases.image_paths("A1")
+        assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), ARRAY + 51)

@@ -90,8 +90,9 @@ class FolderPlan:
         Raises:
             barl.errors.BarlError: A folder is missing or holds no scan, or channels lack patterns.
         """
+        from barl.project.case_finding import find_cases
         from barl.project.pairing import propose_pairs
-        from barl.project.scans import find_cases, stem
+        from barl.project.scans import stem
         from barl.worker.messages import CaseFiles
 
         content = find_cases(images, channels, outlines)

@@ -15,12 +15,13 @@ import SimpleITK as sitk
 from barl.api.inputs import OnProgress, Scan, as_channels, as_progress, as_values, before_torch, on_grid
 from barl.errors import Cancelled, InputError
 from barl.project import acceptance
+from barl.project.case_finding import find_cases
 from barl.project.doubts import as_doubts
 from barl.project.labels import Channel, Label
 from barl.project.next_case import Ranked, rank_cases
 from barl.project.palette import label_color
 from barl.project.records import ModelRow
-from barl.project.scans import Added, Intake, find_cases
+from barl.project.scans import Added, Intake
 from barl.project.scans import add_cases as add_all
 from barl.project.sides import with_sides
 from barl.project.store import Project

@@ -152,9 +152,9 @@ def add(options: Namespace, terminal: Terminal) -> int:
             "Give the scan of one case, --images with a folder of scans, or --labels with a folder of outlines.",
             'See "barl add --help".',
         )
-    if options.images and (options.name or options.label or options.series or options.list_series):
+    if options.images and (options.name or options.label or options.list_series):
         raise InputError(
-            "--name, --label and --series are for one case, not for a folder.", "Use --labels with a folder."
+            "--name, --label and --list-series are for one case, not for a folder.", "Use --labels with a folder."
         )
     if options.labels and options.scan:
         raise InputError("--labels is for a whole folder of scans.", "Use --label, or --images with a folder.")

@@ -13,10 +13,11 @@ from barl.cli.intake import tell_intake
 from barl.cli.terminal import Terminal
 from barl.errors import InputError
 from barl.project.anonymous import NameList
+from barl.project.case_finding import find_cases
 from barl.project.doubts import Doubt, DoubtError
 from barl.project.later_outlines import LaterIntake, LaterOutline, add_outlines, match_outlines
 from barl.project.names import clean, patients_names
-from barl.project.scans import Added, Intake, NewCase, add_cases, find_cases, list_volumes
+from barl.project.scans import Added, Intake, NewCase, add_cases, list_volumes
 from barl.project.store import Project
 
 
@@ -46,6 +47,13 @@ def add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
         looked=looked(options),
     )
     meaning = tuple(segment_meaning(options, project.labels).items())
+    if options.series and len(options.series) != len(project.channels):
+        raise InputError(
+            f"There are {len(project.channels)} channels but {len(options.series)} --series.",
+            "Give one for each channel.",
+        )
+    if options.series:
+        content = replace(content, cases=tuple(_with_series(case, options.series) for case in content.cases))
     cases = named(project, [replace(case, meaning=meaning) for case in content.cases], options)
     there = {case.name: case for case in project.cases.all()}
     new = [case for case in cases if clean(case.name) not in there]
@@ -69,6 +77,12 @@ def add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
         notes.append(f"{unchanged} {is_there} in the project already and unchanged.")
     tell_intake(Intake(intake.added, left_out), first, terminal, notes)
     return InputError.exit_code if scans else 0
+
+
+def _with_series(case: NewCase, series: Sequence[str]) -> NewCase:
+    """A case that comes from a folder of DICOM files with the series that are meant."""
+    is_folder = any(isinstance(item, Path) and item.is_dir() for item in case.channels)
+    return replace(case, series=tuple(series)) if is_folder else case
 
 
 def add_labels(project: Project, options: Namespace, terminal: Terminal) -> int:

@@ -276,6 +276,8 @@ def _add(commands: Commands) -> None:
         "  barl add study p1_T1.nii.gz p1_FLAIR.nii.gz --name p1      one case of two channels\n"
         "  barl add study scan8.nii.gz --label planes8.nii.gz --ignore 9   a partial outline: 9 is not looked at\n"
         "  barl add study --images scans/ --labels outlines/          a whole folder, outlines by equal file name\n"
+        "  barl add study --images ward/ --labels ward/               a folder for each case, its outline in it\n"
+        "  barl add study --images pacs/ --series PET                 a DICOM folder for each case, the series PET\n"
         "  barl add study --labels outlines/                          outlines of cases that are there already\n"
         "  barl add study --images scans/ --anonymous                 numbers instead of names\n"
         "  barl add study disc/ --list-series                         which series a DICOM folder holds\n"
@@ -303,7 +305,9 @@ def _add(commands: Commands) -> None:
     resample_option(add)
     segment_option(add)
     add.add_argument("--list-series", action="store_true", help="list the series of DICOM folders and add nothing")
-    add.add_argument("--images", type=Path, metavar="FOLDER", help="add every scan in this folder")
+    add.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="add every scan in it, or every case of which it holds a folder"
+    )
     add.add_argument("--labels", type=Path, metavar="FOLDER", help="their outlines; a scan without one stays untouched")
     dataset_options(add)
     add.add_argument("--held-out", action="store_true", help="never train on them, evaluate on them")

@@ -17,10 +17,10 @@ from barl.inference.predictor import Prediction
 from barl.jobs.compute import AUTOMATIC, Compute
 from barl.jobs.failures import explain
 from barl.progress import SILENT, Progress, Stage
+from barl.project.case_finding import find_cases
 from barl.project.labels import Channel, Label
 from barl.project.model_card import read_card
 from barl.project.names import file_names
-from barl.project.scans import find_cases
 
 ENDING = ".nii.gz"
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the cases of a folder of scans, and adds many cases at once."""
+"""The volumes of a folder, and adding many cases at once."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,7 @@ from barl.errors import BarlError, DeviceError, InputError, storage_error
 from barl.images.formats.kinds import COMPANIONS, describe_other, ending
 from barl.images.label_maps import OtherGridError
 from barl.progress import SILENT, Progress, Stage
-from barl.project.channel_patterns import SEEN, seen_patterns
 from barl.project.doubts import Doubt, DoubtError
-from barl.project.labels import Channel
-from barl.project.matching import match_names, matched_note
 from barl.project.records import Case
 from barl.project.store import Project
 
@@ -147,95 +144,6 @@ def _true_or_false(value: Any, name: str) -> bool:
     return value
 
 
-def find_cases(
-    images: Path,
-    channels: Sequence[Channel],
-    labels: Path | None = None,
-    *,
-    held_out: bool = False,
-    group: str = "",
-    resample: bool = False,
-    looked: Path | int | None = None,
-) -> FolderContent:
-    """The cases of a folder, one for each scan or, with several channels, one for each set of files.
-
-    What makes no case keeps no other waiting: an incomplete set of channels, two files for one channel, an outline
-    without a scan, files of other kinds and folders are left out, each with its reason.
-
-    Args:
-        images: Folder with files of scans.
-        channels: The project's; their patterns distinguish the files and are cut out of the file's name; the case's
-            name remains. A single channel needs none: every file is then a case.
-        labels: Folder with outlines, each named as its case, or with a suffix such as ``_seg``; a folder in it is an
-            outline with a file for each label.
-        held_out: For all of them.
-        group: For all of them.
-        resample: For all of them.
-        looked: Folder with masks of the voxels looked at, each named as its outline, or the value in the outlines that
-            means that nobody has looked. An outline without a mask is of the whole scan.
-
-    Raises:
-        InputError: A folder is missing or holds no scan, or channels lack patterns.
-        StorageError: A folder cannot be read.
-    """
-    scans, left_out = list_volumes(images)
-    if not scans:
-        raise InputError(f"The folder {images} holds no NIfTI, NRRD or MHA file.", "Add DICOM series one by one.")
-    seen = len(channels) > 1 and not all(channel.pattern for channel in channels)
-    if seen:
-        channels = seen_patterns([stem(path) for path in scans], channels)
-    outlines: dict[str, list[Path]] = {}
-    if labels:
-        files, others = list_volumes(labels, outlines=True)
-        left_out += [item for item in others if labels != images]
-        for path in files:
-            outlines.setdefault(stem(path), []).append(path)
-    sets = _by_case(scans, channels, left_out)
-    cases = []
-    for name, paths in sets.items():
-        own = outlines.pop(name, [])
-        if len(own) > 1:
-            two = f"'{own[0].name}' and '{own[1].name}' are both outlines of the case '{name}'."
-            left_out.append(LeftOut(name, InputError(two, "Move one of them away.")))
-            continue
-        cases.append(NewCase(name, tuple(paths), own[0] if own else None, held_out, group, (), resample))
-    if seen:
-        cases = [replace(case, notes=(*case.notes, SEEN)) for case in cases]
-    cases = _with_similar_names(cases, outlines, left_out)
-    if looked is not None:
-        cases = _with_looked(cases, looked)
-    unmatched = "Outlines and scans belong together by their file names."
-    for paths in outlines.values():
-        left_out += [LeftOut(path.name, InputError("There is no scan for this outline.", unmatched)) for path in paths]
-    return FolderContent(tuple(cases), tuple(left_out), tuple(path for paths in outlines.values() for path in paths))
-
-
-def _with_similar_names(
-    cases: list[NewCase], outlines: dict[str, list[Path]], left_out: list[LeftOut]
-) -> list[NewCase]:
-    """The cases, those without an outline with one whose name differs by a suffix; these leave ``outlines``."""
-    matches = match_names([case.name for case in cases if case.label is None], list(outlines))
-    for file, case_name in matches.unclear.items():
-        text = f"Several outlines could belong to the case '{case_name}'."
-        left_out += [LeftOut(path.name, InputError(text, "Move the wrong ones away.")) for path in outlines.pop(file)]
-    own = {match.case: match for match in matches.pairs if len(outlines[match.file]) == 1}
-    result = []
-    for case in cases:
-        if match := own.get(case.name) if case.label is None else None:
-            (path,) = outlines.pop(match.file)
-            case = replace(case, label=path, notes=(*case.notes, matched_note(match)) if match.added else case.notes)
-        result.append(case)
-    return result
-
-
-def _with_looked(cases: Sequence[NewCase], looked: Path | int) -> list[NewCase]:
-    """The cases with what was looked at of their outlines."""
-    if isinstance(looked, int):
-        return [replace(case, looked=looked if case.label else None) for case in cases]
-    masks = {stem(path): path for path in list_volumes(looked)[0]}
-    return [replace(case, looked=masks.get(stem(case.label)) if case.label else None) for case in cases]
-
-
 def add_cases(
     project: Project, cases: Sequence[NewCase], progress: Progress = SILENT, allow: Collection[Doubt] = ()
 ) -> Intake:
@@ -340,56 +248,3 @@ def _holds_scans(folder: Path) -> bool:
     except OSError:
         pass  # a folder that cannot be read is told as a folder
     return False
-
-
-def _by_case(paths: list[Path], channels: Sequence[Channel], left_out: list[LeftOut]) -> dict[str, list[Path]]:
-    """Case name -> its files in the order of the channels; the channel's pattern is cut out of the file's name."""
-    groups: dict[str, dict[int, list[Path]]] = {}
-    for path in paths:
-        name = stem(path)
-        position, start, stop = 0, 0, 0
-        if any(channel.pattern for channel in channels):
-            place = _channel(name, channels)
-            if place is None:
-                reason = "Its name holds the pattern of no channel.", "Look at the patterns of the project."
-                left_out.append(LeftOut(path.name, InputError(*reason)))
-                continue
-            position, start, stop = place
-        case = (name[:start] + name[stop:]).strip("_-. ") if stop > start else name
-        groups.setdefault(case or name, {}).setdefault(position, []).append(path)
-    complete = {}
-    for case, files in groups.items():
-        twice = next((n for n, found in files.items() if len(found) > 1), None)
-        missing = [channel.name for n, channel in enumerate(channels) if n not in files]
-        if twice is not None:
-            one, other = files[twice][:2]
-            text = f"'{one.name}' and '{other.name}' are both {channels[twice].name} of the case '{case}'."
-            left_out.append(LeftOut(case, InputError(text, "Move one of them away.")))
-        elif missing:
-            text = f"The case '{case}' has no file of channel {missing[0]}."
-            left_out.append(LeftOut(case, InputError(text, "Add it, or move the case away.")))
-        else:
-            complete[case] = [files[n][0] for n in range(len(channels))]
-    return complete
-
-
-def _channel(name: str, channels: Sequence[Channel]) -> tuple[int, int, int] | None:
-    """Which channel's pattern a name holds, and from where to where: a whole word rather than a part of one, the last
-    rather than an earlier one, the longest rather than a part of it (T1c is not T1)."""
-    best: tuple[bool, int, int] | None = None
-    result = None
-    for position, channel in enumerate(channels):
-        start = name.find(channel.pattern) if channel.pattern else -1
-        while start >= 0:
-            stop = start + len(channel.pattern)
-            rank = (_is_word(name, start, stop), stop, stop - start)
-            if best is None or rank > best:
-                best, result = rank, (position, start, stop)
-            start = name.find(channel.pattern, start + 1)
-    return result
-
-
-def _is_word(name: str, start: int, stop: int) -> bool:
-    """Whether letters or digits do not go on at either end."""
-    before, after = name[:start][-1:], name[stop:][:1]
-    return not (before.isalnum() and name[start].isalnum()) and not (after.isalnum() and name[stop - 1].isalnum())
