@@ -38,6 +38,8 @@ try:
     import itk
 except ImportError:
     itk = None
+if not all(hasattr(itk, name) for name in ("MorphologicalContourInterpolator", "FastGrowCut")):
+    itk = None
 
 MIXED = ((1, 1, 1), (2, 2, 2), (3, 3, 3), (5, 0, 0))
 INTERVALS = (3, 6, 10)
