@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import random
 import shlex
@@ -90,6 +91,22 @@ def test_cases_go_where_they_belong(tmp_path):
     assert sorted(cases) == ["case 0", "case 1", "case 2", "case 3", "case 4"]
     assert [name for name, case in sorted(cases.items()) if case["revision"]] == ["case 0", "case 1", "case 2"]
     assert [name for name, case in cases.items() if case["held_out"]] == ["case 2"]
+
+
+def test_outlines_that_the_current_model_has_not_learned_are_new(copy):
+    with Project.open(copy) as project:
+        assert [case for case in prepare_training(project, options()).cases if case.get("new")] == []
+        learned, untouched = project.cases.find("case 0"), project.cases.find("case 3")
+        project.revisions.store(untouched.id, scan(3)[1], "accepted", author="reader")
+        project.revisions.store(learned.id, scan(0)[1] * 0, "accepted", author="reader")  # outlined anew
+        wanted = dataclasses.replace(options(), overrides={**TINY, "new_share": 0.5})
+        prepared = prepare_training(project, wanted)
+        assert {case["id"] for case in prepared.cases if case.get("new")} == {untouched.id, learned.id}
+        assert prepared.plan.new_share == 0.5
+        scratch = prepare_training(project, options(warm_start=False))
+        assert not any(case.get("new") for case in scratch.cases)
+        with pytest.raises(InputError, match="share of new cases"):
+            prepare_training(project, dataclasses.replace(options(), overrides={**TINY, "new_share": 1.5}))
 
 
 def test_the_first_model_becomes_current_and_the_second_waits_to_be_promoted(copy):

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import barl
@@ -271,6 +272,21 @@ def test_all_cases_take_their_turn(a_study, a_plan, tmp_path):
     assert patches.wanted == (2, 2)
     assert [len(pool) for pool in patches.pools] == [2, 3]
     assert len(Patches(a_plan, cases, unlabelled=False)[0].weak) == 2
+
+
+def test_new_cases_take_their_share_and_the_old_ones_stay(a_study, a_plan, tmp_path):
+    cases = cache_cases(a_study, a_plan, tmp_path)
+    taught = [case for case in cases if case.labelled and not case.held_out]
+    many = [replace(taught[0], id=f"old {n}") for n in range(6)] + [replace(taught[1], id="new", is_new=True)]
+
+    def drawn(share):
+        (pool, _untouched) = Patches(replace(a_plan, new_share=share), many).pools
+        return [case.id for case in pool].count("new"), len(pool)
+
+    assert drawn(0.0) == (1, 7) and drawn(0.1) == (1, 7)
+    assert drawn(0.5) == (6, 12) and drawn(0.75) == (18, 24)
+    only = [replace(case, is_new=True) for case in taught]
+    assert len(Patches(replace(a_plan, new_share=0.5), only).pools[0]) == 2, "nothing old to keep"
 
 
 def test_cases_that_cannot_teach_are_one_sentence(a_study, a_plan, tmp_path):

@@ -184,9 +184,17 @@ def _findings(result: dict) -> list[str]:
     """Volumes, hot-spots and notes of one prediction in words."""
     lines = []
     for volume in result["volumes"]:
-        spread = f" ({volume['low_ml']:.2f} to {volume['high_ml']:.2f})" if volume["low_ml"] < volume["high_ml"] else ""
-        lines.append(f"  {volume['name']}: {volume['ml']:.2f} ml{spread}")
+        lines.append(f"  {volume['name']}: {volume['ml']:.2f} ml{_spread(volume)}")
     for spot in result["hotspots"][:3]:
         place = ", ".join(f"{part:.1f}" for part in spot["position_mm"])
         lines.append(f"  {spot['kind']} at {place} mm (LPS): {spot['volume_ml']:.2f} ml")
     return lines + [f"  {note}" for note in result["notes"]]
+
+
+def _spread(volume: dict[str, Any]) -> str:
+    """Where the true volume lies, or how far the branches differ."""
+    if volume.get("interval_ml"):
+        low, high = volume["interval_ml"]
+        return f", in {volume['level']:.0%} of cases {low:.2f} to {high:.2f} (from {volume['cases']} unseen cases)"
+    differ = volume["low_ml"] < volume["high_ml"]
+    return f", the branches {volume['low_ml']:.2f} to {volume['high_ml']:.2f}" if differ else ""

@@ -40,6 +40,8 @@ class LabelVolume:
         ml: Volume in the label map.
         low_ml, high_ml: Smallest and largest volume among the label map and each branch by itself; with a single branch
             (fast prediction) both are ``ml``.
+        interval_ml: Where the true volume lies in the share ``level`` of cases, from so many unseen ``cases``; None:
+            not known.
     """
 
     value: int
@@ -47,6 +49,9 @@ class LabelVolume:
     ml: float
     low_ml: float
     high_ml: float
+    interval_ml: tuple[float, float] | None = None
+    level: float | None = None
+    cases: int | None = None
 
 
 @dataclass
@@ -208,7 +213,10 @@ class Predictor:
         restoring = progress.stage(Stage.RESTORING, 0.9, 0.1)
         restoring.at(0.0, "Bringing the result onto the scan's grid")
         prediction = self._restore(scan, streamed, want_probabilities, self.card.cleanup if cleanup else [])
-        prediction.notes += self._unlike(channels, roi)
+        unlike = self._unlike(channels, roi)
+        prediction.notes += unlike
+        if roi is None and not unlike:  # a part of a scan, or another kind of scan, is not like the unseen cases
+            prediction.volumes = [self._with_interval(volume) for volume in prediction.volumes]
         clock.lap("restoring")
         restoring.at(1.0, "Done")
         prediction.seconds = clock.seconds
@@ -362,6 +370,12 @@ class Predictor:
             members = [ml, *(maps.branch_voxels[:, n] * grid.voxel_ml).tolist()] if len(self.branches) > 1 else [ml]
             volumes.append(LabelVolume(entry.value, entry.name, ml, min(members), max(members)))
         return volumes
+
+    def _with_interval(self, volume: LabelVolume) -> LabelVolume:
+        known = next((item for item in self.card.volume_intervals if item.value == volume.value), None)
+        if known is None or len(self.branches) < self.network.n_branches:  # unseen cases had all branches
+            return volume
+        return replace(volume, interval_ml=known.around(volume.ml), level=known.level, cases=known.cases)
 
 
 class _Clock:

@@ -25,6 +25,7 @@ import numpy as np
 from barl import methods
 from barl.errors import InputError, storage_error
 from barl.evaluation.cleanup_choice import OutlinedPieces
+from barl.evaluation.intervals import choose_intervals
 from barl.models.disk import join_members, load_model, save_model
 from barl.progress import Event, Progress, Stage
 from barl.project.files import write_atomically
@@ -220,7 +221,12 @@ class FoldRun:
         pieces = {int(value): OutlinedPieces(**shown) for value, shown in self.done[0]["pieces"].items()}
         metrics = _metrics(self.done, rows)
         card = self._card([card for card, _ in loaded], metrics)
-        card = replace(card, cleanup=choose_cleanup(rows, pieces), expected_dice=choose_calibration(rows))
+        card = replace(
+            card,
+            cleanup=choose_cleanup(rows, pieces),
+            expected_dice=choose_calibration(rows),
+            volume_intervals=choose_intervals(rows),
+        )
         save_model(self.folder / "model", card, join_members([network.state_dict() for _, network in loaded]))
         Progress(self.send).stage(Stage.VALIDATING).at(1.0, values=metrics)
         seconds = sum(known["seconds"] for known in self.done)

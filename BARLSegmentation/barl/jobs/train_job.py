@@ -26,6 +26,7 @@ from barl.jobs.fingerprints import accepted_outline, measure_cases
 from barl.jobs.folds import FoldRun, assign_folds, check_folds, folds_in_words
 from barl.jobs.heartbeat import Heartbeat
 from barl.jobs.runs import RunFolder, claim
+from barl.jobs.unseen import learned_revisions
 from barl.json_text import plain
 from barl.networks.branches import NetworkSpec
 from barl.progress import SILENT, Event, Progress
@@ -219,10 +220,12 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
     notes += _small_components(project, [*outlined, *held_out], plan)
     if options.folds is not None:
         notes.append(folds_in_words(options.folds, plan))
+    learned = learned_revisions(project, parent.id if parent else None)
     fold_of = assign_folds(outlined, options.folds) if options.folds is not None else {}
     cases = [
         {"id": case.id, "revision": revision, "held_out": case.held_out}
         | ({"fold": fold_of[case.id]} if case.id in fold_of else {})
+        | ({"new": True} if parent and group is outlined and learned.get(case.id) != revision else {})
         for group, labelled in ((outlined, True), (untouched, False), (held_out, True))
         for case in group
         for revision in [project.revisions.accepted(case.id).id if labelled else None]
@@ -362,7 +365,7 @@ def _case_files(project: Project, case: Mapping[str, Any]) -> CaseFiles:
         if revision.looked:
             looked, uncertainty = project.folder / revision.looked, revision.uncertainty_path
     images = project.cases.sound_images(case["id"])
-    return CaseFiles(case["id"], images, label, case["held_out"], looked, uncertainty)
+    return CaseFiles(case["id"], images, label, case["held_out"], looked, uncertainty, case.get("new", False))
 
 
 def _keep(project: Project, run: RunRow, result: TrainResult, model_folder: Path) -> str:

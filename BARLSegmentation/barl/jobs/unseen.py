@@ -45,21 +45,23 @@ def judged_cases(project: Project, model_id: str | None) -> list[Case]:
 
 def unseen_cases(project: Project, model_id: str | None) -> set[str]:
     """Ids of the outlined cases by which a model can be judged: held out and never learned from, or out of fold."""
-    learned = _learned_from(project, model_id)
+    learned = learned_revisions(project, model_id)
     held_out = {case.id for case in project.cases.all() if case.evaluates}
-    return (held_out - learned) | set(out_of_fold(project, model_id))
+    return (held_out - set(learned)) | set(out_of_fold(project, model_id))
 
 
-def _learned_from(project: Project, model_id: str | None) -> set[str]:
-    """The cases whose outlines a model of the project, or one that it was trained on from, has learned."""
+def learned_revisions(project: Project, model_id: str | None) -> dict[str, str]:
+    """Case -> the newest of its outlines that a model of the project, or one that it was trained on from, has
+    learned."""
     known = {model.id: model for model in project.models.all(removed=True)}
-    found: set[str] = set()
+    found: dict[str, str] = {}
     while model_id in known:
         model = known.pop(model_id)  # popped: a circle in a damaged database would never end
         try:
             cases = project.runs.get(model.summary["run"]).plan["run"]["cases"]
         except (KeyError, ProjectError):  # trained elsewhere: its cases are unknown
             cases = []
-        found |= {case["id"] for case in cases if case["revision"] is not None and not case["held_out"]}
+        learned = {case["id"]: case["revision"] for case in cases if case["revision"] and not case["held_out"]}
+        found = learned | found
         model_id = model.parent
     return found

@@ -25,7 +25,7 @@ FORMAT = 1  # what a new model of BARL has
 FOREIGN_FORMAT = 2  # a network of another program: the newest that this version reads
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
-_OPTIONAL: dict[str, Any] = {"cleanup": [], "expected_dice": None, "members": 1}
+_OPTIONAL: dict[str, Any] = {"cleanup": [], "expected_dice": None, "volume_intervals": [], "members": 1}
 FRESH_COPY = "Get a fresh copy of the model or train it again."
 
 
@@ -50,6 +50,30 @@ class DiceCalibration:
     def expected(self, agreement: float) -> float:
         """The Dice to expect, within [0, 1]."""
         return min(max(self.intercept + self.slope * agreement, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class VolumeInterval:
+    """Where the true volume of a label lies (``barl.evaluation.intervals``).
+
+    Attributes:
+        value: The label.
+        factor: From 1 on.
+        offset_ml: Added before the factor is applied.
+        level: Share of cases whose true volume lies inside.
+        cases: Number of unseen cases behind it.
+    """
+
+    value: int
+    factor: float
+    offset_ml: float
+    level: float
+    cases: int
+
+    def around(self, ml: float) -> tuple[float, float]:
+        """The interval, in ml, of a predicted volume in ml."""
+        low, high = (ml + self.offset_ml) / self.factor, (ml + self.offset_ml) * self.factor
+        return max(low - self.offset_ml, 0.0), high - self.offset_ml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +101,7 @@ class ModelCard:
         temperature: Divides the logits so that probabilities are calibrated.
         cleanup: What is done with the pieces and holes of labels in a prediction.
         expected_dice: What the agreement of the branches lets expect; None: unknown.
+        volume_intervals: Where the true volumes of labels lie; labels without one: unknown.
         members: Number of networks whose mean predicts; their weights lie in the one weight file.
         parent: ``id`` of the model it started from.
         licence: Terms under which it may be used, with those of its data.
@@ -104,6 +129,7 @@ class ModelCard:
     temperature: float = 1.0
     cleanup: list[CleanupRule] = field(default_factory=list)
     expected_dice: DiceCalibration | None = None
+    volume_intervals: list[VolumeInterval] = field(default_factory=list)
     members: int = 1
     parent: str | None = None
     licence: str = ""
@@ -140,6 +166,7 @@ class ModelCard:
         card["normalisations"] = [normalization.to_json() for normalization in self.normalisations]
         card["cleanup"] = [rule.to_json() for rule in self.cleanup]
         card["expected_dice"] = self.expected_dice.to_json() if self.expected_dice else None
+        card["volume_intervals"] = [asdict(interval) for interval in self.volume_intervals]
         for name, default in _OPTIONAL.items():  # models without them are read by older versions, too
             if card[name] == default:
                 del card[name]
@@ -160,6 +187,7 @@ class ModelCard:
             values["cleanup"] = [CleanupRule.from_json(rule) for rule in card.get("cleanup", [])]
             if known := card.get("expected_dice"):
                 values["expected_dice"] = DiceCalibration(**known)
+            values["volume_intervals"] = [VolumeInterval(**known) for known in card.get("volume_intervals", [])]
             values["spacing"], values["patch"] = tuple(card["spacing"]), tuple(card["patch"])
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:

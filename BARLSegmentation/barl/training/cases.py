@@ -42,6 +42,7 @@ class CaseFiles:
         looked: Mask of the voxels that a person has looked at (not 0), on the scan's grid; ``None``: the whole scan.
             The label map teaches there alone; the others are voxels of an untouched scan.
         uncertainty: Of the voxels that were filled, 0 to 1, on the scan's grid (see ``Plan.filled``).
+        is_new: The model that a training starts from has not learned this outline (see ``Plan.new_share``).
     """
 
     id: str
@@ -50,6 +51,7 @@ class CaseFiles:
     held_out: bool = False
     looked: Path | None = None
     uncertainty: Path | None = None
+    is_new: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class CachedCase:
         held_out: As in ``CaseFiles``.
         looked_share: Share of the voxels of ``grid`` that were looked at; 1: all.
         fill_teaches: Whether ``trust`` says how much the other voxels teach.
+        is_new: As in ``CaseFiles``.
     """
 
     id: str
@@ -73,6 +76,7 @@ class CachedCase:
     held_out: bool
     looked_share: float = 1.0
     fill_teaches: bool = False
+    is_new: bool = False
 
     @property
     def image(self) -> np.ndarray:
@@ -125,7 +129,8 @@ def cache_cases(cases: Sequence[CaseFiles], plan: Plan, folder: Path, progress: 
         share = facts.get("looked_share", 1.0)
         labelled = case.label is not None and share > 0
         fills = (target / "trust.npy").exists()
-        cached.append(CachedCase(case.id, target, Grid.from_json(facts), labelled, case.held_out, share, fills))
+        grid = Grid.from_json(facts)
+        cached.append(CachedCase(case.id, target, grid, labelled, case.held_out, share, fills, case.is_new))
     return cached
 
 

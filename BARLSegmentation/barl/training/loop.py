@@ -22,6 +22,7 @@ import torch
 from barl import __version__, methods
 from barl.errors import DeviceError, InputError, NotFiniteError, is_out_of_memory, storage_error
 from barl.evaluation.cleanup_choice import OutlinedPieces
+from barl.evaluation.intervals import choose_intervals
 from barl.images.cleanup import CleanupRule
 from barl.images.geometry import triple
 from barl.inference.device import autocast_dtype, choose_device
@@ -218,7 +219,9 @@ class TrainingRun:
         model = self.folder / "model"
         if self.world.rank == 0:
             card = self._card(validation, metrics, choose_cleanup(rows, pieces))
-            card = dataclasses.replace(card, expected_dice=choose_calibration(rows))
+            card = dataclasses.replace(
+                card, expected_dice=choose_calibration(rows), volume_intervals=choose_intervals(rows)
+            )
             save_model(model, card, self.network.state_dict())
         validating.at(1.0, values=metrics)
         return TrainResult(model, self.iteration, self.seconds, metrics, False, self.plan, rows, pieces)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,7 +41,7 @@ class Patches(Dataset):
     ) -> None:
         self.plan = plan
         self.pools = (
-            [case for case in cases if case.labelled and not case.held_out],
+            _repeated([case for case in cases if case.labelled and not case.held_out], plan.new_share),
             [case for case in cases if not case.labelled and not case.held_out] if unlabelled else [],
         )
         self.wanted = (plan.batch_labelled if self.pools[0] else 0, plan.batch_unlabelled if self.pools[1] else 0)
@@ -74,6 +75,16 @@ class Patches(Dataset):
             batch.trust = torch.stack(trusts)
             batch.unseen = 1 - batch.trust if self.plan.filled == "both" else (batch.label < 0).float()
         return batch
+
+
+def _repeated(cases: list[CachedCase], new_share: float) -> list[CachedCase]:
+    """The cases, the new ones so often that they make up the share ``new_share`` of the list."""
+    new = [case for case in cases if case.is_new]
+    old = len(cases) - len(new)
+    if not new or not old:
+        return cases
+    times = max(1, math.ceil(round(new_share * old / ((1 - new_share) * len(new)), 9)))
+    return [case for case in cases for _ in range(times if case.is_new else 1)]
 
 
 def loader(patches: Patches, start: int, stop: int, workers: int, pin: bool = False) -> DataLoader:

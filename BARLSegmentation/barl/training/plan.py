@@ -53,6 +53,8 @@ class Plan:
         weight_decay: Of the optimizer.
         precision: ``"auto"`` (half precision where the device has it) or ``"float32"``.
         foreground: Share of labeled patches centered on a label.
+        new_share: Share of the labeled patches that the cases get, together and at least, whose outlines the model
+            started from has not learned; the others keep the rest. 0: all cases are drawn alike.
         filled: What the filled voxels of partial outlines teach (PROPOSED, not of any paper): ``ignore`` nothing, they
             are as in an untouched scan; ``hard`` as an expert's; ``weighted`` by 1 minus the uncertainty that was
             stored with the fill, nothing without one; ``both`` weighted, and the rest of each voxel's weight goes to
@@ -85,6 +87,7 @@ class Plan:
     weight_decay: float = 1e-4
     precision: str = "auto"
     foreground: float = 0.5
+    new_share: float = 0.0
     filled: str = "ignore"
     rotate_degrees: Triple[float] = (15.0, 15.0, 15.0)
     scale: float = 1.2
@@ -239,6 +242,8 @@ def make_plan(
             f"A patch of {' x '.join(map(str, patch))} cannot be halved often enough.",
             f"Use multiples of {' x '.join(map(str, divisor))}.",
         )
+    if not 0 <= overrides.get("new_share", 0.0) < 1:
+        raise InputError("The share of new cases must lie in 0 to 1.", "Set new_share to 0.5, for example.")
     if (filled := overrides.get("filled", "ignore")) not in FILLED:
         raise InputError(f"Filled voxels cannot teach {filled!r}.", f"Set filled to one of: {', '.join(FILLED)}.")
     if (optimizer := overrides.get("optimizer", "adamw")) not in OPTIMIZERS:

@@ -108,6 +108,8 @@ def validate(
         if len(maps) > 2:
             first, second = maps[1].argmax(0), maps[2].argmax(0)
             rows[-1]["agreement"] = {str(v): dice(first, second, c) for c, v in enumerate(plan.values, start=1)}
+        if not case.is_partial:
+            rows[-1]["volumes"] = _volumes(maps[0].argmax(0), truth, plan, case.grid.voxel_ml)
         if pieces is not None and not case.is_partial:  # a part of a structure has other pieces
             predicted = maps[0].argmax(0).reshape(whole.shape)
             rows[-1]["cleanup"] = _cleanup_row(predicted, whole, plan, pieces, case.grid.voxel_ml)
@@ -149,6 +151,13 @@ def choose_calibration(rows: Sequence[Mapping[str, Any]]) -> DiceCalibration | N
     known = [row for row in rows if "agreement" in row]
     means = [[mean_over_labels(row[name]) for row in known] for name in ("agreement", "dice")]
     return calibrate(*means)
+
+
+def _volumes(predicted: np.ndarray, truth: np.ndarray, plan: Plan, voxel_ml: float) -> dict[str, list[float]]:
+    """Label value -> predicted and true volume in ml."""
+    count = len(plan.values) + 1
+    voxels = [np.bincount(classes.ravel(), minlength=count) for classes in (predicted, truth)]
+    return {str(v): [float(n[c] * voxel_ml) for n in voxels] for c, v in enumerate(plan.values, start=1)}
 
 
 def _cleanup_row(
