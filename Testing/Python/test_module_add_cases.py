@@ -233,6 +233,46 @@ def test_files_with_a_label_map_and_what_the_worker_refuses(a_cases_panel, tmp_p
     assert not a_cases_panel.said[-1][0] and cells(a_cases_panel, STATUS) == ["Accepted"]
 
 
+def test_an_outline_of_a_part_comes_with_a_value_or_a_mask(a_cases_panel, tmp_path):
+    with Project.create(tmp_path / "p", "p", LABELS, [Channel("CT")]):
+        pass
+    open_project(a_cases_panel, tmp_path / "p")
+    array = sitk.GetArrayFromImage(a_map(3))
+    mask = np.zeros_like(array)
+    mask[1] = 1
+    for name, values in (("partial", np.where(mask, array, 9)), ("mask", mask), ("whole", array)):
+        image = sitk.GetImageFromArray(values.astype(np.uint8))
+        image.CopyInformation(an_image())
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+    for number in (1, 2):
+        sitk.WriteImage(an_image(number), str(tmp_path / f"{number}.nii.gz"))
+    ui, adding = a_cases_panel.ui, a_cases_panel.adding
+
+    def form(number, label, ignore="", looked=""):
+        add(a_cases_panel, FILES, f"case {number}")
+        adding.selectors[0].currentPath = str(tmp_path / f"{number}.nii.gz")
+        adding.labelSelector.currentPath = str(tmp_path / f"{label}.nii.gz")
+        adding.source.lookedSelector.currentPath = str(tmp_path / f"{looked}.nii.gz") if looked else ""
+        ui.nameLineEdit.text, ui.ignoreLineEdit.text = f"case {number}", ignore
+        press_add(a_cases_panel)
+
+    form(1, "partial", ignore="nine")
+    assert a_cases_panel.said[-1] == (
+        True,
+        "'nine' is no value of a label map. Type the number that means that nobody has looked, or nothing.",
+    )
+    form(1, "partial", ignore="9", looked="mask")
+    assert "A mask and a value say what was looked at." in a_cases_panel.said[-1][1]
+    form(1, "partial", ignore="9")
+    form(2, "whole", looked="mask")
+    ui.ignoreLineEdit.text = ""
+    assert cells(a_cases_panel, STATUS) == ["Accepted 25 %", "Accepted 25 %"]
+    project = a_cases_panel.session.project
+    for case in project.cases.all():
+        looked = project.revisions.read_looked(project.revisions.accepted(case.id))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(looked), mask)
+
+
 def test_folder_adds_what_it_can_and_tells_the_rest(a_cases_panel, a_study, tmp_path):
     open_project(a_cases_panel, a_study)
     add(a_cases_panel, FOLDER)

@@ -59,10 +59,18 @@ def test_a_predicted_case_shows_the_dice_to_expect(a_cases_panel, a_study):
         project.revisions.store(case.id, before.path, "prediction", author="BARL", details=expected)
     open_project(a_cases_panel, a_study)
     assert cells(a_cases_panel, DICE) == ["0.67", "≈ 0.61", ""]
+    measured, foretold, _none = (a_cases_panel.ui.casesTable.item(row, DICE).icon() for row in range(3))
+    assert measured.isNull() and not foretold.isNull(), "a light, of what is expected alone"
     click_header(a_cases_panel, DICE)
     assert cells(a_cases_panel, DICE) == ["0.67", "≈ 0.61", ""]
     click_header(a_cases_panel, DICE)
     assert cells(a_cases_panel, DICE) == ["≈ 0.61", "0.67", ""]
+
+
+def test_the_light_is_green_yellow_or_red(host):
+    from BARLSegmentationLib.logic.CaseTable import light
+
+    assert light(0.8) == light(1.0) != light(0.79) == light(0.6) != light(0.59) == light(0.0)
 
 
 def test_time_of_change_is_as_short_as_it_can_be(host):

@@ -12,9 +12,11 @@ import pytest
 import SimpleITK as sitk
 from barl.project.next_case import rank_cases
 from barldriver.drawing import planeOf, pressKey
+from slicerhost.clicks import choose, click, type_, waitUntil
 
 pytestmark = pytest.mark.host
 READER = "reader 1"
+CONTROL_SHIFT = "ControlModifier|ShiftModifier"
 ITERATIONS = 20
 NAMES = ("front", "back")
 
@@ -51,9 +53,9 @@ def simulated(seed: int) -> tuple[sitk.Image, sitk.Image]:
 
 
 def simulated_scans(folder):
-    """Two outlined scans, two untouched ones and two to hold out, all with their true outline."""
+    """Two outlined scans, three untouched ones and two to hold out, all with their true outline."""
     pairs = []
-    for number in range(6):
+    for number in range(7):
         paths = folder / f"scan_{number}.nii.gz", folder / f"label_{number}.nii.gz"
         for image, path in zip(simulated(number), paths, strict=True):
             sitk.WriteImage(image, str(path))
@@ -65,17 +67,17 @@ def hippocampus_scans():
     """The same of real scans: of subjects that nobody is ever trained on here, so that a training is a real one."""
     from barl.benchmark import datasets
 
-    cases = datasets.load("hippocampus").part("training")[:6]
+    cases = datasets.load("hippocampus").part("training")[:7]
     return [(case.images[0], case.label) for case in cases]
 
 
 def lay_out(pairs, folder):
     """Folders as a person has them: scans, with outlines of the first two; and those to hold out, all outlined."""
     for n, (scan, label) in enumerate(pairs):
-        part = folder / ("held out" if n >= 4 else "scans")
+        part = folder / ("held out" if n >= 5 else "scans")
         for kind, path in (("images", scan), ("outlines", label)):
             (part / kind).mkdir(parents=True, exist_ok=True)
-            if kind == "images" or n < 2 or n >= 4:
+            if kind == "images" or n < 2 or n >= 5:
                 shutil.copy(path, part / kind / f"case {n}.nii.gz")
     return folder / "scans", folder / "held out"
 
@@ -88,24 +90,29 @@ def go_round(loop, tmp_path, pairs) -> list:
     loop.addFolder(scans / "images", scans / "outlines")
     loop.addFolder(held_out / "images", held_out / "outlines", heldOut=True)
     cases = session.cases()
-    assert [case.state for case in cases] == ["accepted", "accepted", "new", "new", "accepted", "accepted"]
-    assert [case.held_out for case in cases] == 4 * [False] + 2 * [True]
+    assert [case.state for case in cases] == 2 * ["accepted"] + 3 * ["new"] + 2 * ["accepted"]
+    assert [case.held_out for case in cases] == 5 * [False] + 2 * [True]
 
-    # A first model, and what it makes of the untouched cases.
+    # A first model; it predicts the untouched cases by itself.
     run = loop.train(ITERATIONS)
     assert run.state == "finished", run.inWords()
     assert session.project.models.current().id == run.modelId == "model_0001"
-    loop.predictAll()
-    assert "2 cases predicted." in loop.status
+    loop.waitForPredictions()
+    assert loop.status == "model_0001 has predicted 3 cases."
     waiting = [case for case in session.cases() if case.state == "predicted"]
-    assert len(waiting) == 2
+    assert len(waiting) == 3
 
-    # The one most worth it, corrected where the model is least sure.
-    first = rank_cases(session.cases())[0]
-    assert loop.openNext() == f"{first.case.name}: {first.reason}."
+    partial = flows_on(loop, pairs)
+    waiting = [case for case in waiting if case.id != partial]
+
+    # The next one is open already, at its first hot-spot: corrected where the model is least sure.
+    (first, *_) = [item for item in rank_cases(session.cases()) if item.case.id != partial]
     case = session.case()
     assert case.id == first.case.id and f"({case.uncertainty:.2f}" in first.reason
-    spot = loop.nextHotspot()
+    scope = loop.section("Review").acceptScopeComboBox
+    assert scope.currentText == "Only where I looked", "as chosen for the case before"
+    choose(scope, "Whole scan")
+    spot = loop.panels["Review"].hotspots.current()
     assert spot.rank == 1
     before = loop.outline()
     predicted = session.project.revisions.newest(case.id, ("prediction",))
@@ -129,26 +136,59 @@ def go_round(loop, tmp_path, pairs) -> list:
     loop.promote()
     assert session.project.models.current().id == run.modelId == "model_0002"
 
-    # And on to the other one.
+    # And on to the other one, which the new model has predicted.
+    loop.waitForPredictions()
     last = next(other for other in waiting if other.id != case.id)
     assert last.name in loop.openNext()
     assert session.caseId == last.id
     check_journal(session.project.journal.entries(), case, before, drawn, session.project)
+    check_journal_of_part(session.project.journal.entries(), partial, session.project)
     return session.project.journal.entries()
 
 
+def flows_on(loop, pairs) -> str:
+    """The proposed case is opened, looked at in three places, corrected in one and accepted where it was looked at;
+    the next case comes by itself. Gives the id of the corrected case."""
+    session, panel = loop.session, loop.panels["Review"]
+    proposed = loop.section("Cases").nextComboBox.currentText
+    ui = loop.section("Review")
+    ui.detailsGroupBox.collapsed = False
+    if not ui.goOnCheckBox.checked:
+        click(ui.goOnCheckBox)
+    type_(ui.readerLineEdit, READER)
+    ui.detailsGroupBox.collapsed = True
+    loop.acts.clear()
+    loop.key("N", CONTROL_SHIFT)
+    case = session.case()
+    assert case.name == proposed
+    choose(ui.acceptScopeComboBox, "Only where I looked")  # once: it stays for the cases that follow
+    for _ in range(3):
+        loop.key("N")
+    spot = panel.hotspots.current()
+    assert len(panel.hotspots.hotspots.seen) == min(3, len(panel.hotspots.hotspots.spots))
+    paint_truth(loop, spot.position, pairs[int(case.name[-1])][1])
+    loop.key("Return", "ControlModifier")
+    waitUntil(lambda: session.caseId != case.id and panel.isIdle, loop.patience)
+    # With a key for the brush these are six keys and a stroke; a case that Accept opened takes two keys less.
+    assert loop.acts == [f"{CONTROL_SHIFT} N", "N", "N", "N", "stroke", "ControlModifier Return"]
+    assert "Next: " in loop.status and panel.hotspots.current().rank == 1
+    accepted = session.project.revisions.newest(case.id, ("accepted",))
+    looked = sitk.GetArrayFromImage(session.project.revisions.read_looked(accepted)) != 0
+    assert 0 < looked.mean() < 1 and session.project.cases.get(case.id).is_partial
+    return case.id
+
+
 def paint_truth(loop, place, label) -> np.ndarray:
-    """Draw at a place what the expert's outline has there (the eraser where it has nothing); the outline after it."""
+    """Draw at a place what the expert's outline has there (the eraser where it has nothing); the outline after it.
+
+    Where the model is right, if unsure, the other label is drawn: something must change."""
     before, image = loop.outline(), sitk.ReadImage(str(label))
     i, j, k = image.TransformPhysicalPointToIndex((-place[0], -place[1], place[2]))
     truth, found = int(image[i, j, k]), int(before[k, j, i])
-    stroke = [place, (place[0] + 3.0, place[1], place[2])]
-    if truth or found:
-        loop.paint(NAMES[(truth or found) - 1], *stroke, erase=not truth)
+    if truth == found:
+        truth = 1 if truth == 2 else 2
+    loop.paint(NAMES[(truth or found) - 1], place, (place[0] + 3.0, place[1], place[2]), erase=not truth)
     after = loop.outline()
-    if np.array_equal(before, after):  # the model was right there, if unsure
-        loop.paint(NAMES[0 if truth == 2 else 1], *stroke)
-        after = loop.outline()
     assert not np.array_equal(before, after)
     return after
 
@@ -175,8 +215,8 @@ def check_journal(journal, case, before, after, project) -> None:
     def steps(action, **facts):
         return [e for e in journal if e.action == action and facts.items() <= e.facts.items()]
 
-    (entry,) = steps("revision stored", kind="accepted", author=READER)
-    (seen,) = steps("hot-spots seen")
+    entry = next(e for e in steps("revision stored", kind="accepted", author=READER) if e.case_id == case.id)
+    seen = next(e for e in steps("hot-spots seen") if e.case_id == case.id)
     finished, promoted = steps("run finished"), steps("model promoted")
     story = [steps("case added")[-1], finished[0], steps("revision stored", kind="prediction")[0], seen, entry]
     story += [finished[1], promoted[1]]
@@ -193,6 +233,18 @@ def check_journal(journal, case, before, after, project) -> None:
         assert change["added_ml"] == pytest.approx(np.count_nonzero(added) * ml, abs=1e-6)
         assert change["after_ml"] == pytest.approx(np.count_nonzero(after == value) * ml, abs=1e-6)
     assert sum(change["added_voxels"] + change["removed_voxels"] for change in facts["labels"]) > 0
+
+
+def check_journal_of_part(journal, case_id, project) -> None:
+    """It says which places were looked at and how much of the scan was accepted; before the case that came after."""
+    seen, entry = (
+        next(e for e in journal if e.action == action and e.case_id == case_id and facts.items() <= e.facts.items())
+        for action, facts in (("hot-spots seen", {}), ("revision stored", {"kind": "accepted", "author": READER}))
+    )
+    spots = project.revisions.newest(case_id, ("prediction",)).details["hotspots"]
+    assert seen.facts["ranks"] == [spot["rank"] for spot in spots[:3]]
+    assert 0 < entry.facts["looked_share"] < 1 and seen.number < entry.number
+    assert any(change["added_voxels"] or change["removed_voxels"] for change in entry.facts["labels"])
 
 
 def tell(journal) -> None:

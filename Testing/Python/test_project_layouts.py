@@ -293,6 +293,7 @@ def test_volumes_and_lesions_are_those_counted_by_hand(a_project, tmp_path):
     center = GRID.index_to_mm((5.0, 3.5, 2.0))
     assert [float(largest[f"{axis}_mm"]) for axis in "xyz"] == pytest.approx(center.tolist(), abs=1e-3)
     assert (largest["lesion"], largest["voxels"], largest["extent_mm"]) == ("1", "60", "9.0")
+    assert float(largest["diameter_mm"]) < 9.0 and largest["subject"] == first["subject"] == ""
     assert "Ann" not in (tmp_path / "out/volumes.csv").read_text(encoding="utf-8")
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from barl.project.records import Case
 
 NAME, STATUS, HELD_OUT, UNCERTAINTY, DICE, CHANGED = range(6)
+GOOD, FAIR = 0.8, 0.6  # expected Dice from which on the light is green, or yellow (PROPOSED)
 _NUMBER = re.compile(r"(\d+)")
 
 
@@ -39,6 +40,11 @@ class Row:
             "" if self.dice is None else f"{'≈ ' if self.isExpected else ''}{self.dice:.2f}",
             shortTime(case.updated),
         )
+
+
+def light(expectedDice: float) -> tuple[int, int, int]:
+    """The color of an expected Dice: green, yellow or red."""
+    return (60, 170, 80) if expectedDice >= GOOD else (240, 190, 40) if expectedDice >= FAIR else (210, 60, 50)
 
 
 class CaseTable:

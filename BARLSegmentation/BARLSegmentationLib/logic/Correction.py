@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from barl.project.labels import Label
     from barl.project.records import Revision
 
+    from BARLSegmentationLib.logic.Hotspots import Box
+
 COMPLETED = ("Segmentation.Status", "completed")  # as the segments' table of Slicer's editor writes and shows it
 LONGEST_PAUSE = 60.0  # seconds without an edit or a look that still count as work on the case
 
@@ -217,7 +219,7 @@ class Correction:
         return takeSnapshot(self.segmentation, loaded.volumes[0], grid, project.labels)
 
     def preparedToStore(
-        self, kind: str, author: str, allow: Collection[Doubt] = (), onlyDrawn: bool = False
+        self, kind: str, author: str, allow: Collection[Doubt] = (), looked: Sequence[Box] | None = None
     ) -> Callable[[], Stored]:
         """Take a snapshot to be stored as ``draft`` or ``accepted``.
 
@@ -225,7 +227,8 @@ class Correction:
             kind: One of these two. A draft keeps what counts as drawn.
             author: Who corrects.
             allow: The doubts that the user has confirmed.
-            onlyDrawn: The outline is right where something counts as drawn, and says nothing about the rest.
+            looked: The outline is right in these boxes and where something counts as drawn, and says nothing about the
+                rest; None: it is right everywhere.
 
         Returns:
             What stores it; takes seconds on a large scan and may run in another thread. It raises a ``DoubtError`` for
@@ -251,7 +254,10 @@ class Correction:
             labelMap, overlaps = snapshot.labelMap()
             look = looking(labelMap)
             drawn = drawing.after(look)
-            partly = onlyDrawn or (not accepts and not drawn.isEmpty)
+            partly = looked is not None or (not accepts and not drawn.isEmpty)
+            mask = drawn.mask()
+            for box in looked or ():
+                mask[box] = True
             if since is not None:  # before the comparison with an outline that this user has not seen
                 project.revisions.check_since(caseId, since)
             case = project.cases.get(caseId)
@@ -268,7 +274,7 @@ class Correction:
                 editing_seconds=seconds,
                 since=since,
                 allow=allow,
-                looked=snapshot.grid.image(drawn.mask().astype(np.uint8)) if partly else None,
+                looked=snapshot.grid.image(mask.astype(np.uint8)) if partly else None,
                 filled_by=drawn.filledBy or None,
             )
             self._pending = ((*state, drawn.key), seconds, look)

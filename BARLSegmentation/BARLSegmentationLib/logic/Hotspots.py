@@ -5,14 +5,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import slicer
 
 if TYPE_CHECKING:
+    from barl.images.geometry import Grid
     from barl.project.labels import Label
     from barl.project.records import Revision
     from barl.project.store import Project
 
 
+Box = tuple[slice, slice, slice]
+
+MARGIN = 2  # voxels around a hot-spot that count as looked at with it
 SURROUNDINGS = 4.0  # a view shows so many times the extent of a region
 SMALLEST_VIEW_MM = 40.0  # and at least so much
 
@@ -29,6 +34,7 @@ class HotSpot:
         label: Name of the label it is mostly about; empty if not known.
         extentMm: Largest side of the box around it; 0 if not known.
         kind: "uncertain", or what cleanup did there: "removed" or "filled".
+        bounds: The box around it, (x0, x1, y0, y1, z0, z1), LPS in mm; None if not known.
     """
 
     rank: int
@@ -38,6 +44,7 @@ class HotSpot:
     label: str
     extentMm: float = 0.0
     kind: str = "uncertain"
+    bounds: tuple[float, ...] | None = None
 
 
 class HotSpotList:
@@ -79,6 +86,10 @@ class HotSpotList:
         before = set(self.seen)
         (self.seen.add if seen else self.seen.discard)(rank)
         self.changed = self.changed or self.seen != before
+
+    def seenBoxes(self, grid: Grid) -> list[Box]:
+        """What was looked at with the ticked hot-spots: boxes of voxels, with a margin."""
+        return [box for s in self.spots if s.rank in self.seen and s.bounds and (box := _box(s.bounds, grid))]
 
     def store(self) -> None:
         """Enter what has been looked at in the project's journal, if it changed.
@@ -153,7 +164,7 @@ def jumpTo(
 
 def _fromJson(spot: dict, names: dict[int, str]) -> HotSpot:
     x, y, z = spot["position_mm"]
-    value, bounds = spot.get("label", 0), spot.get("bounds_mm") or [0.0] * 6
+    value, bounds = spot.get("label", 0), tuple(spot.get("bounds_mm") or [0.0] * 6)
     return HotSpot(
         spot["rank"],
         (-x, -y, z),  # LPS of the engine to RAS
@@ -162,4 +173,17 @@ def _fromJson(spot: dict, names: dict[int, str]) -> HotSpot:
         names.get(value, ""),
         max(bounds[n + 1] - bounds[n] for n in (0, 2, 4)),
         spot.get("kind", "uncertain"),
+        bounds if any(bounds) else None,
     )
+
+
+def _box(bounds: tuple[float, ...], grid: Grid) -> Box | None:
+    """The voxels of ``[k, j, i]`` of a box in mm and ``MARGIN`` around; None outside of the scan."""
+    corners = np.array(np.meshgrid(*np.reshape(bounds, (3, 2)))).reshape(3, -1).T
+    index = np.round(grid.mm_to_index(corners))[:, ::-1].astype(int)
+    low = np.maximum(index.min(axis=0) - MARGIN, 0)
+    high = np.minimum(index.max(axis=0) + 1 + MARGIN, grid.size[::-1])
+    if (low >= high).any():
+        return None
+    k, j, i = (slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    return k, j, i

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import qt
@@ -13,6 +14,7 @@ from BARLSegmentationLib.widgets.CaseSources import (
     DatabaseSource,
     DicomFolderSource,
     FilesSource,
+    Scans,
     SceneSource,
     Source,
 )
@@ -153,9 +155,11 @@ class AddCases:
         """Ask the worker; raises what can be known beforehand."""
         from barl.worker.messages import CaseFiles
 
-        heldOut = self.ui.addHeldOutCheckBox.checked
+        heldOut, ignore = self.ui.addHeldOutCheckBox.checked, self._ignored()
         if isinstance(self.source, FolderSource):
             if cases := self.source.cases(heldOut):
+                if ignore is not None:
+                    cases = [replace(case, looked=ignore) if case.label else case for case in cases]
                 self.adder.start(cases, reasonsTo=_("Select the row to see why."))
                 self.source.started()
             return
@@ -170,8 +174,34 @@ class AddCases:
             group=self.ui.subjectLineEdit.text.strip(),
             series=scans.series,
             held_out=heldOut,
+            looked=self._looked(scans, ignore),
         )
         self.adder.start([case], scans.staging, scans.note)
+
+    def _ignored(self) -> int | None:
+        """The value in the outline that means that nobody has looked."""
+        from barl.errors import InputError
+
+        text = self.ui.ignoreLineEdit.text.strip()
+        if not text:
+            return None
+        if not text.isdecimal():
+            raise InputError(
+                _("{text!r} is no value of a label map.").format(text=text),
+                _("Type the number that means that nobody has looked, or nothing."),
+            )
+        return int(text)
+
+    def _looked(self, scans: Scans, ignore: int | None) -> int | str | None:
+        from barl.errors import InputError
+
+        if scans.label is None or ignore is None:
+            return scans.looked
+        if scans.looked is not None:
+            raise InputError(
+                _("A mask and a value say what was looked at."), _("Give one of them: the other may contradict it.")
+            )
+        return ignore
 
     def _checkedName(self) -> str:
         from barl.errors import InputError

@@ -40,6 +40,7 @@ class Scans:
         series: For each channel which volume of its DICOM folder is meant.
         staging: A folder with files that are no longer needed once the case is added.
         note: A sentence for the user.
+        looked: A mask of what was looked at for the outline.
     """
 
     channels: list[Any]
@@ -47,6 +48,7 @@ class Scans:
     series: list[str] | None = None
     staging: Path | None = None
     note: str = field(default="")
+    looked: str | None = None
 
 
 class Source:
@@ -138,6 +140,8 @@ class FilesSource(Source):
             tip = _("File of the channel {name}").format(name=channel.name)
             self.selectors.append(self.addRow(f"{channel.name}:", pathWidget(tip)))
         self.labelSelector = self.addRow(_("Outline:"), pathWidget(_("Its outline as a label map, if there is one")))
+        tip = _("Mask of the voxels that were looked at for the outline (not 0); empty: the whole scan")
+        self.lookedSelector = self.addRow(_("Looked at:"), pathWidget(tip))
         self.selectors[0].connect("currentPathChanged(QString)", self._onPath)
 
     def _onPath(self, *_arguments: object) -> None:
@@ -156,14 +160,19 @@ class FilesSource(Source):
                 raise InputError(
                     _("There is no file for the channel {name}.").format(name=channel.name), _("Choose one.")
                 )
-        for path in filter(None, [*paths, self.labelSelector.currentPath]):
+        if self.lookedSelector.currentPath and not self.labelSelector.currentPath:
+            raise InputError(
+                _("A mask of what was looked at belongs to an outline."), _("Choose the outline, or no mask.")
+            )
+        for path in filter(None, [*paths, self.labelSelector.currentPath, self.lookedSelector.currentPath]):
             if not Path(path).exists():
                 raise InputError(
                     _("There is no file {name}.").format(name=Path(path).name), _("Choose it with the ... button.")
                 )
 
     def scans(self) -> Scans:
-        return Scans([selector.currentPath for selector in self.selectors], self.labelSelector.currentPath or None)
+        label, looked = (one.currentPath or None for one in (self.labelSelector, self.lookedSelector))
+        return Scans([selector.currentPath for selector in self.selectors], label, looked=looked)
 
 
 class DatabaseSource(Source):

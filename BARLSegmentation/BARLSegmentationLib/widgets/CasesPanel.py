@@ -7,7 +7,17 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from BARLSegmentationLib.logic.CaseTable import CHANGED, DICE, HELD_OUT, NAME, STATUS, CaseTable, Row, localTime
+from BARLSegmentationLib.logic.CaseTable import (
+    CHANGED,
+    DICE,
+    HELD_OUT,
+    NAME,
+    STATUS,
+    CaseTable,
+    Row,
+    light,
+    localTime,
+)
 from BARLSegmentationLib.logic.Words import caseCountText, caseNamesText, caseStateText, readOnlyReason
 from BARLSegmentationLib.widgets.AddCases import AddCases
 from BARLSegmentationLib.widgets.CaseExchange import CaseExchange
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
 
 PROPOSALS = 10
 LESS_IMPORTANT = (CHANGED, DICE)  # columns, the least important first
+LIGHT_PIXELS = 8
 # Rows above and below the visible ones that are filled as well, so that scrolling shows no empty row.
 MARGIN = 20
 
@@ -99,7 +110,7 @@ class CasesPanel(Panel):
         texts = {
             STATUS: [*map(caseStateText, CaseState), f"{caseStateText(CaseState.ACCEPTED)} 99 %"],
             CHANGED: ["2026-12", "00:00"],
-            DICE: ["≈ 0.00"],
+            DICE: ["≈ 0.00     "],  # room for the light
         }
         widths = {}
         for column in range(NAME + 1, table.columnCount):
@@ -253,11 +264,19 @@ class CasesPanel(Panel):
             item.setToolTip(localTime(shown.case.updated) if column == CHANGED else text)
             if column >= HELD_OUT:
                 item.setTextAlignment(qt.Qt.AlignCenter)
+            if column == DICE and shown.isExpected:
+                item.setIcon(self._light(shown.dice))
             if onScreen and column == NAME:
                 font = item.font()
                 font.setBold(True)
                 item.setFont(font)
             self.ui.casesTable.setItem(row, column, item)
+
+    @staticmethod
+    def _light(dice: float) -> qt.QIcon:
+        pixmap = qt.QPixmap(LIGHT_PIXELS, LIGHT_PIXELS)
+        pixmap.fill(qt.QColor(*light(dice)))
+        return qt.QIcon(pixmap)
 
     def onSelected(self) -> None:
         rows = sorted(index.row() for index in self.ui.casesTable.selectionModel().selectedRows())

@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
     from BARLSegmentationLib.logic.Drawing import Drawn, Fill, Look, Plane
+    from BARLSegmentationLib.logic.Hotspots import Box
     from BARLSegmentationLib.logic.Proposal import Proposal
     from BARLSegmentationLib.logic.SpotMark import SpotMark
     from BARLSegmentationLib.widgets.DrawOnce import DrawOnce
     from BARLSegmentationLib.widgets.Filling import Filling
+    from BARLSegmentationLib.widgets.HotspotTable import HotspotTable
 
-WHOLE_SCAN, ONLY_DRAWN = range(2)  # items of the box beside Accept
+WHOLE_SCAN, ONLY_DRAWN, ONLY_LOOKED = range(3)  # items of the box beside Accept
 SHOWN_MS = 8000  # how long the window's status bar shows what the views show as well
+ONLY_LOOKED_SETTING = "BARLSegmentation/AcceptTakesWhereLooked"
 FOLLOW_SETTING = "BARLSegmentation/FillFollowsStrokes"
 
 
@@ -42,16 +45,19 @@ class PlanesRow(VTKObservationMixin):
         filling: Fills, and holds session, correction and background.
         mark: Marks the proposed plane.
         drawOnce: Has the views drawn once for many changes.
+        hotspots: The places to look at.
 
     Attributes:
         fillChanged: Another fill counts, or none (``Drawing.Fill`` or None).
         changed: What counts as drawn has changed.
     """
 
-    def __init__(self, ui: SimpleNamespace, filling: Filling, mark: SpotMark, drawOnce: DrawOnce) -> None:
+    def __init__(
+        self, ui: SimpleNamespace, filling: Filling, mark: SpotMark, drawOnce: DrawOnce, hotspots: HotspotTable
+    ) -> None:
         VTKObservationMixin.__init__(self)
         self.fillChanged, self.changed = Signal(), Signal()
-        self.ui, self.filling, self.mark, self.drawOnce = ui, filling, mark, drawOnce
+        self.ui, self.filling, self.mark, self.drawOnce, self._hotspots = ui, filling, mark, drawOnce, hotspots
         self.session, self.correction, self.background = filling.session, filling.correction, filling.background
         self.views: SliceViews | None = None
         self.frames = PlaneFrames()
@@ -78,10 +84,13 @@ class PlanesRow(VTKObservationMixin):
     def drawn(self) -> Drawn:
         return self.correction.drawing.drawn
 
-    @property
-    def onlyDrawn(self) -> bool:
-        """Accept takes only what was drawn."""
-        return self.ui.acceptScopeComboBox.currentIndex == ONLY_DRAWN
+    def looked(self) -> list[Box] | None:
+        """What Accept takes beside what was drawn: the boxes that were looked at; None: the whole scan."""
+        scope, loaded = self.ui.acceptScopeComboBox.currentIndex, self.session.loaded
+        if scope == WHOLE_SCAN or loaded is None:
+            return None
+        seen = self._hotspots.hotspots.seenBoxes
+        return seen(self.session.project.cases.grid(loaded.caseId)) if scope == ONLY_LOOKED else []
 
     # The case on screen, and the module's coming and going
 
@@ -189,20 +198,26 @@ class PlanesRow(VTKObservationMixin):
                 action.connect("toggled(bool)", lambda on, plane=plane: self.tick(plane, on))
 
     def _chooseScope(self) -> None:
-        """Propose what Accept takes: only what was drawn, as long as nothing has made the rest."""
-        allowed = self.session.loaded is not None and not self.drawn.isEmpty
+        """Propose what Accept takes: only what was drawn, as long as nothing has made the rest; where the user has
+        looked, if that was chosen last and there are places to look at."""
+        isOpen, places = self.session.loaded is not None, bool(self._hotspots.hotspots.spots)
+        allowed = isOpen and (places or not self.drawn.isEmpty)
         self.ui.acceptScopeComboBox.enabled = allowed
         if not allowed or not self._chosen:
-            alone = allowed and not self.drawn.filledBy and not self._hasPrior()
+            alone = isOpen and not self.drawn.isEmpty and not self.drawn.filledBy and not self._hasPrior()
+            scope = ONLY_DRAWN if alone else WHOLE_SCAN
+            if allowed and places and slicer.util.toBool(slicer.app.userSettings().value(ONLY_LOOKED_SETTING, False)):
+                scope = ONLY_LOOKED
             with signalsBlocked(self.ui.acceptScopeComboBox):
-                self.ui.acceptScopeComboBox.currentIndex = ONLY_DRAWN if alone else WHOLE_SCAN
+                self.ui.acceptScopeComboBox.currentIndex = scope
 
     def _hasPrior(self) -> bool:
         """There is an outline of the whole scan to go by: a prediction, or what somebody has stored."""
         return self.session.ask(self.correction.prior, otherwise=None) is not None
 
-    def _onScope(self, _index: int) -> None:
+    def _onScope(self, index: int) -> None:
         self._chosen = True
+        slicer.app.userSettings().setValue(ONLY_LOOKED_SETTING, index == ONLY_LOOKED)
 
     # Views
 

@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.Correction import Correction
+from BARLSegmentationLib.logic.Difference import lastTwo, showDifference
 from BARLSegmentationLib.logic.Hotspots import HotSpotList, jumpTo
 from BARLSegmentationLib.logic.Outline import order
 from BARLSegmentationLib.logic.SpotMark import SpotMark
@@ -20,6 +21,7 @@ from BARLSegmentationLib.widgets.EditorParts import moveUndo
 from BARLSegmentationLib.widgets.Filling import Filling
 from BARLSegmentationLib.widgets.HotspotTable import HotspotTable
 from BARLSegmentationLib.widgets.Keys import Keys
+from BARLSegmentationLib.widgets.LesionTable import LesionTable
 from BARLSegmentationLib.widgets.OutlineEditor import OutlineEditor
 from BARLSegmentationLib.widgets.Panel import Panel, allow
 from BARLSegmentationLib.widgets.PlanesRow import PlanesRow
@@ -62,7 +64,7 @@ class ReviewPanel(Panel):
         self.background = Background(self.widget)
         self.drawOnce = DrawOnce(self.widget)
         self.storing = Storing(
-            session, self.correction, self.background, self.reader, self._goOn, lambda: self.planes.onlyDrawn
+            session, self.correction, self.background, self.reader, self._goOn, lambda: self.planes.looked()
         )
         self.hotspots = HotspotTable(ui.hotspotsTable)
         self.hotspots.chosen.connect(self.onHotspotChosen)
@@ -74,11 +76,12 @@ class ReviewPanel(Panel):
         moveUndo(self.editor.widget, ui.switchesLayout)
         self.uncertainty = UncertaintyView(ui, session, self.editor, self.background, self.widget)
         self.filling = Filling(session, self.correction, self.editor, self.background, self.drawOnce, self.widget)
-        self.planes = PlanesRow(ui, self.filling, self.mark, self.drawOnce)
+        self.planes = PlanesRow(ui, self.filling, self.mark, self.drawOnce, self.hotspots)
         self.planes.fillChanged.connect(self.onFillChanged)
         self.planes.changed.connect(self.update)
         self.storing.changed.connect(self.planes.drawnChanged)
         self.volumes = VolumesTable(ui.volumesTable)
+        self.lesions = LesionTable(ui, session, self.correction, self.background)
         ui.readerLineEdit.text = slicer.app.userSettings().value(READER_SETTING, "") or self.reader()
 
         ui.nextHotspotButton.connect("clicked(bool)", self.onNextHotspot)
@@ -86,6 +89,7 @@ class ReviewPanel(Panel):
         ui.acceptButton.connect("clicked(bool)", self.onAccept)
         ui.saveDraftButton.connect("clicked(bool)", self.onSaveDraft)
         ui.revertButton.connect("clicked(bool)", self.onRevert)
+        ui.differenceButton.connect("clicked(bool)", self.onDifference)
         ui.nextCaseButton.connect("clicked(bool)", self.onNextCase)
         ui.detailsButton.connect("toggled(bool)", ui.detailsWidget.setVisible)
         ui.readerLineEdit.connect("editingFinished()", self.onReader)
@@ -199,6 +203,7 @@ class ReviewPanel(Panel):
         self.uncertainty.begin()
         self.planes.begin()
         self._showVolumes({})
+        self.lesions.clear()
         self.update()
         if loaded is not None:
             self.uncertainty.limit()
@@ -292,6 +297,12 @@ class ReviewPanel(Panel):
             _("Keep this outline in the project to go on later"),
             reason or ("" if changed else _("Nothing has changed since it was stored")),
         )
+        two = case is not None and self.session.ask(lastTwo, project, case.id, otherwise=None) is not None
+        allow(
+            ui.differenceButton,
+            _("Segments of what the newest prediction gained and lost against that of the model before"),
+            "" if two else _("The case has no predictions of two models"),
+        )
         allow(
             ui.revertButton,
             _("Replace the outline by the newest prediction; an edit is kept as a draft before"),
@@ -372,6 +383,7 @@ class ReviewPanel(Panel):
                 return snapshot.volumes(labelMap), looking(labelMap)
 
             self.background.submit(look, lambda future: self._onLooked(caseId, future), replaces="look")
+            self.lesions.refresh()
 
     def _onLooked(self, caseId: str, future: Future) -> None:
         if self.session.caseId == caseId:
@@ -445,6 +457,14 @@ class ReviewPanel(Panel):
         before = " " + _("Your edit was kept as a draft before.") if kept else ""
         self.session.status(_("The outline is the prediction again.") + before)
         self.update()
+
+    def onDifference(self, _checked: bool = False) -> None:
+        session, loaded = self.session, self.session.loaded
+        with session.reporting(), slicer.util.WaitCursor():
+            new, before = lastTwo(session.project, loaded.caseId)
+            node, ml = showDifference(session.project, new, before, loaded.volumes[0])
+            text = _("{ml:.2f} ml have another label than in the prediction before.").format(ml=ml)
+            session.status(text + (" " + _("{name} is in the scene.").format(name=node.GetName()) if node else ""))
 
     def onNextCase(self, _checked: bool = False) -> None:
         cases = self.moduleWidget.panels.get("Cases")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from barl.project.doubts import Doubt, DoubtError
 
     from BARLSegmentationLib.logic.Correction import Correction, Stored
+    from BARLSegmentationLib.logic.Hotspots import Box
     from BARLSegmentationLib.logic.Session import Session
     from BARLSegmentationLib.widgets.Background import Background
 
@@ -30,7 +31,7 @@ class Storing:
         background: Where it is stored.
         reader: Gives the name of who corrects.
         whenAccepted: Goes on after an outline was accepted; gives what happened as a sentence.
-        onlyDrawn: Whether Accept takes only what was drawn.
+        looked: The boxes that Accept takes beside what was drawn; None: it takes the whole scan.
 
     Attributes:
         changed: Storing has begun or ended.
@@ -44,12 +45,12 @@ class Storing:
         background: Background,
         reader: Callable[[], str],
         whenAccepted: Callable[[], str],
-        onlyDrawn: Callable[[], bool],
+        looked: Callable[[], Sequence[Box] | None],
     ) -> None:
         self.changed = Signal()
         self.isBusy = False
         self.session, self.correction, self.background = session, correction, background
-        self._reader, self._whenAccepted, self._onlyDrawn = reader, whenAccepted, onlyDrawn
+        self._reader, self._whenAccepted, self._looked = reader, whenAccepted, looked
 
     def start(self, kind: str, allow: Collection[Doubt] = ()) -> bool:
         """Store the outline as ``draft`` or ``accepted``; ``allow``: the doubts that the user has confirmed.
@@ -67,8 +68,11 @@ class Storing:
             session.status(_("This outline is accepted already."))
             return False
         session.withdrawQuestion()
-        partly = kind == "accepted" and self._onlyDrawn()
-        work = session.ask(self.correction.preparedToStore, kind, self._reader(), allow, partly, otherwise=None)
+        looked = self._looked() if kind == "accepted" else None
+        if looked is not None and not looked and self.correction.drawing.drawn.isEmpty:
+            session.status(_("Nothing was looked at or drawn: do so, or let Accept take the whole scan."))
+            return False
+        work = session.ask(self.correction.preparedToStore, kind, self._reader(), allow, looked, otherwise=None)
         if work is None:
             return False
         self.isBusy = True

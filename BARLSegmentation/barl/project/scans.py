@@ -130,12 +130,16 @@ class NewCase:
                 bool(data.get("resample", False)),
                 tuple((key, int(value)) for key, value in data.get("meaning") or ()) if label else (),
                 tuple(str(note) for note in data.get("notes") or ()),
-                int(data["looked"]) if label and data.get("looked") is not None else None,
+                _looked(data.get("looked")) if label else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 "A case that was to be added cannot be read.", "Give each case a name and its channels."
             ) from error
+
+
+def _looked(value: Any) -> Path | int | None:
+    return Path(value) if isinstance(value, str) else None if value is None else int(value)
 
 
 def _true_or_false(value: Any, name: str) -> bool:

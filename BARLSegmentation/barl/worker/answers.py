@@ -60,7 +60,8 @@ class LoadedModel:
 class Prediction:
     """Files and findings of one scan.
 
-    ``volumes``: value, name, ml, low_ml, high_ml of each label. ``hotspots``: rank, position_mm (LPS), volume_ml,
+    ``volumes``: value, name, ml, low_ml, high_ml of each label; interval_ml, level and cases, if it is known where the
+    true volume lies. ``hotspots``: rank, position_mm (LPS), volume_ml,
     mean_uncertainty, score, label, bounds_mm, kind (uncertain, removed, filled). ``agreement``: of each label value the
     Dice between the branches' label maps. ``expected_dice``: what it lets expect, if the model's card says so.
     """
@@ -227,7 +228,7 @@ class CaseFiles:
     """A case to add. ``channels``: for each channel a path, or the paths of a DICOM series. ``group``: the subject.
     ``series``: for each channel which one of its folder. ``resample``: an outline of another grid is brought over.
     ``meaning``: pairs of a value or a segment's name in the outline's file and the value of the label table.
-    ``looked``: the value in the outline's file that means that nobody has looked."""
+    ``looked``: the value in the outline's file that means that nobody has looked, or a mask of what was looked at."""
 
     name: str
     channels: list[str | list[str]]
@@ -237,7 +238,7 @@ class CaseFiles:
     series: list[str] | None = None
     resample: bool = False
     meaning: list[list[Any]] | None = None
-    looked: int | None = None
+    looked: int | str | None = None
     notes: list[str] | None = None
 
 

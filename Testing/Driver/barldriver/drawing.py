@@ -57,8 +57,14 @@ def contour(structure: np.ndarray, axis: int, index: int) -> list[np.ndarray]:
 
 
 def pressKey(panel, name: str, modifier: str = "NoModifier") -> None:
-    """Press a key while the panel has the focus, and wait until what it starts is done."""
+    """Press a key while the panel has the focus, and wait until what it starts is done.
+
+    Args:
+        panel: The panel.
+        name: Of the key, as Qt's ``Key_<name>``.
+        modifier: Qt's name of a modifier, or several with ``|`` between.
+    """
     import qt
 
-    strike(panel.widget, getattr(qt.Qt, f"Key_{name}"), getattr(qt.Qt, modifier))
+    strike(panel.widget, getattr(qt.Qt, f"Key_{name}"), *(getattr(qt.Qt, part) for part in modifier.split("|")))
     waitUntil(lambda: panel.isIdle)

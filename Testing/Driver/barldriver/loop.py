@@ -7,6 +7,7 @@ import numpy as np
 from slicerhost.clicks import DOUBLE_CLICK, choose, click, mouse, press, type_, typeCell, typePath, waitUntil
 
 from . import MODULE
+from .drawing import pressKey
 
 FOLDER = "Folder with many cases"
 OPEN_CASES = "All cases without"
@@ -20,10 +21,14 @@ class Loop:
         host: The running ``slicerhost.host.Host``.
         patience: Seconds that a prediction or a training may take.
         moment: Told a name whenever there is something worth a picture.
+
+    Attributes:
+        acts: The keys pressed by ``key`` and the strokes drawn, in their order.
     """
 
     def __init__(self, host, patience: float = 600.0, moment=lambda name: None) -> None:
         self.host, self.patience, self.moment = host, patience, moment
+        self.acts: list[str] = []
         self.module = host.loadModule(MODULE)
         self.session, self.panels = self.module.session, self.module.panels
 
@@ -138,7 +143,20 @@ class Loop:
         self.moment("compare")
         press(ui.promoteButton)
 
+    def waitForPredictions(self) -> None:
+        """Wait until the untouched cases are predicted, which begins by itself."""
+        panel = self.panels["Cases"]
+        self.section("Cases")
+        self.moment("ahead")
+        waitUntil(lambda: not panel.ahead.isWanted and panel.isIdle, self.patience)
+
     # Review
+
+    def key(self, name: str, modifier: str = "NoModifier") -> None:
+        """Press a key of the step Review, and wait until what it starts is done."""
+        pressKey(self.panels["Review"], name, modifier)
+        self.acts.append(name if modifier == "NoModifier" else f"{modifier} {name}")
+        self.settle()
 
     def nextHotspot(self):
         """Jump to the next hot-spot and return it."""
@@ -172,6 +190,7 @@ class Loop:
         brush.setCommonParameter("BrushAbsoluteDiameter", diameter)
         self.host.processEvents(0.05)
         hands.drag(slicer.app.layoutManager().sliceWidget("Red"), *points)
+        self.acts.append("stroke")
         self.settle()
         self.moment("correct")
 

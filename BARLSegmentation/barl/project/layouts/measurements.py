@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes and lesions as tables that a spreadsheet opens.
 
-A lesion is a 26-connected component of a label. Texts that a spreadsheet would take for a formula get an apostrophe.
+A lesion is a 26-connected component of a label. Cases of one subject have the same ``subject``. Texts that a
+spreadsheet would take for a formula get an apostrophe.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
-from barl.images.components import components
 from barl.images.geometry import Grid
+from barl.images.lesions import Lesion, find_lesions
 from barl.project.files import write_atomically
 from barl.project.labels import Label
 
@@ -23,6 +23,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 VOLUME_COLUMNS = (
     "case",
+    "subject",
     "revision",
     "kind",
     "author",
@@ -33,38 +34,52 @@ VOLUME_COLUMNS = (
     "lesions",
     "looked_share",
 )
-LESION_COLUMNS = ("case", "label", "name", "lesion", "volume_ml", "voxels", "x_mm", "y_mm", "z_mm", "extent_mm")
+LESION_COLUMNS = (
+    "case",
+    "subject",
+    "label",
+    "name",
+    "lesion",
+    "volume_ml",
+    "voxels",
+    "x_mm",
+    "y_mm",
+    "z_mm",
+    "extent_mm",
+    "diameter_mm",
+    "confidence",
+)
 
 
-def measure(label: np.ndarray, grid: Grid, labels: Sequence[Label]) -> tuple[list[tuple], list[tuple]]:
+def measure(
+    label: np.ndarray, grid: Grid, labels: Sequence[Label], uncertainty: np.ndarray | None = None
+) -> tuple[list[tuple], list[tuple]]:
     """The rows of a case without the columns before ``label``.
 
     Args:
         label: Label map ``[k, j, i]``.
         grid: Where its voxels lie.
         labels: The label table.
+        uncertainty: ``[k, j, i]`` in [0, 1]; None: not known.
 
     Returns:
         Rows for volumes (``label``, ``name``, ``volume_ml``, ``voxels``, ``lesions``) and for lesions (``label``,
-        ``name``, ``lesion`` from 1 the largest, ``volume_ml``, ``voxels``, center of mass in LPS mm, and the longest
-        edge of the box around it in mm).
+        ``name``, ``lesion`` from 1 the largest, and so on; ``barl.images.lesions.Lesion``).
     """
-    volumes, lesions = [], []
+    found = find_lesions(label, grid, [row.value for row in labels], uncertainty)
+    names = {row.value: row.name for row in labels}
+    volumes = []
     for row in labels:
-        numbers, count = components(label == row.value)
-        voxels = np.bincount(numbers.ravel(), minlength=count + 1)[1:]
-        volumes.append((row.value, row.name, round(float(voxels.sum() * grid.voxel_ml), 6), int(voxels.sum()), count))
-        if not count:
-            continue
-        centers = np.array(ndimage.center_of_mass(numbers > 0, numbers, range(1, count + 1))).reshape(count, 3)
-        places = grid.index_to_mm(centers[:, ::-1])
-        boxes = ndimage.find_objects(numbers)
-        for rank, n in enumerate(np.argsort(-voxels, kind="stable"), 1):
-            edges = [(part.stop - part.start) * step for part, step in zip(boxes[n][::-1], grid.spacing, strict=True)]
-            place = [round(float(part), 3) for part in places[n]]
-            ml = round(float(voxels[n] * grid.voxel_ml), 6)
-            lesions.append((row.value, row.name, rank, ml, int(voxels[n]), *place, round(max(edges), 3)))
-    return volumes, lesions
+        own = [lesion.voxels for lesion in found if lesion.value == row.value]
+        volumes.append((row.value, row.name, round(sum(own) * grid.voxel_ml, 6), sum(own), len(own)))
+    return volumes, [_lesion_row(lesion, names[lesion.value]) for lesion in found]
+
+
+def _lesion_row(lesion: Lesion, name: str) -> tuple:
+    place = [round(part, 3) for part in lesion.center_mm]
+    sure = "" if lesion.confidence is None else round(lesion.confidence, 3)
+    sizes = (round(lesion.extent_mm, 3), round(lesion.diameter_mm, 3))
+    return (lesion.value, name, lesion.rank, round(lesion.ml, 6), lesion.voxels, *place, *sizes, sure)
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -108,15 +108,26 @@ class TableWriter(ResultsWriter):
 
     def __init__(self, project: Project) -> None:
         super().__init__(project)
+        self._subjects: dict[str, str] = {}
         self.volumes: list[tuple] = []
         self.lesions: list[tuple] = []
 
     def write_label(self, case: Case, revision: Revision, label: sitk.Image, folder: Path) -> None:
         array = sitk.GetArrayViewFromImage(label)
-        volumes, lesions = measurements.measure(array, Grid.of(label), self.project.labels)
-        made = (case.id, revision.id, str(revision.kind), revision.author)
+        sure = revision.uncertainty_path
+        uncertainty = None if sure is None else sitk.GetArrayFromImage(sitk.ReadImage(str(sure)))
+        volumes, lesions = measurements.measure(array, Grid.of(label), self.project.labels, uncertainty)
+        subject = self._subject(case)
+        made = (case.id, subject, revision.id, str(revision.kind), revision.author)
         self.volumes += [(*made, *row, round(revision.looked_share, 6)) for row in volumes]
-        self.lesions += [(case.id, *row) for row in lesions]
+        self.lesions += [(case.id, subject, *row) for row in lesions]
+
+    def _subject(self, case: Case) -> str:
+        """A neutral name, the same for all cases of a subject; empty where the project knows none."""
+        if not case.group:
+            return ""
+        self._subjects.setdefault(case.group, f"subject_{len(self._subjects) + 1:04d}")
+        return self._subjects[case.group]
 
     def finish(self, folder: Path) -> None:
         measurements.write_table(folder / "volumes.csv", measurements.VOLUME_COLUMNS, self.volumes)
