@@ -37,7 +37,7 @@ _PANEL = 2.5  # inches
 
 def curves(trainings: Sequence[Training], labels: Sequence[Label]) -> bytes:
     """Parts of the loss, and Dice on the held-out cases, over the iterations of all trainings in a row."""
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 4.1), layout="constrained")
     left, right = figure.subplots(1, 2)
     start = 0
     for number, training in enumerate(trainings):
@@ -46,7 +46,7 @@ def curves(trainings: Sequence[Training], labels: Sequence[Label]) -> bytes:
         steps = [start + row["iteration"] for row in rows]
         for part, color in zip(["total", *parts], ["black", *COLORS], strict=False):
             values = [row[part] if row.get(part, 0) > 0 else np.nan for row in rows]
-            label = part.upper() if part in ("dpr", "pcbc", "cps") else part
+            label = part.upper() if part in ("dpr", "pcbc", "cps") else part.replace("_", " ")
             left.plot(steps, values, color=color, lw=1.8 if part == "total" else 1.1, label="" if number else label)
         scores = _held_out_scores(training)
         for entry in labels:
@@ -75,7 +75,7 @@ def curves(trainings: Sequence[Training], labels: Sequence[Label]) -> bytes:
                 )
     left.set(title="Parts of the loss, unweighted (total: weighted)", xlabel="iteration", yscale="log")
     right.set(title="Dice on the held-out cases, on the model's grid", xlabel="iteration")
-    left.legend(fontsize=8, ncols=2)
+    left.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
     right.legend(fontsize=8, loc="lower right")
     return png(figure)
 

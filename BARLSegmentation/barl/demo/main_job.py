@@ -210,7 +210,8 @@ def _machine() -> str:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    threads = torch.get_num_threads()
     return (
         f"{platform.system()} {platform.machine()}, {name}, {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} threads, {device}, Python {platform.python_version()}"
+        f"{threads} thread{'s' * (threads > 1)}, {device}, Python {platform.python_version()}"
     )

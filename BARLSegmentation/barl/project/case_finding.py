@@ -18,7 +18,7 @@ from barl.project.matching import match_names, matched_note
 from barl.project.scans import FolderContent, LeftOut, NewCase, list_volumes, stem
 
 _MOST_LOOKED_AT = 300
-_BY_FOLDER = "The case is a folder of its own; its scan and its outline were found in it by their names."
+_BY_FOLDER = "The case is a folder; what is scan and what is outline was seen by the names in it."
 
 
 def find_cases(

@@ -157,11 +157,11 @@ def agreement(pairs: Sequence[tuple[str, float]]) -> bytes:
         places = [k for k, (name, _) in enumerate(pairs, 1) if name == model]
         values = [dice for name, dice in pairs if name == model]
         color = COLORS[n % len(COLORS)]
-        axes.plot(places, values, "o", color=color, ms=6, label=f"predicted by {short(model)}")
+        axes.plot(places, values, "o", color=color, ms=6, clip_on=False, label=f"predicted by {short(model)}")
         axes.plot([min(places) - 0.3, max(places) + 0.3], [np.mean(values)] * 2, color=color, lw=1.4)
     dice = [value for _, value in pairs]
     axes.set(xlabel="correction, in order (line: mean of a model)", ylabel="Dice", xlim=(0.3, len(pairs) + 0.7))
-    axes.set_ylim(max(min(dice) - 0.05, -0.02), min(max(dice) + 0.05, 1.02))
+    axes.set_ylim(max(min(dice) - 0.05, 0), min(max(dice) + 0.05, 1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
