@@ -103,7 +103,7 @@ def place(templates, tmp_path) -> Place:
 
 def saved(project: Path) -> dict[str, str]:
     """What a project holds, file by file, and its database's rows; leaves out what no user saved."""
-    passing = re.compile(r"project\.(writer|backup\.db|db-journal|db)|barl\.log|\.tmp-.*")
+    passing = re.compile(r"project\.(writer|backup\.db|db-journal|db)|barl\.log|fingerprint\.json|\.tmp-.*")
     files = {
         str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(project.rglob("*"))
