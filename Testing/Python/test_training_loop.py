@@ -109,9 +109,9 @@ def test_it_learns_to_find_the_ball(a_study, a_plan, tmp_path):
     assert any("dice 3" in event.get("values", {}) for event in events)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_an_interrupted_run_resumes_exactly(a_study, a_plan, tmp_path, optimizer):
-    a_plan = dataclasses.replace(a_plan, optimizer=optimizer)
+@pytest.mark.parametrize(("optimizer", "average"), [("adamw", 0.5), ("sgd", 0.0)])
+def test_an_interrupted_run_resumes_exactly(a_study, a_plan, tmp_path, optimizer, average):
+    a_plan = dataclasses.replace(a_plan, optimizer=optimizer, average=average)
     whole = train(a_plan, a_study, tmp_path / "whole", cache=tmp_path / "cache")
     steps = iter(range(100))
     part = train(a_plan, a_study, tmp_path / "part", cache=tmp_path / "cache", should_stop=lambda: next(steps) >= 5)
@@ -121,6 +121,21 @@ def test_an_interrupted_run_resumes_exactly(a_study, a_plan, tmp_path, optimizer
     rest = train(a_plan, a_study, tmp_path / "part", cache=tmp_path / "cache", resume=True)
     assert rest.iterations == whole.iterations == 12
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "part"))
+
+
+def test_the_saved_weights_are_the_mean_of_the_last_steps(a_study, a_plan, tmp_path):
+    plan = dataclasses.replace(a_plan, average=0.25, method="supervised")  # of 12 steps: the mean goes back 3
+    run = TrainingRun(plan, cache_cases(a_study, plan, tmp_path / "cache"), tmp_path, torch.device("cpu"), World())
+    run.prepare(None, False)
+    name, weights = next(iter(run.network.state_dict().items()))
+    batch, mean = next(run.batches(3)), weights.clone()
+    for step in range(5):
+        run.step(batch)
+        run.schedule.step(1.0)
+        keep = min(1 - 1 / (step + 1), 1 - 1 / 3)
+        mean = keep * mean + (1 - keep) * weights
+    learned = run.learned.state_dict()
+    assert torch.allclose(learned[name], mean, atol=1e-6) and not torch.equal(learned[name], weights)
 
 
 def test_a_step_of_sgd_moves_the_weights_against_the_gradient(a_study, a_plan, tmp_path):

@@ -95,6 +95,16 @@ def test_every_value_can_be_overridden_and_survives_json():
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
+def test_a_plan_of_version_0_1_trains_as_it_did():
+    plan = make_plan([case()], LABELS, ["T1"], overrides={"widths": [8, 16]})
+    assert plan.average == 0.05 and plan.channels_last
+    data = plan.to_json()
+    del data["average"], data["channels_last"]
+    old = Plan.from_json(data)
+    assert old.average == 0 and not old.channels_last
+    assert not make_plan([case()], LABELS, ["T1"]).channels_last
+
+
 def test_it_says_what_it_will_do():
     words = make_plan([case()], LABELS, ["T1"]).in_words()
     for text in ("BARL", "1 Lesion", "1 x 1 x 1 mm", "T1: zscore", "1 outlined + 1 untouched"):

@@ -189,12 +189,14 @@ class Claim:
 def plan_for(run: Run, dataset: datasets.Dataset) -> Plan:
     """The plan of a run: made from training scans, outlines unseen, so that it is the same for all arms.
 
-    The network is the small one (widths 8 to 64) of all tables so far, unless the run's plan says otherwise.
+    The network is the small one (widths 8 to 64) of all tables so far, with its last step's weights, unless the run's
+    plan says otherwise.
     """
     scans = dataset.part("training")[:PLANNING_CASES]
     values = [label.value for label in dataset.labels]
     fingerprints = [fingerprint_case(read_channels(case.images), None, values) for case in scans]
-    overrides = {**run.plan, "method": run.method, "settings": run.settings, "seed": run.seed, "validations": 0}
+    own = {"method": run.method, "settings": run.settings, "seed": run.seed, "validations": 0}
+    overrides = {"average": 0.0, "channels_last": False, **run.plan, **own}
     return make_plan(fingerprints, dataset.labels, dataset.channels, overrides=overrides, effort="quick")
 
 

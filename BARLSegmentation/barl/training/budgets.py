@@ -33,6 +33,7 @@ class Budget:
         loader_workers: Processes that prepare patches. On a CPU one takes more from the network's threads (0.91 of the
             rate without any loading, 2 cores) than preparing them in between (0.97).
         from_minutes: A time budget from so many minutes on chooses this effort.
+        average: Share of the run over which weights are averaged. Not on a GPU: not measured there.
         fixed_bytes: Memory of a step for weights, their copies in half precision, gradients and moments (18 bytes a
             weight); only looked at on a GPU.
         voxel_bytes: Memory of a step of BARL per voxel, patch and branch beside that, in half precision: what is kept
@@ -48,6 +49,7 @@ class Budget:
     learning_rate: float
     loader_workers: int
     from_minutes: float
+    average: float = 0.05
     fixed_bytes: float = 0.3e9
     voxel_bytes: float = 1700
 
@@ -79,9 +81,9 @@ BUDGETS = {
         "thorough": Budget(_LARGE, (), 200_000, 2e7, 10_000, 1, 2e-3, 2, 120),
     },
     "cuda": {
-        "quick": Budget(_LARGE, (), 128**3, 6e7, 1_500, 2, 1e-3, 4, 0),
-        "standard": Budget(_RESENC_M, _RESENC_M_BLOCKS, 128**3, 6e7, 15_000, 2, 1e-3, 4, 30, 3.9e9),
-        "thorough": Budget(_RESENC_M, _RESENC_M_BLOCKS, 160**3, 6e7, 60_000, 2, 1e-3, 4, 240, 3.9e9),
+        "quick": Budget(_LARGE, (), 128**3, 6e7, 1_500, 2, 1e-3, 4, 0, 0.0),
+        "standard": Budget(_RESENC_M, _RESENC_M_BLOCKS, 128**3, 6e7, 15_000, 2, 1e-3, 4, 30, 0.0, 3.9e9),
+        "thorough": Budget(_RESENC_M, _RESENC_M_BLOCKS, 160**3, 6e7, 60_000, 2, 1e-3, 4, 240, 0.0, 3.9e9),
     },
 }
 

@@ -14,21 +14,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
 
 from barl import __version__, methods
-from barl.errors import DeviceError, InputError, NotFiniteError, is_out_of_memory, storage_error
+from barl.errors import InputError, NotFiniteError, is_out_of_memory, storage_error
 from barl.evaluation.cleanup_choice import OutlinedPieces
 from barl.evaluation.intervals import choose_intervals
 from barl.images.cleanup import CleanupRule
-from barl.images.geometry import triple
 from barl.inference.device import autocast_dtype, choose_device
 from barl.inference.threads import ThreadChoice
+from barl.methods.teacher import Teacher
 from barl.models.disk import load_model, save_model
-from barl.networks.branches import Network, build_network
+from barl.networks.branches import BranchPair, Network, build_network
 from barl.progress import SILENT, Progress, Stage
 from barl.project.files import write_atomically
 from barl.project.model_card import ModelCard
@@ -37,7 +36,7 @@ from barl.training.checkpoint import NAME as CHECKPOINT
 from barl.training.checkpoint import load_checkpoint, save_checkpoint
 from barl.training.distributed import JoinedNetwork, World, sum_gradients
 from barl.training.patches import Patches, loader
-from barl.training.plan import Plan
+from barl.training.plan import Plan, plan_difference, smaller_plan
 from barl.training.schedule import LEAST_STEPS, Clock, Schedule
 from barl.training.validation import (
     Validation,
@@ -167,8 +166,8 @@ def train(
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            smaller = _smaller(plan)
-            progress.log(f"Out of memory: {_difference(plan, smaller)}.")
+            smaller = smaller_plan(plan)
+            progress.log(f"Out of memory: {plan_difference(plan, smaller)}.")
             plan, resume = smaller, resume or (folder / CHECKPOINT).exists()
         if target.type == "cuda":
             torch.cuda.empty_cache()
@@ -222,7 +221,7 @@ class TrainingRun:
             card = dataclasses.replace(
                 card, expected_dice=choose_calibration(rows), volume_intervals=choose_intervals(rows)
             )
-            save_model(model, card, self.network.state_dict())
+            save_model(model, card, self.learned.state_dict())
         validating.at(1.0, values=metrics)
         return TrainResult(model, self.iteration, self.seconds, metrics, False, self.plan, rows, pieces)
 
@@ -231,11 +230,15 @@ class TrainingRun:
         torch.manual_seed(self.plan.seed)
         self.method = methods.get(self.plan.method)(self.plan.settings)
         self.network = build_network(self.plan.network, self.plan.seed).to(self.device)
+        if self.plan.channels_last:
+            self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.parent = self._load_parent(warm_start) if warm_start else None
         self.optimizer = self._make_optimizer()
         self.amp = autocast_dtype(self.device) if self.plan.precision == "auto" else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
         self.method.prepare(self.network)
+        if self.plan.average:
+            self.method.kept["average"] = Teacher(self.network)
         # With a fixed length, the run is the same to the bit whenever it is stopped and resumed.
         self.threads = ThreadChoice(self.device, every_start=self.plan.minutes is None)
         if resume:
@@ -378,7 +381,16 @@ class TrainingRun:
             self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.after_step(self.network, self.iteration)
+        if self.plan.average:
+            mean = cast(Teacher, self.method.kept["average"])
+            mean.decay = 1 - 1 / max(self.plan.average * self.schedule.length, 1.0)
+            mean.follow(self.network, self.iteration)
         return {name: value.detach() for name, value in losses.items()}
+
+    @property
+    def learned(self) -> BranchPair:
+        """The network that is validated and saved: that of the last step, or the mean of the last ones."""
+        return cast(Teacher, self.method.kept["average"]).network if self.plan.average else self.network
 
     def _validate(
         self,
@@ -388,7 +400,7 @@ class TrainingRun:
     ) -> Validation | None:
         if self.world.rank != 0:
             return None
-        return validate(self.network, self.cases, self.plan, self.device, self.amp, overlap, progress, pieces)
+        return validate(self.learned, self.cases, self.plan, self.device, self.amp, overlap, progress, pieces)
 
     def _record(self, validation: Validation | None) -> None:
         if validation:
@@ -460,33 +472,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _smaller(plan: Plan) -> Plan:
-    """A plan that needs less memory: half the batch, then a smaller patch.
-
-    Raises:
-        DeviceError: There is no smaller one.
-    """
-    if max(plan.batch_labelled, plan.batch_unlabelled) > 1:
-        return dataclasses.replace(
-            plan,
-            batch_labelled=max(1, plan.batch_labelled // 2),
-            batch_unlabelled=max(1, plan.batch_unlabelled // 2),
-        )
-    patch, divisor = np.array(plan.patch), np.array(plan.network.divisor)
-    room = patch - 2 * divisor
-    if room.max() < 0:
-        raise DeviceError(
-            "The device's memory is too small even for the smallest patch.", "Train on the CPU or with fewer channels."
-        )
-    axis = int(np.argmax(np.where(room >= 0, patch, 0)))
-    patch[axis] -= divisor[axis]
-    return dataclasses.replace(plan, patch=triple(int(edge) for edge in patch))
-
-
-def _difference(plan: Plan, smaller: Plan) -> str:
-    if plan.patch != smaller.patch:
-        return f"the patch shrinks from {'x'.join(map(str, plan.patch))} to {'x'.join(map(str, smaller.patch))} voxels"
-    before, after = (f"{p.batch_labelled} + {p.batch_unlabelled}" for p in (plan, smaller))
-    return f"the batch shrinks from {before} to {after} patches"
