@@ -75,7 +75,7 @@ def main() -> None:
         trainer.network,
         trainer.plans_manager,
         trainer.configuration_manager,
-        None,
+        [trainer.network.state_dict()],
         trainer.dataset_json,
         type(trainer).__name__,
         trainer.inference_allowed_mirroring_axes,

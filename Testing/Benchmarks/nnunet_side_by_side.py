@@ -5,7 +5,7 @@ nnU-Net lives in an environment of its own (``pip install nnunetv2``), named by 
 
 python Testing/Benchmarks/nnunet_side_by_side.py run RESULTS --who nnunet --nnunet ENV/bin/python --minutes 10
 python Testing/Benchmarks/nnunet_side_by_side.py run RESULTS --who engine --minutes 10 --labelled all
-python Testing/Benchmarks/nnunet_side_by_side.py table RESULTS
+python Testing/Benchmarks/nnunet_side_by_side.py table RESULTS --document docs/engine.md
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from barl.training.cases import CaseFiles, cache_cases
 from barl.training.loop import train
 
 DATASET = "Dataset900_SideBySide"
+MARKS = ("<!-- table of nnunet_side_by_side.py -->", "<!-- end of the table -->")
 TITLES = {
     "engine": "BARL's engine, supervised",
     "engine-float32": "BARL's engine, supervised, float32",
@@ -181,11 +183,22 @@ def _score(case: datasets.OutlinedCase, predictions: Path, data: datasets.Datase
 
 
 def table(options: argparse.Namespace) -> None:
-    """Print the rows as Markdown, nnU-Net's of the same cases, budget and seed being what is compared with."""
+    """Print the rows as Markdown, and put them into the document between its two marks."""
+    text = "\n".join(_rows(options))
+    print(text)
+    if options.document:
+        before, rest = options.document.read_text(encoding="utf-8").split(MARKS[0] + "\n")
+        after = rest.split(MARKS[1])[1]
+        options.document.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+def _rows(options: argparse.Namespace) -> Iterator[str]:
+    """Lines of the table; nnU-Net's row of the same cases, budget and seed is what the others are compared with."""
     rows = [json.loads(path.read_text("utf-8")) for path in sorted(options.results.glob("*.json"))]
     heads = ("outlined subjects", "budget (processor minutes)", "who", "seed", "steps", "weights (millions)")
     heads = (*heads, "predicting 1 scan (s)", "Dice", "to nnU-Net v2", "p")
-    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+    yield "| " + " | ".join(heads) + " |"
+    yield "|---" * len(heads) + "|"
     for row in sorted(rows, key=lambda r: (str(r["labelled"]), r["minutes"], r["seed"], r["who"])):
         same = ("set", "labelled", "minutes", "seed", "on")
         rival = next((r for r in rows if r["who"] == "nnunet" and all(r[k] == row[k] for k in same)), None)
@@ -196,7 +209,7 @@ def table(options: argparse.Namespace) -> None:
             gain, p = f"{100 * (row['dice'] - rival['dice']):+.1f} points", f"{test.p:.3g}"
         cells = (row["labelled"], f"{row['minutes']:g}", TITLES[row["who"]], row["seed"], row["steps"])
         cells = (*cells, f"{row['weights'] / 1e6:.1f}", f"{row['predict_s'] / len(row['cases']):.1f}")
-        print("| " + " | ".join(map(str, (*cells, f"{row['dice']:.3f}", gain, p))) + " |")
+        yield "| " + " | ".join(map(str, (*cells, f"{row['dice']:.3f}", gain, p))) + " |"
 
 
 def _by_subject(row: dict[str, Any]) -> dict[str, float]:
@@ -229,6 +242,7 @@ def main() -> None:
     one.set_defaults(command=run)
     page = commands.add_parser("table")
     page.add_argument("results", type=Path)
+    page.add_argument("--document", type=Path)
     page.set_defaults(command=table)
     options = parser.parse_args()
     options.command(options)

@@ -33,6 +33,7 @@ class Budget:
         loader_workers: Processes that prepare patches. On a CPU one takes more from the network's threads (0.91 of the
             rate without any loading, 2 cores) than preparing them in between (0.97).
         from_minutes: A time budget from so many minutes on chooses this effort.
+        measured: What *supervised* reached on MR of the hippocampus with 4 outlined subjects; empty: not measured.
         average: Share of the run over which weights are averaged. Not on a GPU: not measured there.
         fixed_bytes: Memory of a step for weights, their copies in half precision, gradients and moments (18 bytes a
             weight); only looked at on a GPU.
@@ -52,6 +53,7 @@ class Budget:
     average: float = 0.05
     fixed_bytes: float = 0.3e9
     voxel_bytes: float = 1700
+    measured: str = ""
 
     def batch_in(self, memory_bytes: int) -> int:
         """Patches a step of each kind with which a step fits in ``memory_bytes``."""
@@ -71,8 +73,8 @@ _RESENC_M = (32, 64, 128, 256, 320, 320)
 _RESENC_M_BLOCKS = (1, 3, 4, 6, 6, 6)
 BUDGETS = {
     "cpu": {
-        "quick": Budget(_SMALL, (), 50_000, 4e6, 400, 1, 3e-3, 0, 0),
-        "standard": Budget(_MEDIUM, (), 50_000, 4e6, 1_000, 1, 3e-3, 0, 5),
+        "quick": Budget(_SMALL, (), 50_000, 4e6, 600, 1, 3e-3, 0, 0, measured="Dice 0.85 to 0.87"),
+        "standard": Budget(_MEDIUM, (), 50_000, 4e6, 1_000, 1, 3e-3, 0, 5, measured="Dice 0.86"),
         "thorough": Budget(_MEDIUM, (), 50_000, 4e6, 8_000, 1, 3e-3, 0, 120),
     },
     "mps": {

@@ -212,6 +212,8 @@ def make_plan(
     reasons = {}
     if "widths" not in overrides:
         reasons["network"] = f"that of the {chosen} plan"
+        if budget.measured and "iterations" not in overrides and overrides.get("minutes") is None:
+            reasons["method"] = f"{budget.measured} on MR of the hippocampus, 4 outlined subjects, supervised"
     widths = tuple(overrides.pop("widths", budget.widths))
     blocks = tuple(overrides.pop("blocks", budget.blocks if widths == budget.widths else ()))
     spacings, extents = zip(*(_in_lps(f) for f in fingerprints), strict=True)
