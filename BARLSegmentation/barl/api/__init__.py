@@ -7,6 +7,7 @@ predict or evaluate, not before.
 """
 
 from barl.api.arrays import Model, Prediction, fill_planes, load_model, predict, write_volume
+from barl.api.exchange import add_dataset, export_cases, export_model, import_model, import_predictions
 from barl.api.projects import (
     Evaluation,
     accept,
@@ -42,10 +43,15 @@ __all__ = [
     "Ranked",
     "accept",
     "add_case",
+    "add_dataset",
     "add_folder",
     "create_project",
     "evaluate",
+    "export_cases",
+    "export_model",
     "fill_planes",
+    "import_model",
+    "import_predictions",
     "load_model",
     "next_cases",
     "open_project",
