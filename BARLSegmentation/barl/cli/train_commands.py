@@ -39,6 +39,8 @@ def train(options: Namespace, terminal: Terminal) -> int:
             "--then-predict needs a training that this terminal watches, on this computer.",
             'Leave away --detach or --computer, or predict afterwards with "barl predict PROJECT".',
         )
+    if options.cluster and (options.detach or options.computer):
+        raise InputError("--cluster waits for its job.", "Leave --detach and --computer away.")
     if options.runs:
         return _list_runs(options, terminal)
     if options.attach is not None:
