@@ -339,3 +339,41 @@ def test_a_missing_package_is_one_sentence(a_project, tmp_path, monkeypatch, pac
 def test_predictions_are_not_trained_on(a_project, tmp_path):
     with pytest.raises(InputError, match="is to train on"):
         exported(a_project, "nnunet", tmp_path / "out", predictions=True)
+
+
+@pytest.mark.host
+def test_what_slicer_writes_with_layers_and_odd_terminology_comes_in(tmp_path, host):
+    """Three segments of which two overlap, cropped to their extent, with names and meanings as people leave them."""
+    import slicer
+
+    volume = slicer.util.addVolumeFromArray(np.zeros(SHAPE, np.float32))
+    matrix = np.eye(4)
+    matrix[:3, :3] = GRID.axes * GRID.spacing
+    matrix[:3, 3] = GRID.origin
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ matrix))
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    parts = {"Linke Niere_(größer)": a_map() == 3, "tumor": np.zeros(SHAPE, bool), "Segment_1": a_map() == 7}
+    parts["tumor"][2, 3:5, 4:7] = True
+    odd = (
+        "a~b^c^d~^^~~Anatomic codes - DICOM master list~^^~^^|",
+        "~^^~^^~^^~~^^~^^",
+        "Segmentation category~SCT^^x~^^~^^",
+    )
+    for (name, mask), terminology in zip(parts.items(), odd, strict=True):
+        segment = node.GetSegmentation().AddEmptySegment("", name)
+        node.GetSegmentation().GetSegment(segment).SetTag("TerminologyEntry", terminology)
+        node.GetSegmentation().GetSegment(segment).SetTag("A|B", "x:y|z")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, segment, volume)
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(tmp_path / "drawn.seg.nrrd"))
+    assert storage.WriteData(node)
+    table = structures([Label(3, "linke niere (größer)"), Label(5, "Tumor"), Label(7, "cyst")])
+    notes: list[str] = []
+    found = read_label(
+        tmp_path / "drawn.seg.nrrd", GRID, (3, 5, 7), structures=table, notes=notes, meaning={"Segment_1": 7}
+    )
+    expected = a_map()
+    expected[parts["tumor"]] = 5
+    assert np.array_equal(sitk.GetArrayFromImage(found), expected)
+    assert any("6 voxels that belong to two segments" in note for note in notes), notes
