@@ -18,6 +18,7 @@ from barl.errors import InputError
 from barl.project.database import FILE_NAME
 from barl.project.labels import Channel, Code, Label, Terminology
 from barl.project.store import Project
+from slicerhost import clicks
 from slicerhost.clicks import press
 
 pytestmark = pytest.mark.host
@@ -180,8 +181,9 @@ def test_project_held_by_another_program_is_one_sentence(a_panel, a_project):
 @pytest.mark.parametrize("lock", ["IMMEDIATE", "EXCLUSIVE"])  # changes something; is just storing what it changed
 def test_window_waits_half_a_second_at_most_for_another_program(a_panel, a_project, lock, caplog):
     from BARLSegmentationLib.widgets.CasesPanel import CasesPanel
+    from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
-    cases = CasesPanel(a_panel.session, None, a_panel.moduleWidget)
+    cases = CasesPanel(a_panel.session, WorkerLink(), a_panel.moduleWidget)
     cases.setup()
     a_panel.open(str(a_project))
     case = a_panel.session.cases()[0].id
@@ -289,7 +291,7 @@ def test_new_label_gets_the_next_value_and_a_color_of_its_own(a_panel):
         (0, "0", "means background"),
         (0, "70000", "out of range"),
         (1, "", "has no name"),
-        (1, "Background", "'background'"),
+        (1, "Background", "'Background'"),
         (3, "liver", "terminology 'liver' cannot be read"),
     ],
 )
@@ -308,15 +310,13 @@ def test_wrong_cell_is_one_sentence_and_makes_nothing(a_panel, tmp_path, column,
 
 
 def test_cell_that_is_being_typed_counts_although_the_button_took_no_focus(a_panel, tmp_path):
-    import qt
-
     ui = a_panel.ui
     ui.newGroupBox.collapsed = False
     ui.newFolderPathLineEdit.currentPath = str(tmp_path / "new")
     for table, column, text in ((ui.labelsTable, 1, "liver"), (ui.channelsTable, 0, "CT")):
         table.setCurrentCell(0, column)
         table.editItem(table.item(0, column))
-        (editor,) = table.viewport().findChildren(qt.QLineEdit)
+        (editor,) = clicks.editors(table)
         editor.setText(text)
     a_panel.onCreate()
     assert [label.name for label in a_panel.session.project.labels] == ["liver"], a_panel.said

@@ -141,7 +141,7 @@ def takeSnapshot(
     if not _lies(volume, grid):
         raise InputError(
             "The scan was moved in the scene, with a transform that was hardened: its outline would lie elsewhere.",
-            "Apply the inverse transform to both, or remove both in Data and open the case again, which loses the edit.",
+            "Apply the inverse transform to both, or remove both in Data and open the case again without the edit.",
         )
     tagSegments(segmentation, labels)
     known = {str(label.value): label.value for label in labels}

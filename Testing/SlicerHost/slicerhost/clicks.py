@@ -112,6 +112,14 @@ def typePath(widget: QtWidgets.QWidget, path: str | Path) -> None:
     type_(widget.comboBox().lineEdit(), str(path))
 
 
+def editors(table: qt.QTableWidget) -> list[qt.QLineEdit]:
+    """The lines in which cells are being edited; in PythonQt their private class is no subclass of QLineEdit."""
+    import qt
+
+    inside = table.viewport()
+    return [line for line in inside.findChildren(qt.QLineEdit) if line.parent() == inside]
+
+
 def typeCell(table: qt.QTableWidget, row: int, column: int, text: str) -> None:
     """Double-clicks a cell and types."""
     import qt
@@ -120,7 +128,7 @@ def typeCell(table: qt.QTableWidget, row: int, column: int, text: str) -> None:
     table.scrollToItem(item)
     place = table.visualItemRect(item).center()
     mouse(table.viewport(), place, DOUBLE_CLICK)
-    lines = table.viewport().findChildren(qt.QLineEdit)
+    lines = editors(table)
     type_(lines[-1], text)  # editors of before may still wait to be deleted
     qt.QApplication.processEvents()
     assert table.item(row, column).text() == text, f"typed {text!r}, found {table.item(row, column).text()!r}"
