@@ -17,7 +17,9 @@ import pytest
 import SimpleITK as sitk
 from barl.cli import main
 from barl.evaluation.statistics import mean_interval
+from barl.project.labels import Label
 from barl.project.names import may_be_a_patients
+from barl.report import figures
 from barl.report.views import three_views
 
 TINY = {"widths": [4, 8], "patch": [16, 16, 16], "loader_workers": 0}
@@ -219,6 +221,18 @@ def test_names_that_may_be_a_patients():
         "cta01",
     ):
         assert not may_be_a_patients(name), name
+
+
+def test_no_axis_of_dice_leaves_0_to_1(monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "png", lambda figure: shown.append(figure) or b"")
+    labels = [Label(1, "lesion")]
+    for dice in (0.0, 1.0, 0.5):
+        figures.quality([{"labels": {"1": {"dice": dice}}}] * 2, labels)
+        figures.learning_curve([("model_0001", 4, {1: dice})], labels)
+        figures.agreement([("model_0001", dice)])
+    limits = [figure.axes[0].get_xlim() if n % 3 == 0 else figure.axes[0].get_ylim() for n, figure in enumerate(shown)]
+    assert all(0 <= low < high <= 1 for low, high in limits), limits
 
 
 def test_the_interval_is_that_of_a_table():

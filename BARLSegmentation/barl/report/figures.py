@@ -82,6 +82,7 @@ def quality(rows: Sequence[dict[str, Any]], labels: Sequence[Label]) -> bytes:
     )
     axes.set_yticklabels([short(label.name) for label in labels])
     _plain_grid(axes)
+    axes.set_xlim(_of_dice(axes, axes.get_xlim()))
     return png(figure)
 
 
@@ -103,6 +104,7 @@ def learning_curve(models: Sequence[tuple[str, int | None, dict[int, float]]], l
     axes.set_xticks(range(0, len(models), step))
     axes.set_xticklabels([f"{name}\n{'?' if n is None else n} outlined" for name, n, _ in models[::step]], fontsize=9)
     axes.set(ylabel="Dice on held-out cases", xlim=(-0.5, len(models) - 0.5))
+    axes.set_ylim(_of_dice(axes, axes.get_ylim()))
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
     figure.legend(loc="outside right upper", fontsize=9)
@@ -157,11 +159,11 @@ def agreement(pairs: Sequence[tuple[str, float]]) -> bytes:
         places = [k for k, (name, _) in enumerate(pairs, 1) if name == model]
         values = [dice for name, dice in pairs if name == model]
         color = COLORS[n % len(COLORS)]
-        axes.plot(places, values, "o", color=color, ms=6, clip_on=False, label=f"predicted by {short(model)}")
+        axes.plot(places, values, "o", color=color, ms=6, label=f"predicted by {short(model)}")
         axes.plot([min(places) - 0.3, max(places) + 0.3], [np.mean(values)] * 2, color=color, lw=1.4)
     dice = [value for _, value in pairs]
     axes.set(xlabel="correction, in order (line: mean of a model)", ylabel="Dice", xlim=(0.3, len(pairs) + 0.7))
-    axes.set_ylim(max(min(dice) - 0.05, 0), min(max(dice) + 0.05, 1))
+    axes.set_ylim(_of_dice(axes, (min(dice) - 0.05, max(dice) + 0.05)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
@@ -253,6 +255,13 @@ def _mark_edges(axes: Axes, sides: tuple[str, str]) -> None:
     for side, x, align in ((sides[0], 0.03, "left"), (sides[1], 0.97, "right")):
         look: dict[str, Any] = {"color": "white", "fontsize": 9, "va": "center", "ha": align, "path_effects": [HALO]}
         axes.text(x, 0.5, side, transform=axes.transAxes, **look)
+
+
+def _of_dice(axes: Axes, limits: tuple[float, float]) -> tuple[float, float]:
+    """The limits of an axis without what no Dice can be; marks at 0 and 1 are drawn whole."""
+    for artist in (*axes.lines, *axes.collections):
+        artist.set_clip_on(False)
+    return max(limits[0], 0.0), min(limits[1], 1.0)
 
 
 def _plain_grid(axes: Axes) -> None:
