@@ -230,7 +230,7 @@ def _not_expected(rows: Sequence[Row], intercept: float, slope: float) -> list[s
         text += (
             f"In {len(one)} of {len(scattered)} scans of BONBID-HIE what was drawn is one piece, though not all that "
         )
-        text += f"is there; their mean error is {error:.3f}. "
+        text += f"is there: the figure is shown, and its mean error of {error:.3f} misleads. "
     parts = []
     for name, model in (("hippocampus", "weak"), ("hippocampus", "good"), ("sts_pet", "weak")):
         tuning, test = (_steps(rows, "corrections", part, name, model) for part in ("tuning", "test"))

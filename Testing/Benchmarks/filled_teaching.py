@@ -45,7 +45,7 @@ from few_slices import drawn_planes
 # Arm -> the plan's value ``filled``; None: scans outlined whole, a few of them or all.
 ALL = "all whole"
 ARMS = {"whole scans": None, ALL: None, "drawn only": "ignore", "hard": "hard", "weighted": "weighted", "both": "both"}
-FILLS = [arm for arm, filled in ARMS.items() if filled]
+BASES = ("whole scans", ALL, "drawn only")
 METHODS = ("supervised", "barl", "dbisl")
 # Borders of the weights (1 minus the fill's uncertainty) that are counted together.
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -170,6 +170,7 @@ def one_run(
         "iterations": options.iterations,
         "patch": plan.patch,
         "widths": plan.network.widths,
+        "spacing": plan.spacing,
         "on": options.on,
         "scans": len(outlined),
         "planes": planes,
@@ -245,7 +246,10 @@ def section(rows: Sequence[dict[str, Any]]) -> str:
         "the rest is filled. *hard*: filled voxels teach as an expert's; *weighted*: by 1 minus the uncertainty of the",
         "fill; *drawn only*: not at all, they are as of an untouched scan; *both*: weighted, the rest of the weight is",
         "for the method's terms without outlines (the plan's `filled`: `hard`, `weighted`, `ignore`, `both`).",
-        "`supervised` has no such terms: for it *both* would be *weighted*.",
+        "`supervised` has no such terms: for it *both* would be *weighted*. *all whole*: every training scan outlined",
+        "whole. The plans are small, so that one core can train them: what counts is the difference, not the height.",
+        "*Accept* stores a filled outline whole, which teaches as *hard* does; *Only what I drew* teaches as the plan",
+        "says (`filled`): by default as *drawn only*.",
         "",
     ]
     trained = [row for row in rows if "arm" in row]
@@ -267,16 +271,16 @@ def _table(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
         f"### {TITLES.get(name, name)}",
         "",
-        f"{'/'.join(map(str, iterations))} steps of the default network for a CPU, tested on the {'/'.join(parts)} "
-        f"part ({len(rows[0]['cases'])} scans), seeds {', '.join(map(str, seeds))}. {rows[0]['machine']}, beside other "
+        f"{'/'.join(map(str, iterations))} steps; {_network(rows)}. Tested on the {'/'.join(parts)} part "
+        f"({len(rows[0]['cases'])} scans), seeds {', '.join(map(str, seeds))}. {rows[0]['machine']}, beside other "
         "work.",
         "",
         "| method | teaches | scans | planes | Dice of the outlines | Dice of the model, each seed | mean | against "
-        "whole scans |",
-        "|---|---|---:|---:|---:|---|---:|---|",
+        "whole scans | against all whole | against drawn only |",
+        "|---|---|---:|---:|---:|---|---:|---|---|---|",
     ]
     for method in METHODS:
-        base = found.get((method, "whole scans"), {})
+        bases = {arm: found.get(("supervised" if arm == ALL else method, arm), {}) for arm in BASES}
         for arm in ARMS:
             if own := found.get((method, arm), {}):
                 dice = [own[seed]["dice"] for seed in sorted(own)]
@@ -288,10 +292,19 @@ def _table(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
                     _mean(own, "dice_of_outlines", 3),
                     ", ".join(f"{value:.3f}" for value in dice),
                     f"{np.mean(dice):.3f}",
-                    "" if arm == "whole scans" else _against(own, base),
+                    *("" if arm == base else _against(own, rows_of_base) for base, rows_of_base in bases.items()),
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _network(rows: Sequence[dict[str, Any]]) -> str:
+    """The values of the plan that were chosen to be quick."""
+    texts = []
+    for name, unit in (("patch", "voxels"), ("widths", "channels"), ("spacing", "mm")):
+        values = {"x".join(f"{value:g}" for value in row[name]) for row in rows}
+        texts.append(f"{name} {' or '.join(sorted(values))} {unit}")
+    return ", ".join(texts)
 
 
 def _mean(rows: dict[int, dict[str, Any]], name: str, digits: int) -> str:
@@ -307,7 +320,10 @@ def _against(own: dict[int, dict[str, Any]], base: dict[int, dict[str, Any]]) ->
     first, second = (
         [float(np.mean([rows[seed]["cases"][case] for seed in both])) for case in cases] for rows in (own, base)
     )
-    return f"{100 * (np.mean(first) - np.mean(second)):+.1f} points, p = {paired_test(first, second).p:.3f}"
+    p = paired_test(first, second).p
+    seeds = f", seeds {', '.join(map(str, both))}" if both != sorted(own) else ""
+    points = 100 * (np.mean(first) - np.mean(second))
+    return f"{points:+.1f} points, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}{seeds}"
 
 
 def write(options: argparse.Namespace) -> None:

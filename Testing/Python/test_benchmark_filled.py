@@ -107,4 +107,4 @@ def test_each_run_is_kept_and_the_page_gets_a_section_of_its_own(a_set, tmp_path
         benchmark.write(options(tmp_path))
     text = page.read_text()
     assert text.count(benchmark.HEADING) == 1 and text.startswith("# A page\n\n## First") and "## Last\n\nend" in text
-    assert "| supervised | hard |" in text and "points, p = " in text and "2 steps of the default network" in text
+    assert "| supervised | hard |" in text and "points, p = " in text and "2 steps; patch" in text
