@@ -34,7 +34,7 @@ def test_folds_are_chosen_killed_resumed_and_make_one_model(host, module, panel,
     assert (second.parent.parent / "fold-1" / "fold.json").exists()
     ui.pauseButton.click()
     wait(host, lambda: panel.run.state == "finished")
-    assert status[-1] == ("run_0001 is finished: model_0001.", False)
+    assert ("run_0001 is finished: model_0001.", False) in status
     model = session.project.models.current()
     assert read_card(model.folder).members == 2 and len(model.summary["out_of_fold"]) == 2
     logs = [note for note in panel.run.notes if note.startswith("Fold ")]
