@@ -180,6 +180,31 @@ def slurm(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_slurm_runs_a_killed_and_a_cancelled_job_again(home, slurm):
+    """A real Slurm of one node: a command killed by a signal, and one whose job is cancelled while it sleeps."""
+    killed: list[int] = []
+    (ended,) = run_jobs(
+        [lambda: [sys.executable, "-c", KILLED, str(home / "a"), "1"]], "slurm", {}, on_killed=killed.append
+    )
+    assert (ended.code, ended.output, killed) == (3, "done after 1 deaths\n", [0])
+    sleeps = (
+        "import pathlib, sys, time; file = pathlib.Path(sys.argv[1]); first = not file.exists(); file.write_text('');"
+        "time.sleep(60 if first else 0); print('done')"
+    )
+    jobs: list[str] = []
+
+    def cancel() -> None:
+        while not (home / "b").exists():
+            time.sleep(0.1)
+        subprocess.run(["scancel", jobs[0]], check=True)
+
+    threading.Thread(target=cancel, daemon=True).start()
+    command = [sys.executable, "-c", sleeps, str(home / "b")]
+    (ended,) = run_jobs([lambda: command], "slurm", {}, on_sent=lambda _number, job: jobs.append(job))
+    assert (ended.code, ended.output, len(jobs)) == (0, "done\n", 2)
+
+
+@pytest.mark.slow
 def test_slurm_trains_and_a_cancelled_job_is_sent_again(home, study, slurm):
     """A real Slurm of one node."""
     cancelled = []

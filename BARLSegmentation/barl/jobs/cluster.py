@@ -7,6 +7,7 @@ read, and never in a project.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -149,6 +150,7 @@ def _executor(cluster: str, settings: Mapping[str, Any]) -> Any:
             "Jobs on a cluster need the package submitit, which is not installed.",
             "Install it: pip install barl-segmentation[cluster].",
         ) from None
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # a cluster without accounting would be told at every look
     place = Path.home() / ".barl" / "jobs"
     place.mkdir(parents=True, exist_ok=True)
     folder = tempfile.mkdtemp(dir=place)  # mode 0700; on a cluster the home folder is there on all nodes
