@@ -152,11 +152,11 @@ def flows_on(loop, pairs) -> str:
     session, panel = loop.session, loop.panels["Review"]
     proposed = loop.section("Cases").nextComboBox.currentText
     ui = loop.section("Review")
-    ui.detailsGroupBox.collapsed = False
+    ui.detailsButton.checked = True
     if not ui.goOnCheckBox.checked:
         click(ui.goOnCheckBox)
     type_(ui.readerLineEdit, READER)
-    ui.detailsGroupBox.collapsed = True
+    ui.detailsButton.checked = False
     loop.acts.clear()
     loop.key("N", CONTROL_SHIFT)
     case = session.case()
