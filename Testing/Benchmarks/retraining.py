@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quick retraining after new outlines: warm, with the new cases drawn more often, and from scratch; and the coverage of
-the intervals of volumes.
+"""Quick retraining after new outlines: warm, with the new cases drawn more often, and from scratch.
 
 A run trains a model on 4 outlined hippocampi, then, with 4 more outlined, from scratch for as many steps, and from the
 first model in a quarter of the steps, with all cases drawn alike and with shares of the new ones. Writes
@@ -26,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "BARLSegmentation")
 import numpy as np
 import SimpleITK as sitk
 from barl.benchmark import datasets, harness
-from barl.evaluation.intervals import choose_interval
 from barl.evaluation.metrics import dice
 from barl.images.geometry import Grid
 from barl.images.label_maps import read_label
@@ -44,7 +42,6 @@ ARMS = {
     "warm, new cases three quarters": (0.25, True, 0.75),
 }
 FIRST = "first model"
-DRAWS, CALIBRATING = 500, (5, 10, 20)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -90,39 +87,18 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _judge(predictor: Predictor, images: list[Path], label: Path | None) -> dict[str, Any]:
-    """Mean Dice, and predicted and true volume in ml of each label, on the scan's own grid."""
+    """Mean Dice on the scan's own grid."""
     assert label is not None
     channels = read_channels(images)
     grid = Grid.of(channels[0])
     truth = sitk.GetArrayFromImage(read_label(label, grid, predictor.card.values))
     predicted = sitk.GetArrayFromImage(predictor.predict(channels).label)
     values = predictor.card.values
-    volumes = {str(v): [float(np.sum(array == v) * grid.voxel_ml) for array in (predicted, truth)] for v in values}
-    return {"dice": float(np.nanmean([dice(predicted, truth, v) for v in values])), "volumes": volumes}
+    return {"dice": float(np.nanmean([dice(predicted, truth, v) for v in values]))}
 
 
 def _mean(rows: list[dict[str, Any]]) -> float:
     return float(np.mean([row["dice"] for row in rows]))
-
-
-def coverage(rows: list[dict[str, Any]], calibrating: int, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Share of the cases inside the interval that others gave, its stated level, and its width over the volume.
-
-    Means over random divisions of the cases, and over the labels.
-    """
-    inside, level, width = [], 0.0, []
-    for value in rows[0]["volumes"]:
-        pairs = [tuple(row["volumes"][value]) for row in rows]
-        for _ in range(DRAWS):
-            order = rng.permutation(len(pairs))
-            interval = choose_interval(int(value), [pairs[n] for n in order[:calibrating]])
-            assert interval is not None  # enough cases
-            level = interval.level
-            for n in order[calibrating:]:
-                low, high = interval.around(pairs[n][0])
-                inside.append(low <= pairs[n][1] <= high)
-                width.append((high - low) / pairs[n][1] if pairs[n][1] else np.nan)
-    return float(np.mean(inside)), level, float(np.nanmedian(width))
 
 
 def write(options: argparse.Namespace) -> None:
@@ -130,11 +106,9 @@ def write(options: argparse.Namespace) -> None:
     runs = [one for one in runs if all(arm in one for arm in (FIRST, *ARMS))]
     one = runs[0]
     lines = [
-        "# Retraining after new outlines, and intervals of volumes",
+        "# Retraining after new outlines",
         "",
         "This page is written by `Testing/Benchmarks/retraining.py`.",
-        "",
-        "## Retraining",
         "",
         f"Hippocampus, BARL: a first model from {len(one['old'])} outlined subjects in {one['iterations']} steps; then",
         f"four more are outlined, {one['untouched']} stay untouched. Dice on {len(one[FIRST]['test'])} test subjects,",
@@ -158,22 +132,9 @@ def write(options: argparse.Namespace) -> None:
         "",
         "Aim: within a quarter of the steps as good as from scratch, old cases at most 0.5 points lower.",
         "",
-        "## Intervals of volumes",
+        f"Machine: {_machine(one['machine'])}",
         "",
-        "Split-conformal (`barl.evaluation.intervals`): of the test subjects of the models from scratch, some give the",
-        f"interval of each label, the others are looked up in it; means over {DRAWS} random divisions, the labels and",
-        "the seeds. With 5 subjects only the level 5/6 can be stated. The width is the median of the interval's width",
-        "over the true volume.",
-        "",
-        "| subjects that give the interval | stated level | covered | width |",
-        "|---|---|---|---|",
     ]
-    for count in CALIBRATING:
-        rng = np.random.default_rng(0)
-        found = [coverage(run_["scratch"]["test"], count, rng) for run_ in runs]
-        covered, level, width = np.mean(found, axis=0)
-        lines.append(f"| {count} | {level:.0%} | {covered:.1%} | {width:.0%} |")
-    lines += ["", "Aim: 90 % intervals that cover 85 to 95 %.", "", f"Machine: {_machine(one['machine'])}", ""]
     options.document.write_text("\n".join(lines), "utf-8")
 
 
