@@ -110,9 +110,9 @@ def write(options: argparse.Namespace) -> None:
         "",
         "This page is written by `Testing/Benchmarks/retraining.py`.",
         "",
-        f"Hippocampus, BARL: a first model from {len(one['old'])} outlined subjects in {one['iterations']} steps; then",
-        f"four more are outlined, {one['untouched']} stay untouched. Dice on {len(one[FIRST]['test'])} test subjects,",
-        f"mean ± standard deviation over {len(runs)} seeds; *old cases*: the change of the Dice of the subjects of the",
+        f"Hippocampus, BARL: a first model from {len(one['old'])} outlined scans of 4 subjects in {one['iterations']} steps; then",
+        f"four more subjects are outlined, {one['untouched']} stay untouched. Dice on {len(one[FIRST]['test'])} test subjects,",
+        f"mean ± standard deviation over {len(runs)} seed(s); *old cases*: the change of the Dice of the subjects of the",
         "first model, in points, against it. *New cases half* (`--set new_share=0.5`): half of the labeled",
         "patches are of outlines that the first model has not learned.",
         "",
@@ -130,16 +130,14 @@ def write(options: argparse.Namespace) -> None:
         )
     lines += [
         "",
+        "With one seed nothing is decided; `new_share` stays 0 by default.",
+        "",
         "Aim: within a quarter of the steps as good as from scratch, old cases at most 0.5 points lower.",
         "",
-        f"Machine: {_machine(one['machine'])}",
+        f"Machine: {one['machine']}",
         "",
     ]
     options.document.write_text("\n".join(lines), "utf-8")
-
-
-def _machine(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in facts.items())
 
 
 def main() -> None:

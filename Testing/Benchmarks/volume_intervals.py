@@ -101,8 +101,7 @@ def write(options: argparse.Namespace) -> None:
             covered, level, width = coverage(rows, count)
             title = f"{TITLES[state['set']]} ({len(rows)} subjects)"
             lines.append(f"| {title} | {mean:.2f} | {count} | {level:.0%} | {covered:.1%} | {width:.0%} |")
-    machine = ", ".join(f"{key} {value}" for key, value in found[0]["machine"].items())
-    lines += ["", "Aim: 90 % intervals that cover 85 to 95 %.", "", f"Machine: {machine}", ""]
+    lines += ["", "Aim: 90 % intervals that cover 85 to 95 %.", "", f"Machine: {found[0]['machine']}", ""]
     options.document.write_text("\n".join(lines), "utf-8")
 
 

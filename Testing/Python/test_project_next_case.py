@@ -44,14 +44,15 @@ def test_before_any_model_the_order_is_the_one_given() -> None:
 def test_before_any_model_scans_are_compared_by_size_and_intensities() -> None:
     places = {"like a": [0.1, 0], "far": [3, 0], "middle": [1, 0]}
     new = [case(name, "new", place=place, model=BY_SCAN) for name, place in places.items()]
-    ranked = rank_cases([case("a", "accepted", place=[0, 0], model=BY_SCAN), *new])
+    ranked = rank_cases([case("a", "accepted", place=[0, 0], model=BY_SCAN), *new], by_scan=True)
     assert names(ranked) == ["far", "middle", "like a"]
     assert ranked[0].reason == "not predicted yet; unlike the case outlined so far, by size and intensities"
     # Nothing outlined: the first given, then the one farthest from it.
-    assert names(rank_cases(new)) == ["like a", "far", "middle"]
+    assert names(rank_cases(new, by_scan=True)) == ["like a", "far", "middle"]
+    assert names(rank_cases(new)) == [one.name for one in new], "not by default"
     # A small difference in one number is no more than it is: nothing is standardized.
     noisy = [case("b", "new", place=[0, 0.01], model=BY_SCAN), case("c", "new", place=[0.5, 0], model=BY_SCAN)]
-    assert names(rank_cases([case("a", "accepted", place=[0, 0], model=BY_SCAN), *noisy])) == ["c", "b"]
+    assert names(rank_cases([case("a", "accepted", place=[0, 0], model=BY_SCAN), *noisy], by_scan=True)) == ["c", "b"]
 
 
 def test_equally_different_cases_go_by_uncertainty_and_equally_uncertain_ones_by_difference() -> None:

@@ -336,7 +336,7 @@ class _Rounds:
 def first_cases(cases: Sequence[int], features: Sequence[Sequence[float]], count: int) -> list[int]:
     """The order in which cases are outlined before there is a model; the first ``count`` by greedy k-center."""
     known = [_case(index, CaseState.NEW, place) for index, place in zip(cases, features, strict=True)]
-    return [int(item.case.id) for item in rank_cases(known, spread=count)]
+    return [int(item.case.id) for item in rank_cases(known, spread=count, by_scan=True)]
 
 
 def _case(index: int, state: CaseState, embedding: Sequence[float], uncertainty: float | None = None) -> Case:

@@ -8,15 +8,16 @@ networks: a core-set approach", ICLR 2018). For the first few ranks each chosen 
 so that several readers, or one with an afternoon, do not get near copies of the same case. What is not known is
 neutral.
 
-Before there is a model, a case has no uncertainty, and its place is that of its scan (``scan_features``): the same rule
-is then the greedy k-center choice by size and intensities.
+Before there is a model, a case has no uncertainty, and its place may be that of its scan (``scan_features``): the same
+rule is then the greedy k-center choice by size and intensities. It is not the default: of 4 first hippocampi a random
+choice taught better in both seeds measured (Dice 0.799 and 0.800 against 0.779 and 0.787).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -90,7 +91,7 @@ class Ranked:
         return f"{likeness} {these} outlined so far{how}"
 
 
-def rank_cases(cases: Sequence[Case], diversity: float = 0.5, spread: int = 10) -> list[Ranked]:
+def rank_cases(cases: Sequence[Case], diversity: float = 0.5, spread: int = 10, by_scan: bool = False) -> list[Ranked]:
     """Order the cases that wait for an outline, the most useful first.
 
     Args:
@@ -98,6 +99,7 @@ def rank_cases(cases: Sequence[Case], diversity: float = 0.5, spread: int = 10) 
             not held out are what the others are compared with.
         diversity: Weight of the difference from the outlined cases, 0 to 1; the rest is the uncertainty's.
         spread: How many first ranks to choose one by one, each unlike those before.
+        by_scan: Compare cases without a model's embedding by their scans.
 
     Returns:
         The candidates in descending order of usefulness; equal ones in the order given.
@@ -110,6 +112,8 @@ def rank_cases(cases: Sequence[Case], diversity: float = 0.5, spread: int = 10) 
     known = ~np.isnan(uncertainty)
     rank = _descending_ranks(uncertainty).tolist()
     relative = _relative(uncertainty)
+    if not by_scan:
+        candidates, outlined = ([_without_scan(case) for case in group] for group in (candidates, outlined))
     kind, places, centers = _places(candidates, outlined)
     distance = _nearest(places, centers)
     difference = _shares(distance)
@@ -174,6 +178,10 @@ def _places(candidates: Sequence[Case], outlined: Sequence[Case]) -> tuple[str |
     sd = everything.std(axis=0)
     sd[sd == 0] = 1.0
     return kind[0], (places - mean) / sd, (centers - mean) / sd
+
+
+def _without_scan(case: Case) -> Case:
+    return replace(case, embedding=None) if case.model_id == BY_SCAN else case
 
 
 def _kind(case: Case) -> tuple[str | None, int]:
