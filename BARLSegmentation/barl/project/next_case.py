@@ -10,7 +10,7 @@ neutral.
 
 Before there is a model, a case has no uncertainty, and its place may be that of its scan (``scan_features``): the same
 rule is then the greedy k-center choice by size and intensities. It is not the default: of 4 first hippocampi a random
-choice taught better in both seeds measured (Dice 0.799 and 0.800 against 0.779 and 0.787).
+choice taught as well or better (3 seeds: Dice 0.799 ± 0.001 against 0.788 ± 0.009, supervised, 120 steps).
 """
 
 from __future__ import annotations
