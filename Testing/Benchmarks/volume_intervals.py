@@ -96,7 +96,7 @@ def write(options: argparse.Namespace) -> None:
     found = [json.loads(path.read_text("utf-8")) for path in sorted(options.results.glob("*.json"))]
     for state in found:
         rows = list(state["cases"].values())
-        mean = float(np.mean([row["dice"] for row in rows]))
+        mean = float(np.nanmean([row["dice"] for row in rows]))
         for count in (count for count in CALIBRATING if count <= len(rows) - 4):
             covered, level, width = coverage(rows, count)
             title = f"{TITLES[state['set']]} ({len(rows)} subjects)"
