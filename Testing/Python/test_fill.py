@@ -350,6 +350,10 @@ def test_nothing_is_expected_where_the_calibration_does_not_hold():
     assert expect(half_sure(drawn), planes((12, 12, 12), [2], [2]), None) is None  # two planes
     pieces = half_sure(drawn)
     assert expect(Filled(pieces.labels, [1], pieces.parts * 2), drawn, None) is None
+    pieces.labels[8, 8, 8] = 1
+    assert expect(pieces, drawn, None)  # ten of eleven voxels are one piece
+    pieces.labels[8, 8, 6] = 1
+    assert expect(pieces, drawn, None) is None  # ten of twelve
 
 
 def test_the_expected_dice_is_near_the_true_one():

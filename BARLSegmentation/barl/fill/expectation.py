@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from barl.fill.drawn import drawn_planes
 from barl.fill.filling import Filled
@@ -16,6 +17,8 @@ from barl.fill.next_plane import Plane
 INTERCEPT, SLOPE = 0.527, 0.486
 # It was calibrated from one plane in each direction on.
 LEAST_PLANES = 3
+# Share of the filled voxels that must be in one piece: of scattered lesions, those that no plane met are not known.
+ONE_PIECE = 0.9
 # A plane that is expected to bring less is not worth outlining.
 WORTH = 0.01
 _MOST = 20
@@ -39,8 +42,8 @@ class Expectation:
 def expect(filled: Filled, drawn: np.ndarray, following: Plane | None) -> Expectation | None:
     """The calibrated expectation.
 
-    It holds for one structure in one piece that was outlined without a prediction. Of scattered lesions those that no
-    plane met are not known, and with a prediction the probabilities depend on the model.
+    It holds for one structure, nearly all of it in one piece, that was outlined without a prediction, whose
+    probabilities would depend on the model.
 
     Args:
         filled: The fill of the scan.
@@ -54,6 +57,10 @@ def expect(filled: Filled, drawn: np.ndarray, following: Plane | None) -> Expect
         return None
     box, _ = filled.parts[0]
     if sum(map(len, drawn_planes(drawn[box]))) < LEAST_PLANES:
+        return None
+    pieces, count = ndimage.label(filled.labels[box] > 0, np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    if sizes.max(initial=0) < max(1, ONE_PIECE * sizes.sum()):
         return None
     missing = 1 - filled.expected_dice()
     settled = following.settles if following is not None else 0.0
