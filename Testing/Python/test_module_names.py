@@ -183,6 +183,7 @@ def test_a_new_label_asks_about_accepted_outlines(project, a_review_panel, again
 
 
 def test_a_channel_is_renamed(project, a_review_panel):
+    a_review_panel.moduleWidget.panels["Cases"].ui.sourceComboBox.currentIndex = 0
     table = project.definition.channels
     table.editItem(table.item(0, 0))
     type_in_cell(table, "T1w")

@@ -46,7 +46,7 @@ class UniMatch(EachBranch[Settings]):
 
     def terms(self, step: Step) -> Iterator[Term]:
         s, n = self.settings, step.n
-        yield step.supervised(step.predict(step.x[:n])[1])
+        yield step.supervised(step.predict(step.x[: max(n, 1)])[1])
         if len(step.x) == n:
             return
         streams = streams_of(step.batch)
