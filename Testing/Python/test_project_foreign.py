@@ -20,7 +20,7 @@ from barl.errors import BarlError, ProjectError, StorageError
 from barl.project import database, files
 from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
-from barl.project.restore import restore
+from barl.project.restore import restore, unlisted
 from barl.project.store import Project
 
 posix = pytest.mark.skipif(os.name == "nt", reason="links and locks of POSIX")
@@ -246,10 +246,23 @@ def test_a_note_removes_nothing_that_has_a_row_or_lies_elsewhere(folder: Path, t
         revision = project.revisions.newest("a")
         place = str(revision.path.relative_to(folder))
         note = files.temporary_path(folder, "unfinished.json")
-        note.write_text(json.dumps([[place, "revisions", revision.id], ["../outside", "cases", "x"]]))
+        rows = [[place, "revisions", revision.id], ["../outside", "cases", "x"]]
+        note.write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(files, "start_mark", lambda pid: "")  # its process is gone
     with Project.open(folder) as project:
         assert revision.path.is_file() and outside.is_dir() and not note.exists()
+
+
+def test_a_file_moved_before_the_note_grew_is_not_forgotten(folder: Path, monkeypatch) -> None:
+    with Project.open(folder) as project:
+        forgotten = project.revisions.newest("a").path.with_name("r099-00000000.nii.gz")
+        forgotten.write_bytes(b"")
+        note = files.temporary_path(folder, "unfinished.json")
+        row = json.dumps([str(forgotten.relative_to(folder)), "revisions", "unknown"])
+        note.write_text(row + "\n" + row[:9])  # killed while it announced the next file
+    monkeypatch.setattr(files, "start_mark", lambda pid: "")
+    with Project.open(folder) as project:
+        assert unlisted(project) == [] and not note.exists()
 
 
 def test_temporary_files_of_runs_and_exports_are_removed(folder: Path, tmp_path: Path, monkeypatch) -> None:

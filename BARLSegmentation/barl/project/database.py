@@ -114,10 +114,11 @@ class Transaction:
     def settle(self, staged: Path, place: Path, table: str, row_id: str) -> None:
         """Move a staged, flushed file or folder to its place; it belongs to the row of ``table`` with this id."""
         self._settled.append((place, table, row_id))
-        # A process that is killed before the commit leaves this note, by which the next opening finds the file.
+        # A process that is killed before the commit leaves this note, by which the next opening finds the files. It
+        # grows by a line for each: written anew, it would be empty for a moment, and the files moved so far forgotten.
         self._note = self._note or temporary_path(self._folder, _NOTE)
-        with suppress(OSError):
-            self._note.write_text(json.dumps([[str(p.relative_to(self._folder)), *row] for p, *row in self._settled]))
+        with suppress(OSError), self._note.open("a") as note:
+            note.write(json.dumps([str(place.relative_to(self._folder)), table, row_id]) + "\n")
         settle(staged, place)
 
     def log(self, action: str, case_id: str | None = None, facts: dict[str, Any] | None = None) -> None:
@@ -297,8 +298,9 @@ class Database:
         for note in self.folder.glob(f".tmp-*-{_NOTE}"):
             if not is_leftover(note):
                 continue
-            with suppress(OSError, ValueError, TypeError, ProjectError):
-                for place, table, row_id in json.loads(note.read_text()):
+            with suppress(OSError, ValueError, TypeError, ProjectError):  # a line cut off: its file was not moved yet
+                for line in note.read_text().splitlines():
+                    place, table, row_id = json.loads(line)
                     if table in _TABLES and not self.row(f"SELECT 1 FROM {table} WHERE id = ?", (row_id,)):
                         path = inside(self.folder, *Path(place).parts)
                         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
