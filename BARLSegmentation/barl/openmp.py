@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 
 # GNU's (Linux): turns of the waiting loop, about a microsecond; Intel's and LLVM's (Windows, macOS): milliseconds.
-_SHORT = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+_SHORT = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 _OWN = ("OMP_WAIT_POLICY", *_SHORT)
 
 

@@ -60,7 +60,7 @@ def test_an_idle_machine_is_not_tried_with_one_thread(machine):
 def test_beside_another_job_one_thread_is_found_and_left_again(machine):
     machine.busy = True
     choice = ThreadChoice(torch.device("cpu"))
-    assert run(choice, machine, 30) == [4] * 4 + [1] * 26
+    assert run(choice, machine, 30) == [4] * 2 + [1] * 28
     machine.busy = False
     used = run(choice, machine, 40)
     assert used[-20:] == [4] * 20
@@ -68,6 +68,12 @@ def test_beside_another_job_one_thread_is_found_and_left_again(machine):
     assert run(choice, machine, 40)[-20:] == [1] * 20
     choice.release()
     assert torch.get_num_threads() == 4
+
+
+def test_all_threads_are_tried_ever_more_seldom_while_the_machine_stays_busy(machine):
+    machine.busy = True
+    used = run(ThreadChoice(torch.device("cpu")), machine, 400)
+    assert [used[first : first + 100].count(4) for first in (0, 100, 200, 300)] == [4, 2, 0, 2]
 
 
 def test_a_run_of_a_fixed_length_chooses_once_and_keeps_to_it(machine):
@@ -89,7 +95,7 @@ def test_a_number_set_by_the_user_stays(machine, monkeypatch, name):
 def test_how_threads_wait_is_set_unless_the_user_has_set_it():
     environment = {"PATH": "x"}
     wait_briefly(environment)
-    assert environment == {"PATH": "x", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+    assert environment == {"PATH": "x", "GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
     for own in ({"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}, {"KMP_BLOCKTIME": "infinite"}):
         environment = dict(own)
         wait_briefly(environment)
