@@ -39,8 +39,7 @@ sys.exit(3 * (deaths == 1))
 
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
-    """A home folder; submitit is there, or the test is skipped."""
-    pytest.importorskip("submitit", reason="the extra 'cluster' is not installed")
+    """A home folder, where the jobs' files lie."""
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
@@ -66,19 +65,24 @@ def test_a_killed_job_is_sent_again_and_its_own_failure_is_not(home):
     first, second = run_jobs(commands, "local", {}, on_killed=killed.append)
     assert (first.code, first.output) == (0, "done after 0 deaths\n")
     assert (second.code, second.output) == (3, "done after 1 deaths\n") and killed == [1]
-    assert not list((home / ".barl" / "jobs").iterdir()), "submitit's pickles go with the jobs"
+    assert not list((home / ".barl" / "jobs").iterdir()), "the files go with the jobs"
 
 
-def test_a_job_that_is_always_killed_and_wrong_settings_are_one_sentence(home, monkeypatch):
+def test_a_job_gets_its_arguments_as_they_are(home):
+    words = ["a b", "$HOME", "it's", "`date`", "", "Größe", "; exit 7"]
+    show = "import json, sys; print(json.dumps(sys.argv[1:])); print('x' * 3000, file=sys.stderr)"
+    (ended,) = run_jobs([lambda: [sys.executable, "-c", show, *words]], "local", {})
+    assert json.loads(ended.output) == words and ended.code == 0 and len(ended.complaints) == 2000
+
+
+def test_a_job_that_is_always_killed_and_a_missing_slurm_are_one_sentence(home, monkeypatch):
     monkeypatch.setattr("barl.jobs.cluster._TRIES", 2)
     command = [sys.executable, "-c", KILLED, str(home / "a"), "9"]
     with pytest.raises(DeviceError, match="was killed 2 times"):
         run_jobs([lambda: command], "local", {})
-    with pytest.raises(InputError, match="setting"):
-        run_jobs([lambda: command], "local", {"shape": "red"})
-    if shutil.which("sbatch") is None:
-        with pytest.raises(DeviceError, match="cannot be used here"):
-            run_jobs([lambda: command], "slurm", {})
+    monkeypatch.setenv("PATH", str(home))
+    with pytest.raises(DeviceError, match="no sbatch"):
+        run_jobs([lambda: command], "slurm", {})
 
 
 def test_processes_that_there_is_nothing_for_are_refused(study, capsys):
@@ -202,6 +206,8 @@ def test_slurm_runs_a_killed_and_a_cancelled_job_again(home, slurm):
     command = [sys.executable, "-c", sleeps, str(home / "b")]
     (ended,) = run_jobs([lambda: command], "slurm", {}, on_sent=lambda _number, job: jobs.append(job))
     assert (ended.code, ended.output, len(jobs)) == (0, "done\n", 2)
+    with pytest.raises(InputError, match="shape"):
+        run_jobs([lambda: command], "slurm", {"shape": "red"})
 
 
 @pytest.mark.slow
@@ -217,7 +223,7 @@ def test_slurm_trains_and_a_cancelled_job_is_sent_again(home, study, slurm):
         subprocess.run(["scancel", *queue], check=True)
 
     threading.Thread(target=cancel, daemon=True).start()
-    answer = trained(study, "--iterations", "40", "--cluster", "slurm", "--cluster-set", "cpus_per_task=1")
+    answer = trained(study, "--iterations", "40", "--cluster", "slurm", "--cluster-set", "cpus-per-task=1")
     assert len(cancelled) == 1 and answer["state"] == "finished"
     with Project.open(study, read_only=True) as project:
         assert project.models.get(answer["model"]).summary["iterations"] == 40

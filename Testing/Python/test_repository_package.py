@@ -229,7 +229,7 @@ def test_the_package_imports_nothing_that_slicer_does_not_install(staged):
     packages = {"barl", "BARLSegmentation", "BARLSegmentationLib"}
     allowed = sys.stdlib_module_names | slicers_own | packages | requirements() | {"torch", "PyTorchUtils"}
     allowed |= {"tqdm", "threadpoolctl", "_typeshed"}  # the first two are done without, the last is for type checkers
-    allowed |= {"highdicom", "skimage", "nnunetv2", "submitit"}  # where they are missing, one sentence says so
+    allowed |= {"highdicom", "skimage", "nnunetv2"}  # where they are missing, one sentence says so
     for path in staged.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -27,7 +27,7 @@ def cluster_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a setting of the job, such as slurm_partition=gpu, timeout_min=600, mem_gb=32, gpus_per_node=1",
+        help="an option of Slurm's sbatch, such as partition=gpu, time=600 (minutes), mem=32G, gpus-per-node=1",
     )
 
 
@@ -39,7 +39,7 @@ def train(options: Namespace, terminal: Terminal, run_id: str) -> None:
         run = project.runs.get(run_id)
         command = run_command(project, run)
     gpus = run.plan["run"]["options"].get("gpus", 1)
-    settings = ({"gpus_per_node": gpus} if gpus > 1 and run.plan["run"]["options"]["device"] != "cpu" else {}) | (
+    settings = ({"gpus-per-node": str(gpus)} if gpus > 1 and run.plan["run"]["options"]["device"] != "cpu" else {}) | (
         _settings(options)
     )
 
@@ -125,14 +125,13 @@ def _use_this_package() -> None:
     os.environ.update(worker_environment())
 
 
-def _settings(options: Namespace) -> dict[str, Any]:
+def _settings(options: Namespace) -> dict[str, str]:
+    if options.cluster_set and options.cluster != "slurm":
+        raise InputError("--cluster-set is for --cluster slurm.", "Leave it away.")
     settings = {}
     for text in options.cluster_set:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise InputError(f"'{text}' is no setting of a job.", "Write it as KEY=VALUE, such as timeout_min=600.")
-        try:
-            settings[name] = json.loads(value)
-        except ValueError:
-            settings[name] = value
+        name, _equals, value = text.partition("=")
+        if not (name and value):
+            raise InputError(f"'{text}' is no setting of a job.", "Write it as KEY=VALUE, such as time=600.")
+        settings[name] = value
     return settings
