@@ -95,7 +95,8 @@ def test_a_data_set_to_train_on_comes_back(a_project, tmp_path, capsys, layout):
 
 def test_the_plain_layout_comes_back_but_for_what_nobody_accepted(a_project, tmp_path, capsys):
     assert main(["export", str(a_project), str(tmp_path / "out"), "--layout", "plain", "--predictions"]) == 0
-    assert "out-names.csv says which case is which" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "out-names.csv says which case is which" in said and "case_0003: a prediction that nobody has" in said
     assert (tmp_path / "out-names.csv").read_text(encoding="utf-8").splitlines() == [
         "case,name", "case_0001,Ann", "case_0003,Cy", "case_0002,Bob"
     ]  # fmt: skip

@@ -233,6 +233,7 @@ def test_no_axis_of_dice_leaves_0_to_1(monkeypatch):
         figures.agreement([("model_0001", dice)])
     limits = [figure.axes[0].get_xlim() if n % 3 == 0 else figure.axes[0].get_ylim() for n, figure in enumerate(shown)]
     assert all(0 <= low < high <= 1 for low, high in limits), limits
+    assert all(high - low > 0.099 for low, high in limits), "a difference of 0.001 does not fill the figure"
 
 
 def test_the_interval_is_that_of_a_table():

@@ -103,7 +103,7 @@ def export_dataset(
     if not cases:
         raise InputError("No case of the project is accepted.", "Accept the outline of at least one case first.")
     writer = results_writer(layout, project, source) if layout in RESULTS else None
-    notes: list[str] = []
+    notes = [f"{case.id}: a prediction that nobody has accepted." for case, r in outlines if not r.is_accepted]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         files.remove_leftovers(folder.parent)
@@ -116,7 +116,7 @@ def export_dataset(
                     _LAYOUTS[layout](project, case, revision, staging)
             if writer:
                 writer.finish(staging)
-                notes = writer.notes
+                notes += writer.notes
             _write_tables(project, cases, layout, staging)
             write_manifest(project, outlines, layout, staging, notes)
             files.flush_tree(staging)

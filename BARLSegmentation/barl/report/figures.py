@@ -258,10 +258,12 @@ def _mark_edges(axes: Axes, sides: tuple[str, str]) -> None:
 
 
 def _of_dice(axes: Axes, limits: tuple[float, float]) -> tuple[float, float]:
-    """The limits of an axis without what no Dice can be; marks at 0 and 1 are drawn whole."""
+    """The limits of an axis, 0.1 apart at least and without what no Dice can be; marks at 0 and 1 are drawn whole."""
     for artist in (*axes.lines, *axes.collections):
         artist.set_clip_on(False)
-    return max(limits[0], 0.0), min(limits[1], 1.0)
+    more = max(0.0, 0.1 - (limits[1] - limits[0])) / 2
+    low = min(max(limits[0] - more, 0.0), 0.9)
+    return low, max(min(limits[1] + more, 1.0), low + 0.1)
 
 
 def _plain_grid(axes: Axes) -> None:

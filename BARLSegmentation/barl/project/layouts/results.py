@@ -41,8 +41,6 @@ class ResultsWriter:
         label = read_label(revision.path, grid, self.project.values)
         if revision.looked:
             self.notes.append(f"{case.id}: only {revision.looked_share:.1%} of the scan was looked at.")
-        if not revision.is_accepted:
-            self.notes.append(f"{case.id}: a prediction that nobody has accepted.")
         self.write_label(case, revision, label, folder)
 
     def write_label(self, case: Case, revision: Revision, label: sitk.Image, folder: Path) -> None:
