@@ -10,6 +10,7 @@ from barldriver.loop import settle
 pytestmark = pytest.mark.host
 WIDTH, HEIGHT = 440, 450  # pixels, measured in Slicer with its logo, Data Probe and toolbars
 SCROLL_BAR = 16
+VISIBLE, RESERVE = 434, 10  # pixels of a step that Slicer shows on that screen, and those to spare
 STEPS = ("Project", "Cases", "Review", "Train", "Predict", "Setup")
 
 
@@ -147,6 +148,62 @@ def test_the_form_of_each_source_is_whole_on_a_small_screen(a_small_module, sour
     finally:
         ui.sourceComboBox.setCurrentIndex(0)
         ui.addGroupBox.collapsed = True
+
+
+def test_a_status_line_fits_beside_an_effect_with_many_options(a_small_module):
+    """Threshold and Hollow ask for 445 and 453 pixels in Slicer, with three labels and one line of status."""
+    import qt
+    import slicer
+
+    module = a_small_module
+    panel = module.panels["Review"]
+    editor, root = panel.editor.widget, module.ui.pagesWidget.parent()
+    settle(panel)
+    editor.setActiveEffectByName("Paint")
+    module.session.status("Done.")
+    lay_out()
+    table, frame = (slicer.util.findChildren(editor, name)[0] for name in ("SegmentsTableView", "EffectsOptionsFrame"))
+    whole, options = table.height, qt.QWidget()
+    frame.layout().addWidget(options)
+    try:
+        for needed in (445, 453):
+            options.setFixedHeight(1)
+            lay_out()
+            options.setFixedHeight(1 + needed - root.sizeHint.height())
+            lay_out()
+            assert root.sizeHint.height() == needed
+            assert root.minimumSizeHint.height() <= VISIBLE - RESERVE
+            assert cut(panel.widget) == []
+    finally:
+        frame.layout().removeWidget(options)
+        options.setParent(None)
+        module.session.status("")
+        lay_out()
+    assert table.height == whole, "it gives way only where there is no room"
+
+
+def test_imported_predictions_fit_below_two_lines_of_status(a_small_module, tmp_path):
+    import SimpleITK as sitk
+    from barldriver.studies import a_map
+    from slicerhost.clicks import waitUntil
+
+    module = a_small_module
+    panel, root = module.panels["Cases"], module.ui.pagesWidget.parent()
+    for number in range(6):
+        sitk.WriteImage(a_map(number), str(tmp_path / f"case_{number}.nii.gz"))
+    module.steps.show("Cases")
+    panel.exchange.predictionsAction.trigger()
+    form = panel.exchange.predictions
+    try:
+        form.folder.currentPath = str(tmp_path)
+        waitUntil(lambda: form.table.rowCount == 6 and form.isIdle)
+        module.session.status("A sentence about what has happened with the files of the folder, and what to do now.")
+        lay_out()
+        assert root.sizeHint.height() <= VISIBLE - RESERVE
+        assert cut(panel.widget) == []
+    finally:
+        form.box.collapsed = True
+        lay_out()
 
 
 def test_the_cockpit_has_all_that_the_loop_needs_in_one_view(a_small_module):

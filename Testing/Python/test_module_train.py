@@ -120,6 +120,7 @@ def test_a_run_says_what_it_is_at(host, tmp_path):
     from barl.project.states import RunState
     from BARLSegmentationLib.logic.Training import WatchedRun
 
+    checkpoint = pytest.importorskip("barl.training.checkpoint").NAME
     run = WatchedRun(RunRow("run_0001", RunState.RUNNING, "", tmp_path))
     assert run.inWords() == "Starting"
     assert not run.take(RunEvents("run_0001", "running", "", None, [losses(7)], 10))
@@ -130,7 +131,10 @@ def test_a_run_says_what_it_is_at(host, tmp_path):
     run.take(RunEvents("run_0001", "interrupted", "", None, [], 10))
     assert "restarted" in run.inWords() and "Resume" in run.inWords()
     run.take(RunEvents("run_0001", "stopped", "Cancelled.", None, [], 10))
-    assert run.inWords() == "run_0001 was cancelled at iteration 7. Resume goes on from its last checkpoint."
+    begun = "run_0001 was cancelled at iteration 7."
+    assert run.inWords() == f"{begun} It had stored no checkpoint yet: Resume begins anew."
+    (tmp_path / checkpoint).touch()
+    assert run.inWords() == f"{begun} Resume goes on from its last checkpoint."
     run.take(RunEvents("run_0001", "stopped", "", None, [], 10))
     assert run.inWords() == "run_0001 is paused at iteration 7. Resume it when you like."
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # The message of a run that the user has cancelled (``barl.worker.detached.cancel``).
 CANCELLED = "Cancelled."
+# In a run's folder (``barl.training.checkpoint.NAME``); with folds, in one of each.
+_CHECKPOINTS = ("checkpoint.safetensors", "fold-*/checkpoint.safetensors")
 # Where each stage of a run begins on the bar, and how much of it it takes.
 SHARES = {"planning": (0.0, 0.02), "preparing": (0.02, 0.08), "training": (0.1, 0.85), "validating": (0.95, 0.05)}
 # A training sends an event every second; a validation or one step on a slow machine may take a while.
@@ -50,6 +53,7 @@ class WatchedRun:
         self.iteration = 0
         self.message, self.modelId = run.message, run.model_id
         self.notes: list[str] = []
+        self._folder = Path(run.folder)
         self._remedy = ""
         self._heardAt = time.monotonic()
 
@@ -64,6 +68,12 @@ class WatchedRun:
     def paused(self) -> bool:
         """It can go on."""
         return self.state.can_go_on
+
+    def afterResume(self) -> str:
+        """Where the training goes on from."""
+        if any(any(self._folder.glob(pattern)) for pattern in _CHECKPOINTS):
+            return _("Resume goes on from its last checkpoint.")
+        return _("It had stored no checkpoint yet: Resume begins anew.")
 
     def take(self, answer: RunEvents) -> bool:
         """Take an answer to ``Attach``; true if the run's state has changed."""
@@ -104,15 +114,13 @@ class WatchedRun:
         if self.state is RunState.INTERRUPTED:
             return _(
                 "{run} was interrupted: its process was ended, memory or disk was full, or the computer restarted. "
-                "Press Resume: it goes on from its last checkpoint."
-            ).format(run=self.id)
+                "{then}"
+            ).format(run=self.id, then=self.afterResume())
         if self.state is RunState.FAILED:
             return _("{run} failed. {why}").format(run=self.id, why=self.message)
         where = _(" at iteration {number}").format(number=self.iteration) if self.iteration else ""
         if self.message == CANCELLED:
-            return _("{run} was cancelled{where}. Resume goes on from its last checkpoint.").format(
-                run=self.id, where=where
-            )
+            return _("{run} was cancelled{where}. {then}").format(run=self.id, where=where, then=self.afterResume())
         return _("{run} is paused{where}. Resume it when you like.").format(run=self.id, where=where)
 
 

@@ -62,9 +62,10 @@ def moveUndo(editor: slicer.qMRMLSegmentEditorWidget, layout: qt.QLayout) -> Non
 
 
 def fitTable(editor: slicer.qMRMLSegmentEditorWidget, segments: int) -> None:
-    """Make the table of segments as high as its rows, not higher."""
+    """Make the table of segments as high as its rows; beside an effect with many options it gives way, and scrolls."""
     for frame in slicer.util.findChildren(editor, "SegmentsTableResizableFrame"):
-        frame.setFixedHeight(SEGMENT_ROW * min(max(segments, 2), MOST_SEGMENTS) + 4)
+        frame.setMinimumHeight(SEGMENT_ROW + 4)
+        frame.setMaximumHeight(SEGMENT_ROW * min(max(segments, 2), MOST_SEGMENTS) + 4)
 
 
 def _removeSpacers(layout: qt.QLayout) -> None:

@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.FolderPlan import FolderPlan, PlannedCase
 from BARLSegmentationLib.widgets.CaseSources import pathWidget
+from BARLSegmentationLib.widgets.PairTable import fitHeight, selectedRow, setUpPairTable
 from BARLSegmentationLib.widgets.Panel import signalsBlocked
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
     from BARLSegmentationLib.logic.Session import Session
 
 CASE, OUTLINE, STATE = range(3)
-LEAST_ROWS, MOST_ROWS = 3, 4  # of the table on a small screen; more scroll
 PAUSE_MS = 300  # after the last letter of a path, before the folder is looked into
-SMALL_SCREEN = 768  # pixels; a higher window shows more rows
 
 
 class FolderSource:
@@ -86,19 +85,9 @@ class FolderSource:
 
     def _setUpTable(self) -> None:
         table = self.table
-        table.setHorizontalHeaderLabels([_("Case"), _("Outline"), _("What happens")])
-        table.verticalHeader().visible = False
-        table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
-        table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
-        table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
-        table.setTextElideMode(qt.Qt.ElideMiddle)
-        table.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
-        table.toolTip = _("Untick a case to leave it out; double-click its name to change it. Use no patient names.")
-        header = table.horizontalHeader()
-        header.setHighlightSections(False)
-        for column in (CASE, OUTLINE):
-            header.setSectionResizeMode(column, qt.QHeaderView.Stretch)
-        header.setSectionResizeMode(STATE, qt.QHeaderView.ResizeToContents)
+        tip = _("Untick a case to leave it out; double-click its name to change it. Use no patient names.")
+        setUpPairTable(table, [_("Case"), _("Outline"), _("What happens")], tip)
+        table.horizontalHeader().setSectionResizeMode(STATE, qt.QHeaderView.ResizeToContents)
         table.connect("itemSelectionChanged()", self.onSelected)
         table.connect("itemChanged(QTableWidgetItem*)", self.onItemChanged)
 
@@ -147,8 +136,8 @@ class FolderSource:
             self.show()
 
     def _selected(self) -> PlannedCase | None:
-        rows = [index.row() for index in self.table.selectionModel().selectedRows()]
-        return self.plan.cases[rows[0]] if rows and rows[0] < len(self.plan.cases) else None
+        row = selectedRow(self.table)
+        return self.plan.cases[row] if 0 <= row < len(self.plan.cases) else None
 
     # The table
 
@@ -159,18 +148,10 @@ class FolderSource:
             self.table.setRowCount(len(self.plan.cases) + len(self.plan.leftOut))
             for number in range(self.table.rowCount):
                 self._fill(number)
-        self._fitHeight()
+        fitHeight(self.table)
         if 0 <= row < self.table.rowCount:
             self.table.selectRow(row)
         self.onSelected()
-
-    def _fitHeight(self) -> None:
-        """As high as its rows, up to what the window has room for."""
-        table = self.table
-        rowHeight = table.verticalHeader().defaultSectionSize
-        room = MOST_ROWS + max(0, table.window().height - SMALL_SCREEN) // rowHeight
-        rows = min(max(table.rowCount, LEAST_ROWS), room)
-        table.setFixedHeight(table.horizontalHeader().sizeHint.height() + rows * rowHeight + 4)
 
     def _fill(self, row: int) -> None:
         isCase = row < len(self.plan.cases)

@@ -10,7 +10,8 @@ from slicer.i18n import tr as _
 from BARLSegmentationLib.logic.Words import caseCountText
 from BARLSegmentationLib.widgets.CaseSources import comboWidget, pathWidget
 from BARLSegmentationLib.widgets.ExchangeForm import ExchangeForm
-from BARLSegmentationLib.widgets.FolderSource import LEAST_ROWS, MOST_ROWS, PAUSE_MS
+from BARLSegmentationLib.widgets.FolderSource import PAUSE_MS
+from BARLSegmentationLib.widgets.PairTable import fitHeight, selectedRow, setUpPairTable
 from BARLSegmentationLib.widgets.Panel import signalsBlocked
 
 if TYPE_CHECKING:
@@ -56,10 +57,14 @@ class PredictionsForm(ExchangeForm):
         self.caseComboBox.minimumContentsLength = 12
         self.caseComboBox.toolTip = _("The case to which the selected row belongs")
         self.caseComboBox.connect("activated(int)", self.onCase)
-        self.addRow(_("Its case:"), self.caseComboBox)
-        self.resampleCheckBox = self.addRow("", qt.QCheckBox(_("Resample those that lie on another grid")))
+        row = qt.QWidget()
+        qt.QHBoxLayout(row).setContentsMargins(0, 0, 0, 0)
+        row.layout().addWidget(self.caseComboBox, 1)
+        self.resampleCheckBox = qt.QCheckBox(_("Resample to the scan"))
+        row.layout().addWidget(self.resampleCheckBox)
+        self.addRow(_("Its case:"), row)
         self.resampleCheckBox.toolTip = _(
-            "Bring label maps onto the scan's grid, nearest voxel; else they are left out"
+            "Bring label maps on another grid onto the scan's, nearest voxel; else they are left out"
         )
         self.noteLabel = self.addRow("", qt.QLabel())
         self.noteLabel.wordWrap = True
@@ -70,18 +75,9 @@ class PredictionsForm(ExchangeForm):
         self._timer.connect("timeout()", self.onPath)
 
     def _setUpTable(self) -> None:
-        table = self.table
-        table.setHorizontalHeaderLabels([_("Prediction"), _("Files"), _("Case")])
-        table.verticalHeader().visible = False
-        table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
-        table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
-        table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
-        table.setTextElideMode(qt.Qt.ElideMiddle)
-        table.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
-        table.toolTip = _("Select a row and choose its case below; rows without a case are left out")
-        table.horizontalHeader().setHighlightSections(False)
-        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
-        table.connect("itemSelectionChanged()", self.onSelected)
+        tip = _("Select a row and choose its case below; rows without a case are left out")
+        setUpPairTable(self.table, [_("Prediction"), _("Files"), _("Case")], tip)
+        self.table.connect("itemSelectionChanged()", self.onSelected)
 
     @property
     def isIdle(self) -> bool:
@@ -162,9 +158,7 @@ class PredictionsForm(ExchangeForm):
                     cell.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
                     cell.setToolTip(text)
                     table.setItem(number, column, cell)
-        rows = min(max(table.rowCount, LEAST_ROWS), MOST_ROWS)
-        height = table.verticalHeader().defaultSectionSize
-        table.setFixedHeight(table.horizontalHeader().sizeHint.height() + rows * height + 4)
+        fitHeight(table)
         if 0 <= row < table.rowCount:
             table.selectRow(row)
         self.noteLabel.text = " ".join(self._notes[:MOST_NOTES])
@@ -172,8 +166,8 @@ class PredictionsForm(ExchangeForm):
         self.onSelected()
 
     def _selected(self) -> int:
-        rows = [index.row() for index in self.table.selectionModel().selectedRows()]
-        return rows[0] if rows and rows[0] < len(self._found) else -1
+        row = selectedRow(self.table)
+        return row if row < len(self._found) else -1
 
     def onSelected(self) -> None:
         row = self._selected()

@@ -465,9 +465,7 @@ class TrainPanel(Panel):
         if busy and not locked:
             wait = _WAIT
         ui.pauseButton.text = _("Resume") if paused else _("Pause")
-        tip = (
-            _("Go on from the last checkpoint") if paused else _("Save a checkpoint and end; resume whenever you like")
-        )
+        tip = run.afterResume() if paused else _("Save a checkpoint and end; resume whenever you like")
         allow(ui.pauseButton, tip, wait)
         allow(ui.finishButton, _("End the training now and keep the model as it is so far"), wait)
         nothing = "" if busy or (alive and not locked) else _("Nothing is running.")
