@@ -108,3 +108,18 @@ def test_each_run_is_kept_and_the_page_gets_a_section_of_its_own(a_set, tmp_path
     text = page.read_text()
     assert text.count(benchmark.HEADING) == 1 and text.startswith("# A page\n\n## First") and "## Last\n\nend" in text
     assert "| supervised | hard |" in text and "points, p = " in text and "2 steps; patch" in text
+    assert "| within 1 point of all whole |" in text
+
+
+def test_a_published_table_of_another_set_stays(a_set, tmp_path):
+    page = tmp_path / "page.md"
+    old = "### Hippocampus, MR\n\n| method | kept |\n|---|---|\n| supervised | 0.8 |\n"
+    page.write_text(f"# A page\n\n{benchmark.HEADING}\n\nold\n\n{old}\n## Last\n\nend\n")
+    row = {"set": "sts_pet", "scans": 1, "counts": [[2, 1]] * 5, "mass": [4.0, 2.0]}
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "weights.json").write_text(json.dumps(row))
+    for _ in range(2):
+        benchmark.write(options(tmp_path))
+    text = page.read_text()
+    assert text.count(old) == 1 and "| Soft-tissue sarcoma, PET | 1 |" in text and "is not known" not in text
+    assert text.index(old) < text.index("### How right filled voxels are") < text.index("## Last\n\nend")
