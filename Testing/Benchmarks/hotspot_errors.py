@@ -182,7 +182,9 @@ def write(options: argparse.Namespace) -> None:
         met.append(f"{result['set']}, look of {result['look_voxels']:g} voxels: {share:.3f}")
     tables = "\n\n".join(table(result) for result in shown)
     text = _TEXT.format(tables=tables, aim="; ".join(met) + ".", machine=shown[0]["machine"])
-    options.document.write_text(text, "utf-8")
+    page = options.document.read_text("utf-8") if options.document.exists() else ""
+    _, heading, kept = page.partition("\n## ")  # sections that are written by hand
+    options.document.write_text(text + heading + kept, "utf-8")
 
 
 def main() -> None:
