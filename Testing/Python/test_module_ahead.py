@@ -108,3 +108,23 @@ def test_untouched_cases_are_predicted_by_themselves_and_what_the_user_wants_goe
     ahead.checked = False
     promote(module)
     assert not panel.ahead.isWanted and panel.isIdle
+
+
+def test_the_case_on_screen_is_predicted_last_and_stays_as_it_is(a_series):
+    """One drawn from nothing is not taken for a correction of the prediction that came meanwhile."""
+    module, panel, project = a_series, a_series.panels["Cases"], a_series.session.project
+    for number in (2, 3):
+        project.cases.set_state(project.cases.find(f"scan {number}").id, "excluded")
+    module.session.openCase(project.cases.find("scan 1").id)
+    shown, worked = module.session.loaded, []
+    panel.ahead.changed.connect(lambda: worked.append(panel.ahead.case.name if panel.ahead.case else ""))
+    model = promote(module)
+    waitUntil(lambda: not panel.ahead.isWanted, ANSWER_S)
+    assert [name for name in dict.fromkeys(worked) if name] == ["scan 1"]
+    assert predicted(module, model) == ["scan 1"]
+    assert module.session.loaded is shown
+    assert module.panels["Review"].correction.prediction() is None
+    sentence = f"{model} has predicted 1 case. Open the case on screen again to see its prediction."
+    assert module.ui.statusLabel.text == sentence
+    loaded = module.session.openCase(shown.caseId)
+    assert loaded.revision.model_id == model and loaded.uncertainty is not None

@@ -186,11 +186,11 @@ class Correction:
     def prediction(self) -> Revision | None:
         """What the outline on screen was corrected from; the newest prediction if that is not known."""
         project, loaded = self.session.project, self.session.loaded
-        predictions = [item for item in project.revisions.of(loaded.caseId) if item.is_prediction]
         shown = loaded.revision
-        origin = None
-        if shown is not None:
-            origin = shown.id if shown.is_prediction else shown.details.get("correction", {}).get("prediction")
+        if shown is None:
+            return None  # drawn from nothing, though the case may have been predicted meanwhile
+        predictions = [item for item in project.revisions.of(loaded.caseId) if item.is_prediction]
+        origin = shown.id if shown.is_prediction else shown.details.get("correction", {}).get("prediction")
         known = [item for item in predictions if item.id == origin]
         return (known or predictions or [None])[-1]
 

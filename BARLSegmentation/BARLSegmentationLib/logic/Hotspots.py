@@ -48,7 +48,7 @@ class HotSpot:
 
 
 class HotSpotList:
-    """The hot-spots of a case's newest prediction and which of them have been looked at.
+    """The hot-spots of a case's newest prediction, or of that with the id ``shown``, and which have been looked at.
 
     Attributes:
         prediction: The revision they come from; None if the case has no prediction.
@@ -57,7 +57,7 @@ class HotSpotList:
         changed: ``seen`` is not yet stored.
     """
 
-    def __init__(self, project: Project | None = None, caseId: str | None = None) -> None:
+    def __init__(self, project: Project | None = None, caseId: str | None = None, shown: str = "") -> None:
         self._project = project
         self.prediction: Revision | None = None
         self.spots: list[HotSpot] = []
@@ -68,7 +68,8 @@ class HotSpotList:
         from barl.project.review import seen_hotspots
         from barl.project.states import RevisionKind
 
-        self.prediction = project.revisions.newest(caseId, (RevisionKind.PREDICTION,))
+        known = [item for item in project.revisions.of(caseId) if item.id == shown] if shown else []
+        self.prediction = known[0] if known else project.revisions.newest(caseId, (RevisionKind.PREDICTION,))
         if self.prediction is not None:
             names = {label.value: label.name for label in project.labels}
             self.spots = [_fromJson(spot, names) for spot in self.prediction.details.get("hotspots", [])]

@@ -129,15 +129,23 @@ class PredictAhead:
         return model.id if model is not None else None
 
     def _waiting(self) -> list[Case]:
-        """The untouched cases that the current model has not predicted, without the one on screen."""
+        """The untouched cases that the current model has not predicted; the one on screen comes last."""
         from barl.project.next_case import untouched_cases
 
         session = self._session
         if session.project is None or session.project.read_only or self._model is None:
             return []
         cases = session.ask(session.cases, otherwise=[])
-        apart = self._inVain | {session.caseId}
-        return [case for case in untouched_cases(cases, self._model) if case.id not in apart]
+        waiting = [case for case in untouched_cases(cases, self._model) if case.id not in self._inVain]
+        return sorted(waiting, key=lambda case: case.id == session.caseId)
+
+    def _onScreen(self) -> bool:
+        """The case on screen has been predicted since it was opened: what is on screen stays as it is."""
+        case = self._session.ask(self._session.case, otherwise=None)
+        loaded = self._session.loaded
+        if case is None or loaded is None or case.model_id != self._model:
+            return False
+        return loaded.revision is None or (loaded.revision.is_prediction and loaded.revision.model_id != self._model)
 
     def _trains(self) -> bool:
         project = self._session.project
@@ -148,6 +156,7 @@ class PredictAhead:
         self._wanted, self.case, self.left = False, None, 0
         if self._done:
             text = _("{model} has predicted {count}.")
+            text += _(" Open the case on screen again to see its prediction.") if self._onScreen() else ""
             self._session.status(text.format(model=self._model, count=caseCountText(self._done)))
         self.changed.emit()
 

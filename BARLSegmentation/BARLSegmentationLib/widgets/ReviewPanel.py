@@ -9,6 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from BARLSegmentationLib.logic.CaseLoader import REVISION_ATTRIBUTE
 from BARLSegmentationLib.logic.Correction import Correction
 from BARLSegmentationLib.logic.Difference import lastTwo, showDifference
 from BARLSegmentationLib.logic.Hotspots import HotSpotList, jumpTo
@@ -397,7 +398,9 @@ class ReviewPanel(Panel):
         if loaded is None:
             return
         self.storeTicks()
-        model = self.session.ask(HotSpotList, self.session.project, loaded.caseId, otherwise=model)
+        if loaded.uncertainty is not None:  # a newer prediction may have come while the case is on screen
+            shown = loaded.uncertainty.GetAttribute(REVISION_ATTRIBUTE) or ""
+            model = self.session.ask(HotSpotList, self.session.project, loaded.caseId, shown, otherwise=model)
         self.hotspots.show(model.ofFill(fill.hotspots, self.session.project.labels) if fill is not None else model)
         if fill is None:
             self.uncertainty.setFill(None)
