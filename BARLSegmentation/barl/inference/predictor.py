@@ -235,7 +235,10 @@ class Predictor:
         maps, grid = streamed.maps, scan.result_grid
         table = np.array([0, *self.card.values], np.uint8 if max(self.card.values) < 256 else np.uint16)
         label = scan.restore_label(table[maps.classes]) if scan.keeps_voxels else _label(scan, maps, table)
-        uncertainty, hotspots, notes = _fraction(scan, maps.uncertainty), self._hotspots(maps, grid), streamed.notes
+        if not want_probabilities:
+            maps.probabilities = None
+        hotspots = self._hotspots(maps, grid)  # takes 6 bytes a voxel for a moment: before the next image is made
+        uncertainty, notes = _fraction(scan, maps.uncertainty), streamed.notes
         if rules:
             label, uncertainty, changes = clean_images(label, uncertainty, rules)
             hotspots = add_changes(hotspots, changes, Grid.of(label))
