@@ -171,7 +171,8 @@ def _value_of(segment: Segment, structures: Sequence[Structure], file: str) -> i
     raise InputError(
         f"The segment '{segment.name}' of '{file}' is not in the label table ({table}).",
         "Give the segment the name of its label, remove it, add it to the label table, or say which label it is "
-        '(on the command line: --segment "NAME=LABEL", or "NAME=" to leave it out).',
+        '(on the command line: --segment "NAME=LABEL", or "NAME=" to leave it out; in Slicer: load scan and outline, '
+        "rename or remove the segment in the module Segmentations, and add both as volumes of the scene).",
     )
 
 

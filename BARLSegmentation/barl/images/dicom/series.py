@@ -238,7 +238,8 @@ def _chosen(listed: list[Series], where: str, wanted: str | None) -> Series:
     if wanted is None:
         if len(listed) > 1:
             raise InputError(
-                f"{where} holds {len(listed)} series: {shown}.", "Choose one with --series and its number."
+                f"{where} holds {len(listed)} series: {shown}.",
+                "Choose one with --series and its number; in Slicer, add this case by itself as a DICOM folder.",
             )
         return listed[0]
     text = wanted.strip()
