@@ -160,6 +160,7 @@ def test_a_status_line_fits_beside_an_effect_with_many_options(a_small_module):
     editor, root = panel.editor.widget, module.ui.pagesWidget.parent()
     settle(panel)
     editor.setActiveEffectByName("Paint")
+    slicer.util.findChildren(editor, "OptionsGroupBox")[0].setVisible(True)  # as Slicer does with each effect
     module.session.status("Done.")
     lay_out()
     table, frame = (slicer.util.findChildren(editor, name)[0] for name in ("SegmentsTableView", "EffectsOptionsFrame"))

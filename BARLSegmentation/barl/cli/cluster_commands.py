@@ -127,7 +127,7 @@ def _use_this_package() -> None:
 
 def _settings(options: Namespace) -> dict[str, str]:
     if options.cluster_set and options.cluster != "slurm":
-        raise InputError("--cluster-set is for --cluster slurm.", "Leave it away.")
+        raise InputError("--cluster-set is for --cluster slurm.", "Leave it out.")
     settings = {}
     for text in options.cluster_set:
         name, _equals, value = text.partition("=")

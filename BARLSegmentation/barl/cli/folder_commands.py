@@ -70,7 +70,8 @@ def add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
     if not intake.added and len(new) == len(cases) and len(scans) == 1:
         raise scans[0].reason
     n_outlined = sum(item.case.is_accepted for item in intake.added)
-    first = f"Added {len(intake.added)} cases, {n_outlined} of them with an outline."
+    added = f"{len(intake.added)} {'case' if len(intake.added) == 1 else 'cases'}"
+    first = f"Added {added}, {n_outlined} of them with an outline."
     notes = _about(outlined)
     if unchanged := len(cases) - len(new) - len(outlined.stored) - len(outlined.left_out):
         is_there = "case is" if unchanged == 1 else "cases are"

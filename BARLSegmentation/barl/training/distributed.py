@@ -30,7 +30,9 @@ def check_processes(n_processes: int, device: torch.device) -> None:
         InputError: There are fewer graphics cards (on the CPU: cores), or the number is below 1.
     """
     if device.type not in ("cpu", "cuda") or n_processes < 1:
-        raise InputError(f"A training in {n_processes} processes on {device.type} is not possible.", "Leave it away.")
+        raise InputError(
+            f"A training in {n_processes} processes on {device.type} is not possible.", "Train in 1 process."
+        )
     there = torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1
     if n_processes > there:
         what = "graphics cards" if device.type == "cuda" else "cores and no graphics card"
