@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import random
 import shlex
@@ -258,6 +259,10 @@ def test_a_warm_predictor_is_the_same_until_the_model_changes(copy):
     first = warm.get(folder, "cpu")
     assert warm.get(folder, "cpu") is first
     assert warm.get(folder, "cpu", fast=True) is not first
+    card = json.loads((folder / "model.json").read_text("utf-8"))
+    card["cleanup"] = [{"value": 1, "pieces": "largest"}]
+    (folder / "model.json").write_text(json.dumps(card), "utf-8")
+    assert warm.get(folder, "cpu").card.cleanup
 
 
 def test_a_scan_that_cannot_be_read_does_not_hold_up_the_others(copy):

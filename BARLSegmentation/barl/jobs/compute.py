@@ -31,7 +31,7 @@ class WarmPredictors:
             DeviceError: There is no such device.
         """
         card = read_card(folder)
-        key = (card.id, card.weights_sha256, device, fast, member)
+        key = (repr(card), device, fast, member)  # cleanup and names of labels may change, the weights stay
         predictor = self._loaded.pop(key, None)
         if predictor is None:
             while len(self._loaded) >= self._keep:  # before loading: two models at once may be one too many
