@@ -46,7 +46,7 @@ def predict_from_probabilities(
         logs = [torch.from_numpy(np.log(member[:, rows].clip(_SMALLEST, 1))) for member in members]
         stacked = torch.stack(logs).float()
         maps.add(Slab(start, stacked[:, 1:] - stacked[:, :1]), whole)
-    values = table[maps.classes] if label_map is None else label_map.astype(table.dtype)
+    values = table[maps.kept_classes] if label_map is None else label_map.astype(table.dtype)
     spots = find_hotspots(maps.uncertainty, grid, maps.candidates, threshold=half_a_bit(len(table)))
     return Prediction(
         label=grid.image(values),

@@ -120,7 +120,7 @@ def find_hotspots(
 
 
 def _without_small(mask: np.ndarray, least: float) -> np.ndarray:
-    """``mask`` without its components of fewer than ``least`` voxels."""
+    """``mask`` without its components of fewer than ``least`` voxels, which are taken out of it in place."""
     if least <= 1:
         return mask
     regions, count = components(mask)
@@ -129,7 +129,9 @@ def _without_small(mask: np.ndarray, least: float) -> np.ndarray:
         voxels += np.bincount(regions[rows].ravel(), minlength=count + 1)
     large = voxels >= least
     large[0] = False
-    return large[regions]
+    for rows in _blocks(regions.shape):
+        mask[rows] = large[regions[rows]]
+    return mask
 
 
 def _looks(

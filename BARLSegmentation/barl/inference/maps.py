@@ -13,7 +13,8 @@ from barl.inference.uncertainty import count_levels, join_branches, score_levels
 
 
 class ModelMaps:
-    """Maps on the model's grid, filled slab by slab: three bytes a voxel unless more is asked for.
+    """Maps on the model's grid, filled slab by slab: three bytes a voxel unless more is asked for, two and one for each
+    label if the label map is made on another grid.
 
     Args:
         shape: ``(k, j, i)``.
@@ -22,14 +23,16 @@ class ModelMaps:
         per_network: Branches of one network, whose label maps are compared; they follow each other.
         temperature: Calibration of the probabilities.
         keep_probabilities: Keep the probabilities of the labels, too.
+        keep_classes: False: keep coarse probabilities instead of classes, to make the label map of on another grid.
         keep_components: Keep entropy and disagreement, too.
 
     Attributes:
-        classes: Class of each voxel, uint8 (uint16 for more than 255).
+        classes: Class of each voxel, uint8 (uint16 for more than 255); None without ``keep_classes``.
         candidates: Likeliest class leaving out the background.
         uncertainty: uint8, 255 means 1.
         entropy, disagreement: Its components, uint8, or None.
-        probabilities: float16 ``[L, k, j, i]`` of classes 1..L, or None.
+        probabilities: Of classes 1..L, float16 ``[L, k, j, i]`` if they are kept; uint8, 255 means 1, without
+            ``keep_classes``; else None.
         branch_voxels: Voxels of each label in each branch by itself, ``[n_branches, L]``.
         shared_voxels: Of these, those that the next branch of the same network has, too.
     """
@@ -43,16 +46,19 @@ class ModelMaps:
         per_network: int = 1,
         temperature: float = 1.0,
         keep_probabilities: bool = False,
+        keep_classes: bool = True,
         keep_components: bool = False,
     ) -> None:
         dtype = np.uint8 if n_classes <= 256 else np.uint16
         self.temperature = temperature
-        self.classes = np.empty(shape, dtype)
+        self.classes = np.empty(shape, dtype) if keep_classes else None
         self.candidates = np.empty(shape, dtype)
         self.uncertainty = np.empty(shape, np.uint8)
         self.entropy = np.empty(shape, np.uint8) if keep_components else None
         self.disagreement = np.empty(shape, np.uint8) if keep_components and n_branches > 1 else None
-        self.probabilities = np.empty((n_classes - 1, *shape), np.float16) if keep_probabilities else None
+        self.probabilities: np.ndarray | None = None
+        if keep_probabilities or not keep_classes:
+            self.probabilities = np.empty((n_classes - 1, *shape), np.float16 if keep_probabilities else np.uint8)
         self.branch_voxels = np.zeros((n_branches, n_classes - 1), np.int64)
         self.shared_voxels = np.zeros_like(self.branch_voxels)
         self._pairs = [n for n in range(n_branches - 1) if (n + 1) % per_network]
@@ -68,14 +74,19 @@ class ModelMaps:
         joined = join_branches(log_probabilities, self.temperature)
         rows = slice(first - box[0].start, last - box[0].start)
         classes, candidates = _likeliest(joined.probabilities)
-        self.classes[rows], self.candidates[rows] = classes.cpu().numpy(), candidates.cpu().numpy()
+        found = classes.cpu().numpy()
+        if self.classes is not None:
+            self.classes[rows] = found
+        self.candidates[rows] = candidates.cpu().numpy()
         self.uncertainty[rows] = _levels(joined.uncertainty)
         if self.entropy is not None:
             self.entropy[rows] = _levels(joined.entropy)
         if self.disagreement is not None and joined.disagreement is not None:
             self.disagreement[rows] = _levels(joined.disagreement)
         if self.probabilities is not None:
-            self.probabilities[:, rows] = joined.probabilities[1:].half().cpu().numpy()
+            kept = joined.probabilities[1:]
+            coarse = self.probabilities.dtype == np.uint8
+            self.probabilities[:, rows] = _levels(kept) if coarse else kept.half().cpu().numpy()
         before = classes
         for n, branch in enumerate(log_probabilities):
             own = classes if len(log_probabilities) == 1 else _likeliest(branch)[0]
@@ -83,7 +94,7 @@ class ModelMaps:
             if n - 1 in self._pairs:
                 self.shared_voxels[n - 1] += _count(own[own == before], len(branch))
             before = own
-        self._levels += count_levels(self.uncertainty[rows], self.classes[rows] > 0)
+        self._levels += count_levels(self.uncertainty[rows], found > 0)
 
     def agreement(self) -> list[float | None]:
         """For each label the Dice between the branches' label maps, mean over the pairs; None where none shows it."""
@@ -98,8 +109,14 @@ class ModelMaps:
     @property
     def kept_probabilities(self) -> np.ndarray:
         """``probabilities`` of maps that keep them."""
-        assert self.probabilities is not None  # keep_probabilities
+        assert self.probabilities is not None  # keep_probabilities, or no keep_classes
         return self.probabilities
+
+    @property
+    def kept_classes(self) -> np.ndarray:
+        """``classes`` of maps that keep them."""
+        assert self.classes is not None  # keep_classes
+        return self.classes
 
     def case_uncertainty(self) -> float:
         """See ``uncertainty.score_levels``."""

@@ -111,10 +111,11 @@ class Effort:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which maps to keep beside classes and uncertainty."""
+    """Which maps to keep beside the uncertainty."""
 
     probabilities: bool
     components: bool
+    classes: bool
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ class Predictor:
         )
         array = scan.to_network()
         clock.lap("preparing")
-        wanted = Wanted(want_probabilities or not scan.keeps_voxels, want_components)
+        wanted = Wanted(want_probabilities, want_components, scan.keeps_voxels)
         streamed = self._stream(array, scan.inside, wanted, progress.stage(Stage.PREDICTING, 0.05, 0.85))
         del array
         clock.lap("predicting")
@@ -234,7 +235,7 @@ class Predictor:
     ) -> Prediction:
         maps, grid = streamed.maps, scan.result_grid
         table = np.array([0, *self.card.values], np.uint8 if max(self.card.values) < 256 else np.uint16)
-        label = scan.restore_label(table[maps.classes]) if scan.keeps_voxels else _label(scan, maps, table)
+        label = scan.restore_label(table[maps.kept_classes]) if scan.keeps_voxels else _label(scan, maps, table)
         if not want_probabilities:
             maps.probabilities = None
         hotspots = self._hotspots(maps, grid)  # takes 6 bytes a voxel for a moment: before the next image is made
@@ -292,6 +293,7 @@ class Predictor:
                     per_network=min(len(self.branches), self._branches_of_one),
                     temperature=self.card.temperature,
                     keep_probabilities=wanted.probabilities,
+                    keep_classes=wanted.classes,
                     keep_components=wanted.components,
                 )
                 embedding = self._run(array, inside, maps, effort, progress)
@@ -402,9 +404,10 @@ def _fraction(scan: PreparedScan, levels: np.ndarray) -> sitk.Image:
 
 def _label(scan: PreparedScan, maps: ModelMaps, table: np.ndarray) -> sitk.Image:
     """Labels on the scan's grid from interpolated probabilities."""
+    whole = 255 if maps.kept_probabilities.dtype == np.uint8 else 1
 
     def likeliest(slab: np.ndarray) -> np.ndarray:
-        background = 1 - slab.sum(axis=0, keepdims=True)
+        background = whole - slab.sum(axis=0, keepdims=True)
         return table[np.concatenate([background, slab]).argmax(axis=0)]
 
     return scan.restore(maps.kept_probabilities, likeliest, table.dtype)
