@@ -23,6 +23,7 @@ PLAN = {
     "seeds": [0],
     "pool": 3,
     "stride": [12, 12, 12],
+    "every": 3,
     "plan": {"iterations": 2, "patch": [12, 12, 12], "widths": [4, 8], "loader_workers": 0},
     "common": {"start": 1, "step": 1, "rounds": 2},
     "strategies": [
@@ -147,7 +148,8 @@ def test_a_simulation_goes_on_after_a_kill_to_the_same_result(a_small_set, capsy
     plan.write_text(json.dumps(PLAN))
     assert main(["simulate", str(plan), str(whole), "--device", "cpu"]) == 0
     assert "| slices | 1 | 2 |" in capsys.readouterr().out
-    assert len(list((whole / "cache").iterdir())) == 40  # what is tested; no case of the training part
+    # What is tested, every third of 40; no case of the training part.
+    assert len(list((whole / "cache").iterdir())) == 14
     too_many = {**PLAN, "common": {**PLAN["common"], "start": 3}}
     with pytest.raises(InputError, match="needs 4 outlined cases, hippocampus has 3"):
         simulation.simulate(simulation.simulations_of(too_many), killed, "cpu")
@@ -165,4 +167,6 @@ def test_a_simulation_goes_on_after_a_kill_to_the_same_result(a_small_set, capsy
     results = [json.loads((folder / second.file_name).read_text())["rounds"] for folder in (whole, killed)]
     assert [one["dice"] for one in results[0]] == [one["dice"] for one in results[1]]
     assert [one["work"] for one in results[0]] == [one["work"] for one in results[1]]
+    assert all(np.mean([*one["cases"].values()]) == pytest.approx(one["dice"]) for one in results[0])
+    assert len(results[0][0]["cases"]) == 14
     assert not (killed / "running" / second.file_name.removesuffix(".json")).exists()

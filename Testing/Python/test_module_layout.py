@@ -281,7 +281,7 @@ def test_names_of_a_series_can_be_told_apart(a_small_module, tmp_path):
     assert table.isColumnHidden(5) and not table.isColumnHidden(1), "the time of the last change makes room"
 
 
-def test_next_case_three_places_a_correction_and_accept_take_four_keys(a_review_panel, monkeypatch):
+def test_three_places_a_correction_accept_and_the_next_case_take_three_keys(a_review_panel, monkeypatch):
     """N, N, a stroke, Ctrl+Return: the first place came with the case."""
     import qt
     from slicerhost.clicks import strike
@@ -289,11 +289,9 @@ def test_next_case_three_places_a_correction_and_accept_take_four_keys(a_review_
     panel, module = a_review_panel, a_review_panel.moduleWidget
     panel.ui.goOnCheckBox.checked = True
     panel.hotspots.step(1)  # as it was opened by the Accept before
-    pressed = []
 
     def press(key, modifier=qt.Qt.NoModifier) -> None:
         strike(panel.widget.window(), key, modifier)
-        pressed.append(key)
         settle(panel)
 
     press(qt.Qt.Key_N)
@@ -305,7 +303,6 @@ def test_next_case_three_places_a_correction_and_accept_take_four_keys(a_review_
     press(qt.Qt.Key_Return, qt.Qt.ControlModifier)
     assert module.session.project.cases.get("predicted").state == "accepted"
     assert module.session.case().name == "untouched" and "Next: untouched." in module.ui.statusLabel.text
-    assert len(pressed) <= 6
 
 
 def test_accept_of_the_last_case_says_so(a_review_panel):

@@ -270,11 +270,12 @@ def evaluate(
     cache: Path,
     device: str,
     stride: list[int] | None = None,
+    every: int = 1,
 ) -> Iterator[dict[str, Any]]:
-    """Scores of each case on its scan's own grid: of the branches' mean and of the first branch alone."""
+    """Scores of every ``every``-th case on its scan's own grid: of the branches' mean and of the first branch alone."""
     target = choose_device(device)
     _, network = load_model(model_folder, str(target))
-    cases = dataset.part(part)
+    cases = dataset.part(part)[::every]
     if not cases:
         raise InputError(f"The data set {dataset.name} has no cases in its part {part!r}.", 'Use "on": "test".')
     files = [CaseFiles(case.id, case.images, case.label, held_out=True) for case in cases]

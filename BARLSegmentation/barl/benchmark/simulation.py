@@ -58,6 +58,7 @@ class Simulation:
         on: Part of the split to evaluate on.
         pool: So many cases, drawn by the seed, take part; None: all of the training part.
         stride: Steps ``(k, j, i)`` of the sliding window of the evaluation in voxels; half a patch if not given.
+        every: Every so many-th case of that part is evaluated; 1: all.
     """
 
     dataset: str
@@ -76,6 +77,7 @@ class Simulation:
     on: str = "test"
     pool: int | None = None
     stride: list[int] | None = None
+    every: int = 1
 
     @property
     def file_name(self) -> str:
@@ -121,6 +123,7 @@ def simulations_of(plan: dict[str, Any]) -> list[Simulation]:
                         plan.get("on", "test"),
                         plan.get("pool"),
                         plan.get("stride"),
+                        plan.get("every", 1),
                     )
                 )
     except (KeyError, TypeError) as error:
@@ -197,9 +200,11 @@ class _Rounds:
                 self._keep(index, corrected)
                 accepted[str(index)] = corrected.looked is not None
                 work += corrected.work
-            dice, seconds = self._train(number, accepted)
+            cases, seconds = self._train(number, accepted)
+            dice = float(np.nanmean([*cases.values()]))
             self.state["accepted"] = accepted
-            self.state["rounds"].append({"work": asdict(work), "dice": dice, "train_seconds": seconds})
+            row = {"work": asdict(work), "dice": dice, "cases": cases, "train_seconds": seconds}
+            self.state["rounds"].append(row)
             text = json.dumps(self.state)
             write_atomically(self.place, partial(Path.write_text, data=text, encoding="utf-8"))
             self.tell(f"  {work.cases} cases, {work.planes} planes, {work.minutes:.1f} min: Dice {dice:.4f}")
@@ -315,8 +320,8 @@ class _Rounds:
             files.append(CaseFiles(case.id, case.images, label, looked=looked, uncertainty=uncertainty))
         return files
 
-    def _train(self, number: int, accepted: dict[str, bool]) -> tuple[float, float]:
-        """Train from nothing on what is accepted; gives the Dice on the part evaluated, and the seconds."""
+    def _train(self, number: int, accepted: dict[str, bool]) -> tuple[dict[str, float], float]:
+        """Train from nothing on what is accepted; gives each evaluated case's mean Dice of labels, and the seconds."""
         run = harness.Run(self.one.dataset, self.one.name, None, self.one.seed, self.one.method, {}, self.one.plan)
         folder = self.folder / f"round{number}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -327,10 +332,11 @@ class _Rounds:
         shutil.rmtree(cache, ignore_errors=True)
         assert result.model_folder is not None  # nobody stops it
         scores = harness.evaluate(
-            result.model_folder, result.plan, self.data, self.one.on, self.cache, self.device, self.one.stride
-        )
-        dice = [score["dice"] for case in scores for score in case["mean"].values()]
-        return float(np.nanmean(dice)), result.seconds
+            result.model_folder, result.plan, self.data, self.one.on, self.cache, self.device, self.one.stride,
+            self.one.every,
+        )  # fmt: skip
+        dice = {row["case"]: float(np.nanmean([s["dice"] for s in row["mean"].values()])) for row in scores}
+        return dice, result.seconds
 
 
 def first_cases(cases: Sequence[int], features: Sequence[Sequence[float]], count: int) -> list[int]:
