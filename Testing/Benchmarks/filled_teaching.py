@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What filled outlines teach: few scans outlined whole against the same number of planes spread over many scans.
 
-A simulated reader outlines the scans of a few subjects whole, or one plane in each direction (1+1+1) of as many scans
-as the same number of planes allows; the planes are cut out of the expert's outline and filled by ``barl.fill``. All
-other training scans are untouched. Each run is one training; its row is kept, and a run that is there is not repeated.
+A simulated reader outlines the scans of a few subjects whole, or one plane in each direction (1+1+1; 2+2+2 and 3+3+3
+for *hard*) of as many scans as the same number of planes allows; the planes are cut out of the expert's outline and
+filled by ``barl.fill``. All other training scans are untouched. Each run is one training; its row is kept, and a run
+that is there is not repeated.
 
 python Testing/Benchmarks/filled_teaching.py run RESULTS --set hippocampus --seeds 0 1 2
+python Testing/Benchmarks/filled_teaching.py run RESULTS --set la2018 --la FOLDER --whole 8
 python Testing/Benchmarks/filled_teaching.py weights RESULTS --set hippocampus --scans 40
 python Testing/Benchmarks/filled_teaching.py write RESULTS --document docs/few-slices.md
 """
@@ -42,10 +44,19 @@ from barl.training.cases import CaseFiles
 from barl.training.loop import train
 from few_slices import drawn_planes
 
-# Arm -> the plan's value ``filled``; None: scans outlined whole, a few of them or all.
+# Arm -> the plan's value ``filled`` and the planes in each direction; None: scans outlined whole, a few of them or all.
 ALL = "all whole"
-ARMS = {"whole scans": None, ALL: None, "drawn only": "ignore", "hard": "hard", "weighted": "weighted", "both": "both"}
-BASES = ("whole scans", ALL, "drawn only")
+ARMS = {
+    "whole scans": None,
+    ALL: None,
+    "drawn only": ("ignore", 1),
+    "hard": ("hard", 1),
+    "weighted": ("weighted", 1),
+    "both": ("both", 1),
+    "hard 2+2+2": ("hard", 2),
+    "hard 3+3+3": ("hard", 3),
+}
+BASES = ("whole scans", ALL, "drawn only", "hard")
 METHODS = ("supervised", "barl", "dbisl")
 # Borders of the weights (1 minus the fill's uncertainty) that are counted together.
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -53,7 +64,7 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 MARGIN = 8
 HEADING = "## What filled outlines teach"
 WEIGHT_HEADING = "How right filled voxels are"
-TITLES = {"hippocampus": "Hippocampus, MR", "sts_pet": "Soft-tissue sarcoma, PET"}
+TITLES = {"hippocampus": "Hippocampus, MR", "sts_pet": "Soft-tissue sarcoma, PET", "la2018": "Left atrium, MR"}
 
 # What is to be known beside a table.
 REMARKS = {
@@ -84,6 +95,11 @@ AIMS = {
 }
 
 
+def load(options: argparse.Namespace) -> datasets.Dataset:
+    sources = {"la2018": {"folder": options.la}} if options.la else None
+    return datasets.load(options.set, sources, options.results / "cache")
+
+
 def subjects(dataset: datasets.Dataset, seed: int) -> list[list[CaseFiles]]:
     """The training subjects with their scans, in the order in which ``seed`` draws them."""
     files = {case.id: case for case in dataset.training_files(None, seed)}
@@ -105,20 +121,22 @@ def whole(groups: Sequence[Sequence[CaseFiles]], count: int) -> tuple[list[CaseF
     return cases, sum(int(np.count_nonzero(truth_of(case).any(axis=(1, 2)))) for case in cases)
 
 
-def spread(groups: Sequence[Sequence[CaseFiles]], planes: int, folder: Path) -> tuple[list[CaseFiles], float]:
-    """As many scans, three planes each, as ``planes`` allow, filled; and the mean Dice of the filled outlines."""
+def spread(
+    groups: Sequence[Sequence[CaseFiles]], planes: int, folder: Path, each: int = 1
+) -> tuple[list[CaseFiles], float]:
+    """As many scans, ``each`` planes in each direction, as ``planes`` allow, filled; and the fills' mean Dice."""
     cases, dice = [], []
-    for case in [case for group in groups for case in group][: planes // 3]:
-        filled, score = fill_case(case, folder)
+    for case in [case for group in groups for case in group][: planes // (3 * each)]:
+        filled, score = fill_case(case, folder, each)
         cases.append(filled)
         dice.append(score)
     return cases, float(np.mean(dice))
 
 
-def fill_case(case: CaseFiles, folder: Path) -> tuple[CaseFiles, float]:
-    """The case with one drawn plane in each direction, the fill of the rest and its uncertainty, as files."""
+def fill_case(case: CaseFiles, folder: Path, each: int = 1) -> tuple[CaseFiles, float]:
+    """The case with ``each`` drawn planes in each direction, the fill of the rest and its uncertainty, as files."""
     images, truth = read_channels(case.images), truth_of(case)
-    drawn = drawn_planes(truth > 0, (1, 1, 1))
+    drawn = drawn_planes(truth > 0, (each, each, each))
     grid = Grid.of(images[0])
     labels = np.where(drawn, truth, 0).astype(np.uint8)
     filled = fill_scan([sitk.GetArrayViewFromImage(image) for image in images], labels, grid.spacing[::-1], drawn)
@@ -151,7 +169,7 @@ def runs(options: argparse.Namespace) -> Iterator[tuple[int, str, str]]:
 
 def run(options: argparse.Namespace) -> None:
     options.results.mkdir(parents=True, exist_ok=True)
-    dataset = datasets.load(options.set)
+    dataset = load(options)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for seed, arm, method in runs(options):
@@ -174,14 +192,16 @@ def one_run(
     groups = subjects(dataset, seed)
     outlined, planes = whole(groups, len(groups) if arm == ALL else options.whole)
     of_outlines = 1.0
-    if ARMS[arm] is not None:
-        folder = place / f"filled_{options.set}_{seed}"
+    filled = "ignore"
+    if way := ARMS[arm]:
+        filled, each = way
+        folder = place / f"filled_{options.set}_{seed}_{each}"
         folder.mkdir(exist_ok=True)
-        outlined, of_outlines = spread(groups, planes, folder)
-        planes = 3 * len(outlined)
+        outlined, of_outlines = spread(groups, planes, folder, each)
+        planes = 3 * each * len(outlined)
     known = {case.id for case in outlined}
     untouched = [replace(case, label=None) for group in groups for case in group if case.id not in known]
-    values = {**options.plan, "iterations": options.iterations, "filled": ARMS[arm] or "ignore"}
+    values = {**options.plan, "iterations": options.iterations, "filled": filled}
     wanted = harness.Run(options.set, arm, None, seed, method, {}, values, options.on)
     plan = harness.plan_for(wanted, dataset)
     cache = place / "cache"
@@ -216,7 +236,7 @@ def one_run(
 
 def weigh(options: argparse.Namespace) -> None:
     """How right filled voxels of each weight are, on scans of the training part; the row that is kept."""
-    dataset = datasets.load(options.set)
+    dataset = load(options)
     counts = np.zeros((len(WEIGHTS) - 1, 2), np.int64)  # all, and right ones
     mass = np.zeros(2)  # of right and of wrong voxels
     cases = [case for case in dataset.training_files(None, 0) if case.label][: options.scans]
@@ -407,6 +427,8 @@ def main() -> None:
     weighing.add_argument("--scans", type=int, default=40)
     writing = actions.add_parser("write")
     writing.add_argument("--document", type=Path, required=True)
+    for action in (running, weighing):
+        action.add_argument("--la", type=Path, help="folder of the left atria (UA-MT's data), if not in BARL_DATA")
     for action in (running, weighing, writing):
         action.add_argument("results", type=Path, help="folder of the rows")
     options, _ = parser.parse_known_args()  # the runner hands every benchmark all options

@@ -36,17 +36,18 @@ def a_set(tmp_path, monkeypatch) -> datasets.Dataset:
         sitk.WriteImage(sitk.GetImageFromArray(label), str(paths[1]))
         cases.append(datasets.OutlinedCase(f"case{n}", [paths[0]], paths[1], f"subject{n}"))
     made = datasets.Dataset("spheres", [Label(1, "sphere")], ["T1"], cases, 1, 2)
-    monkeypatch.setattr(datasets, "load", lambda name: made)
+    monkeypatch.setattr(datasets, "load", lambda *_: made)
     return made
 
 
 def options(tmp_path: Path, **values) -> argparse.Namespace:
     given = {"results": tmp_path / "rows", "set": "sts_pet", "seeds": [0], "methods": ["supervised"], "whole": 1}
     given |= {
-        "arms": list(benchmark.ARMS),
+        "arms": ["whole scans", "all whole", "drawn only", "hard", "weighted", "both"],
         "iterations": 2,
         "plan": {},
         "on": "tuning",
+        "la": None,
         "document": tmp_path / "page.md",
     }
     return argparse.Namespace(**{**given, **values})
@@ -61,6 +62,8 @@ def test_subjects_come_in_one_order_and_the_same_planes_are_spread(a_set, tmp_pa
     assert cases == groups[0] and 8 <= planes <= 10
     filled, dice = benchmark.spread(groups, planes, tmp_path)
     assert len(filled) == planes // 3 and filled[0].id == groups[0][0].id and 0.6 < dice < 1
+    twice, better = benchmark.spread(groups, 2 * planes, tmp_path, 2)
+    assert len(twice) == planes // 3 and dice < better < 1
 
 
 def test_a_case_is_drawn_in_three_planes_and_filled(a_set, tmp_path):
