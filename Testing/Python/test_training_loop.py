@@ -23,6 +23,7 @@ from barl.errors import DeviceError, InputError, ModelError
 from barl.images.fingerprint import fingerprint_case
 from barl.images.reading import read_channels
 from barl.models.disk import load_model
+from barl.networks.branches import BranchPair
 from barl.progress import Progress
 from barl.project.labels import Label
 from barl.training import loop as train_module
@@ -188,6 +189,30 @@ def test_a_budget_in_minutes_is_used_up_and_the_learning_rate_falls_with_it(a_st
     training = [event for event in events if event.get("stage") == "training"]
     assert training[-1]["fraction"] > 0.9
     assert load_model(result.model_folder)[0].settings["iterations"] == result.iterations
+
+
+def test_the_last_validation_goes_on_with_the_number_of_threads_that_the_steps_have_found(
+    a_study, a_plan, tmp_path, monkeypatch
+):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    before, real, used = torch.get_num_threads(), BranchPair.logits, []
+
+    def logits(network, x, branches):
+        used.append(torch.get_num_threads())
+        return real(network, x, branches)
+
+    monkeypatch.setattr(BranchPair, "logits", logits)
+    torch.set_num_threads(4)
+    try:
+        cases = cache_cases(a_study, a_plan, tmp_path / "cache")
+        run = TrainingRun(a_plan, cases, tmp_path, torch.device("cpu"), World())
+        run.prepare(None, False)
+        run.threads.chosen = 1
+        run._validate()
+        assert set(used) == {1} and torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_training_that_diverges_goes_on_from_its_last_checkpoint_at_half_the_rate(

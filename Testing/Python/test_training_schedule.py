@@ -112,3 +112,14 @@ def test_a_silent_job_moves_its_bar_and_never_back():
     fractions = [event["fraction"] for event in told if event.get("stage") == "training"]
     assert len(fractions) >= 4 and fractions == sorted(fractions) and 0.55 < fractions[-1] < 0.75
     assert told[-2]["fraction"] == 0.0 and told[-1] == {"event": "log", "message": "x"}
+
+
+def test_the_last_validation_tells_the_time_left():
+    told: list[dict] = []
+    with Heartbeat(told.append) as heart:
+        heart.send({"event": "progress", "stage": "preparing", "fraction": 0.5, "message": ""})
+        heart.send({"event": "progress", "stage": "validating", "fraction": 0.0, "message": ""})
+        time.sleep(0.2)
+        heart.send({"event": "progress", "stage": "validating", "fraction": 0.25, "message": ""})
+    assert ["eta_s" in event for event in told] == [False, False, True]  # preparing is followed by the training
+    assert 0.5 < told[-1]["eta_s"] < 2  # three times what the first quarter took

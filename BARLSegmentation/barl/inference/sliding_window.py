@@ -174,6 +174,7 @@ def predict_array(
     amp_dtype: torch.dtype | None = None,
     branches: Sequence[int] = (0, 1),
     progress: Progress = SILENT,
+    threads: ThreadChoice | None = None,
 ) -> np.ndarray:
     """Probabilities of a whole volume, for volumes small enough to hold them all (validation); see ``stream``.
 
@@ -192,6 +193,7 @@ def predict_array(
         amp_dtype=amp_dtype,
         branches=branches,
         progress=progress,
+        threads=threads,
     )
     for slab in slabs:
         probabilities = slab.log_probabilities().exp_()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Repeats the last progress report of a job that is silent, extrapolated by the clock."""
+"""Adds the time left to the reports of a training, and repeats the last one while it is silent."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from barl.progress import Event
+from barl.progress import Event, Stage
 
 INTERVAL_S = 1.0
 # Taken for the time that a stage lasts before anything is known of it.
 _UNKNOWN_S = 120.0
+# The stages after which a training has ended soon, and the share of one from which on the time left is told.
+_LAST_STAGES, _FROM = (Stage.TRAINING, Stage.VALIDATING), 0.02
 
 
 class Heartbeat:
-    """Passes events on, and repeats the last progress event while the job is silent.
+    """Passes events on, with the time left, and repeats the last one while the job is silent.
 
     Within a stage the fraction never falls. Events come one after the other, though from two threads.
 
@@ -55,6 +57,9 @@ class Heartbeat:
                     self._stage_began, self._shown = now, 0.0
                 self._shown = max(event["fraction"], self._shown)
                 event = {**event, "fraction": self._shown}
+                elapsed = now - self._stage_began
+                if "eta_s" not in event and stage in _LAST_STAGES and self._shown >= _FROM:
+                    event["eta_s"] = round(elapsed * (1 - self._shown) / self._shown, 1)
                 self._last, self._reported = dict(event), now
             self._sent = now
             self._send(event)
@@ -68,13 +73,12 @@ class Heartbeat:
                     self._send(self._moved_on(now))
 
     def _moved_on(self, now: float) -> Event:
-        fraction, eta_s = self._last["fraction"], self._last.get("eta_s")
-        if eta_s is None:
-            elapsed = self._reported - self._stage_began
-            eta_s = elapsed * (1 - fraction) / fraction if fraction and elapsed else _UNKNOWN_S
+        fraction, eta_s = self._last["fraction"], self._last.get("eta_s", _UNKNOWN_S)
         silent = now - self._reported
         # Approaches the end without reaching it, and starts at the pace that the estimate implies.
         moved = fraction + (1 - fraction) * (1 - math.exp(-silent / max(eta_s, 1.0)))
         self._shown = max(self._shown, min(moved, 0.999))
         beat: dict[str, Any] = {key: self._last[key] for key in ("event", "stage", "message") if key in self._last}
-        return {**beat, "fraction": self._shown, "eta_s": round(max(eta_s - silent, 0.0), 1)}
+        if "eta_s" in self._last:
+            beat["eta_s"] = round(max(eta_s - silent, 0.0), 1)
+        return {**beat, "fraction": self._shown}

@@ -400,7 +400,16 @@ class TrainingRun:
     ) -> Validation | None:
         if self.world.rank != 0:
             return None
-        return validate(self.learned, self.cases, self.plan, self.device, self.amp, overlap, progress, pieces)
+        self.threads.release()
+        # What the steps have found is where the windows start; a run of a fixed length keeps to it.
+        fixed = self.plan.minutes is None
+        threads = ThreadChoice(self.device, every_start=fixed, chosen=self.threads.chosen)
+        try:
+            return validate(
+                self.learned, self.cases, self.plan, self.device, self.amp, overlap, progress, pieces, threads
+            )
+        finally:
+            threads.release()
 
     def _record(self, validation: Validation | None) -> None:
         if validation:
