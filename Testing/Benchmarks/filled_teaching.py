@@ -20,10 +20,8 @@ import os
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import SimpleITK as sitk
-from _sections import replace_section
 from barl.benchmark import datasets, harness
-from barl.evaluation.statistics import paired_test
 from barl.fill.drawn import bounding_box
 from barl.fill.filling import fill_scan
 from barl.images.geometry import Grid
@@ -56,43 +52,12 @@ ARMS = {
     "hard 2+2+2": ("hard", 2),
     "hard 3+3+3": ("hard", 3),
 }
-BASES = ("whole scans", ALL, "drawn only", "hard")
+SETS = ("hippocampus", "sts_pet", "la2018")
 METHODS = ("supervised", "barl", "dbisl")
 # Borders of the weights (1 minus the fill's uncertainty) that are counted together.
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 # Around the structure, in voxels, that is looked at.
 MARGIN = 8
-HEADING = "## What filled outlines teach"
-WEIGHT_HEADING = "How right filled voxels are"
-TITLES = {"hippocampus": "Hippocampus, MR", "sts_pet": "Soft-tissue sarcoma, PET", "la2018": "Left atrium, MR"}
-
-# What is to be known beside a table.
-REMARKS = {
-    "hippocampus": """\
-Here the same number of planes teaches more on a few whole scans, and *hard* is half a point
-ahead of *weighted* (p < 0.001 over the scans, behind it in one seed of three). A likely reason: one plane in each
-direction leaves the border between the two labels to the fill (Dice of the outlines: the mean of
-both). Proposed: where shapes are alike from subject to subject, outline more planes or touch up before *Accept*, or
-outline a few scans whole. What *Accept* does by default was left as it is. **The regime is short:** after 200 steps all
-subjects outlined teach less than four, so these networks are undertrained; a longer training was not compared."""
-}
-
-
-@dataclass(frozen=True)
-class Aim:
-    """What is aimed at, and the least Dice for it from the Dice of what it is compared with."""
-
-    text: str
-    least: Callable[[float], float]
-
-
-AIMS = {
-    "hippocampus": {
-        "whole scans": Aim("not behind the same drawing spent on whole scans", lambda dice: dice),
-        ALL: Aim("at least 99 % of all whole", lambda dice: 0.99 * dice),
-    },
-    "sts_pet": {ALL: Aim("within 1 point of all whole", lambda dice: dice - 0.01)},
-}
 
 
 def load(options: argparse.Namespace) -> datasets.Dataset:
@@ -265,156 +230,11 @@ def _around(mask: np.ndarray) -> tuple[slice, ...]:
     return tuple(slice(max(side.start - MARGIN, 0), side.stop + MARGIN) for side in bounding_box(mask))
 
 
-def _weight_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    bins = " | ".join(f"{a:g} to {b:g}" for a, b in pairwise(WEIGHTS))
-    lines = [
-        f"### {WEIGHT_HEADING}",
-        "",
-        f"1+1+1 planes of training scans, voxels within {MARGIN} voxels of the structure's box that were not drawn, by",
-        "their weight: how many are right, and their share. *Weight of the wrong*: the mean; taken as true each has 1.",
-        "",
-        f"| set | scans | {bins} | wrong voxels | weight of the wrong |",
-        f"|---|---:|{'---:|' * (len(WEIGHTS) - 1)}---:|---:|",
-    ]
-    for row in rows:
-        counts = np.array(row["counts"])
-        every, wrong = counts[:, 0].sum(), (counts[:, 0] - counts[:, 1]).sum()
-        cells = [f"{right / n:.1%} right ({n / every:.1%})" if n else "" for n, right in counts]
-        cells += [f"{wrong / every:.1%}", f"{row['mass'][1] / wrong:.2f}" if wrong else ""]
-        lines.append(f"| {TITLES[row['set']]} | {row['scans']} | {' | '.join(cells)} |")
-    return [*lines, ""]
-
-
-def section(rows: Sequence[dict[str, Any]], published: dict[str, str] | None = None) -> str:
-    """The page's section: a table for each set, and what the rows allow to say.
-
-    Args:
-        rows: What was measured.
-        published: Parts that the page has, by their headings: kept where there is no row to make them anew.
-    """
-    parts = [
-        HEADING,
-        "",
-        "This section is written by `Testing/Benchmarks/filled_teaching.py`. A simulated reader outlines the scans of",
-        "a few subjects whole, or one plane in each direction of as many scans as the same number of planes allows;",
-        "the rest is filled. *hard*: filled voxels teach as an expert's; *weighted*: by 1 minus the uncertainty of the",
-        "fill; *drawn only*: not at all, they are as of an untouched scan; *both*: weighted, the rest of the weight is",
-        "for the method's terms without outlines (the plan's `filled`: `hard`, `weighted`, `ignore`, `both`).",
-        "`supervised` has no such terms: for it *both* would be *weighted*. *all whole*: every training scan outlined",
-        "whole. The plans are small, so that one core can train them: what counts is the difference, not the height.",
-        "*Accept* stores a filled outline whole, which teaches as *hard* does; *Only what I drew* teaches as the plan",
-        "says (`filled`): by default as *drawn only*.",
-        "",
-    ]
-    trained = [row for row in rows if "arm" in row]
-    made = {}
-    for name in dict.fromkeys(row["set"] for row in trained):
-        made[TITLES[name]] = "\n".join(_table(name, [row for row in trained if row["set"] == name]))
-    if weights := [row for row in rows if "mass" in row]:
-        made[WEIGHT_HEADING] = "\n".join(_weight_table(weights))
-    texts = {**(published or {}), **made}
-    if not any(title in texts for title in TITLES.values()):
-        parts += ["No training of this comparison has been run yet: which of them teaches best is not known.", ""]
-    parts += [texts[title].rstrip("\n") + "\n" for title in (*TITLES.values(), WEIGHT_HEADING) if title in texts]
-    return "\n".join(parts)
-
-
-def published_parts(document: Path) -> dict[str, str]:
-    """The parts of the page's section as they are, by their headings."""
-    page = document.read_text(encoding="utf-8") if document.exists() else ""
-    own = page.partition(f"{HEADING}\n")[2].partition("\n## ")[0]
-    return {part.split("\n", 1)[0]: f"### {part}" for part in own.split("\n### ")[1:]}
-
-
-def _table(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
-    found = defaultdict(dict)
-    for row in rows:
-        found[row["method"], row["arm"]][row["seed"]] = row
-    seeds = sorted({row["seed"] for row in rows})
-    iterations, parts = sorted({row["iterations"] for row in rows}), sorted({row["on"] for row in rows})
-    lines = [
-        f"### {TITLES.get(name, name)}",
-        "",
-        f"{'/'.join(map(str, iterations))} steps; {_network(rows)}. Tested on the {'/'.join(parts)} part "
-        f"({len(rows[0]['cases'])} scans), seeds {', '.join(map(str, seeds))}. {rows[0]['machine']}, beside other "
-        "work.",
-        "",
-        "| method | teaches | scans | planes | Dice of the outlines | Dice of the model, each seed | mean | against "
-        "whole scans | against all whole | against drawn only |",
-        "|---|---|---:|---:|---:|---|---:|---|---|---|",
-    ]
-    for method in METHODS:
-        bases = {arm: found.get(("supervised" if arm == ALL else method, arm), {}) for arm in BASES}
-        for arm in ARMS:
-            if own := found.get((method, arm), {}):
-                dice = [own[seed]["dice"] for seed in sorted(own)]
-                cells = [
-                    method,
-                    arm,
-                    _mean(own, "scans", 0),
-                    _mean(own, "planes", 0),
-                    _mean(own, "dice_of_outlines", 3),
-                    ", ".join(f"{value:.3f}" for value in dice),
-                    f"{np.mean(dice):.3f}",
-                    *("" if arm == base else _against(own, rows_of_base) for base, rows_of_base in bases.items()),
-                ]
-                lines.append(f"| {' | '.join(cells)} |")
-    remark = [REMARKS[name], ""] if name in REMARKS else []
-    return [*lines, "", *_aims(name, found), *remark]
-
-
-def _aims(name: str, found: dict[tuple[str, str], dict[int, dict[str, Any]]]) -> list[str]:
-    """What the aims say of what *Accept* does, on the seeds that both sides have."""
-    lines = ["| aim, supervised, *hard* | measured | |", "|---|---:|---|"]
-    for base, aim in AIMS[name].items():
-        seeds = set(found.get(("supervised", "hard"), {})) & set(found.get(("supervised", base), {}))
-        if seeds:
-            own, other = (np.mean([found["supervised", arm][s]["dice"] for s in seeds]) for arm in ("hard", base))
-            met = "met" if own >= aim.least(float(other)) else "missed"
-            lines.append(
-                f"| {aim.text} | {own:.3f} against {other:.3f}, seeds {', '.join(map(str, sorted(seeds)))} | {met} |"
-            )
-    return [*lines, ""] if len(lines) > 2 else []
-
-
-def _network(rows: Sequence[dict[str, Any]]) -> str:
-    """The values of the plan that were chosen to be quick."""
-    texts = []
-    for name, unit in (("patch", "voxels"), ("widths", "channels"), ("spacing", "mm")):
-        values = {"x".join(f"{value:g}" for value in row[name]) for row in rows}
-        texts.append(f"{name} {' or '.join(sorted(values))} {unit}")
-    return ", ".join(texts)
-
-
-def _mean(rows: dict[int, dict[str, Any]], name: str, digits: int) -> str:
-    return f"{np.mean([row[name] for row in rows.values()]):.{digits}f}"
-
-
-def _against(own: dict[int, dict[str, Any]], base: dict[int, dict[str, Any]]) -> str:
-    """Mean difference in points over the seeds that both have, and the paired test over the scans' means."""
-    both = sorted(set(own) & set(base))
-    if not both:
-        return ""
-    cases = sorted(own[both[0]]["cases"])
-    first, second = (
-        [float(np.mean([rows[seed]["cases"][case] for seed in both])) for case in cases] for rows in (own, base)
-    )
-    p = paired_test(first, second).p
-    seeds = f", seeds {', '.join(map(str, both))}" if both != sorted(own) else ""
-    points = 100 * (np.mean(first) - np.mean(second))
-    return f"{points:+.1f} points, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}{seeds}"
-
-
-def write(options: argparse.Namespace) -> None:
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.results.glob("*.json"))]
-    replace_section(options.document, section(rows, published_parts(options.document)))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action")
     running = actions.add_parser("run")
-    running.add_argument("--set", default="hippocampus", choices=list(TITLES))
+    running.add_argument("--set", default="hippocampus", choices=SETS)
     running.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     running.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     running.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
@@ -423,7 +243,7 @@ def main() -> None:
     running.add_argument("--plan", type=json.loads, default={}, help="further values of the plan, as JSON")
     running.add_argument("--on", default="tuning", choices=("tuning", "test"))
     weighing = actions.add_parser("weights")
-    weighing.add_argument("--set", default="hippocampus", choices=list(TITLES))
+    weighing.add_argument("--set", default="hippocampus", choices=SETS)
     weighing.add_argument("--scans", type=int, default=40)
     writing = actions.add_parser("write")
     writing.add_argument("--document", type=Path, required=True)
@@ -440,7 +260,12 @@ def main() -> None:
         )
         print(json.dumps({"benchmark": "filled_teaching", "left_out": left_out}))
         return
-    {"run": run, "weights": weigh, "write": write}[options.action](options)
+    if options.action == "write":
+        from _filled_teaching_document import write
+
+        write(options.results, options.document)
+        return
+    {"run": run, "weights": weigh}[options.action](options)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from barl.project.labels import Label
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Benchmarks"))
 
+import _filled_teaching_document as document
 import filled_teaching as benchmark
 
 SHAPE = (16, 18, 20)
@@ -48,7 +49,6 @@ def options(tmp_path: Path, **values) -> argparse.Namespace:
         "plan": {},
         "on": "tuning",
         "la": None,
-        "document": tmp_path / "page.md",
     }
     return argparse.Namespace(**{**given, **values})
 
@@ -90,7 +90,7 @@ def test_filled_voxels_are_counted_by_their_weight(a_set, tmp_path, capsys):
     assert counts[:, 0].sum() < sum(box.sum() for box in boxes)  # without what was drawn
     right, wrong = counts[:, 1].sum(), (counts[:, 0] - counts[:, 1]).sum()
     assert wrong > 0 and row["mass"][1] / wrong < 0.8 < row["mass"][0] / right
-    benchmark.write(options(tmp_path))
+    document.write(tmp_path / "rows", tmp_path / "page.md")
     assert "which of them teaches best is not known" in (tmp_path / "page.md").read_text()
     assert "| Soft-tissue sarcoma, PET | 3 |" in (tmp_path / "page.md").read_text()
 
@@ -107,22 +107,24 @@ def test_each_run_is_kept_and_the_page_gets_a_section_of_its_own(a_set, tmp_path
     page = tmp_path / "page.md"
     page.write_text("# A page\n\n## First\n\ntext\n\n## Last\n\nend\n")
     for _ in range(2):
-        benchmark.write(options(tmp_path))
+        document.write(tmp_path / "rows", page)
     text = page.read_text()
-    assert text.count(benchmark.HEADING) == 1 and text.startswith("# A page\n\n## First") and "## Last\n\nend" in text
-    assert "| supervised | hard |" in text and "points, p = " in text and "2 steps; patch" in text
-    assert "| within 1 point of all whole |" in text
+    assert text.count(document.HEADING) == 1 and text.startswith("# A page\n\n## First") and "## Last\n\nend" in text
+    assert (
+        "| supervised | hard |" in text and "points, p = " in text and "### Soft-tissue sarcoma, PET, 2 steps" in text
+    )
+    assert "| supervised, *hard*: within 1 point of all whole |" in text
 
 
 def test_a_published_table_of_another_set_stays(a_set, tmp_path):
     page = tmp_path / "page.md"
-    old = "### Hippocampus, MR\n\n| method | kept |\n|---|---|\n| supervised | 0.8 |\n"
-    page.write_text(f"# A page\n\n{benchmark.HEADING}\n\nold\n\n{old}\n## Last\n\nend\n")
+    old = "### Hippocampus, MR, 200 steps\n\n| method | kept |\n|---|---|\n| supervised | 0.8 |\n"
+    page.write_text(f"# A page\n\n{document.HEADING}\n\nold\n\n{old}\n## Last\n\nend\n")
     row = {"set": "sts_pet", "scans": 1, "counts": [[2, 1]] * 5, "mass": [4.0, 2.0]}
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "weights.json").write_text(json.dumps(row))
     for _ in range(2):
-        benchmark.write(options(tmp_path))
+        document.write(tmp_path / "rows", page)
     text = page.read_text()
     assert text.count(old) == 1 and "| Soft-tissue sarcoma, PET | 1 |" in text and "is not known" not in text
     assert text.index(old) < text.index("### How right filled voxels are") < text.index("## Last\n\nend")
