@@ -69,7 +69,9 @@ def test_a_rescaled_ct_is_noticed_and_a_rescaled_mr_is_none(familiar, name):
 
 def test_another_part_of_the_body_is_noticed_by_its_size_and_voxels(familiar):
     (sentence,) = familiar.differences([ct(3, (0.8, 0.8, 8.0))[:, :, :10]], CT)
-    assert sentence.startswith("its voxels measure 0.8 x 0.8 x 8 mm (learned from: 0.7 x 0.7 x 1.5 to ")
+    assert sentence.startswith(
+        "its voxels measure 0.8 x 0.8 x 8 mm from left to right, front to back and head to foot (learned from: 0.7 x "
+    )
     (sentence,) = familiar.differences([ct(3, (2.4, 2.4, 2.4))[:50, :50, :]], MR)[1:]
     assert sentence.startswith("it measures 120 x 120 x 96 mm")
     (sentence,) = familiar.differences([ct(3)[20:40, 20:40, :]], MR)
@@ -78,6 +80,17 @@ def test_another_part_of_the_body_is_noticed_by_its_size_and_voxels(familiar):
     assert len(familiar.differences([whole], CT)) == 1
     center = Grid.of(whole).index_to_mm((80, 80, 80))
     assert familiar.differences([whole], CT, Roi(tuple(center.tolist()), (25.0, 25.0, 40.0))) == []
+
+
+def test_slices_of_another_direction_are_named():
+    axial, coronal = (sitk.GetImageFromArray(np.ones(shape, np.float32)) for shape in ((12, 60, 60), (60, 12, 60)))
+    axial.SetSpacing((1.0, 1.0, 5.0))
+    coronal.SetSpacing((1.0, 5.0, 1.0))
+    (sentence,) = Familiar.of([fingerprint_case([axial], None, [])]).differences([coronal], MR)
+    assert sentence == (
+        "its slices lie in another direction: its voxels measure 1 x 5 x 1 mm from left to right, front to back and "
+        "head to foot (learned from: 1 x 1 x 5 to 1 x 1 x 5)"
+    )
 
 
 @pytest.mark.parametrize("values", [None, {}, {"spacing": []}, {"spacing": [[1, 2]], "extent": 3, "intensities": []}])

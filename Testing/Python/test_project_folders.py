@@ -18,7 +18,8 @@ from barl.project.labels import Channel, Code, Label, Terminology
 from barl.project.scans import add_cases, stem
 from barl.project.sides import sided_values
 from barl.project.store import Project
-from dicom_maker import CT, PET, slices
+from dicom_maker import CT, PET, STORAGE, dataset, item, save, slices
+from pydicom.dataset import Dataset
 
 ARRAY = np.random.default_rng(0).integers(0, 200, (6, 9, 8)).astype(np.int16)
 
@@ -240,6 +241,56 @@ def test_a_folder_for_each_case_with_its_scan_and_outline_in_it(tmp_path, capsys
     with Project.open(tmp_path / "p", read_only=True) as project:
         images = [sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in project.cases.image_paths("baby 1")]
         assert np.array_equal(images[0], ARRAY + 10) and np.array_equal(images[1], ARRAY + 15)
+
+
+@pytest.mark.parametrize("home", ["scan", "MR_T1/scan", "."])
+def test_a_structure_set_in_a_dicom_folder_is_the_outline_wherever_it_lies(home, tmp_path, capsys):
+    places = [(0.0, 0.0, 2.0 * k) for k in range(len(ARRAY))]
+    for n in range(3):
+        case, uid = tmp_path / "ward" / f"A{n}", f"1.2.3.{n}"
+        slices(case / home, ARRAY + np.int16(n), places, series=uid, spacing=(1, 1))
+        if n < 2:
+            save(a_square(f"1.2.9.{n}", places[2][2]), case / home.replace("scan", "mask") / "RS.dcm")
+    run(capsys, "project", "new", tmp_path / "p", "--label", "1=tumor")
+    words = ["add", tmp_path / "p", "--images", tmp_path / "ward", "--labels", tmp_path / "ward"]
+    added = run(capsys, *words)
+    assert [(case["name"], case["state"]) for case in added["cases"]] == [
+        ("A0", "accepted"), ("A1", "accepted"), ("A2", "new"),
+    ]  # fmt: skip
+    assert any("structure set in the case's folder" in note for note in added["cases"][0]["notes"])
+    assert added["cases"][2]["notes"] == [] and added["notes"] == []
+    with Project.open(tmp_path / "p", read_only=True) as project:
+        (path,) = (project.folder / "cases" / "case_0001").rglob("revision*/*.nii.gz")
+        assert sitk.GetArrayFromImage(sitk.ReadImage(str(path))).sum() == 9
+
+
+def a_square(instance: str, z: float) -> Dataset:
+    """A structure set with a square of 3 x 3 voxels."""
+    data = dataset(STORAGE + "481.3", ARRAY[:0], series="1.2.3.77", instance=instance)
+    corners = [(2, 2), (4, 2), (4, 4), (2, 4)]
+    data.StructureSetROISequence = [item(ROINumber=1, ROIName="tumor")]
+    contour = item(
+        ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=4,
+        ContourData=[float(value) for x, y in corners for value in (x, y, z)],
+    )  # fmt: skip
+    data.ROIContourSequence = [item(ReferencedROINumber=1, ContourSequence=[contour])]
+    return data
+
+
+def test_what_is_left_out_for_one_reason_is_told_in_one_line(tmp_path, capsys):
+    for n in range(5):
+        scan(tmp_path / "scans" / f"c{n}.nrrd", n)
+    run(capsys, "project", "new", tmp_path / "p", "--label", "1=tumor")
+    for n in range(5):
+        label = sitk.GetImageFromArray((ARRAY > 150).astype(np.uint8) * 7)
+        (tmp_path / "outlines").mkdir(exist_ok=True)
+        sitk.WriteImage(label, str(tmp_path / "outlines" / f"c{n}.nrrd"))
+    words = ["add", tmp_path / "p", "--images", tmp_path / "scans", "--labels", tmp_path / "outlines"]
+    assert main([*map(str, words)]) == 2
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Left out")]
+    assert len(lines) == 1 and lines[0].startswith(
+        "Left out c0 and 4 more: The label map 'c0.nrrd' holds the value(s) 7"
+    )
 
 
 def test_a_dicom_folder_for_each_case_with_outlines_elsewhere(tmp_path, capsys):

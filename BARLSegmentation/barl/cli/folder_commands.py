@@ -73,6 +73,8 @@ def add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
     added = f"{len(intake.added)} {'case' if len(intake.added) == 1 else 'cases'}"
     first = f"Added {added}, {n_outlined} of them with an outline."
     notes = _about(outlined)
+    if options.labels and cases and not any(case.label for case in cases):
+        notes.append(f"No outline of these cases was found in {options.labels}.")
     if unchanged := len(cases) - len(new) - len(outlined.stored) - len(outlined.left_out):
         is_there = "case is" if unchanged == 1 else "cases are"
         notes.append(f"{unchanged} {is_there} in the project already and unchanged.")

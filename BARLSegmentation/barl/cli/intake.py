@@ -19,7 +19,10 @@ def tell_intake(intake: Intake, first: str, terminal: Terminal, notes: Sequence[
             about[note].append(item.case.name)
     text = [first, *(f"Note: {note}" for note in notes)]
     text += [f"Note: {note} ({_names(names)})" for note, names in about.items()]
-    text += [f"Left out {item.name}: {item.reason}" for item in intake.left_out]
+    alike = defaultdict(list)  # reasons that differ by the case's name alone
+    for left in intake.left_out:
+        alike[str(left.reason).replace(left.name, "")].append(left)
+    text += [f"Left out {_names([item.name for item in items])}: {items[0].reason}" for items in alike.values()]
     document = {
         "notes": list(notes),
         "cases": [{**case_facts(item.case), "notes": list(item.notes)} for item in intake.added],
@@ -37,7 +40,7 @@ def tell_intake(intake: Intake, first: str, terminal: Terminal, notes: Sequence[
 
 
 def _names(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} more cases"
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} more"
 
 
 def case_facts(case: Case) -> dict:

@@ -21,6 +21,7 @@ _MARGIN = 0.5
 _RAW = ("ct_window", "none")
 """Normalizations that take intensities as they are; the others divide by the scan's own deviation."""
 
+_AXES = "from left to right, front to back and head to foot"
 
 UNLIKE = "The scan is unlike those that the model has learned from"
 
@@ -82,7 +83,13 @@ class Familiar:
         found = []
         low, high = np.array(self.spacing).T
         if (spacing < low / _FACTOR).any() or (spacing > high * _FACTOR).any():
-            found.append(f"its voxels measure {_edges(spacing)} mm (learned from: {_edges(low)} to {_edges(high)})")
+            # The network gets every scan in the spacing that it has learned, axis by axis: turned slices are blurred.
+            turned = not (np.sort(spacing) < np.sort(low) / _FACTOR).any()
+            turned = turned and not (np.sort(spacing) > np.sort(high) * _FACTOR).any()
+            found.append(
+                f"{'its slices lie in another direction: ' if turned else ''}its voxels measure {_edges(spacing)} mm "
+                f"{_AXES} (learned from: {_edges(low)} to {_edges(high)})"
+            )
         if roi is not None:
             half = np.array(roi.half_size_mm)[list(axes_towards(grid).source)]
             extent = np.minimum(extent, 2 * half)
@@ -90,7 +97,7 @@ class Familiar:
         # A field of view may be turned: 256 x 120 x 256 mm of a coronal scan are the 256 x 256 x 120 of an axial one.
         sizes, least, most = np.sort(extent), np.sort(low), np.sort(high)
         if (roi is None and (sizes < least / _FACTOR).any()) or (sizes > most * _FACTOR).any():
-            found.append(f"it measures {_edges(extent)} mm (learned from: {_edges(low)} to {_edges(high)})")
+            found.append(f"it measures {_edges(extent)} mm {_AXES} (learned from: {_edges(low)} to {_edges(high)})")
         for image, normalization, ranges in zip(channels, normalisations, self.intensities, strict=False):
             if normalization.scheme in _RAW:
                 found += _unlike(ImageStatistics.of(sitk.GetArrayViewFromImage(image), None), ranges)

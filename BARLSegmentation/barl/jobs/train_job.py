@@ -12,19 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-import numpy as np
 import torch
 
 from barl import methods
 from barl.errors import BarlError, Cancelled, InputError
-from barl.images.geometry import axes_towards
-from barl.images.intensity import Normalization
-from barl.images.preparation import PreparedScan
 from barl.inference.device import choose_device, half_precision_trouble
 from barl.jobs.failures import explain
-from barl.jobs.fingerprints import accepted_outline, measure_cases
+from barl.jobs.fingerprints import measure_cases
 from barl.jobs.folds import FoldRun, assign_folds, check_folds, folds_in_words
 from barl.jobs.heartbeat import Heartbeat
+from barl.jobs.plan_notes import partial_outlines, poor_labels, short_budget, small_parts
 from barl.jobs.runs import RunFolder, claim
 from barl.jobs.unseen import learned_revisions
 from barl.json_text import plain
@@ -163,7 +160,7 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
             "No case has an accepted outline to learn from.",
             "Outline at least one scan that is not held out, and accept it; three or four are a good start.",
         )
-    notes += _partial(outlined)
+    notes += partial_outlines(outlined)
     if options.folds is not None:
         check_folds(options.folds, outlined)
     if len(outlined) == 1:
@@ -216,8 +213,8 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
         notes.append(f"Training starts from scratch: {plan.method} needs another network than {parent.id} has.")
         parent = None
     n_cases = len(outlined) + len(held_out) + len(untouched)
-    notes += _short_budget(plan, planning + _PREPARING * reading / len(measured) * n_cases)
-    notes += _small_components(project, [*outlined, *held_out], plan)
+    notes += short_budget(plan, planning + _PREPARING * reading / len(measured) * n_cases)
+    notes += small_parts(project, [*outlined, *held_out], plan)
     if options.folds is not None:
         notes.append(folds_in_words(options.folds, plan))
     learned = learned_revisions(project, parent.id if parent else None)
@@ -286,6 +283,10 @@ def run_training(
             with heart:
                 result = _train(project, run, folder, tell, spent)
             model_id = _keep(project, run, result, result.model_folder) if result.model_folder else None
+            for sentence in poor_labels(
+                result.plan.labels, result.metrics, folds=run.plan["run"]["options"].get("folds")
+            ):
+                tell({"event": "log", "message": sentence})
             state = RunState.STOPPED if result.stopped else RunState.FINISHED
             if not result.stopped:
                 for part in (run.folder / "cache", *run.folder.glob("fold-*")):  # only of use to this run
@@ -398,59 +399,6 @@ def _sort(cases: list[Case]) -> tuple[list[Case], list[Case], list[Case]]:
     outlined = [case for case in cases if case.teaches]
     untouched = [case for case in cases if case.awaits_outline and not case.held_out]
     return outlined, untouched, [case for case in cases if case.evaluates]
-
-
-def _partial(outlined: list[Case]) -> list[str]:
-    """A sentence if there are partial outlines: each counts with its share."""
-    partial = [case for case in outlined if case.is_partial]
-    if not partial:
-        return []
-    scans = sum(case.looked_share for case in outlined)
-    return [
-        f"{len(partial)} of {len(outlined)} outlines are partial: {scans:.1f} scans in all were looked at. What nobody "
-        "has looked at is learned from as in an untouched scan."
-    ]
-
-
-def _short_budget(plan: Plan, seconds: float) -> list[str]:
-    """A sentence if planning and preparing, ``seconds`` long, use up half of a budget in minutes."""
-    minutes = seconds / 60
-    if plan.minutes is None or minutes < 0.5 * plan.minutes:
-        return []
-    return [
-        f"A budget of {plan.budget} is small: preparing the scans alone takes about {minutes:.1f}. "
-        f"Give {max(4 * minutes, plan.minutes + 1):.0f} minutes or more."
-    ]
-
-
-def _small_components(project: Project, cases: list[Case], plan: Plan) -> list[str]:
-    """A sentence for each label with components that are smaller than a voxel of the model."""
-    small: dict[int, int] = {}
-    affected: dict[int, int] = {}
-    own_spacings = []
-    for case in cases:
-        grid = project.cases.grid(case.id)
-        own = np.array(grid.spacing)[list(axes_towards(grid, plan.orientation).source)]
-        if (np.array(plan.spacing) <= own * 1.01).all():
-            continue
-        label = accepted_outline(project, case, grid)
-        scan = PreparedScan([label], [Normalization("none")], plan.spacing, plan.orientation)
-        scan.labels_to_network(label, project.revisions.read_looked(project.revisions.accepted(case.id)))
-        for value, count in scan.kept_small.items():
-            small[value] = small.get(value, 0) + count
-            affected[value] = affected.get(value, 0) + 1
-        own_spacings += [own] if scan.kept_small else []
-    if not small:
-        return []
-    names = {label.value: label.name for label in project.labels}
-    voxel = " x ".join(f"{edge:.3g}" for edge in plan.spacing)
-    finer = ",".join(f"{edge:.3g}" for edge in np.minimum(np.median(own_spacings, axis=0), plan.spacing))
-    return [
-        f"{count} outlined parts of {names[value]} in {affected[value]} case(s) are smaller than a voxel of the model "
-        f'({voxel} mm): each is learned as one voxel. Learned as outlined, with more memory and time: --set "spacing='
-        f'[{finer}]".'
-        for value, count in sorted(small.items())
-    ]
 
 
 def _from_parent(parent: ModelRow, own: Mapping[str, Any], notes: list[str]) -> dict[str, Any] | None:

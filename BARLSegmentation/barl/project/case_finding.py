@@ -18,7 +18,8 @@ from barl.project.matching import match_names, matched_note
 from barl.project.scans import FolderContent, LeftOut, NewCase, list_volumes, stem
 
 _MOST_LOOKED_AT = 300
-_BY_FOLDER = "The case is a folder; what is scan and what is outline was seen by the names in it."
+_BY_NAMES = "The case is a folder of several files: their names tell which are its scan and its outline."
+_BY_OBJECT = "The outline is the DICOM segmentation or structure set in the case's folder."
 
 
 def find_cases(
@@ -34,7 +35,8 @@ def find_cases(
     """The cases of a folder, one for each scan or, with several channels, one for each set of files.
 
     A folder without files of scans may hold a folder for each case: that has the case's name, and in it lie its scan (a
-    file for each channel, or DICOM files) and, if ``labels`` is the same folder, its outline.
+    file for each channel, or DICOM files) and, if ``labels`` is the same folder, its outline. Beside DICOM files
+    that is the only segmentation, structure set or volume file, however deep it lies.
 
     What makes no case keeps no other waiting: an incomplete set of channels, two files for one channel, an outline
     without a scan, files of other kinds and folders are left out, each with its reason.
@@ -99,8 +101,13 @@ def _by_folder(
             continue
         try:
             scan = _scan_of(folder, channels)
-            label = _outline_of(labels / folder.name, scan) if labels else None
-            cases.append(replace(common, name=folder.name, channels=scan, label=label, notes=(_BY_FOLDER,)))
+            label, notes = None, _told(folder, scan)
+            if labels and folder in scan and labels / folder.name == folder:
+                label = _outline_beside_dicom(folder)
+                notes = (_BY_OBJECT,) if label and not ending(label.name) else ()
+            elif labels:
+                label = _outline_of(labels / folder.name, scan)
+            cases.append(replace(common, name=folder.name, channels=scan, label=label, notes=notes))
         except InputError as error:
             left_out.append(LeftOut(folder.name, error))
     if not cases and not any(item.is_scan for item in left_out):
@@ -136,6 +143,38 @@ def _scan_of(folder: Path, channels: Sequence[Channel]) -> tuple[Path, ...]:
     return tuple(scan)
 
 
+def _told(folder: Path, scan: tuple[Path, ...]) -> tuple[str, ...]:
+    """What a user should know of a case's folder: nothing where there was nothing to choose."""
+    return (_BY_NAMES,) if folder not in scan and len(list_volumes(folder, outlines=True)[0]) > 1 else ()
+
+
+def _outline_beside_dicom(folder: Path) -> Path | None:
+    """The outline in a folder whose scan is DICOM: an object or a volume file, or a folder of volume files.
+
+    Raises:
+        InputError: There are several.
+    """
+    # pydicom takes half a second to import, which nobody without DICOM should wait.
+    from barl.images.dicom.folders import outline_objects, regular_files
+
+    volumes = [path for path in regular_files(folder) if ending(path.name)]
+    found = [*outline_objects(folder), *volumes]
+    if len(found) > 1 and found == volumes and len({path.parent for path in found}) == 1:
+        return found[0].parent
+    return _only(found, folder)
+
+
+def _only(found: Sequence[Path], folder: Path) -> Path | None:
+    """
+    Raises:
+        InputError: There are several.
+    """
+    if len(found) > 1:
+        names = ", ".join(f"'{path.relative_to(folder)}'" for path in found)
+        raise InputError(f"Any of {names} could be the outline of '{folder.name}'.", "Move what it is not away.")
+    return found[0] if found else None
+
+
 def _outline_of(folder: Path, scan: tuple[Path, ...]) -> Path | None:
     """The outline in the folder of a case, if there is one.
 
@@ -144,13 +183,11 @@ def _outline_of(folder: Path, scan: tuple[Path, ...]) -> Path | None:
     """
     files = list_volumes(folder, outlines=True)[0] if folder.is_dir() else []
     found = [path for path in files if path not in scan and (path.is_file() or list_volumes(path, outlines=True)[0])]
-    if len(found) > 1:
-        names = ", ".join(f"'{path.name}'" for path in found)
-        raise InputError(f"Any of {names} could be the outline of '{folder.name}'.", "Move what it is not away.")
-    if found and found[0].is_dir():
-        inside = list_volumes(found[0], outlines=True)[0]
-        return inside[0] if len(inside) == 1 else found[0]
-    return found[0] if found else None
+    only = _only(found, folder)
+    if only and only.is_dir():
+        inside = list_volumes(only, outlines=True)[0]
+        return inside[0] if len(inside) == 1 else only
+    return only
 
 
 def _holds_scan(folder: Path) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from barl.images.dicom.headers import Header, looks_like_dicom, read_header
-from barl.images.dicom.objects import DIRECTORY, UNKNOWN, is_private
+from barl.images.dicom.headers import Header, looks_like_dicom, read_header, sop_class_of
+from barl.images.dicom.objects import DIRECTORY, SEGMENTATIONS, STRUCTURE_SET, UNKNOWN, is_private
 
 _ENDINGS = (".dcm", ".dicom", ".dic", ".ima")
 
@@ -50,6 +50,12 @@ def is_regular(path: Path) -> bool:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:
         return False
+
+
+def outline_objects(folder: Path) -> list[Path]:
+    """The DICOM files in a folder and the folders in it that hold outlines: segmentations and structure sets."""
+    outlines = {*SEGMENTATIONS, STRUCTURE_SET}
+    return [path for path in regular_files(folder) if looks_like_dicom(path) and sop_class_of(path) in outlines]
 
 
 def sort_files(paths: Iterable[Path]) -> Found:

@@ -178,6 +178,18 @@ def read_header(path: Path, *, everything: bool = False) -> Header | None:
     return header if header.sop_class or header.text("Modality") else None
 
 
+def sop_class_of(path: Path) -> str:
+    """The SOP class of a DICOM file, read from its first bytes where it stands there; empty if it is damaged."""
+    with silent():
+        try:
+            meta: Any = pydicom.filereader.read_file_meta_info(path)
+        except (*DAMAGE, OSError):
+            meta = {}
+    found = str(meta.get("MediaStorageSOPClassUID", ""))
+    header = None if found else read_header(path)
+    return header.sop_class if header else found
+
+
 def _pixels(file: Any, data: Dataset) -> tuple[int, int] | None:
     """Where the pixels begin, from the element at which pydicom has stopped."""
     implicit = data.original_encoding[0]

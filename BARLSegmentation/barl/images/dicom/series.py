@@ -202,7 +202,7 @@ def _read(found: Found, where: str, name: str, wanted: str | None, notes: list[s
     if single:
         told.append(f"{len(single)} single picture(s) beside the scan (a scout?) were left out.")
     if found.others:
-        told.append(f"Other DICOM objects beside the scan were left out: {_counted(found)}.")
+        told.append(f"Beside the scan lie other DICOM objects, which are no part of it: {_counted(found)}.")
     if notes is not None:
         notes += told
     grid = grid_of(item.stack)
