@@ -128,3 +128,20 @@ def test_the_case_on_screen_is_predicted_last_and_stays_as_it_is(a_series):
     assert module.ui.statusLabel.text == sentence
     loaded = module.session.openCase(shown.caseId)
     assert loaded.revision.model_id == model and loaded.uncertainty is not None
+
+
+def test_a_prediction_is_not_shown_in_another_project(a_series, tmp_path):
+    """Its cases have the same ids."""
+    module, panel = a_series, a_series.panels["Cases"]
+    session = module.session
+    case = session.project.cases.find("scan 1").id
+    session.openCase(case)
+    session.project.models.promote(session.project.models.add(MODEL, {}).id)
+    with Project.create(tmp_path / "other", "other", LABELS, [Channel("T1")]) as project:
+        for number in range(3):
+            project.cases.add(f"another {number}", [a_scan(number)])
+    panel.predicting.start(None, [case], "cpu", True, None)
+    session.openProject(tmp_path / "other")
+    assert session.project.cases.get(case).name.startswith("another")
+    waitUntil(lambda: panel.predicting.isIdle, ANSWER_S)
+    assert module.ui.statusLabel.text.startswith("1 case predicted.") and session.loaded is None

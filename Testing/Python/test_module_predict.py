@@ -456,15 +456,14 @@ def test_large_scan_is_handed_over_in_pieces(panel, module):
     turns = []
     timer = qt.QTimer()
     timer.connect("timeout()", lambda: turns.append(panel.ui.progressLabel.text))
-    load, loads = panel.onVolumesPredicted, []
-    panel.onVolumesPredicted = lambda value: (timer.stop(), loads.append(value), load(value))
+    loads = []
+    panel.volumes.ended.connect(lambda *nodes: loads.append(nodes))
     timer.start(0)
     try:
         panel.ui.applyButton.click()
         wait_for_prediction(panel)
     finally:
         timer.stop()
-        del panel.onVolumesPredicted
         panel.ui.roiSelector.setCurrentNode(None)
     assert loads and "is ready" in module.ui.statusLabel.text
     assert len(turns) > 20, turns

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import slicer
-import vtk
 
 from BARLSegmentationLib.logic.CaseLoader import CASE_ATTRIBUTE, ROLE_ATTRIBUTE
+from BARLSegmentationLib.logic.Voxels import imageData
 
 ROLE = "attention"
 _NOT_IN_DATA = slicer.vtkMRMLSubjectHierarchyConstants.GetSubjectHierarchyExcludeFromTreeAttributeName()
@@ -130,15 +130,3 @@ class Attention:
             if node.GetAttribute(ROLE_ATTRIBUTE) == ROLE:
                 return node
         return None
-
-
-def imageData(voxels: np.ndarray) -> vtk.vtkImageData:
-    """The array as image data that shares its memory: a copy of a large scan would stop the window."""
-    from vtk.util.numpy_support import numpy_to_vtk
-
-    image = vtk.vtkImageData()
-    image.SetDimensions(*voxels.shape[::-1])
-    scalars = numpy_to_vtk(voxels.ravel())
-    scalars.SetName("ImageScalars")
-    image.GetPointData().SetScalars(scalars)
-    return image

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,8 @@ import numpy as np
 import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk
+
+from BARLSegmentationLib.logic.Voxels import fill
 
 if TYPE_CHECKING:
     from barl.project.labels import Label, Terminology
@@ -63,10 +65,13 @@ class CaseLoader:
 
     Args:
         scene: Where the nodes go.
+        ahead: Voxels of files that were read already, ``[k, j, i]`` in the order of the scan's node.
     """
 
-    def __init__(self, scene: slicer.vtkMRMLScene | None = None) -> None:
-        self.scene = scene or slicer.mrmlScene
+    def __init__(
+        self, scene: slicer.vtkMRMLScene | None = None, ahead: Mapping[Path, np.ndarray] | None = None
+    ) -> None:
+        self.scene, self.ahead = scene or slicer.mrmlScene, ahead or {}
 
     def load(self, project: Project, caseId: str) -> LoadedCase:
         """Load all images of a case, its newest label map and the uncertainty of its newest prediction.
@@ -99,7 +104,7 @@ class CaseLoader:
         if predicted is not None and predicted.uncertainty_path is not None:
             attributes = known | {ROLE_ATTRIBUTE: "uncertainty", REVISION_ATTRIBUTE: predicted.id}
             uncertainty = self._present("vtkMRMLScalarVolumeNode", attributes) or self.readUncertainty(
-                predicted.uncertainty_path, f"{case.name} uncertainty", attributes
+                predicted.uncertainty_path, f"{case.name} uncertainty", attributes, volumes[0]
             )
         return LoadedCase(case.id, volumes, segmentation, uncertainty, revision)
 
@@ -109,9 +114,11 @@ class CaseLoader:
         self._addDisplay(node, *usualWindow(slicer.util.arrayFromVolume(node)))
         return _marked(node, attributes)
 
-    def readUncertainty(self, path: Path, name: str, attributes: dict[str, str]) -> slicer.vtkMRMLScalarVolumeNode:
-        """A map of 0 to 1 from a file, its window the same for every case."""
-        node = self._readVolume(path, name)
+    def readUncertainty(
+        self, path: Path, name: str, attributes: dict[str, str], volume: slicer.vtkMRMLScalarVolumeNode
+    ) -> slicer.vtkMRMLScalarVolumeNode:
+        """A map of 0 to 1 of a scan from a file, its window the same for every case."""
+        node = self._readVolume(path, name, volume)
         self._addDisplay(node, 0.0, 1.0)
         return _marked(node, attributes)
 
@@ -132,7 +139,7 @@ class CaseLoader:
         attributes: dict[str, str],
     ) -> slicer.vtkMRMLSegmentationNode:
         """A label map from a file as segments with the names, colors, values and terminology of a label table."""
-        labelmap, _storage = self._read(path, name, "vtkMRMLLabelMapVolumeNode")
+        labelmap, _storage = self._read(path, name, "vtkMRMLLabelMapVolumeNode", volume)
         node = self.emptySegmentation(name, [], volume, attributes)
         node.SetLabelmapConversionColorTableNodeID(self._colorTable(labels).GetID())
         with slicer.util.NodeModify(node):
@@ -158,15 +165,21 @@ class CaseLoader:
                 self.scene.RemoveNode(node)
         return None
 
-    def _readVolume(self, path: Path, name: str) -> slicer.vtkMRMLScalarVolumeNode:
-        node, storage = self._read(path, name, "vtkMRMLScalarVolumeNode")
+    def _readVolume(
+        self, path: Path, name: str, like: slicer.vtkMRMLScalarVolumeNode | None = None
+    ) -> slicer.vtkMRMLScalarVolumeNode:
+        node, storage = self._read(path, name, "vtkMRMLScalarVolumeNode", like)
         self.scene.AddNode(storage)
         self.scene.AddNode(node)
         node.SetAndObserveStorageNodeID(storage.GetID())
         return node
 
-    def _read(self, path: Path, name: str, className: str) -> tuple:
-        """A volume node from a file and what has read it, both not yet in the scene: nobody looks at the voxels yet."""
+    def _read(self, path: Path, name: str, className: str, like: slicer.vtkMRMLScalarVolumeNode | None = None) -> tuple:
+        """A volume node from a file and what has read it, both not yet in the scene: nobody looks at the voxels yet.
+
+        Args:
+            like: A volume on the same grid; None for a scan, which is never read ahead.
+        """
         node, storage = (
             self.scene.CreateNodeByClass(kind) for kind in (className, "vtkMRMLVolumeArchetypeStorageNode")
         )
@@ -174,6 +187,10 @@ class CaseLoader:
             made.UnRegister(None)  # Python owns it now
         storage.SetFileName(str(path))
         storage.SetSingleFile(True)
+        if like is not None and path in self.ahead:
+            fill(node, storage, self.ahead[path], like)
+            node.SetName(name)
+            return node, storage
         # Slicer logs a page of errors about a missing file.
         if not path.is_file() or not storage.ReadData(node):
             from barl.errors import ProjectError

@@ -4,8 +4,8 @@ from __future__ import annotations
 import numpy as np
 import slicer
 
-from BARLSegmentationLib.logic.Attention import imageData
 from BARLSegmentationLib.logic.CaseLoader import CASE_ATTRIBUTE, ROLE_ATTRIBUTE
+from BARLSegmentationLib.logic.Voxels import imageData
 
 FILL_ROLE = "uncertainty of the fill"
 OVERLAY_COLORS_ROLE = "uncertainty colors"

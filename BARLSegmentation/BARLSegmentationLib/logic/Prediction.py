@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +17,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader, segmentationName
+from BARLSegmentationLib.logic.Voxels import inOrder, readAhead
 
 if TYPE_CHECKING:
     from barl.project.labels import Label
@@ -219,19 +220,23 @@ class VolumePrediction:
             for share in writeNrrd(volume, path):
                 yield (number + share) / len(self.volumes)
 
-    def load(self) -> tuple:
+    def readAhead(self) -> Generator[None, None, dict[Path, np.ndarray]]:
+        """Read the results piece by piece; gives what ``load`` takes."""
+        return readAhead([self._label, self._uncertainty])
+
+    def load(self, ahead: Mapping[Path, np.ndarray] | None = None) -> tuple:
         """The results as nodes: segmentation and uncertainty; None if the scan is no longer in the scene."""
         scan = self.volumes[0]
         if scan.GetScene() is None:
             return None, None
-        loader = CaseLoader(scan.GetScene())
+        loader = CaseLoader(scan.GetScene(), inOrder(ahead or {}, scan))
         name = scan.GetName()
         unique = scan.GetScene().GetUniqueNameByString
         segmentation = loader.readSegmentation(
             self._label, unique(segmentationName(name)), self.model.labels, scan, {ROLE_ATTRIBUTE: "label"}
         )
         uncertainty = loader.readUncertainty(
-            self._uncertainty, unique(f"{name} uncertainty"), {ROLE_ATTRIBUTE: "uncertainty"}
+            self._uncertainty, unique(f"{name} uncertainty"), {ROLE_ATTRIBUTE: "uncertainty"}, scan
         )
         for node in (segmentation, uncertainty):
             forgetFile(node)

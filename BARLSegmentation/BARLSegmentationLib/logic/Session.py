@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -12,10 +12,13 @@ import slicer
 
 from BARLSegmentationLib.logic.CaseFolder import putIntoFolder, removeEmptyFolders
 from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader, LoadedCase, isOurs
+from BARLSegmentationLib.logic.Outline import order
 from BARLSegmentationLib.logic.Question import Question
 from BARLSegmentationLib.logic.Signal import Signal
+from BARLSegmentationLib.logic.Voxels import inOrder
 
 if TYPE_CHECKING:
+    import numpy as np
     from barl.project.labels import Channel, Label
     from barl.project.store import Case, Project
 
@@ -179,17 +182,23 @@ class Session:
         """The case on screen, fresh from the database."""
         return self.project.cases.get(self.caseId) if self.project is not None and self.caseId else None
 
-    def openCase(self, caseId: str) -> LoadedCase:
+    def openCase(self, caseId: str, ahead: Mapping[Path, np.ndarray] | None = None) -> LoadedCase:
         """Load a case and show it; the nodes of the one before go.
 
         A case that cannot be loaded leaves the one before on screen.
+
+        Args:
+            ahead: What was read of it already, as ``Voxels.readAhead`` gives it; its scan is on screen then.
         """
         project = self.openedProject()
         self.status("")  # what was wrong with the case before is over
         self.beforeClose.emit()
+        if ahead and self.loaded is not None:
+            volume = self.loaded.volumes[0]
+            ahead = inOrder(ahead, volume, order(volume, project.cases.grid(caseId)))
         slicer.app.pauseRender()  # the views are drawn once, not after each node
         try:
-            loaded = CaseLoader().load(project, caseId)
+            loaded = CaseLoader(ahead=ahead).load(project, caseId)
             putIntoFolder(loaded.nodes, project.cases.get(loaded.caseId).name)
             self.withdrawQuestion()
             before, self.loaded = self.loaded, loaded

@@ -6,9 +6,15 @@ from typing import TYPE_CHECKING
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.Signal import Signal
+from BARLSegmentationLib.logic.Voxels import readAhead
+from BARLSegmentationLib.widgets.Pieces import Pieces
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
     from barl.errors import BarlError
+    from barl.project.store import Project
     from barl.worker.client import Pending
     from barl.worker.messages import Event, PredictedCases
     from slicer import vtkMRMLSegmentationNode
@@ -34,6 +40,8 @@ class PredictCases:
         self.session, self.worker = session, worker
         self.progressed, self.ended = Signal(), Signal()
         self._pending: Pending | None = None
+        self._reading: Pieces | None = None  # what is read of the case on screen
+        self._project: Project | None = None  # whose cases are predicted
 
     @property
     def isIdle(self) -> bool:
@@ -51,7 +59,8 @@ class PredictCases:
         """Predict; without ``caseIds`` all without an accepted outline, without ``model`` with the current one."""
         from barl.worker.messages import Predict
 
-        folder = str(self.session.project.folder)
+        self._reading, self._project = None, self.session.project
+        folder = str(self._project.folder)
         chosen = None if model is None else model.id or str(model.folder)
         self._pending = self.worker.request(
             Predict(folder, caseIds, chosen, device, fast, roi, cleanUp),
@@ -68,27 +77,39 @@ class PredictCases:
         if self._pending is not None:
             self.cancel()
             self._pending = None
+            if self._reading is not None:
+                self._reading.stop()
 
     def _onEvent(self, event: Event) -> None:
         if self._pending is not None and event.event == "progress":
             self.progressed.emit(event)
 
     def _onPredicted(self, predicted: PredictedCases) -> None:
+        from barl.project.states import RevisionKind
+
         if self._pending is None:
             return
+        session, onScreen, paths = self.session, self.session.caseId, []
+        session.notifyCases()
+        if session.project is self._project and onScreen in [case.case for case in predicted.cases]:
+            newest = self._project.revisions.newest
+            revision = session.ask(newest, onScreen, (RevisionKind.PREDICTION,), otherwise=None)
+            paths = [path for path in (revision.path, revision.uncertainty_path) if path] if revision else []
+        self._reading = Pieces(readAhead(paths), lambda ahead: self._onRead(predicted, onScreen, ahead))
+
+    def _onRead(self, predicted: PredictedCases, onScreen: str | None, ahead: dict[Path, np.ndarray]) -> None:
         self._pending = None
-        self.session.notifyCases()
-        self.ended.emit(self._show(predicted))
+        self.ended.emit(self._show(predicted, ahead if self.session.caseId == onScreen else {}))
         self.session.status(_summary(predicted), error=bool(predicted.failed or _unlike(predicted)))
 
-    def _show(self, predicted: PredictedCases) -> vtkMRMLSegmentationNode | None:
+    def _show(self, predicted: PredictedCases, ahead: dict[Path, np.ndarray]) -> vtkMRMLSegmentationNode | None:
         """Open a case that was predicted alone; of several only the one that is on screen anyway."""
         session, ids = self.session, [case.case for case in predicted.cases]
         alone = ids[0] if len(ids) == 1 and not session.caseId else None
         shown = session.caseId if session.caseId in ids else alone
-        if shown is None or session.project is None:
+        if shown is None or session.project is not self._project:  # another project may have a case of that id
             return None
-        loaded = session.ask(session.openCase, shown, otherwise=None)
+        loaded = session.ask(session.openCase, shown, ahead, otherwise=None)
         return loaded.segmentation if loaded is not None else None
 
     def _onFailed(self, error: BarlError) -> None:

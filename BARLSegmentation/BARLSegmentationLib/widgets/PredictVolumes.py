@@ -10,8 +10,12 @@ from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.Prediction import Model, VolumePrediction
 from BARLSegmentationLib.logic.Signal import Signal
+from BARLSegmentationLib.widgets.Pieces import Pieces
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
     from barl.errors import BarlError
     from barl.worker.client import Pending
     from barl.worker.messages import Event, Prediction
@@ -40,6 +44,7 @@ class PredictVolumes:
         self._prediction: VolumePrediction | None = None  # with its files
         self._writing: Iterator[float] | None = None  # what is left of the files to write
         self._pending: Pending | None = None
+        self._reading: Pieces | None = None  # what has come back
 
     @property
     def isIdle(self) -> bool:
@@ -108,12 +113,14 @@ class PredictVolumes:
             self.progressed.emit(event)
 
     def _onPredicted(self, predicted: Prediction) -> None:
+        if self._prediction is not None:
+            self._reading = Pieces(self._prediction.readAhead(), lambda ahead: self._onRead(predicted, ahead))
+
+    def _onRead(self, predicted: Prediction, ahead: dict[Path, np.ndarray]) -> None:
         from barl.images.familiarity import is_unlike
 
         prediction = self._prediction
-        if prediction is None:
-            return
-        nodes = self.session.ask(prediction.load, otherwise=None)
+        nodes = self.session.ask(prediction.load, ahead, otherwise=None)
         self._end()
         segmentation, uncertainty = nodes or (None, None)
         if segmentation is not None:
@@ -140,6 +147,8 @@ class PredictVolumes:
 
     def _end(self) -> None:
         self._writing = self._pending = None
+        if self._reading is not None:
+            self._reading.stop()
         if self._prediction is not None:
             self._prediction.close()
             self._prediction = None

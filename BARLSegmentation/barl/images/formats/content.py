@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -126,8 +126,20 @@ def unpack_start(file: IO[bytes], length: int) -> bytes:
     return result[:length]
 
 
-def unpack(file: IO[bytes], length: int, bits: int, name: str, *, skip: int = 0, exact: bool = False) -> bytearray:
-    """Unpack ``length`` bytes that begin ``skip`` bytes into the content.
+def unpack(file: IO[bytes], length: int, bits: int, name: str, *, skip: int = 0, exact: bool = False) -> np.ndarray:
+    """As ``unpacking``, in one go."""
+    pieces = unpacking(file, length, bits, name, skip=skip, exact=exact)
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value
+
+
+def unpacking(
+    file: IO[bytes], length: int, bits: int, name: str, *, skip: int = 0, exact: bool = False
+) -> Generator[None, None, np.ndarray]:
+    """Unpack ``length`` bytes that begin ``skip`` bytes into the content, at most 4 MiB between two ``yield``.
 
     Args:
         file: Where the packed content begins; read to its end, so that its checksum is compared.
@@ -137,19 +149,23 @@ def unpack(file: IO[bytes], length: int, bits: int, name: str, *, skip: int = 0,
         skip: Bytes before them that are not wanted.
         exact: Nothing may follow.
 
+    Returns:
+        The bytes, uint8.
+
     Raises:
         InputError: Damaged, cut off, longer than its header says, or too small to hold what the header claims.
     """
     check_claim(file, length, name)
-    result = bytearray(length)
+    result = np.empty(length, np.uint8)
     done = -skip  # bytes seen, counted from the first that is wanted
     try:
         for chunk in inflate(file, bits):
             part = chunk[max(0, -done) : max(0, length - done)]
             if part:
                 start = max(done, 0)
-                result[start : start + len(part)] = part
+                result[start : start + len(part)] = np.frombuffer(part, np.uint8)
             done += len(chunk)
+            yield
     except (EOFError, zlib.error):
         raise damaged(name) from None
     if done < length:

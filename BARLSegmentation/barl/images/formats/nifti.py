@@ -10,14 +10,23 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from barl.errors import InputError
-from barl.images.formats.content import GZIP, beginning, is_gzip, open_regular, read_raw, unpack, unpacked_length
+from barl.images.formats.content import (
+    GZIP,
+    beginning,
+    is_gzip,
+    open_regular,
+    read_raw,
+    unpack,
+    unpacked_length,
+    unpacking,
+)
 from barl.images.formats.volume import (
     RAS_TO_LPS,
     ROUNDING_VOXELS,
@@ -114,6 +123,30 @@ def read_nifti(path: Path, *, several: bool = False) -> Volume:
     volume.array = _scaled(array if count > 1 else array[0], header, path.name)
     volume.components_mean = "list" if count > 1 else ""
     return volume
+
+
+def voxels_in_pieces(path: Path) -> Generator[None, None, np.ndarray]:
+    """Read a volume as ``barl.images.writing.write_image`` writes it, at most 4 MiB between two ``yield``.
+
+    Args:
+        path: A packed file with one value in each voxel and no scale.
+
+    Returns:
+        ``[k, j, i]``, as stored; where the volume lies is not read.
+
+    Raises:
+        InputError: The file is damaged or of another kind.
+        OSError: It cannot be read.
+    """
+    header = _header(beginning(path, _LONGEST), path.name)
+    plain = (header.slope, header.inter) in ((1.0, 0.0), (0.0, 0.0))
+    if header.is_pair or header.datatype not in _TYPES or header.dims[0] != 3 or not plain or not is_gzip(path):
+        raise unknown_kind(path.name)
+    kind, shape = np.dtype(header.order + _TYPES[header.datatype]), header.dims[3:0:-1]
+    with open_regular(path) as file:
+        length = math.prod(shape) * kind.itemsize
+        content = yield from unpacking(file, length, GZIP, path.name, skip=int(header.offset))
+    return content.view(kind).reshape(shape)
 
 
 def _components(sizes: Sequence[int]) -> int:
@@ -241,7 +274,7 @@ def _voxels(path: Path, name: str, header: Header, kind: np.dtype, count: int) -
     with open_regular(path) as file:
         if packed:
             content = unpack(file, count * kind.itemsize, GZIP, name, skip=int(offset))
-            return np.frombuffer(content, dtype=kind)
+            return content.view(kind)
         return read_raw(file, int(offset), kind, count, name)
 
 
