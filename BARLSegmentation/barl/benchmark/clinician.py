@@ -137,7 +137,7 @@ def correct(
         return _fill(scan, strategy, prices, before, None if predicted is None else uncertainty)
     looked = _looked(scan, strategy, rng, before, None if predicted is None else uncertainty)
     labels = np.where(looked, scan.truth, before)
-    work = _drawing(scan, before, looked, prices)
+    work = drawing(scan, before, looked, prices)
     whole = strategy.kind == "whole" or bool(looked.all())
     return Corrected(labels, None if whole else looked, None, work)
 
@@ -158,7 +158,7 @@ def correct_regions(
     for box in boxes:
         new[box] = True
     new &= ~looked
-    work = _drawing(scan, before, new, prices)
+    work = drawing(scan, before, new, prices)
     return Corrected(np.where(new, scan.truth, before), looked | new, None, work)
 
 
@@ -189,7 +189,7 @@ def _looked(
     return looked
 
 
-def _drawing(scan: Scan, before: np.ndarray, looked: np.ndarray, prices: Prices) -> Work:
+def drawing(scan: Scan, before: np.ndarray, looked: np.ndarray, prices: Prices) -> Work:
     """The cost of correcting ``before`` in the axial slices of what is looked at."""
     mm = planes = looks = 0.0
     for k in np.flatnonzero(looked.any(axis=(1, 2))):

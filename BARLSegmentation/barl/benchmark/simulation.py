@@ -19,6 +19,7 @@ import SimpleITK as sitk
 
 from barl.benchmark import datasets, harness
 from barl.benchmark.clinician import Corrected, Prices, Scan, Strategy, Work, correct, correct_regions, prices_of
+from barl.benchmark.pace import own_prices
 from barl.benchmark.regions import WITHOUT_MODEL, Pool, Spot, choose_regions, exponent
 from barl.errors import InputError
 from barl.images.fingerprint import scan_features
@@ -88,10 +89,15 @@ class Simulation:
 def simulations_of(plan: dict[str, Any]) -> list[Simulation]:
     """All simulations of a plan, seed by seed (layout: ``docs/simulation-plan.json``).
 
+    With ``"times": "PROJECT"`` the prices are stretched to the editing times of that project's readers.
+
     Raises:
         InputError: A strategy or a price cannot be used, or the plan lacks something.
+        BarlError: As ``own_prices`` raises it.
     """
     prices, found = prices_of(plan), []
+    if plan.get("times"):
+        prices = own_prices(Path(plan["times"]).expanduser(), prices)
     try:
         for seed in plan["seeds"]:
             for row in plan["strategies"]:
@@ -352,24 +358,28 @@ def _case(index: int, state: CaseState, embedding: Sequence[float], uncertainty:
     return Case(str(index), str(index), state, False, uncertainty=uncertainty, embedding=place, model_id=by)
 
 
+def read_rounds(results: Path, plan: dict[str, Any]) -> dict[str, list[list[dict[str, Any]]]]:
+    """Of each strategy the rounds of each seed that has a result: ``work``, ``dice``, Dice of ``cases``."""
+    found: dict[str, list[list[dict[str, Any]]]] = {row["name"]: [] for row in plan["strategies"]}
+    for one in simulations_of(plan):
+        if (results / one.file_name).exists():
+            found[one.name].append(json.loads((results / one.file_name).read_text("utf-8"))["rounds"])
+    return found
+
+
 def table(results: Path, plan: dict[str, Any]) -> str:
     """Work and Dice after each round, mean over the seeds, as a table of Markdown."""
     lines = [
         "| strategy | round | cases | planes | voxels changed | minutes | Dice (mean ± sd) | seeds |",
         "|---" * 8 + "|",
     ]
-    for row in plan["strategies"]:
-        found = [
-            json.loads((results / one.file_name).read_text("utf-8"))["rounds"]
-            for one in simulations_of(plan)
-            if one.name == row["name"] and (results / one.file_name).exists()
-        ]
+    for name, found in read_rounds(results, plan).items():
         for number in range(max(map(len, found), default=0)):
             rounds = [rounds[number] for rounds in found if len(rounds) > number]
             dice = [item["dice"] for item in rounds]
-            mean = {name: np.mean([item["work"][name] for item in rounds]) for name in rounds[0]["work"]}
+            mean = {key: np.mean([item["work"][key] for item in rounds]) for key in rounds[0]["work"]}
             lines.append(
-                f"| {row['name']} | {number} | {mean['cases']:.0f} | {mean['planes']:.0f} | {mean['voxels']:.0f} "
+                f"| {name} | {number} | {mean['cases']:.0f} | {mean['planes']:.0f} | {mean['voxels']:.0f} "
                 f"| {mean['minutes']:.1f} | {np.mean(dice):.3f} ± {np.std(dice):.3f} | {len(rounds)} |"
             )
     return "\n".join(lines)
@@ -383,17 +393,12 @@ def curve(results: Path, plan: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4.2), constrained_layout=True)
-    for row in plan["strategies"]:
-        found = [
-            json.loads((results / one.file_name).read_text("utf-8"))["rounds"]
-            for one in simulations_of(plan)
-            if one.name == row["name"] and (results / one.file_name).exists()
-        ]
+    for name, found in read_rounds(results, plan).items():
         length = min(map(len, found), default=0)
         if length:
             minutes = np.mean([[item["work"]["minutes"] for item in rounds[:length]] for rounds in found], axis=0)
             dice = np.mean([[item["dice"] for item in rounds[:length]] for rounds in found], axis=0)
-            axes.plot(minutes, dice, marker="o", label=row["name"])
+            axes.plot(minutes, dice, marker="o", label=name)
     axes.set_xlabel("minutes of the simulated clinician")
     axes.set_ylabel("Dice on unseen subjects")
     axes.grid(alpha=0.3)
