@@ -83,14 +83,14 @@ class World:
 
 
 class _Gather(torch.autograd.Function):
-    """Concatenate a tensor of all processes along the batch; the backward pass keeps the own part."""
+    """Join a tensor of all processes along the batch, their items in turn; the backward pass keeps the own ones."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
         parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, tensor.contiguous())
-        ctx.own = slice(dist.get_rank() * len(tensor), (dist.get_rank() + 1) * len(tensor))
-        return torch.cat(parts)
+        ctx.own = slice(dist.get_rank(), None, dist.get_world_size())
+        return torch.stack(parts, dim=1).flatten(0, 1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(tensor: Tensor, n_labelled: int) -> Tensor:
-    """The joined batch, labeled items of all processes first; each process has ``n_labelled`` of them."""
+    """The joined batch in the order of one process, labeled items first; each process has ``n_labelled`` of them."""
     return torch.cat([_Gather.apply(part) for part in (tensor[:n_labelled], tensor[n_labelled:]) if len(part)])
 
 
@@ -144,8 +144,7 @@ class JoinedNetwork(Network):
         size, rank = dist.get_world_size(), dist.get_rank()
         each = len(x) // size
         n = min(self.own.n_labelled, each)
-        start, rest = rank * n, n * size + rank * (each - n)
-        return torch.cat([x[start : start + n], x[rest : rest + each - n]]), n
+        return torch.cat([x[: n * size][rank::size], x[n * size :][rank::size]]), n
 
 
 def _joined(output: BranchOutput, n: int) -> BranchOutput:
