@@ -13,11 +13,12 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import sys
 
 # ``python -m barl.cli`` puts the current folder first, whose json.py or torch.py would be run. While Python looks for
-# this package, sys.argv[0] is "-m". The folder stays if it is where this package lies.
-if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and not __file__.startswith(sys.path[0]):
+# this package, sys.argv[0] is "-m". The folder stays if this package itself lies in it. pathlib would come from there.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and sys.path[0] != os.path.dirname(os.path.dirname(__file__)):  # noqa: PTH120
     del sys.path[0]
 
 from importlib import import_module

@@ -99,6 +99,34 @@ def test_the_command_line_does_the_same_in_any_surroundings(name, a_hostile_fold
     assert np.array_equal(sitk.GetArrayFromImage(stored), sitk.GetArrayFromImage(sitk.ReadImage(str(a_scan(tmp_path)))))
 
 
+def test_the_current_folder_may_lie_above_the_package(a_hostile_folder):
+    """As a home folder does, with the environment below it."""
+    (a_hostile_folder / "lib").mkdir()
+    (a_hostile_folder / "lib" / "barl").symlink_to(ROOT / "barl", target_is_directory=True)
+    environment = dict(os.environ, PYTHONPATH=str(a_hostile_folder / "lib"))
+    command = [sys.executable, "-m", "barl.cli", "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "predict" in done.stdout and ran(a_hostile_folder) == ""
+
+
+def test_a_relative_place_of_packages_is_not_handed_on():
+    """It would mean the current folder of whatever process reads it."""
+    given = os.pathsep.join(["", ".", "lib", "/opt/packages", ""])
+    assert worker_environment({"PYTHONPATH": given})["PYTHONPATH"] == os.pathsep.join([str(ROOT), "/opt/packages"])
+
+
+def test_a_job_that_gets_no_variables_runs_nothing_of_the_current_folder(a_hostile_folder, monkeypatch):
+    """Sites set SBATCH_EXPORT=NONE: the script of the job itself says what its environment needs."""
+    from barl.jobs.cluster import run_jobs
+
+    monkeypatch.setenv("HOME", str(a_hostile_folder.parent))
+    command, variables = [sys.executable, "-m", "json.tool", "--help"], {"PYTHONSAFEPATH": "1", "WORDS": "it's $HOME"}
+    (ended,) = run_jobs([lambda: command], "local", {}, variables=variables)
+    assert ended.code == 0 and ran(a_hostile_folder) == ""
+    (ended,) = run_jobs([lambda: ["printenv", "WORDS"]], "local", {}, variables=variables)
+    assert ended.output == "it's $HOME\n"
+
+
 def predicted(scan: Path, output: Path, environment: dict[str, str]) -> str:
     """SHA-256 of the voxels that a worker predicts."""
     request = messages.PredictFiles(str(MODEL), [str(scan)], str(output), device="cpu")
@@ -155,6 +183,23 @@ def test_a_detached_training_is_the_same_in_any_surroundings(a_hostile_folder, t
         with Project.open(folder, read_only=True) as project:
             weights.append(weights_checksum(project.models.current().folder))
     assert weights[0] == weights[1] and ran(a_hostile_folder) == ""
+
+
+@pytest.mark.slow
+def test_several_processes_of_a_job_run_nothing_of_the_current_folder(a_hostile_folder, tmp_path):
+    from test_worker_process import ball
+
+    with Project.create(tmp_path / "p", "P", [Label(1, "ball")], [Channel("CT")]) as project:
+        for seed in range(2):
+            image, label = ball(seed)
+            project.cases.add(f"case {seed}", [image], label=label)
+    words = ["--iterations", "2", "--device", "cpu", "--gpus", "2", "--cluster", "local"]
+    hostile = surrounded(everything() | {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1"})
+    command = [sys.executable, "-m", "barl.cli", "train", str(tmp_path / "p"), *words]
+    done = subprocess.run(command, env=hostile, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with Project.open(tmp_path / "p", read_only=True) as project:
+        assert project.models.current() and ran(a_hostile_folder) == ""
 
 
 def test_another_computer_runs_nothing_of_the_current_folder(a_hostile_folder, tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -52,8 +51,7 @@ def train(options: Namespace, terminal: Terminal, run_id: str) -> None:
     def sent(_number: int, job: str) -> None:
         terminal.note(f"{run_id} is the job {job} of {options.cluster}.")
 
-    _use_this_package()
-    run_jobs([lambda: command], options.cluster, settings, on_sent=sent, on_killed=killed)
+    run_jobs([lambda: command], options.cluster, settings, variables=_this_package(), on_sent=sent, on_killed=killed)
 
 
 def predict(options: Namespace, terminal: Terminal, wanted: list[str]) -> int:
@@ -89,9 +87,9 @@ def predict(options: Namespace, terminal: Terminal, wanted: list[str]) -> int:
     def killed(number: int) -> None:
         terminal.note(f"The job of part {number + 1} was killed; what is left of it is sent again.")
 
-    _use_this_package()
     shares = [share(number) for number in range(count)]
-    ended = run_jobs(shares, options.cluster, _settings(options), on_sent=sent, on_killed=killed)
+    settings, variables = _settings(options), _this_package()
+    ended = run_jobs(shares, options.cluster, settings, variables=variables, on_sent=sent, on_killed=killed)
     now = _newest(folder, chosen)
     predicted = [case for case in chosen if now[case] != before[case]]
     failed = [case for outcome in ended for case in _document(outcome).get("failed", [])]
@@ -118,11 +116,12 @@ def _document(outcome: Ended) -> dict[str, Any]:
     return document if isinstance(document, dict) and "cases" in document else {}
 
 
-def _use_this_package() -> None:
-    """Jobs inherit this environment: let them find this very package."""
+def _this_package() -> dict[str, str]:
+    """What a job's environment needs to find this very package, and nothing of the current folder."""
     from barl.worker.client import worker_environment
 
-    os.environ.update(worker_environment())
+    whole = worker_environment()
+    return {name: whole[name] for name in worker_environment({}) if name in whole}
 
 
 def _settings(options: Namespace) -> dict[str, str]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from barl.errors import DeviceError, InputError
 
@@ -25,7 +26,7 @@ _TRIES = 5  # of a job that is killed again and again
 _TAIL = 2000  # characters of what a command said
 _DAY_MIN = 24 * 60
 _SCRIPT = """#!/bin/sh
-{command} </dev/null >{place}.out 2>{place}.err
+{exports}{command} </dev/null >{place}.out 2>{place}.err
 echo $? >{place}.part && mv {place}.part {place}.code
 """
 
@@ -67,6 +68,7 @@ def run_jobs(
     cluster: str,
     settings: Mapping[str, str],
     *,
+    variables: Mapping[str, str] = MappingProxyType({}),
     on_sent: Callable[[int, str], None] = lambda number, job: None,
     on_killed: Callable[[int], None] = lambda number: None,
 ) -> list[Ended]:
@@ -77,6 +79,7 @@ def run_jobs(
         cluster: ``slurm``, or ``local`` for processes of this computer.
         settings: Options of ``sbatch`` by their long names, such as ``partition`` or ``gpus-per-node``; ``local`` has
             none.
+        variables: Of the commands' environment; the script sets them, since a cluster may hand none over.
         on_sent: Gets the number of a command and the job's id.
         on_killed: Gets the number of a command whose job was killed, before it is sent again.
 
@@ -100,7 +103,7 @@ def run_jobs(
             ended[number] = Ended(0)
             return
         place = folder / f"{number}-{tries[number]}"
-        waiting[number] = _send(arguments, place, settings if cluster == "slurm" else None)
+        waiting[number] = _send(arguments, place, variables, settings if cluster == "slurm" else None)
         on_sent(number, waiting[number].id)
 
     try:
@@ -126,10 +129,14 @@ def run_jobs(
     return [ended[number] for number in range(len(commands))]
 
 
-def _send(arguments: Iterable[str], place: Path, settings: Mapping[str, str] | None) -> _Job:
+def _send(
+    arguments: Iterable[str], place: Path, variables: Mapping[str, str], settings: Mapping[str, str] | None
+) -> _Job:
     """Send a command to Slurm, or without settings start it here."""
     script = place.with_suffix(".sh")
-    script.write_text(_SCRIPT.format(command=shlex.join(arguments), place=shlex.quote(str(place))), encoding="utf-8")
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    text = _SCRIPT.format(exports=exports, command=shlex.join(arguments), place=shlex.quote(str(place)))
+    script.write_text(text, encoding="utf-8")
     if settings is None:
         process = subprocess.Popen(["sh", str(script)])
         return _Job(str(process.pid), place, process)

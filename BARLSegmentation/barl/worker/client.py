@@ -57,7 +57,8 @@ def worker_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment in which ``import barl`` finds this very package and PyTorch's threads wait but briefly."""
     environment = dict(os.environ if base is None else base)
     root = str(Path(__file__).resolve().parents[2])
-    others = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != root]
+    given = environment.get("PYTHONPATH", "").split(os.pathsep)
+    others = [entry for entry in given if Path(entry).is_absolute() and entry != root]  # others mean the current folder
     environment["PYTHONPATH"] = os.pathsep.join([root, *others])
     environment["PYTHONSAFEPATH"] = "1"  # a file of the current folder, such as random.py, is never imported
     environment["MPLBACKEND"] = "Agg"  # MONAI loads matplotlib, which refuses to load with a backend that is not there
