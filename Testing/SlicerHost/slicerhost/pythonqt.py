@@ -390,7 +390,8 @@ def install() -> types.ModuleType:
     for cls in seen:
         _patchClass(cls)
     _patchObject(seen)
-    _hideQt6(qt)
+    _hide(qt, "qt6only.json", " in Qt 5.15, with which Slicer is released")
+    _hide(qt, "unwrapped.json", ": PythonQt does not wrap it")
     for dialog, functions in (
         (QtWidgets.QFileDialog, ("getOpenFileName", "getSaveFileName", "getOpenFileNames")),
         (QtWidgets.QInputDialog, ("getText", "getMultiLineText", "getInt", "getDouble", "getItem")),
@@ -404,14 +405,16 @@ def install() -> types.ModuleType:
     return qt
 
 
-def _hideQt6(qt) -> None:
-    """Slicer is released with Qt 5.15: what came with Qt 6 (qt6only.json) is out of a module's reach."""
-    for name, members in json.loads(Path(__file__).with_name("qt6only.json").read_text(encoding="utf-8")).items():
+def _hide(qt, file: str, why: str) -> None:
+    """Take names out of a module's reach: class -> names of members, or null for the class itself."""
+    for name, members in json.loads(Path(__file__).with_name(file).read_text(encoding="utf-8")).items():
         cls = getattr(qt, name, None)
-        for member in members:
+        if members is None and cls is not None:
+            delattr(qt, name)
+        for member in members or ():
             found = inspect.getattr_static(cls, member, _missing)
             if found is not _missing:
-                setattr(cls, member, calls.HostOnly(member, found, " in Qt 5.15, with which Slicer is released"))
+                setattr(cls, member, calls.HostOnly(member, found, why))
 
 
 def _patchObject(seen) -> None:

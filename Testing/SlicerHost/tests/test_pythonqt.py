@@ -100,6 +100,12 @@ PROPERTIES = [
     # unknown names
     ("qt.QLabel().nosuch", "AttributeError: QLabel has no attribute named 'nosuch'"),
     ("hasattr(qt.QLabel(), 'nosuch')", "False"),
+    # names that PySide6 has and PythonQt does not wrap
+    (
+        "qt.QVBoxLayout().getContentsMargins()",
+        "AttributeError: QVBoxLayout has no attribute named 'getContentsMargins'...",
+    ),
+    ("hasattr(qt, 'QVersionNumber'), hasattr(qt, 'QSvgWidget'), hasattr(qt, 'QTimer')", "(False, False, True)"),
     (
         "put(qt.QLabel(), 'fooBar', 1)",
         "AttributeError: 'fooBar' does not exist on QLabel and creating new attributes on C++ objects is not allowed",
