@@ -61,6 +61,11 @@ def test_help_names_every_method(capsys):
     assert set(methods.available()) <= set(words)
 
 
+def test_a_word_too_many_points_to_the_help_of_its_command(place, capsys):
+    assert main(["models", "list", "study", "s0"]) == 2
+    assert 'Unrecognized arguments: s0. See "barl models list --help".' in capsys.readouterr().err
+
+
 def test_the_usual_way(place, capsys, monkeypatch):
     monkeypatch.chdir(place)
     made = barl(capsys, "project", "new", "study", "--label", "1=ball", "--channel", "CT")
@@ -76,6 +81,9 @@ def test_the_usual_way(place, capsys, monkeypatch):
     predicted = barl(capsys, "predict", "study", "--device", "cpu")
     assert {case["name"] for case in predicted["cases"]} == {"s3", "s4"}
     assert predicted["compared"] == ["s0", "s1"] and barl(capsys, "project", "history", "study", "--case", "s0")
+    assert barl(capsys, "project", "history", "study", "s0") == barl(
+        capsys, "project", "history", "study", "--case", "s0"
+    )
     following = barl(capsys, "next", "study")["next"]
     assert {case["name"] for case in following} == {"s3", "s4"} and all(case["reason"] for case in following)
     stored = barl(capsys, "project", "accept", "study", "s3", "truth/s3.nii.gz")

@@ -57,7 +57,7 @@ def test_a_poor_model_is_told_where_its_training_ends(tmp_path):
 
 
 def test_a_good_model_and_one_that_nobody_has_judged_are_not_called_poor():
-    assert poor_labels(LABELS, {"dice": {"1": 0.5, "2": 0.9}}, folds=None) == []
-    assert poor_labels(LABELS, {"dice": {"1": float("nan")}}, folds=None) == poor_labels(LABELS, {}, folds=None) == []
-    (note,) = poor_labels(LABELS, {"dice": {"1": 0.7, "2": 0.123}}, folds=4)
+    assert poor_labels(LABELS, {"dice": {"1": 0.5, "2": 0.9}}, "on the held-out cases") == []
+    assert poor_labels(LABELS, {"dice": {"1": float("nan")}}, "") == poor_labels(LABELS, {}, "") == []
+    (note,) = poor_labels(LABELS, {"dice": {"1": 0.7, "2": 0.123}}, "out of fold")
     assert note.startswith("The model is poor: mean Dice out of fold: vein 0.12. ")

@@ -114,6 +114,7 @@ def test_the_figures_are_those_of_the_evaluation(folder, page):
         result = barl.evaluate(project, device="cpu")
     row = next(row for row in page.rows if row[:2] == ["left part", "Dice"])
     assert row[2] == f"{result.dice['left part']:.3f}" and row[5] == "3"
+    assert result.dice["left part"] < 0.5 and f"on these cases: left part {result.dice['left part']:.2f}" in page.words
     dice = [score["dice"] for score in result.scores if score["label"] == "left part"]
     low, high = mean_interval(dice)
     assert row[3] == f"{max(low, 0):.3f} to {min(high, 1):.3f}"

@@ -65,17 +65,16 @@ def add_parsers(actions: _SubParsersAction) -> None:
         revert_outline,
         "bring an earlier revision of a case back",
         "  barl project revert study case7              the accepted outline before the present one\n"
-        "  barl project revert study case7 r002         any revision of 'barl project history study --case case7'",
+        "  barl project revert study case7 r002         any revision of 'barl project history study case7'",
     )
     project_folder(reverting)
     reverting.add_argument("case", help="name or id of the case")
     reverting.add_argument("revision", nargs="?", help="id of a revision, or the beginning of it")
 
-    listing = command(
-        actions, "history", history, "show what was done when", "  barl project history study --case case7"
-    )
+    listing = command(actions, "history", history, "show what was done when", "  barl project history study case7")
     project_folder(listing)
-    listing.add_argument("--case", help="only what concerns this case")
+    listing.add_argument("name", nargs="?", metavar="case", help="only what concerns this case: its name or id")
+    listing.add_argument("--case", help="the same")
 
 
 def accept_outline(options: Namespace, terminal: Terminal) -> None:
@@ -120,7 +119,8 @@ def revert_outline(options: Namespace, terminal: Terminal) -> None:
 
 def history(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
-        entries = project.journal.entries(project.cases.find(options.case).id if options.case else None)
+        wanted = options.name or options.case
+        entries = project.journal.entries(project.cases.find(wanted).id if wanted else None)
         names = {case.id: case.name for case in project.cases.all()}
     rows = [[entry.at, entry.action, names.get(entry.case_id or "", entry.case_id), _facts(entry)] for entry in entries]
     document = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,7 +66,7 @@ class _Parser(argparse.ArgumentParser):
         mistyped = re.search(
             r"invalid choice: '([^']*)' \(choose from (.*)\)|unrecognized arguments: (--[\w-]+)", message
         )
-        remedy = f'See "{self.prog} --help".'
+        remedy = f'See "{self._typed_command().prog} --help".'
         if mistyped:
             word, choices, option = mistyped.groups()
             known = re.findall(r"[\w-]+", choices) if choices else self._all_options()
@@ -73,6 +74,18 @@ class _Parser(argparse.ArgumentParser):
             message = f"there is no '{word or option}' here" if close else message
             remedy = f"Did you mean {close[0]}?" if close else remedy
         raise InputError(f"{message[:1].upper()}{message[1:]}.", remedy)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._typed = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def _typed_command(self) -> argparse.ArgumentParser:
+        """The parser of the command that was typed: the one of ``barl`` finds what no command knows."""
+        found: argparse.ArgumentParser = self
+        for word in self._typed:
+            commands = next((a.choices for a in found._actions if isinstance(a, argparse._SubParsersAction)), {})
+            found = commands.get(word, found)
+        return found
 
     def _all_options(self) -> list[str]:
         """Options of this parser and of its commands: an unknown one is found by the parser of ``barl``."""

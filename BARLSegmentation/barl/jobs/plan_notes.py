@@ -75,13 +75,18 @@ def small_parts(project: Project, cases: list[Case], plan: Plan) -> list[str]:
     ]
 
 
-def poor_labels(labels: Sequence[Label], metrics: Mapping[str, Any], *, folds: int | None) -> list[str]:
-    """A sentence if a new model's mean Dice of some labels is low on the cases that it has not learned from."""
+def poor_labels(labels: Sequence[Label], metrics: Mapping[str, Any], where: str) -> list[str]:
+    """A sentence if a model's mean Dice of some labels is low on cases that it has not learned from.
+
+    Args:
+        labels: The model's.
+        metrics: Its ``dice`` holds the mean of each label value.
+        where: What the cases are, such as "on the held-out cases" or "out of fold".
+    """
     found = [(label.name, metrics.get("dice", {}).get(str(label.value))) for label in labels]
     poor = [f"{name} {score:.2f}" for name, score in found if score is not None and score < _POOR]
     if not poor:
         return []
-    where = "out of fold" if folds else "on the held-out cases"
     return [
         f"The model is poor: mean Dice {where}: {', '.join(poor)}. Expect to correct much of what it predicts. "
         "A longer training and more outlined cases help."

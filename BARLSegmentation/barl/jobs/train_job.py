@@ -283,9 +283,8 @@ def run_training(
             with heart:
                 result = _train(project, run, folder, tell, spent)
             model_id = _keep(project, run, result, result.model_folder) if result.model_folder else None
-            for sentence in poor_labels(
-                result.plan.labels, result.metrics, folds=run.plan["run"]["options"].get("folds")
-            ):
+            judged = "out of fold" if run.plan["run"]["options"].get("folds") else "on the held-out cases"
+            for sentence in poor_labels(result.plan.labels, result.metrics, judged):
                 tell({"event": "log", "message": sentence})
             state = RunState.STOPPED if result.stopped else RunState.FINISHED
             if not result.stopped:

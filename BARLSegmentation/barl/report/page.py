@@ -15,6 +15,7 @@ from barl import __version__
 from barl.evaluation.statistics import PairedTest, mean_interval, summarize
 from barl.jobs.compare import in_words
 from barl.jobs.compute import AUTOMATIC, Compute
+from barl.jobs.plan_notes import poor_labels
 from barl.progress import SILENT, Progress
 from barl.project.files import write_atomically
 from barl.project.records import ModelRow
@@ -94,6 +95,7 @@ def write_page(
             curve=_curve(findings.models),
             change=_change(findings),
             agreed=_agreement_rows(findings),
+            poor=_poor(findings),
             agreed_dice=[(one.model, one.dice) for one in findings.agreements],
             **more,
         )
@@ -133,6 +135,14 @@ def _environment(folder: Path | None) -> jinja2.Environment:
 
 def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
+
+
+def _poor(findings: Findings) -> list[str]:
+    """A sentence if the current model is poor."""
+    if findings.scores is None:
+        return []
+    means = {value: row["dice"]["mean"] for value, row in findings.scores["labels"].items()}
+    return poor_labels(findings.labels, {"dice": means}, "out of fold" if _by_members(findings) else "on these cases")
 
 
 def _by_members(findings: Findings) -> bool:
