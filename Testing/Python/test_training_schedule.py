@@ -93,6 +93,14 @@ def test_the_least_is_done_even_without_any_time():
     assert schedule.done == 1.0
 
 
+def test_a_budget_that_is_used_up_tells_what_must_still_be_done():
+    machine = Machine()
+    schedule = Schedule(a_plan(minutes=1.0), Clock(spent=70.0, now=machine), reserve=30.0)
+    for _ in range(4):
+        schedule.step(2.0)
+    assert schedule.remaining_seconds() == pytest.approx((LEAST_STEPS - 4) * 2.0 + 30.0)
+
+
 def test_a_run_of_a_fixed_length_is_what_it_was():
     machine = Machine()
     schedule = Schedule(a_plan(iterations=7, learning_rate=0.3), Clock(now=machine))

@@ -104,4 +104,5 @@ class Schedule:
         """Until the run has ended, validations included."""
         if self.plan.minutes is None:
             return self.steps_left() * self.pace + self.reserve
-        return max(self.time_left(), 0.0)
+        least = max(LEAST_STEPS - self.iteration, 0) * self.pace + self.reserve
+        return max(self.time_left(), least)
