@@ -24,8 +24,8 @@ TEXT = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
 LONG = os.environ.get("BARL_TUTORIAL", "")
 OUTLINED, UNTOUCHED, HELD_OUT, ITERATIONS = (4, 4, 6, (450, 150)) if LONG else (2, 2, 2, (8, 8))
 MINUTES = 4 if LONG else 1  # that a training may take; it is finished before if its iterations are done
-SHOWN = ("drawn", "filled", "slice", "spread", "scene", "project", "add", "train", "proposed")
-SHOWN += ("review", "correct", "accepted", "compare", "again")
+SHOWN = ("drawn", "filled", "slice", "next", "spread", "scene", "project", "add", "train", "proposed")
+SHOWN += ("review", "correct", "compare", "again")
 LARGEST_PICTURE, ALL_PICTURES = 200_000, 1_500_000  # bytes: the extension's checkout stays small
 
 
@@ -147,8 +147,11 @@ def without_scene(loop) -> None:
 
 def first_outline(loop, scans: Path, folder: Path, take) -> None:
     """Two cases without a model: three slices become an outline; one slice corrects a prediction, a simulated one."""
+    from barl.images.geometry import Grid
+    from barl.inference.hotspots import find_hotspots
     from barl.project.labels import Channel, Label
     from barl.project.store import Project
+    from slicerhost.clicks import choose
 
     number = OUTLINED + 1
     scan = sitk.ReadImage(str(scans / "scans" / "images" / f"head {number:02d}.nii.gz"))
@@ -160,7 +163,10 @@ def first_outline(loop, scans: Path, folder: Path, take) -> None:
         maps = [sitk.GetImageFromArray(array) for array in (missed, unsure)]
         for image in maps:
             image.CopyInformation(scan)
-        project.revisions.store("head 02", maps[0], "prediction", author="BARL model_0001", uncertainty=maps[1])
+        spots = [spot.to_json() for spot in find_hotspots(unsure, Grid.of(scan), np.ones_like(missed))]
+        project.revisions.store(
+            "head 02", maps[0], "prediction", author="BARL model_0001", uncertainty=maps[1], details={"hotspots": spots}
+        )
     loop.session.openProject(folder)
     try:
         panel = start_review(loop, "head 01", truth)
@@ -171,6 +177,7 @@ def first_outline(loop, scans: Path, folder: Path, take) -> None:
         look_beside(panel, truth)
         take("filled")
         pressKey(panel, "S")
+        choose(panel.ui.acceptScopeComboBox, "Only what I drew")
         take("slice")
         shown = {planeOf(panel, view): view for view in VIEWS}
         proposed = panel.planes._proposed
@@ -178,8 +185,7 @@ def first_outline(loop, scans: Path, folder: Path, take) -> None:
             outlineSlice(panel, shown[proposed], truth, "lesion")
         pressKey(panel, "A")
         assert 2 * (loop.outline() & truth).sum() / (loop.outline().sum() + truth.sum()) > 0.8
-        loop.accept("reader 1")
-        assert loop.session.case().state == "accepted", loop.status
+        accept_part(loop, take)
         panel = start_review(loop, "head 02", truth)
         outlineSlice(panel, "Red", truth, "lesion")
         pressKey(panel, "A")
@@ -187,6 +193,19 @@ def first_outline(loop, scans: Path, folder: Path, take) -> None:
         assert (loop.outline() & truth).sum() > (missed & truth).sum()
     finally:
         loop.session.closeProject()
+
+
+def accept_part(loop, take) -> None:
+    """Accept, what was drawn alone; the next case opens by itself, at its first place."""
+    from slicerhost.clicks import click, waitUntil
+
+    panel = loop.panels["Review"]
+    panel.ui.goOnCheckBox.checked = True
+    click(panel.ui.acceptButton)
+    waitUntil(lambda: loop.session.case().name == "head 02" and panel.isIdle, loop.patience)
+    assert loop.session.project.cases.get("head 01").is_partial and panel.hotspots.current().rank == 1, loop.status
+    loop.settle()
+    take("next")
 
 
 def lesion(scans: Path, number: int, scan: sitk.Image) -> np.ndarray:
