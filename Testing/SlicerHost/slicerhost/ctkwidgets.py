@@ -156,7 +156,8 @@ class ctkCollapsibleButton(OwnHints, Folding, QtWidgets.QAbstractButton):
         painter.drawPrimitive(QStyle.PE_IndicatorArrowRight if self._collapsed else QStyle.PE_IndicatorArrowDown, arrow)
         left = side + 12
         area = QtCore.QRect(left, 0, self.width - left - 6, self._headerHeight())
-        painter.drawItemText(area, self.buttonTextAlignment, self.palette, self.enabled, self.text)
+        alignment = int(self.buttonTextAlignment) | int(Qt.TextShowMnemonic)  # "&&" is drawn as one "&"
+        painter.drawItemText(area, alignment, self.palette, self.enabled, self.text)
 
 
 def _hintOfSection(button):
