@@ -360,6 +360,9 @@ def test_dicom_series_takes_pixels_and_the_typed_name_only(a_cases_panel, a_stud
     open_project(a_cases_panel, a_study)
     monkeypatch.setattr(slicer, "dicomDatabase", None, raising=False)
     add(a_cases_panel, DICOM)
+    assert "DICOM database is not open" in a_cases_panel.adding.selectors[0].itemText(0)
+    assert not a_cases_panel.said, "the keys of the list pass over this source"
+    press(a_cases_panel.ui.addButton)
     assert a_cases_panel.said[-1][0] and "DICOM database is not open" in a_cases_panel.said[-1][1]
     files = dicom_files(tmp_path / "dicom")
     monkeypatch.setattr(slicer, "dicomDatabase", Database({"1.2.3": files, "1.2.4": [tmp_path / "gone.dcm"]}))

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
 from barldriver.studies import a_map, an_image, cells
-from slicerhost.clicks import choose, press, type_, typeCell, typePath, waitUntil
+from slicerhost.clicks import choose, key, press, type_, typeCell, typePath, waitUntil
 
 pytestmark = pytest.mark.host
 NAME, STATUS = range(2)
@@ -68,8 +68,9 @@ def test_a_data_set_comes_in_with_a_table_of_pairs_that_can_be_changed(panel, a_
     assert "lacks 2 cyst" not in source.reasonLabel.text and "4 cyst" in source.reasonLabel.text
     typeCell(source.table, 0, CASE, "first")
     source.table.selectRow(2)
-    choose(source.outlineComboBox, "drawn")
-    source.onOutline(source.outlineComboBox.currentIndex)  # Qt sends "activated" for a choice in the opened list only
+    choose(source.outlineComboBox, "p2")
+    assert texts(source.table, OUTLINE)[:3] == ["p1.nii.gz", "", "p2.nii.gz"]
+    choose(source.outlineComboBox, "drawn")  # what was passed over on the way goes back to where it was
     assert texts(source.table, OUTLINE) == ["p1.nii.gz", "p2.nii.gz", "drawn.nii.gz"]
     press(panel.ui.addButton)
     assert panel.said[-1][0] and "The label table lacks 4 cyst. Tick" in panel.said[-1][1]
@@ -112,7 +113,9 @@ def test_predictions_of_another_program_become_drafts(panel, tmp_path):
     assert texts(form.table, 2) == ["case 1", "none"]
     form.table.selectRow(1)
     choose(form.caseComboBox, "case 10")
-    form.onCase(form.caseComboBox.currentIndex)
+    key(form.caseComboBox, "Key_Down")
+    assert texts(form.table, 2) == ["none", "case 1"]
+    key(form.caseComboBox, "Key_Up")  # what was passed over on the way goes back to where it was
     assert texts(form.table, 2) == ["case 1", "case 10"]
     type_(form.authorLineEdit, "TotalSegmentator 2")
     type_(form.labelsLineEdit, "5=spleen")

@@ -189,6 +189,7 @@ def test_python_that_cannot_be_started_is_one_sentence(a_panel, tmp_path):
     press(a_panel.ui.checkButton)
     wait(a_panel)
     assert a_panel.said[-1][0] and a_panel.said[-1][1].startswith("The conditions could not be looked up (")
+    assert a_panel.said[-1][1].endswith("Choose another Python, or none, in Where it computes.")
     assert a_panel.ui.checkButton.enabled and a_panel.ui.torchLabel.text == "Not looked up yet."
     nonsense = tmp_path / "nonsense"
     nonsense.write_text(f"#!{sys.executable}\nprint('hello')\n")

@@ -282,7 +282,8 @@ def test_a_large_ball_has_the_volume_of_a_ball():
 
 
 def test_volumes_and_lesions_are_those_counted_by_hand(a_project, tmp_path):
-    exported(a_project, "table", tmp_path / "out", predictions=True)
+    done = exported(a_project, "table", tmp_path / "out", predictions=True)
+    assert done.notes == ["case_0003: a prediction that nobody has accepted."]
     rows = list(csv.DictReader((tmp_path / "out/volumes.csv").open(encoding="utf-8-sig")))
     assert len(rows) == 6 and {row["kind"] for row in rows} == {"accepted", "prediction"}
     first = rows[0]
@@ -327,6 +328,17 @@ def test_the_manifest_says_what_was_written_from_what(a_project, tmp_path, layou
     assert manifest["cases"][0]["revision"] == accepted.id and manifest["cases"][0]["label_sha256"] == accepted.sha256
     assert manifest["layout"] == layout and manifest["program"].startswith("BARL ") and "numpy" in manifest["versions"]
     assert "Ann" not in json.dumps(manifest)
+
+
+def test_one_note_names_the_predictions_that_nobody_has_accepted(a_project, tmp_path):
+    with Project.open(a_project) as project:
+        for seed, name in enumerate("defghi"):
+            scans = [GRID.image(np.random.default_rng([seed, n]).normal(size=SHAPE).astype(np.float32)) for n in (1, 2)]
+            project.cases.add(name, scans)
+            project.revisions.store(name, GRID.image(a_map()), "prediction", author="BARL model_0001")
+    (note,) = exported(a_project, "table", tmp_path / "out", predictions=True).notes
+    named = ", ".join(f"case_{number:04d}" for number in range(3, 8))
+    assert note == f"{named} and 2 more: predictions that nobody has accepted."
 
 
 @pytest.mark.parametrize(("package", "layout"), [("skimage.measure", "stl"), ("highdicom", "dicom-seg")])

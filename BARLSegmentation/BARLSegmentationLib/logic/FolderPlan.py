@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from slicer.i18n import tr as _
 
@@ -16,6 +16,30 @@ from BARLSegmentationLib.logic.Words import caseCountText
 if TYPE_CHECKING:
     from barl.project.labels import Channel
     from barl.worker.messages import AddedCases, CaseFiles, DatasetContent
+
+Partner = TypeVar("Partner")
+
+
+def pairsOf(proposed: Sequence[Partner | None], chosen: Mapping[int, Partner | None]) -> list[Partner | None]:
+    """What belongs to each row, so that nothing belongs to two of them.
+
+    Arrow keys and the wheel pass over the entries of a list, and each counts as chosen: what a row takes on the way
+    goes back to the row that it was proposed or chosen for.
+
+    Args:
+        proposed: What belongs to each row unless something is chosen.
+        chosen: Row -> what was chosen for it, the latest choice last.
+    """
+    found = dict(enumerate(proposed))
+    taken: list[Partner] = []
+    for row, partner in reversed(list(chosen.items())):
+        found[row] = None if partner in taken else partner
+        if partner is not None:
+            taken.append(partner)
+    for row, partner in enumerate(proposed):
+        if row not in chosen and partner in taken:
+            found[row] = None
+    return list(found.values())
 
 
 @dataclass
@@ -73,6 +97,9 @@ class FolderPlan:
     ) -> None:
         self.cases, self.leftOut, self.spare = cases, leftOut, list(spare)
         self._taken = {name.casefold() for name in taken}
+        self._proposed = [case.outline for case in cases]
+        self._outlines = {path.name: path for path in (*filter(None, self._proposed), *self.spare)}
+        self._chosen: dict[int, Path | None] = {}
         self.notes: list[str] = []
 
     @classmethod
@@ -193,21 +220,20 @@ class FolderPlan:
 
     def outlineNames(self) -> list[str]:
         """The names of all outlines there are."""
-        paths = {case.outlineName for case in self.cases if case.outline is not None} | {p.name for p in self.spare}
-        return sorted(paths)
+        return sorted(self._outlines)
 
     def setOutline(self, chosen: PlannedCase, name: str) -> None:
-        """Give a case another outline, or none; a case that had it loses it."""
-        paths = {case.outlineName: case.outline for case in self.cases if case.outline is not None}
-        paths |= {path.name: path for path in self.spare}
-        for case in self.cases:
-            if case.outlineName == name:
-                case.outline = None
-        chosen.outline, chosen.wanted, chosen.result = paths.get(name), True, ""
+        """Give a case another outline, or none; a case that had it has none as long as this one keeps it."""
+        row = next(n for n, case in enumerate(self.cases) if case is chosen)
+        self._chosen.pop(row, None)
+        self._chosen[row] = self._outlines.get(name)
+        chosen.wanted, chosen.result = True, ""
+        for case, outline in zip(self.cases, pairsOf(self._proposed, self._chosen), strict=True):
+            case.outline = outline
         held = {case.outlineName for case in self.cases}
-        self.spare = [path for other, path in sorted(paths.items()) if other not in held]
+        self.spare = [path for other, path in sorted(self._outlines.items()) if other not in held]
         unpaired = _("There is no scan for this outline.")
-        self.leftOut = [item for item in self.leftOut if item.name not in paths]
+        self.leftOut = [item for item in self.leftOut if item.name not in self._outlines]
         self.leftOut += [LeftOutFile(path.name, unpaired) for path in self.spare]
 
     def rename(self, case: PlannedCase, name: str, wanted: bool) -> None:

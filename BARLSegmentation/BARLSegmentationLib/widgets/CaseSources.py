@@ -18,7 +18,7 @@ from BARLSegmentationLib.logic.Prediction import objection
 from BARLSegmentationLib.logic.SceneVolumes import nameOf, proposedNames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from barl.errors import BarlError
     from barl.worker.messages import SeriesFacts, SeriesList
@@ -183,12 +183,17 @@ class DatabaseSource(Source):
     """
 
     def lay(self) -> None:
-        database = getattr(slicer, "dicomDatabase", None)
-        series = self.session.ask(listSeries, database, otherwise=[])
+        from barl.errors import BarlError
+
+        try:
+            series, reason = listSeries(getattr(slicer, "dicomDatabase", None)), ""
+        except BarlError as error:  # stands in the list: this source may only have been passed over
+            series, reason = [], str(error)
         self.volumes: list[VolumeChoice] = []
         for number, channel in enumerate(self.session.project.channels):
             tip = _("Series of the channel {name}; nothing of what is shown here is stored").format(name=channel.name)
-            combo = comboWidget(tip, [(title, uid) for uid, title in series])
+            combo = comboWidget(tip, [(title, uid) for uid, title in series] or [(reason, None)])
+            combo.enabled = bool(series)
             self.selectors.append(self.addRow(f"{channel.name}:", combo))
             choice = VolumeChoice(_("Volume of the series: echo, time point or the like"))
             self.addRow("", choice.combo)
@@ -219,6 +224,7 @@ class DatabaseSource(Source):
     def check(self) -> None:
         from barl.errors import InputError
 
+        listSeries(getattr(slicer, "dicomDatabase", None))  # says why there is nothing to choose
         if not all(self._files(number) for number in range(len(self.selectors))):
             raise InputError(
                 _("No DICOM series is chosen, or its files are gone."),
@@ -371,7 +377,7 @@ def pathWidget(tip: str, folder: bool = False) -> ctk.ctkPathLineEdit:
     return path
 
 
-def comboWidget(tip: str, entries: list[tuple[str, str]]) -> qt.QComboBox:
+def comboWidget(tip: str, entries: Sequence[tuple[str, str | None]]) -> qt.QComboBox:
     """A list of texts, each with what it stands for; its width does not follow its texts."""
     combo = qt.QComboBox()
     combo.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon

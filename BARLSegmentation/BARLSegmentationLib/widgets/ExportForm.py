@@ -98,5 +98,5 @@ class ExportForm(ExchangeForm):
             names=Path(answer.names).name,
         )
         more = len(answer.notes) - MOST_NOTES
-        notes = [*answer.notes[:MOST_NOTES], *([_("And {n} more notes.").format(n=more)] if more > 0 else [])]
-        return " ".join([text, *notes]), False
+        words = _("And 1 more note.") if more == 1 else _("And {n} more notes.").format(n=more)
+        return " ".join([text, *answer.notes[:MOST_NOTES], *([words] if more > 0 else [])]), False

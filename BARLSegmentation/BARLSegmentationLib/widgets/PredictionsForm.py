@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import qt
 from slicer.i18n import tr as _
 
+from BARLSegmentationLib.logic.FolderPlan import pairsOf
 from BARLSegmentationLib.logic.Words import caseCountText
 from BARLSegmentationLib.widgets.CaseSources import comboWidget, pathWidget
 from BARLSegmentationLib.widgets.ExchangeForm import ExchangeForm
@@ -36,6 +37,8 @@ class PredictionsForm(ExchangeForm):
 
     def lay(self) -> None:
         self._found: list[GivenPrediction] = []
+        self._cases: list[str | None] = []  # of each row
+        self._chosen: dict[int, str | None] = {}
         self._notes: list[str] = []
         self._asked = ("", False)
         self._reading = False
@@ -114,6 +117,7 @@ class PredictionsForm(ExchangeForm):
         self._timer.stop()
         folder, project = self.folder.currentPath.strip(), self.session.project
         self._found, self._notes, self._asked = [], [], (folder, bool(self._of()))
+        self._cases, self._chosen = [], {}
         self._reading = bool(project is not None and folder and Path(folder).is_dir())
         if self._reading:
             self._notes = [_("Reading the folder...")]
@@ -128,10 +132,8 @@ class PredictionsForm(ExchangeForm):
     def _onListed(self, asked: tuple[str, bool], answer: GivenPredictions) -> None:
         if asked != self._asked:
             return  # another one has been chosen since
-        from dataclasses import replace
-
-        self._reading = False
-        self._found = [replace(item, case=self._of() or item.case) for item in answer.found]
+        self._reading, self._found = False, answer.found
+        self._cases = [self._of() or item.case for item in answer.found]
         known = {label.name.casefold() for label in self.session.project.labels}
         others = [name for name in answer.labels if name.casefold() not in known]
         self._notes = [*answer.notes, *(f"{item.name}: {item.message}" for item in answer.left_out)]
@@ -151,8 +153,8 @@ class PredictionsForm(ExchangeForm):
         row, table = self.table.currentRow(), self.table
         with signalsBlocked(table):
             table.setRowCount(len(self._found))
-            for number, item in enumerate(self._found):
-                texts = (item.name, item.files, self._names.get(item.case, _("none")))
+            for number, (item, case) in enumerate(zip(self._found, self._cases, strict=True)):
+                texts = (item.name, item.files, self._names.get(case, _("none")))
                 for column, text in enumerate(texts):
                     cell = qt.QTableWidgetItem(text)
                     cell.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
@@ -172,20 +174,17 @@ class PredictionsForm(ExchangeForm):
     def onSelected(self) -> None:
         row = self._selected()
         self.caseComboBox.enabled = row >= 0 and not self._of()
-        case = self._found[row].case if row >= 0 else None
+        case = self._cases[row] if row >= 0 else None
         self.caseComboBox.setCurrentIndex(max(self.caseComboBox.findData(case or ""), 0))
 
     def onCase(self, index: int) -> None:
-        """Give the selected row another case; a row that had it loses it."""
-        from dataclasses import replace
-
-        row, case = self._selected(), self.caseComboBox.itemData(index) or None
+        """Give the selected row another case; a row that had it has none as long as this one keeps it."""
+        row = self._selected()
         if row < 0:
             return
-        self._found = [
-            replace(item, case=case if n == row else None if item.case == case else item.case)
-            for n, item in enumerate(self._found)
-        ]
+        self._chosen.pop(row, None)
+        self._chosen[row] = self.caseComboBox.itemData(index) or None
+        self._cases = pairsOf([item.case for item in self._found], self._chosen)
         self.show()
 
     # Importing
@@ -204,7 +203,7 @@ class PredictionsForm(ExchangeForm):
             raise InputError(_("No folder is chosen."), _("Choose the folder with the results."))
         if not self.isIdle or (folder, bool(self._of())) != self._asked:
             raise InputError(_("The folder is still being read."), _("Wait a moment."))
-        pairs = {item.name: item.case for item in self._found if item.case}
+        pairs = {item.name: case for item, case in zip(self._found, self._cases, strict=True) if case}
         if not pairs:
             raise InputError(
                 _("None of the files belongs to a case."), _("Select a row of the table and choose its case.")

@@ -137,10 +137,12 @@ class SetupPanel(Panel):
 
     def _failed(self, reason: str) -> None:
         self.found, self._conditions = None, {}
-        self.session.status(
-            _("The conditions could not be looked up ({reason}). Check Slicer's installation.").format(reason=reason),
-            True,
+        own = self.worker.python == slicerPython()
+        remedy = (
+            _("Check Slicer's installation.") if own else _("Choose another Python, or none, in Where it computes.")
         )
+        text = _("The conditions could not be looked up ({reason}).").format(reason=reason)
+        self.session.status(f"{text} {remedy}", True)
 
     def _drop(self) -> None:
         process = self._take()

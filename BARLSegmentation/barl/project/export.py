@@ -34,6 +34,9 @@ from barl.project.records import Case, Revision
 from barl.project.states import RevisionKind
 from barl.project.store import Project
 
+# So many cases are named in one note.
+_NAMED = 5
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -103,7 +106,7 @@ def export_dataset(
     if not cases:
         raise InputError("No case of the project is accepted.", "Accept the outline of at least one case first.")
     writer = results_writer(layout, project, source) if layout in RESULTS else None
-    notes = [f"{case.id}: a prediction that nobody has accepted." for case, r in outlines if not r.is_accepted]
+    notes = _unaccepted([case.id for case, revision in outlines if not revision.is_accepted])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         files.remove_leftovers(folder.parent)
@@ -148,6 +151,14 @@ def write_names(project: Project, ids: list[str], folder: Path) -> Path:
     writer.writerows((case_id, plain_cell(project.cases.get(case_id).name)) for case_id in ids)
     files.write_atomically(path, lambda file: file.write_text(text.getvalue(), encoding="utf-8"))
     return path
+
+
+def _unaccepted(cases: list[str]) -> list[str]:
+    """The note on the cases whose prediction nobody has accepted, if there are any."""
+    if len(cases) < 2:
+        return [f"{case}: a prediction that nobody has accepted." for case in cases]
+    more = f" and {len(cases) - _NAMED} more" if len(cases) > _NAMED else ""
+    return [f"{', '.join(cases[:_NAMED])}{more}: predictions that nobody has accepted."]
 
 
 def _outlines(project: Project, predictions: bool) -> list[tuple[Case, Revision]]:
