@@ -72,10 +72,11 @@ def watch(folder: Path, minutes: float) -> dict[str, Any]:
 def figures(events: list[tuple[float, dict[str, Any]]], taken: float, minutes: float) -> dict[str, Any]:
     bar = [(at, event) for at, event in events if event["event"] == "progress"]
     pauses = [(b - a, was["stage"]) for (a, was), (b, _) in pairwise(bar)]
+    end = events[-1][0]  # the result; the process takes some more seconds to end
     left = [
-        (int(10 * at / taken), abs(event["eta_s"] - (taken - at)) / (taken - at))
+        (int(10 * at / end), abs(event["eta_s"] - (end - at)) / (end - at))
         for at, event in bar
-        if "eta_s" in event and FROM * taken < at < taken
+        if "eta_s" in event and FROM * end < at < end
     ]
     tenths = {n: [error for tenth, error in left if tenth == n] for n in range(1, 10)}
     return {
@@ -83,6 +84,7 @@ def figures(events: list[tuple[float, dict[str, Any]]], taken: float, minutes: f
         "taken_s": round(taken, 1),
         "off_percent": round(100 * (taken / (60 * minutes) - 1), 1),
         "first_event_s": round(bar[0][0], 1),
+        "result_s": round(end, 1),
         "longest_pause_s": [round(value, 2) if isinstance(value, float) else value for value in max(pauses)],
         "pauses_over_2_s": sum(pause > 2 for pause, _ in pauses),
         "worst_time_left_by_tenth": {n: round(max(errors), 2) for n, errors in tenths.items() if errors},

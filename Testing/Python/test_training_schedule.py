@@ -129,5 +129,10 @@ def test_the_last_validation_tells_the_time_left():
         heart.send({"event": "progress", "stage": "validating", "fraction": 0.0, "message": ""})
         time.sleep(0.2)
         heart.send({"event": "progress", "stage": "validating", "fraction": 0.25, "message": ""})
-    assert ["eta_s" in event for event in told] == [False, False, True]  # preparing is followed by the training
-    assert 0.5 < told[-1]["eta_s"] < 2  # three times what the first quarter took
+        heart.send({"event": "progress", "stage": "training", "fraction": 1.0, "message": "", "eta_s": 10.0})
+        heart.send({"event": "progress", "stage": "validating", "fraction": 0.0, "message": ""})
+        heart.send({"event": "progress", "stage": "validating", "fraction": 0.5, "message": ""})
+    left = [event.get("eta_s") for event in told]
+    assert left[:2] == [None, None]  # preparing is followed by the training
+    assert 0.5 < left[2] < 2  # three times what the first quarter took
+    assert left[4] == 10.0 and 2.5 <= left[5] < 2.7  # half of what was expected, at twice the pace

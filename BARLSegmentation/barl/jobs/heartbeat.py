@@ -34,6 +34,7 @@ class Heartbeat:
         self._ended = threading.Event()
         self._last: dict[str, Any] = {}
         self._shown = 0.0
+        self._expected: float | None = None
         self._stage_began = self._reported = self._sent = time.monotonic()
         self._thread = threading.Thread(target=self._beat, name="progress", daemon=True)
 
@@ -54,12 +55,11 @@ class Heartbeat:
             if event.get("event") == "progress":
                 stage = event["stage"]
                 if stage != self._last.get("stage"):
-                    self._stage_began, self._shown = now, 0.0
+                    self._stage_began, self._shown, self._expected = now, 0.0, self._last.get("eta_s")
                 self._shown = max(event["fraction"], self._shown)
                 event = {**event, "fraction": self._shown}
-                elapsed = now - self._stage_began
-                if "eta_s" not in event and stage in _LAST_STAGES and self._shown >= _FROM:
-                    event["eta_s"] = round(elapsed * (1 - self._shown) / self._shown, 1)
+                if "eta_s" not in event and stage in _LAST_STAGES and (left := self._left(now)) is not None:
+                    event["eta_s"] = round(left, 1)
                 self._last, self._reported = dict(event), now
             self._sent = now
             self._send(event)
@@ -71,6 +71,13 @@ class Heartbeat:
                 if self._last and now - self._sent >= INTERVAL_S:
                     self._sent = now
                     self._send(self._moved_on(now))
+
+    def _left(self, now: float) -> float | None:
+        """Seconds left of a stage, of which nothing is known but its pace and what the stage before expected of it."""
+        done, elapsed = self._shown, now - self._stage_began
+        if self._expected is None:
+            return elapsed * (1 - done) / done if done >= _FROM else None
+        return (1 - done) * ((1 - done) * self._expected + elapsed)
 
     def _moved_on(self, now: float) -> Event:
         fraction, eta_s = self._last["fraction"], self._last.get("eta_s", _UNKNOWN_S)
