@@ -145,3 +145,24 @@ def test_a_prediction_is_not_shown_in_another_project(a_series, tmp_path):
     assert session.project.cases.get(case).name.startswith("another")
     waitUntil(lambda: panel.predicting.isIdle, ANSWER_S)
     assert module.ui.statusLabel.text.startswith("1 case predicted.") and session.loaded is None
+
+
+@pytest.mark.slow
+def test_slicer_quits_while_the_worker_predicts(a_series, caplog):
+    """The worker ends with Slicer; what was stored stays, nothing is half stored, nobody holds the project."""
+    import psutil
+    import slicer
+
+    module, folder = a_series, a_series.session.project.folder
+    model = promote(module)
+    waitUntil(lambda: len(predicted(module, model)) == 1, ANSWER_S)
+    waitUntil(lambda: module.worker.busy == "predict", ANSWER_S)
+    module.cleanup()
+    assert not module.worker.running
+    commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    assert not [command for command in commands if "barl.worker" in command]
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+    with Project.open(folder) as project:
+        assert project.verify() == [] and len([case for case in project.cases.all() if case.model_id == model]) >= 1
+        project.cases.set_held_out("scan 1", True)
+    slicer.util.reloadScriptedModule("BARLSegmentation")

@@ -42,6 +42,37 @@ def test_a_scan_that_was_moved_in_the_scene_is_refused(review, label):
     slicer.app.processEvents()
 
 
+def test_an_edit_that_was_moved_with_its_scan_stays_with_it(review, label):
+    """The scan read anew from its file would lie beside the outline, which then would be stored beside its place."""
+    import slicer
+    import vtk
+
+    scan, outline = review.session.loaded.volumes[0], review.session.loaded.segmentation
+    segmentId = outline.GetSegmentation().GetSegmentIdBySegmentName("edema")
+    edited = np.zeros(label.shape, np.uint8)
+    edited[0, 0, 0] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(edited, outline, segmentId, scan)
+    matrix = vtk.vtkMatrix4x4()
+    matrix.SetElement(2, 3, 6.0)  # two slices
+    for node in (scan, outline):
+        node.ApplyTransformMatrix(matrix)
+    review.session.openCase(UNTOUCHED)
+    assert "could not be stored; it stays in the scene" in review.moduleWidget.ui.statusLabel.text
+    assert scan.GetScene() is not None and outline.GetScene() is not None
+    review.session.openCase(PREDICTED)
+    assert review.session.loaded.volumes == [scan] and review.session.loaded.segmentation is outline
+    with pytest.raises(InputError, match="moved in the scene"):
+        review.correction.store("draft", "reader 1")
+    matrix.Invert()
+    for node in (scan, outline):
+        node.ApplyTransformMatrix(matrix)
+    path = review.correction.store("draft", "reader 1").revision.path
+    edited = edited * 4
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), np.maximum(label, edited))
+    review.session.openCase(UNTOUCHED)
+    assert scan.GetScene() is None and outline.GetScene() is None
+
+
 def test_a_label_whose_segment_was_removed_is_told(review):
     segments = review.session.loaded.segmentation.GetSegmentation()
     segments.RemoveSegment(segments.GetSegmentIdBySegmentName("necrosis"))

@@ -242,6 +242,10 @@ class Session:
 
     def _removeNodes(self, before: LoadedCase | None, after: LoadedCase | None) -> None:
         kept = {node.GetID() for node in after.nodes} if after else set()
+        outline = before.segmentation if before else None
+        if outline is not None and outline.GetScene() is not None and outline.GetAttribute(UNSAVED_ATTRIBUTE) == "1":
+            # Beside a scan that was read anew, an outline that was moved with its scan would lie elsewhere.
+            kept |= {volume.GetID() for volume in before.volumes}
         for node in before.nodes if before else []:
             if node.GetScene() is None or node.GetID() in kept:  # None: the user has removed it
                 continue

@@ -150,11 +150,19 @@ def sliceNodes() -> list[slicer.vtkMRMLSliceNode]:
 
 
 def _turningBack(node: slicer.vtkMRMLSliceNode) -> Callable[[], None]:
-    orientation = node.GetOrientation()
+    orientation, before = node.GetOrientation(), vtk.vtkMatrix4x4()
+    before.DeepCopy(node.GetSliceToRAS())
 
     def turnBack() -> None:
-        if node.GetScene() is not None and node.GetOrientation() == "Reformat":
+        if node.GetScene() is None or node.GetOrientation() != "Reformat":
+            return
+        if orientation != "Reformat":
             node.SetOrientation(orientation)
+            return
+        for row in range(3):  # a view that the user had turned shows the same place as now
+            before.SetElement(row, 3, node.GetSliceToRAS().GetElement(row, 3))
+        node.GetSliceToRAS().DeepCopy(before)
+        node.UpdateMatrices()
 
     return turnBack
 
