@@ -139,6 +139,22 @@ def test_a_run_says_what_it_is_at(host, tmp_path):
     assert run.inWords() == "run_0001 is paused at iteration 7. Resume it when you like."
 
 
+def test_what_a_run_said_of_its_model_stays_when_it_is_finished(host, tmp_path):
+    from barl.project.records import RunRow
+    from barl.project.states import RunState
+    from BARLSegmentationLib.logic.Training import WatchedRun
+
+    run = WatchedRun(RunRow("run_0001", RunState.RUNNING, "", tmp_path))
+    run.take(RunEvents("run_0001", "running", "", None, [Event("log", message="Out of memory."), losses(7)], 10))
+    assert run.told == ["Out of memory."]
+    poor, result = Event("log", message="The model is poor."), Event("result")
+    run.take(RunEvents("run_0001", "finished", "", "model_0001", [poor, result], 20))
+    assert run.told == ["The model is poor."]
+    good = WatchedRun(RunRow("run_0001", RunState.RUNNING, "", tmp_path))
+    good.take(RunEvents("run_0001", "finished", "", "model_0001", [poor, losses(7), result], 20))
+    assert good.told == []
+
+
 def test_the_bar_of_a_run_never_goes_back(host, tmp_path):
     from barl.project.records import RunRow
     from barl.project.states import RunState

@@ -43,6 +43,7 @@ class WatchedRun:
         message: Why it ended as it did.
         modelId: The model that came out.
         notes: What it logged.
+        verdict: What it said of its model in the end, if anything.
     """
 
     def __init__(self, run: RunRow) -> None:
@@ -53,6 +54,7 @@ class WatchedRun:
         self.iteration = 0
         self.message, self.modelId = run.message, run.model_id
         self.notes: list[str] = []
+        self.verdict = self._latest = ""
         self._folder = Path(run.folder)
         self._remedy = ""
         self._heardAt = time.monotonic()
@@ -63,6 +65,13 @@ class WatchedRun:
         from barl.project.states import RunState
 
         return self.state is RunState.RUNNING
+
+    @property
+    def told(self) -> list[str]:
+        """What it said last while it goes on, and of its model once there is one."""
+        if self.alive:
+            return self.notes[-1:]
+        return [self.verdict] if self.verdict and self.modelId else []
 
     @property
     def paused(self) -> bool:
@@ -91,6 +100,9 @@ class WatchedRun:
                 self.iteration = (event.values or {}).get("iteration", self.iteration)
             elif event.event == "log":
                 self.notes.append(event.message or "")
+            elif event.event == "result" and self._latest == "log":
+                self.verdict = self.notes[-1]
+            self._latest = event.event
         return changed
 
     def inWords(self) -> str:

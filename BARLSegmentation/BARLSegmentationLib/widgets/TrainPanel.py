@@ -473,8 +473,7 @@ class TrainPanel(Panel):
         ui.progressBar.visible = busy or alive
         if not busy:
             ui.progressBar.value = round(1000 * run.fraction) if run is not None else 0
-            notes = run.notes[-1:] if alive else []
-            ui.runLabel.text = "\n".join([self._pendingText or run.inWords(), *notes]) if run is not None else ""
+            ui.runLabel.text = "\n".join([self._pendingText or run.inWords(), *run.told]) if run is not None else ""
         ui.runLabel.visible = bool(ui.runLabel.text)
 
     def _showCurves(self, shown: bool = True) -> None:
