@@ -333,17 +333,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
-def test_a_real_nnunet_model_predicts_what_nnunet_predicts(tmp_path, capsys, monkeypatch):
-    """BARL's export passes nnU-Net's integrity check and trains; the trained model predicts the same in BARL."""
-    pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
-    for name in ("raw", "preprocessed", "results"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
-    for name, value in {"nnUNet_compile": "f", "nnUNet_n_proc_DA": "1", "CUDA_VISIBLE_DEVICES": ""}.items():
-        monkeypatch.setenv(name, value)
+def balls_and_cores(folder: Path) -> None:
+    """A project of six outlined scans with turned axes; the last is held out."""
     rng = np.random.default_rng(0)
-    with Project.create(tmp_path / "p", "P", [Label(3, "ball"), Label(7, "core")], [Channel("CT")]) as project:
+    with Project.create(folder, "P", [Label(3, "ball"), Label(7, "core")], [Channel("CT")]) as project:
         for number in range(6):
             k, j, i = np.indices((30, 32, 34)) - np.array(rng.uniform(12, 18, 3)).reshape(3, 1, 1, 1)
             distance = np.sqrt(k**2 + j**2 + i**2)
@@ -353,6 +346,18 @@ def test_a_real_nnunet_model_predicts_what_nnunet_predicts(tmp_path, capsys, mon
             outline = sitk.GetImageFromArray(label)
             outline.CopyInformation(scan)
             project.cases.add(f"c{number}", [scan], label=outline, held_out=number == 5)
+
+
+@pytest.mark.slow
+def test_a_real_nnunet_model_predicts_what_nnunet_predicts(tmp_path, capsys, monkeypatch):
+    """BARL's export passes nnU-Net's integrity check and trains; the trained model predicts the same in BARL."""
+    pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    for name, value in {"nnUNet_compile": "f", "nnUNet_n_proc_DA": "1", "CUDA_VISIBLE_DEVICES": ""}.items():
+        monkeypatch.setenv(name, value)
+    balls_and_cores(tmp_path / "p")
     barl(capsys, "export", tmp_path / "p", tmp_path / "raw/Dataset777_Ball")
 
     def run(*words: str) -> None:
@@ -367,7 +372,7 @@ def test_a_real_nnunet_model_predicts_what_nnunet_predicts(tmp_path, capsys, mon
     model = tmp_path / "results/Dataset777_Ball/nnUNetTrainer__nnUNetPlans__3d_fullres"
     predict = "from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder as go; go()"
     places = ("-i", str(tmp_path / "raw/Dataset777_Ball/imagesTs"), "-o", str(tmp_path / "out"), "-m", str(model))
-    run("-c", predict, *places, *("-f", "0", "1", "-device", "cpu", "-npp", "1", "-nps", "1"))
+    run("-c", predict, *places, *("-f", "0", "1", "-device", "cpu", "-npp", "1", "-nps", "1", "--save_probabilities"))
     barl(capsys, "models", "import", tmp_path / "p", model, "--promote")
     barl(capsys, "predict", tmp_path / "p", "c5", "--device", "cpu")
     with Project.open(tmp_path / "p") as project:
@@ -377,3 +382,11 @@ def test_a_real_nnunet_model_predicts_what_nnunet_predicts(tmp_path, capsys, mon
     assert np.array_equal(own, np.array([0, 3, 7])[theirs])
     spread = {volume["name"]: volume["high_ml"] - volume["low_ml"] for volume in revision.details["volumes"]}
     assert max(spread.values()) > 0  # two folds differ
+    barl(capsys, "import-predictions", tmp_path / "p", tmp_path / "out", "--case", "c5", "--author", "nnU-Net")
+    with Project.open(tmp_path / "p") as project:
+        given = project.revisions.newest("c5")
+    assert given.author == "nnU-Net" and np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(given.path))), own)
+    unsure = sitk.GetArrayFromImage(sitk.ReadImage(str(given.uncertainty_path))).astype(float)
+    shares = np.load(tmp_path / "out/case_0006.npz")["probabilities"].astype(float)
+    entropy = -(shares * np.log(shares.clip(1e-12))).sum(axis=0) / np.log(3)
+    assert np.abs(unsure / (255 if unsure.max() > 1 else 1) - entropy).max() < 1 / 256
