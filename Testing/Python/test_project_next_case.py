@@ -155,6 +155,13 @@ def test_the_reason_is_a_sentence_a_reader_understands() -> None:
     assert top.reason == "uncertain (0.31, the highest of 42); unlike the 4 cases outlined so far"
 
 
+def test_no_case_of_a_poor_model_is_called_certain() -> None:
+    cases = [case("o", "accepted"), case("a", uncertainty=0.91), case("b", uncertainty=0.88)]
+    reasons = {entry.case.name: entry.reason for entry in rank_cases(cases)}
+    assert reasons["a"].startswith("uncertain (0.91, the highest of 2)")
+    assert reasons["b"].startswith("less uncertain than others (0.88, the 2nd highest of 2)")
+
+
 def test_why_a_rather_certain_case_can_be_worth_it() -> None:
     cases = [case("o", "accepted", place=[0, 0])]
     cases += [case(f"w{n}", uncertainty=0.3 - 0.05 * n, place=[n**2, 0]) for n in range(1, 5)]

@@ -189,6 +189,17 @@ def test_views_show_the_patients_sides_where_they_are():
         assert np.nonzero(coronal.expert)[0].min() == 3 and np.nonzero(axial.expert)[1].max() == axial.scan.shape[1] - 7
 
 
+def test_planes_go_through_what_the_expert_outlined_however_much_the_model_finds_elsewhere():
+    expert, predicted = np.zeros((2, 30, 30, 30), np.uint8)
+    expert[5:8, 6:9, 7:10] = 1
+    predicted[15:, 15:, 15:] = 1
+    scan, expert, predicted = map(sitk.GetImageFromArray, (predicted.astype(np.float32), expert, predicted))
+    assert all(view.expert.any() and not view.predicted.any() for view in three_views(scan, expert, predicted))
+    assert all(
+        view.predicted.any() for view in three_views(scan, sitk.Image(scan.GetSize(), sitk.sitkUInt8), predicted)
+    )
+
+
 def test_names_that_may_be_a_patients():
     for name in (
         "Mueller, Anna",

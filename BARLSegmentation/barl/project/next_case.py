@@ -24,6 +24,9 @@ import numpy as np
 from barl.project.records import BY_SCAN, Case
 from barl.project.states import CaseState
 
+# An uncertainty from which on no case is called certain, whatever its place (0: sure, 1: the model cannot decide).
+_UNSURE = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -71,6 +74,8 @@ class Ranked:
         place = f"({value:.2f}, {_place(self.uncertainty_rank)} highest of {of})"
         if self.uncertainty_rank <= (of + 1) // 2:
             return f"uncertain {place}; {self._likeness()}"
+        if value >= _UNSURE:
+            return f"less uncertain than others {place}; {self._likeness()}"
         if self.is_unlike:
             return f"rather certain {place}, but {self._likeness()}: on such scans a model can be sure and wrong"
         return f"rather certain {place}; {self._likeness()}"

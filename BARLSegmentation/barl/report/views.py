@@ -51,6 +51,7 @@ def three_views(
 ) -> list[View]:
     """An axial, a coronal and a sagittal plane, each where the structures are largest, cut to their surroundings.
 
+    The expert's outline says where that is; where it is missing or empty, the prediction.
     The planes follow the scan's own grid; of an oblique scan they are the ones nearest to the patient's axes.
 
     Args:
@@ -64,7 +65,8 @@ def three_views(
     weight = sum(((array > 0).astype(np.float32) for array in marked), np.zeros(_shape(scan), np.float32))
     if not weight.any() and arrays[3] is not None:
         weight = arrays[3]
-    place = [int(weight.sum(axis=tuple(a for a in range(3) if a != axis)).argmax()) for axis in range(3)]
+    shown = next((array > 0 for array in marked if array.any()), weight)
+    place = [int(shown.sum(axis=tuple(a for a in range(3) if a != axis)).argmax()) for axis in range(3)]
     if not weight.any():
         place = [n // 2 for n in weight.shape]
     spacing = oriented.GetSpacing()[::-1]
