@@ -109,6 +109,21 @@ def test_the_current_folder_may_lie_above_the_package(a_hostile_folder):
     assert done.returncode == 0 and "predict" in done.stdout and ran(a_hostile_folder) == ""
 
 
+def test_settings_of_matplotlib_that_are_no_text_are_one_sentence(a_hostile_folder):
+    """MONAI loads matplotlib, which looks into the current folder first."""
+    (a_hostile_folder / "matplotlibrc").write_bytes(b"\xff\xfe")
+    script = """
+from barl.jobs.failures import explain
+try:
+    import matplotlib
+except Exception as error:
+    print(explain(error))
+"""
+    command = [sys.executable, "-P", "-c", script]
+    done = subprocess.run(command, env=surrounded({}), capture_output=True, text=True, check=False)
+    assert "matplotlibrc. Rename that file in the current folder" in done.stdout, done.stderr
+
+
 def test_a_relative_place_of_packages_is_not_handed_on():
     """It would mean the current folder of whatever process reads it."""
     given = os.pathsep.join(["", ".", "lib", "/opt/packages", ""])

@@ -241,3 +241,4 @@ def test_a_new_project_takes_labels_and_channels_of_a_data_set(a_panel_of, a_wor
     settle(panel)
     assert [(label.value, label.name) for label in panel.labels()] == [(1, "cyst"), (2, "liver")]
     assert [channel.name for channel in panel.channels()] == ["CT"]
+    assert panel.said[-1][1].startswith("nnU-Net: 2 labels, channel CT.")

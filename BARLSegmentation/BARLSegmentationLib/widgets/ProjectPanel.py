@@ -291,14 +291,14 @@ class ProjectPanel(Panel):
         if labels:
             self._showTables(labels, [Channel(name) for name in content.channels or ["image"]])
         text = (
-            _("{layout}: {labels} labels, channels {channels}. {notes}")
+            _("{layout}: {labels}, {channels}. {notes}")
             if labels
             else _("The data set ({layout}) does not say what its values mean: type the labels. {notes}")
         )
         words = text.format(
             layout=content.layout,
-            labels=len(labels),
-            channels=", ".join(content.channels) or _("without names"),
+            labels=_("1 label") if len(labels) == 1 else _("{n} labels").format(n=len(labels)),
+            channels=_channelsInWords(content.channels),
             notes=" ".join(content.notes),
         )
         self.session.status(words.strip(), error=not labels)
@@ -455,3 +455,10 @@ def _fitHeight(table: qt.QTableWidget, most: int = MOST_ROWS) -> None:
 def _endEditing(table: qt.QTableWidget) -> None:
     """Take over what is being typed: on macOS a click on a button does not take the focus from the cell."""
     table.setCurrentCell(-1, -1)
+
+
+def _channelsInWords(names: list[str]) -> str:
+    if not names:
+        return _("channels without names")
+    text = _("channel {names}") if len(names) == 1 else _("channels {names}")
+    return text.format(names=", ".join(names))

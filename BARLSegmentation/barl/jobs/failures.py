@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 
 from barl import __version__
-from barl.errors import BarlError, Cancelled, DeviceError, is_out_of_memory, storage_error
+from barl.errors import BarlError, Cancelled, DeviceError, InputError, is_out_of_memory, storage_error
 from barl.torch_support import WITHOUT_TORCH, reason_against
 
 LOG_NAME = "barl.log"
@@ -48,7 +48,7 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
             f"The {what} does not have enough memory.",
             "Close other programs, choose the CPU as device, or predict a region of interest only.",
         )
-    if (reason := reason_against()) and (isinstance(error, ImportError) or _while_importing_torch(error)):
+    if (reason := reason_against()) and (isinstance(error, ImportError) or _while_importing("torch", error)):
         return DeviceError(reason, WITHOUT_TORCH)
     missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if missing in _PACKAGES:
@@ -58,8 +58,13 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
         )
     if isinstance(error, OSError) and error.filename and error.errno in _DISK:
         return storage_error(error, error.filename)
+    if isinstance(error, UnicodeError) and _while_importing("matplotlib", error):
+        return InputError(
+            "matplotlib cannot read its settings, the file matplotlibrc.",
+            "Rename that file in the current folder (or in your folder of settings), or work in another folder.",
+        )
     log = write_log(error, log_folder)
-    if isinstance(error, ImportError) or _while_importing_torch(error):
+    if isinstance(error, ImportError) or _while_importing("torch", error):
         return DeviceError(
             f"PyTorch or a package beside it is installed, but cannot be loaded ({type(error).__name__}).",
             f"In Slicer, install it again in the section Setup; the details are in {log}.",
@@ -70,10 +75,10 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
     )
 
 
-def _while_importing_torch(error: BaseException) -> bool:
+def _while_importing(package: str, error: BaseException) -> bool:
     """On Windows, a library of torch that does not fit the computer raises an OSError."""
     return any(
-        frame.name == "<module>" and Path(frame.filename).parts[-2:] == ("torch", "__init__.py")
+        frame.name == "<module>" and Path(frame.filename).parts[-2:] == (package, "__init__.py")
         for frame in traceback.extract_tb(error.__traceback__)
     )
 
