@@ -125,8 +125,8 @@ def test_the_same_scan_and_an_empty_outline_are_asked_about_one_after_the_other(
 # DICOM
 
 
-def two_series(folder: Path) -> Path:
-    rng = np.random.default_rng(0)
+def two_series(folder: Path, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
     for number, kind in enumerate((CT, MR), 1):
         array = rng.integers(0, 500, (4 + number, 6, 7)).astype(np.int16)
         places = [(0.0, 0.0, 2.0 * k) for k in range(len(array))]
@@ -151,6 +151,35 @@ def test_a_folder_with_several_series_is_listed_and_one_is_chosen(panel, tmp_pat
     assert project.cases.grid(project.cases.get("case_001").id).size == (7, 6, 6)
     everything = b"".join(path.read_bytes() for path in project.folder.rglob("*") if path.is_file())
     assert b"Doe" not in everything and b"4711" not in everything
+
+
+def test_the_series_of_each_case_of_a_folder_is_chosen_once_for_all(panel, tmp_path):
+    for seed, name in enumerate(("first", "second")):
+        two_series(tmp_path / "study" / name, seed)
+    one = np.zeros((5, 6, 7), np.int16)
+    slices(tmp_path / "study" / "third", one, [(0.0, 0.0, 2.0 * k) for k in range(5)], series="1.2.9")
+    source = choose(panel, FOLDER)
+    source.selectors[0].currentPath = str(tmp_path / "study")
+    waitUntil(lambda: source.isIdle and source.table.rowCount == 3)
+    press_add(panel)
+    assert [case.name for case in panel.session.cases()] == ["third"]
+    source.table.selectRow(0)
+    assert "select the case and choose it below the table" in source.reasonLabel.text
+    combo, row = source.series.combos[0], source.series.widget
+    waitUntil(lambda: row.visible and combo.count == 3)
+    assert combo.currentText == "choose" and combo.itemText(2).startswith("2: MR, 7 x 6 x 6")
+    combo.setCurrentIndex(2)
+    combo.activated(2)
+    source.series.allCheckBox.checked = True
+    assert source.reasonLabel.text == "Will be added from the series 2, with no outline."
+    source.table.selectRow(1)
+    waitUntil(lambda: combo.currentText.startswith("2: MR"))
+    source.table.selectRow(2)
+    assert not row.visible, "nothing to choose"
+    press_add(panel)
+    project = panel.session.project
+    sizes = {case.name: project.cases.grid(case.id).size for case in project.cases.all()}
+    assert sizes == {"first": (7, 6, 6), "second": (7, 6, 6), "third": (7, 6, 5)}
 
 
 def test_a_folder_without_dicom_files_is_one_sentence(panel, tmp_path):

@@ -53,6 +53,7 @@ class PlannedCase:
         wanted: It will be added.
         result: What became of it, in words.
         isDone: It was added.
+        series: For each channel which series of its DICOM folder; None: the only one.
     """
 
     found: CaseFiles
@@ -61,6 +62,13 @@ class PlannedCase:
     wanted: bool = True
     result: str = ""
     isDone: bool = False
+    series: list[str] | None = None
+
+    @property
+    def dicomFolder(self) -> str:
+        """The folder with its DICOM files; empty if its scan is files."""
+        path = self.found.channels[0]
+        return path if isinstance(path, str) and Path(path).is_dir() else ""
 
     @property
     def outlineName(self) -> str:
@@ -165,6 +173,11 @@ class FolderPlan:
             return _("Left out: the project has a case of this name. Rename it to add it.")
         if not case.wanted:
             return _("Left out.")
+        if case.series:
+            outline = case.outlineName or _("no outline")
+            return _("Will be added from the series {series}, with {outline}.").format(
+                series=", ".join(case.series), outline=outline
+            )
         if case.outline is None:
             return _("Will be added without an outline.")
         if self.isSure(case):
@@ -236,6 +249,18 @@ class FolderPlan:
         self.leftOut = [item for item in self.leftOut if item.name not in self._outlines]
         self.leftOut += [LeftOutFile(path.name, unpaired) for path in self.spare]
 
+    def setSeries(self, chosen: PlannedCase, series: Sequence[str], others: Sequence[str] | None = None) -> None:
+        """Say which series of its DICOM folder makes each channel of a case.
+
+        Args:
+            series: For each channel its number or description.
+            others: The same for all other cases that are folders with DICOM files; None: they stay as they are.
+        """
+        for case in self.cases:
+            wanted = series if case is chosen else others
+            if wanted and not case.isDone and case.dicomFolder:
+                case.series, case.result = list(wanted), ""
+
     def rename(self, case: PlannedCase, name: str, wanted: bool) -> None:
         """Give a case another name, or tick or untick it."""
         renamed = name != case.name
@@ -280,6 +305,7 @@ class FolderPlan:
                 name=case.name,
                 label=str(case.outline) if case.outline is not None else None,
                 held_out=case.found.held_out or heldOut,
+                series=case.series or case.found.series,
             )
             for case in wanted
         ]

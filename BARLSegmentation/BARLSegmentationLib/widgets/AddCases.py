@@ -94,7 +94,7 @@ class AddCases:
 
     def onSource(self, _index: int = 0) -> None:
         """Lay the rows of the chosen source anew: which there are depends on the project's channels."""
-        if isinstance(self.source, DatasetSource):
+        if isinstance(self.source, FolderSource):
             self.source.forget()
         for _row in range(self._rowCount):
             self.box.layout().removeRow(FIRST_ROW)
@@ -103,7 +103,7 @@ class AddCases:
         isFolder = chosen in (FOLDER, DATASET)
         if self.session.project is not None:
             if chosen == FOLDER:
-                self.source = FolderSource(self.session, self._addRow)
+                self.source = FolderSource(self.session, self.worker, self._addRow)
             elif chosen == DATASET:
                 self.source = DatasetSource(self.session, self.worker, self._addRow)
             else:

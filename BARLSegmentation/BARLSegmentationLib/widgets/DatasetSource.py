@@ -36,8 +36,7 @@ class DatasetSource(FolderSource):
     """
 
     def __init__(self, session: Session, worker: WorkerLink, addRow: Callable[[str, qt.QWidget], qt.QWidget]) -> None:
-        super().__init__(session, addRow)
-        self.worker = worker
+        super().__init__(session, worker, addRow)
         self._reading: Pending | None = None
         self._asked = ""  # the folder that is being read
         self._missing: list[dict] = []
@@ -71,7 +70,7 @@ class DatasetSource(FolderSource):
         self.show()
 
     def forget(self) -> None:
-        """Ignore what the worker still says: the rows go."""
+        super().forget()
         self._reading, self._asked = None, ""
 
     def _onRead(self, folder: str, content: DatasetContent) -> None:

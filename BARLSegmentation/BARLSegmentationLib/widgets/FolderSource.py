@@ -12,6 +12,7 @@ from BARLSegmentationLib.logic.FolderPlan import FolderPlan, PlannedCase
 from BARLSegmentationLib.widgets.CaseSources import pathWidget
 from BARLSegmentationLib.widgets.PairTable import fitHeight, selectedRow, setUpPairTable
 from BARLSegmentationLib.widgets.Panel import signalsBlocked
+from BARLSegmentationLib.widgets.SeriesRow import SeriesRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from barl.worker.messages import AddedCases, CaseFiles
 
     from BARLSegmentationLib.logic.Session import Session
+    from BARLSegmentationLib.widgets.WorkerLink import WorkerLink
 
 CASE, OUTLINE, STATE = range(3)
 PAUSE_MS = 300  # after the last letter of a path, before the folder is looked into
@@ -31,16 +33,18 @@ class FolderSource:
 
     Args:
         session: What all panels share.
+        worker: The process that lists DICOM series.
         addRow: Adds a row to the form: its text and its widget.
 
     Attributes:
         selectors: What chooses the folder of the scans, in a list.
         labelSelector: What chooses the folder of the outlines.
         table: The QTableWidget.
+        series: Which series of a case that is a folder with several.
     """
 
-    def __init__(self, session: Session, addRow: Callable[[str, qt.QWidget], qt.QWidget]) -> None:
-        self.session, self.addRow = session, addRow
+    def __init__(self, session: Session, worker: WorkerLink, addRow: Callable[[str, qt.QWidget], qt.QWidget]) -> None:
+        self.session, self.worker, self.addRow = session, worker, addRow
         self.plan = FolderPlan([], [])
         self.selectors: list = []
         self.labelSelector: Any = None
@@ -69,6 +73,8 @@ class FolderSource:
         self.numberCheckBox.connect("toggled(bool)", self.onNumber)
         pair.layout().addWidget(self.numberCheckBox)
         self.addRow(_("Its outline:"), pair)
+        self.series = SeriesRow(self.session, self.worker, self.show)
+        self.addRow("", self.series.widget)
         self.reasonLabel = self.addRow("", qt.QLabel())
         self.reasonLabel.wordWrap = True
         self.reasonLabel.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Preferred)
@@ -97,6 +103,10 @@ class FolderSource:
     def isIdle(self) -> bool:
         """The table shows what is in the folders."""
         return not self._timer.isActive()
+
+    def forget(self) -> None:
+        """Ignore what the worker still says: the rows go."""
+        self.series.forget()
 
     def _onPathSoon(self, *_arguments: object) -> None:
         self._timer.start()
@@ -179,6 +189,7 @@ class FolderSource:
             combo.addItem(name, name)
         combo.setCurrentIndex(max(combo.findData(case.outlineName), 0) if case else 0)
         combo.enabled = case is not None and not case.isDone and combo.count > 1
+        self.series.show(self.plan, case)
         self._showReason()
 
     def _showReason(self) -> None:

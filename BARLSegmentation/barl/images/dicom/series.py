@@ -239,7 +239,7 @@ def _chosen(listed: list[Series], where: str, wanted: str | None) -> Series:
         if len(listed) > 1:
             raise InputError(
                 f"{where} holds {len(listed)} series: {shown}.",
-                "Choose one with --series and its number; in Slicer, add this case by itself as a DICOM folder.",
+                "Choose one with --series and its number; in Slicer, select the case and choose it below the table.",
             )
         return listed[0]
     text = wanted.strip()
