@@ -341,12 +341,15 @@ def test_one_note_names_the_predictions_that_nobody_has_accepted(a_project, tmp_
     assert note == f"{named} and 2 more: predictions that nobody has accepted."
 
 
-@pytest.mark.parametrize(("package", "layout"), [("skimage.measure", "stl"), ("highdicom", "dicom-seg")])
-def test_a_missing_package_is_one_sentence(a_project, tmp_path, monkeypatch, package, layout):
+@pytest.mark.parametrize(
+    ("package", "layout", "name"), [("skimage.measure", "stl", "scikit-image"), ("highdicom", "dicom-seg", "highdicom")]
+)
+def test_a_missing_package_is_one_sentence(a_project, tmp_path, monkeypatch, package, layout, name):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match="which is not installed") as caught:
         exported(a_project, layout, tmp_path / "out", source=tmp_path)
     assert "barl-segmentation[exchange]" in caught.value.remedy and not (tmp_path / "out").exists()
+    assert f"slicer.util.pip_install('{name}')" in caught.value.remedy
 
 
 def test_predictions_are_not_trained_on(a_project, tmp_path):

@@ -52,7 +52,8 @@ def load_highdicom() -> ModuleType:
     except ImportError:
         raise InputError(
             "DICOM segmentations need the package highdicom, which is not installed.",
-            "Install it: pip install barl-segmentation[exchange]; Slicer's own export needs nothing.",
+            "Install it: pip install barl-segmentation[exchange]; in Slicer's Python console: "
+            "slicer.util.pip_install('highdicom').",
         ) from None
     return highdicom
 

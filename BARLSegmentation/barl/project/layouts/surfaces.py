@@ -32,7 +32,8 @@ def load_marching_cubes() -> Callable:
     except ImportError:
         raise InputError(
             "Surfaces need the package scikit-image, which is not installed.",
-            "Install it: pip install barl-segmentation[exchange].",
+            "Install it: pip install barl-segmentation[exchange]; in Slicer's Python console: "
+            "slicer.util.pip_install('scikit-image').",
         ) from None
     return marching_cubes
 
