@@ -99,22 +99,29 @@ def spread(
 
 
 def fill_case(case: CaseFiles, folder: Path, each: int = 1) -> tuple[CaseFiles, float]:
-    """The case with ``each`` drawn planes in each direction, the fill of the rest and its uncertainty, as files."""
-    images, truth = read_channels(case.images), truth_of(case)
+    """The case with ``each`` drawn planes in each direction, the fill of the rest and its uncertainty, as files.
+
+    What is in the folder already is kept: neither the fill nor what a training prepares is made again for another arm.
+    """
+    truth = truth_of(case)
+    paths = {name: folder / f"{case.id}_{each}_{name}.nii.gz" for name in ("looked", "uncertainty", "label")}
+    if not paths["label"].exists():
+        _fill(case, truth, each, paths)
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(paths["label"])))
+    scores = [_dice(labels == value, truth == value) for value in np.unique(truth[truth > 0])]
+    return replace(case, **paths), float(np.mean(scores))
+
+
+def _fill(case: CaseFiles, truth: np.ndarray, each: int, paths: dict[str, Path]) -> None:
+    images = read_channels(case.images)
     drawn = drawn_planes(truth > 0, (each, each, each))
     grid = Grid.of(images[0])
     labels = np.where(drawn, truth, 0).astype(np.uint8)
     filled = fill_scan([sitk.GetArrayViewFromImage(image) for image in images], labels, grid.spacing[::-1], drawn)
-    paths = {}
-    for name, array in (
-        ("label", filled.labels.astype(np.uint8)),
-        ("looked", drawn.astype(np.uint8)),
-        ("uncertainty", filled.uncertainty()),
-    ):
-        paths[name] = folder / f"{case.id}_{name}.nii.gz"
-        sitk.WriteImage(grid.image(array), str(paths[name]), useCompression=True)
-    scores = [_dice(filled.labels == value, truth == value) for value in np.unique(truth[truth > 0])]
-    return replace(case, **paths), float(np.mean(scores))
+    arrays = {"looked": drawn, "uncertainty": filled.uncertainty(), "label": filled.labels.astype(np.uint8)}
+    for name, path in paths.items():
+        array = arrays[name]
+        sitk.WriteImage(grid.image(array.astype(np.uint8) if array.dtype == bool else array), str(path))
 
 
 def _dice(first: np.ndarray, second: np.ndarray) -> float:
@@ -160,9 +167,7 @@ def one_run(
     filled = "ignore"
     if way := ARMS[arm]:
         filled, each = way
-        folder = place / f"filled_{options.set}_{seed}_{each}"
-        folder.mkdir(exist_ok=True)
-        outlined, of_outlines = spread(groups, planes, folder, each)
+        outlined, of_outlines = spread(groups, planes, place, each)
         planes = 3 * each * len(outlined)
     known = {case.id for case in outlined}
     untouched = [replace(case, label=None) for group in groups for case in group if case.id not in known]
