@@ -64,6 +64,12 @@ def test_the_same_model_makes_the_same_bytes_and_comes_back_equal(archive, tmp_p
         assert opened.namelist() == [CARD_FILE, WEIGHTS_FILE]
 
 
+def test_a_file_given_as_a_model_says_where_it_goes(archive, tmp_path, capsys):
+    words = ["predict", str(tmp_path), "--model", str(archive), "--output", str(tmp_path / "out")]
+    assert main(words) == ModelError.exit_code
+    assert 'Take it into a project first: "barl models import PROJECT model.zip".' in capsys.readouterr().err
+
+
 def test_a_folder_that_somebody_zipped_is_a_model(tmp_path):
     """As the file managers of macOS and Windows zip a folder."""
     members = {f"my model/{name}": content for name, content in files().items()}

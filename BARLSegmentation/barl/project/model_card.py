@@ -202,6 +202,9 @@ def read_card(folder: Path) -> ModelCard:
     """
     folder = Path(folder)
     if not folder.is_dir():
+        if folder.is_file() and folder.suffix.lower() == ".zip":
+            words = f'"barl models import PROJECT {folder.name}"'
+            raise ModelError(f"{folder} is a model as one file.", f"Take it into a project first: {words}.")
         raise ModelError(f"There is no model folder {folder}.", "Choose a folder that holds a model.json.")
     try:
         text = (folder / CARD_FILE).read_text(encoding="utf-8")
