@@ -188,6 +188,22 @@ def test_a_computer_says_what_it_is_and_lacks(a_computer):
     assert "3.11 or newer" in Found("3.9.2", (), 1 << 30, False).in_words()
 
 
+def test_a_python_that_makes_no_environment_names_the_package_that_does(a_computer, tmp_path, monkeypatch):
+    """Debian's own python3 without python3-venv leaves an environment without pip behind; then nothing is installed."""
+    python = tmp_path / "python3"
+    python.write_text(
+        "#!/bin/sh\nmkdir -p venv/bin; cp $0 venv/bin/python; echo 'Failing command: ensurepip' >&2; exit 1\n"
+    )
+    python.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for _again in range(2):
+        with pytest.raises(DeviceError) as told:
+            Computer("workstation").prepare()
+        assert "cannot make an environment (Failing command: ensurepip). Install the package python3-venv" in str(
+            told.value
+        )
+
+
 @pytest.mark.parametrize("address", ["-oProxyCommand=x", "", "a b", "host;ls", "$(ls)"])
 def test_an_address_is_an_address(address):
     with pytest.raises(InputError, match="no address"):

@@ -29,7 +29,7 @@ HOME = ".barl"
 _ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:%+-]*")
 _OPTIONS = ("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15")
 # What the shell there answers with: ssh itself uses 255.
-_NO_ENGINE, _NO_PYTHON = 71, 72
+_NO_ENGINE, _NO_PYTHON, _NO_VENV = 71, 72, 73
 # What the engine needs there (``Resources/requirements.txt`` and what Slicer's own Python has).
 NEEDED = ("torch", "monai", "safetensors", "jsonschema", "filelock", "psutil", "numpy", "scipy", "SimpleITK", "pydicom")
 _LOOK = """
@@ -133,7 +133,7 @@ class Computer:
         """
         packages = " ".join(name.lower() for name in NEEDED)
         self._run(
-            "{ [ -x venv/bin/python ] || python3 -m venv venv; } && "
+            f"{{ [ -x venv/bin/pip ] || python3 -m venv --clear venv || exit {_NO_VENV}; }} && "
             f"venv/bin/python -m pip install --disable-pip-version-check --quiet {packages} >&2",
             timeout=3600,
         )
@@ -201,6 +201,11 @@ class Computer:
             return DeviceError(
                 f"{self.address} has no Python {self.python or 'named python3'}.",
                 f'Install Python 3.11 or newer there, then run "barl computer prepare {self.address}".',
+            )
+        if code == _NO_VENV:
+            return DeviceError(
+                f"The Python of {self.address} cannot make an environment ({last[:200].rstrip('.')}).",
+                "Install the package python3-venv there (Debian, Ubuntu), or choose another Python of that computer.",
             )
         return DeviceError(
             f"A command on {self.address} failed with code {code} ({last[:200].rstrip('.')}).",
