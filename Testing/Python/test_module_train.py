@@ -302,6 +302,19 @@ def rows(curve) -> int:
     return curve.table.GetTable().GetNumberOfRows() if curve.table is not None else 0
 
 
+def test_without_an_outline_the_line_above_start_says_so(module, panel, tmp_path):
+    """It said that the quality of the new model would not be measured."""
+    ui, session = panel.ui, module.session
+    session.openProject(make_project(tmp_path / "project", outlined=0, held_out=0))
+    assert not ui.startButton.enabled and ui.heldOutLabel.visible
+    assert (
+        ui.heldOutLabel.text == ui.startButton.toolTip == "Outline and accept at least one case that is not held out."
+    )
+    session.project.revisions.store("case_0001", ball(0)[1], "accepted", author="reader")
+    session.notifyCases()
+    assert ui.startButton.enabled and "will not be measured" in ui.heldOutLabel.text
+
+
 def test_a_word_stands_for_a_time_and_a_time_of_ones_own_for_no_word(panel):
     from BARLSegmentationLib.widgets.EffortChoice import MINUTES
 

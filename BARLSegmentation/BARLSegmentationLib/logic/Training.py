@@ -155,9 +155,13 @@ def reasonAgainstStart(
     busy = next((run for run in runs if run.is_running), None)
     if busy is not None:
         return _("{run} is training already: pause, stop or cancel it first.").format(run=busy.id)
-    if not any(case.teaches for case in cases):
-        return _("Outline and accept at least one case that is not held out.")
-    return ""
+    return nothingToLearn(cases)
+
+
+def nothingToLearn(cases: Sequence[Case]) -> str:
+    """What to do if no case has an outline to learn from; empty if one has."""
+    teaches = any(case.teaches for case in cases)
+    return "" if teaches else _("Outline and accept at least one case that is not held out.")
 
 
 def foldsText(cases: Sequence[Case], folds: int) -> str:

@@ -449,10 +449,11 @@ class TrainPanel(Panel):
         self.decision.update(self._request is not None, comparing)
 
     def _showHeldOut(self) -> None:
-        """What the held-out cases, or the folds, allow to say about the new model."""
-        text = ""
+        """What is missing to learn from; else what the held-out cases, or the folds, allow to say about the model."""
+        text, cases = "", self._cases()
         if self.session.project is not None:
-            text = Training.foldsText(self._cases(), self.ui.foldsSpinBox.value) or Training.heldOutText(self._cases())
+            folds = self.ui.foldsSpinBox.value
+            text = Training.nothingToLearn(cases) or Training.foldsText(cases, folds) or Training.heldOutText(cases)
         self.ui.heldOutLabel.text, self.ui.heldOutLabel.visible = text, bool(text)
 
     def _updateRun(self) -> None:
