@@ -338,6 +338,24 @@ def test_names_ticks_and_outlines_can_be_changed_in_the_table(panel, folders):
     assert np.count_nonzero(sitk.GetArrayFromImage(label)) == 4, "that of 9"
 
 
+def test_outlines_of_one_name_stay_with_their_folders(host):
+    """In a folder for each case the outlines have one name: a choice must not take that of another patient."""
+    from barl.worker.messages import CaseFiles
+    from BARLSegmentationLib.logic.FolderPlan import FolderPlan, PlannedCase
+
+    names = ("p1", "p2", "p3")
+    cases = [PlannedCase(CaseFiles(n, [f"{n}/ct.nii.gz"]), n, Path(n, "outline.nii.gz")) for n in names]
+    plan = FolderPlan(cases, [], [Path("p4", "drawn.nii.gz")])
+    assert plan.outlineNames() == ["drawn.nii.gz", *(f"{name}/outline.nii.gz" for name in names)]
+    plan.setOutline(cases[1], "")
+    assert cases[1].outline is None and [item.name for item in plan.leftOut] == ["drawn.nii.gz", "p2/outline.nii.gz"]
+    plan.setOutline(cases[1], "p1/outline.nii.gz")
+    assert [case.outline and case.outline.parts[0] for case in cases] == [None, "p1", "p3"]
+    plan.setOutline(cases[1], "p2/outline.nii.gz")
+    assert [case.outline and case.outline.parts[0] for case in cases] == list(names)
+    assert plan.outlineNameOf(cases[1]) == "p2/outline.nii.gz"
+
+
 def test_a_path_is_looked_into_when_it_is_typed_to_its_end(panel, folders):
     source = choose(panel, FOLDER)
     source.selectors[0].currentPath = str(folders[0])

@@ -106,7 +106,9 @@ class FolderPlan:
         self.cases, self.leftOut, self.spare = cases, leftOut, list(spare)
         self._taken = {name.casefold() for name in taken}
         self._proposed = [case.outline for case in cases]
-        self._outlines = {path.name: path for path in (*filter(None, self._proposed), *self.spare)}
+        paths = dict.fromkeys([*filter(None, self._proposed), *self.spare])
+        equal = Counter(path.name for path in paths)  # in a folder for each case, all outlines may have one name
+        self._outlines = {p.name if equal[p.name] == 1 else f"{p.parent.name}/{p.name}": p for p in paths}
         self._chosen: dict[int, Path | None] = {}
         self.notes: list[str] = []
 
@@ -232,8 +234,12 @@ class FolderPlan:
         return " ".join([*text, *self.notes])
 
     def outlineNames(self) -> list[str]:
-        """The names of all outlines there are."""
+        """The names of all outlines there are, with their folder where a name is not of one alone."""
         return sorted(self._outlines)
+
+    def outlineNameOf(self, case: PlannedCase) -> str:
+        """The name of a case's outline among ``outlineNames``; empty without one."""
+        return next((name for name, path in self._outlines.items() if path == case.outline), "")
 
     def setOutline(self, chosen: PlannedCase, name: str) -> None:
         """Give a case another outline, or none; a case that had it has none as long as this one keeps it."""
@@ -243,11 +249,13 @@ class FolderPlan:
         chosen.wanted, chosen.result = True, ""
         for case, outline in zip(self.cases, pairsOf(self._proposed, self._chosen), strict=True):
             case.outline = outline
-        held = {case.outlineName for case in self.cases}
-        self.spare = [path for other, path in sorted(self._outlines.items()) if other not in held]
+        held = {case.outline for case in self.cases}
+        spare = {other: path for other, path in sorted(self._outlines.items()) if path not in held}
+        known = {*self._outlines, *(path.name for path in self._outlines.values())}
         unpaired = _("There is no scan for this outline.")
-        self.leftOut = [item for item in self.leftOut if item.name not in self._outlines]
-        self.leftOut += [LeftOutFile(path.name, unpaired) for path in self.spare]
+        self.leftOut = [item for item in self.leftOut if item.name not in known]
+        self.leftOut += [LeftOutFile(other, unpaired) for other in spare]
+        self.spare = list(spare.values())
 
     def setSeries(self, chosen: PlannedCase, series: Sequence[str], others: Sequence[str] | None = None) -> None:
         """Say which series of its DICOM folder makes each channel of a case.

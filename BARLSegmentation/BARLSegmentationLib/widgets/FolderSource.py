@@ -168,7 +168,11 @@ class FolderSource:
         case = self.plan.cases[row] if isCase else None
         left = None if isCase else self.plan.leftOut[row - len(self.plan.cases)]
         reason = self.plan.stateOf(case) if case else left.state
-        texts = [case.name, case.outlineName, self.plan.shortStateOf(case)] if case else [left.name, "", _("left out")]
+        texts = (
+            [case.name, self.plan.outlineNameOf(case), self.plan.shortStateOf(case)]
+            if case
+            else [left.name, "", _("left out")]
+        )
         with signalsBlocked(self.table):
             for column, text in enumerate(texts):
                 item = qt.QTableWidgetItem(text)
@@ -187,7 +191,7 @@ class FolderSource:
         combo.addItem(_("none"), "")
         for name in self.plan.outlineNames():
             combo.addItem(name, name)
-        combo.setCurrentIndex(max(combo.findData(case.outlineName), 0) if case else 0)
+        combo.setCurrentIndex(max(combo.findData(self.plan.outlineNameOf(case)), 0) if case else 0)
         combo.enabled = case is not None and not case.isDone and combo.count > 1
         self.series.show(self.plan, case)
         self._showReason()
