@@ -86,6 +86,8 @@ def test_the_usual_way(place, capsys, monkeypatch):
     )
     following = barl(capsys, "next", "study")["next"]
     assert {case["name"] for case in following} == {"s3", "s4"} and all(case["reason"] for case in following)
+    by_rule = barl(capsys, "next", "study", "--rule", "uncertain")["next"]
+    assert by_rule[0]["score"] >= by_rule[1]["score"] and by_rule[0]["reason"].startswith("uncertain")
     stored = barl(capsys, "project", "accept", "study", "s3", "truth/s3.nii.gz")
     assert Path(stored["label"]).is_file()
     again = barl(

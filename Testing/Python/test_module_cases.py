@@ -210,7 +210,9 @@ def test_next_case_is_proposed_with_its_reason_and_can_be_overruled(a_cases_pane
     open_project(a_cases_panel, a_study)
     ui = a_cases_panel.ui
     assert [ui.nextComboBox.itemText(n) for n in range(ui.nextComboBox.count)] == ["case 10", "case 1"]
-    assert ui.reasonLabel.text.startswith("case 10: uncertain (0.60")
+    assert ui.reasonLabel.text.startswith(
+        "case 10: chosen at random (no rule was shown to teach more); uncertain (0.60"
+    )
     ui.nextComboBox.setCurrentIndex(1)
     assert ui.reasonLabel.text.startswith("case 1: not predicted yet")
     press(ui.nextButton)

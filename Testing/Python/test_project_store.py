@@ -93,7 +93,7 @@ def test_a_case_keeps_pixels_and_geometry_but_no_metadata_and_no_name(project: P
 def test_new_cases_are_ranked_by_their_scans(project: Project) -> None:
     for name, seed, spacing in (("a", 0, (1, 1, 3)), ("b", 1, (1, 1, 3)), ("c", 2, (4, 4, 1))):
         project.cases.add(name, [make_scan(seed, spacing)])
-    first, second, third = rank_cases(project.cases.all(), by_scan=True)
+    first, second, third = rank_cases(project.cases.all(), 1.0, by_scan=True)
     assert (first.case.name, second.case.name, third.case.name) == ("a", "c", "b")
     assert third.case.uncertainty is None and third.case.model_id == BY_SCAN
 

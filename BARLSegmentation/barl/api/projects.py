@@ -309,7 +309,7 @@ def evaluate(
 
 
 def next_cases(project: Project, count: int = 5) -> list[Ranked]:
-    """The cases whose correction is worth most, each with ``case``, ``score`` and the ``reason`` in words."""
+    """The cases to correct next, as ``barl next`` proposes them, each with ``case`` and the ``reason`` in words."""
     return rank_cases(project.cases.all())[:count]
 
 

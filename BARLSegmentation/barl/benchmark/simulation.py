@@ -50,7 +50,7 @@ class Simulation:
         name: Of the strategy, for tables.
         strategy: How predicted cases are corrected.
         first: How the first cases are outlined, without a model.
-        choose: ``random``; ``next``: BARL's own rule; ``uncertain`` or ``diverse``: one half of it.
+        choose: ``random``; ``next``: BARL's rule; ``uncertain`` or ``diverse``: one half of it.
         choose_first: The first cases: ``random``, or ``k-center`` on image features.
         start, step, rounds: Cases before the first training, cases after each, trainings.
         seed: Of the choice and the training.
@@ -348,7 +348,7 @@ class _Rounds:
 def first_cases(cases: Sequence[int], features: Sequence[Sequence[float]], count: int) -> list[int]:
     """The order in which cases are outlined before there is a model; the first ``count`` by greedy k-center."""
     known = [_case(index, CaseState.NEW, place) for index, place in zip(cases, features, strict=True)]
-    return [int(item.case.id) for item in rank_cases(known, spread=count, by_scan=True)]
+    return [int(item.case.id) for item in rank_cases(known, 1.0, spread=count, by_scan=True)]
 
 
 def _case(index: int, state: CaseState, embedding: Sequence[float], uncertainty: float | None = None) -> Case:

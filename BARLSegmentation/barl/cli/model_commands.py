@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from barl.cli.terminal import Terminal, minute, table
 from barl.errors import InputError
-from barl.project.next_case import rank_cases
+from barl.project.next_case import RULES, rank_cases
 from barl.project.store import Project
 
 if TYPE_CHECKING:
@@ -75,15 +75,15 @@ def next_cases(options: Namespace, terminal: Terminal) -> None:
         raise InputError("The number of cases must be 1 or more.", "Use --count 1 or more.")
     with Project.open(options.project, read_only=True) as project:
         cases = project.cases.all()
-    ranked = rank_cases(cases)[: options.count]
+    ranked = rank_cases(cases, RULES[options.rule])[: options.count]
     if not ranked:
         raise InputError("No case waits for an outline.", "Add scans to the project.")
-    rows = [[number, entry.case.name, entry.score, entry.reason] for number, entry in enumerate(ranked, 1)]
+    rows = [[number, entry.case.name, entry.reason] for number, entry in enumerate(ranked, 1)]
     document = [
         {"case": entry.case.id, "name": entry.case.name, "score": entry.score, "reason": entry.reason}
         for entry in ranked
     ]
-    terminal.answer({"next": document}, table(rows, ["", "case", "score", "why"]))
+    terminal.answer({"next": document}, table(rows, ["", "case", "why"]))
 
 
 def list_models(options: Namespace, terminal: Terminal) -> None:

@@ -31,6 +31,7 @@ from barl.cli.folder_commands import folder_options
 from barl.errors import InputError
 from barl.project.doubts import Doubt
 from barl.project.export import LAYOUTS
+from barl.project.next_case import RULES
 
 if TYPE_CHECKING:
     from barl.cli.command import Commands
@@ -48,7 +49,7 @@ The usual way:
   barl add study --images scans/ --labels outlines/     add scans, some of them outlined
   barl train study --minutes 30                         train on outlined and untouched scans
   barl predict study                                    predict all scans that need an outline
-  barl next study                                       which one is worth correcting, and why
+  barl next study                                       which one to correct next, and why
   barl project accept study case7 fixed.nii.gz          store the corrected outline
   barl train study                                      train on, from the model there is
   barl evaluate study                                   how good it is on the held-out scans
@@ -412,11 +413,17 @@ def _next(commands: Commands) -> None:
         commands,
         "next",
         model_commands.next_cases,
-        "name the cases whose correction is worth most, with the reason",
-        "  barl next study --count 3",
+        "name the cases to correct next, with what is known of them",
+        "  barl next study --count 3\n  barl next study --rule uncertain",
     )
     project_folder(following)
     following.add_argument("--count", type=int, default=5, help="how many to name (5)")
+    following.add_argument(
+        "--rule",
+        choices=tuple(RULES),
+        default="random",
+        help="random (default: no rule taught more); uncertain; different (from the outlined ones); both",
+    )
 
 
 def _export(commands: Commands) -> None:

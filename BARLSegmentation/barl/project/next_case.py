@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which case to outline next: where the model is unsure, and unlike what it has been taught already.
+"""Which case to outline next: at random, or where the model is unsure and unlike what it has been taught already.
 
-The score is the weighted geometric mean of two numbers in [0, 1]: the case's uncertainty, relative to the most
-uncertain candidate, and its distance in the model's feature space to the nearest outlined case, relative to the
-farthest candidate (the greedy k-center choice of Sener and Savarese, "Active learning for convolutional neural
-networks: a core-set approach", ICLR 2018). For the first few ranks each chosen case counts as outlined for the next,
-so that several readers, or one with an afternoon, do not get near copies of the same case. What is not known is
-neutral.
+By default the predicted cases come in a random order, the same on every computer, then the others as given: of the
+rules compared on the hippocampus (``docs/guidance.md``) none taught more than a random order.
+
+With a weight the order is that of the score: the weighted geometric mean of two numbers in [0, 1], the case's
+uncertainty, relative to the most uncertain candidate, and its distance in the model's feature space to the nearest
+outlined case, relative to the farthest candidate (the greedy k-center choice of Sener and Savarese, "Active learning
+for convolutional neural networks: a core-set approach", ICLR 2018). For the first few ranks each chosen case counts as
+outlined for the next, so that several readers, or one with an afternoon, do not get near copies of the same case. What
+is not known is neutral.
 
 Before there is a model, a case has no uncertainty, and its place may be that of its scan (``scan_features``): the same
 rule is then the greedy k-center choice by size and intensities. It is not the default: of 4 first hippocampi a random
@@ -18,6 +21,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import numpy as np
 
@@ -26,6 +30,10 @@ from barl.project.states import CaseState
 
 # An uncertainty from which on no case is called certain, whatever its place (0: sure, 1: the model cannot decide).
 _UNSURE = 0.5
+# Uncertainty and difference count alike.
+BALANCED = 0.5
+# The weight of the difference by rule; None: the order is random.
+RULES = {"random": None, "uncertain": 0.0, "different": 1.0, "both": BALANCED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +45,14 @@ class Context:
         compared: Outlined cases that they were compared with.
         outlined: Outlined cases.
         by_scan: They were compared by size and intensities, there is no model.
+        at_random: The order of the predicted ones is random.
     """
 
     predicted: int
     compared: int
     outlined: int
     by_scan: bool = False
+    at_random: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,7 @@ class Ranked:
 
     Attributes:
         case: The case.
-        score: In [0, 1], higher is more useful.
+        score: In [0, 1], by uncertainty and difference from the outlined cases; a random order does not follow it.
         uncertainty_rank: 1 for the most uncertain of those predicted.
         difference: Share of the candidates that are no more unlike the outlined cases; None: not known.
         context: Of the whole ranking.
@@ -66,9 +76,17 @@ class Ranked:
     @property
     def reason(self) -> str:
         """Why, in plain words. Made only when asked for: of thousands of candidates a few are shown."""
-        value, of = self.case.uncertainty, self.context.predicted
-        if value is None:
+        if self.case.uncertainty is None:
             return f"not predicted yet; {self._likeness()}"
+        return (
+            f"chosen at random (no rule was shown to teach more); {self._facts()}"
+            if self.context.at_random
+            else self._facts()
+        )
+
+    def _facts(self) -> str:
+        value, of = self.case.uncertainty, self.context.predicted
+        assert value is not None  # it is predicted
         if of == 1:
             return f"uncertain ({value:.2f}); {self._likeness()}"
         place = f"({value:.2f}, {_place(self.uncertainty_rank)} highest of {of})"
@@ -96,18 +114,21 @@ class Ranked:
         return f"{likeness} {these} outlined so far{how}"
 
 
-def rank_cases(cases: Sequence[Case], diversity: float = 0.5, spread: int = 10, by_scan: bool = False) -> list[Ranked]:
-    """Order the cases that wait for an outline, the most useful first.
+def rank_cases(
+    cases: Sequence[Case], diversity: float | None = None, spread: int = 10, by_scan: bool = False
+) -> list[Ranked]:
+    """Order the cases that wait for an outline: at random, or by a rule the most useful first.
 
     Args:
         cases: All cases of the project. Accepted, excluded and held-out ones are not ranked; the accepted ones that are
             not held out are what the others are compared with.
-        diversity: Weight of the difference from the outlined cases, 0 to 1; the rest is the uncertainty's.
+        diversity: Weight of the difference from the outlined cases, 0 to 1; the rest is the uncertainty's. None: the
+            predicted cases in a random order, then the others in the order given.
         spread: How many first ranks to choose one by one, each unlike those before.
         by_scan: Compare cases without a model's embedding by their scans.
 
     Returns:
-        The candidates in descending order of usefulness; equal ones in the order given.
+        The candidates in order; equal ones in the order given.
     """
     candidates = [case for case in cases if case.awaits_outline and not case.held_out]
     outlined = [case for case in cases if case.teaches]
@@ -122,13 +143,16 @@ def rank_cases(cases: Sequence[Case], diversity: float = 0.5, spread: int = 10, 
     kind, places, centers = _places(candidates, outlined)
     distance = _nearest(places, centers)
     difference = _shares(distance)
-    order, score = _order(relative, places, distance, diversity, spread)
-    context = Context(int(known.sum()), len(centers), len(outlined), kind == BY_SCAN)
+    order, score = _order(relative, places, distance, BALANCED if diversity is None else diversity, spread)
+    if diversity is None:
+        order = sorted(order, key=lambda k: sha256(candidates[k].id.encode()).digest())
+        order = [k for k in order if known[k]] + np.flatnonzero(~known).tolist()
+    context = Context(int(known.sum()), len(centers), len(outlined), kind == BY_SCAN, diversity is None)
     return [Ranked(candidates[k], score[k], rank[k], difference[k], context) for k in order]
 
 
 def untouched_cases(cases: Sequence[Case], model_id: str) -> list[Case]:
-    """The cases that nobody has drawn in and that ``model_id`` has not predicted, the most useful first."""
+    """The cases that nobody has drawn in and that ``model_id`` has not predicted, as they would be proposed."""
     untouched = (CaseState.NEW, CaseState.PREDICTED)
     return [r.case for r in rank_cases(cases) if r.case.state in untouched and r.case.model_id != model_id]
 
