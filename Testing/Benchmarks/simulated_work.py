@@ -61,6 +61,12 @@ def test_of(one: Sequence[Rounds], other: Sequence[Rounds], number: int, against
     return 100 * float(np.mean([a[case] - b[case] for case in cases])), p
 
 
+def _mean(found: Sequence[Rounds], number: int, what: str) -> float:
+    """Dice or minutes after a round, mean over the seeds."""
+    rows = [rounds[number] for rounds in found]
+    return float(np.mean([row["dice"] if what == "dice" else row["work"][what] for row in rows]))
+
+
 def regime(base: Sequence[Rounds]) -> str:
     """Whether more outlines help at all here: the base's last round against its first."""
     last = min(map(len, base)) - 1
@@ -78,18 +84,25 @@ def regime(base: Sequence[Rounds]) -> str:
 def work_section(results: Path, plan: dict[str, Any], picture: str) -> str:
     found = {name: rows for name, rows in read_rounds(results, plan).items() if rows}
     base = found[BASE]
+    last = min(map(len, base)) - 1
     lines = [
-        f"| strategy | minutes | Dice | minutes of *{BASE}* to that Dice | share of the work |",
-        "|---|---:|---:|---:|---:|",
+        f"Each strategy against *{BASE}* with the same seeds: its minutes to the same Dice, and its Dice at the end.",
+        "",
+        "| strategy | round | minutes | Dice | *random* to that Dice, minutes | share "
+        "| points against *random* at its end (minutes; p) |",
+        "|---|---:|---:|---:|---:|---:|---|",
     ]
     for name, rows in found.items():
-        for number in range(min(map(len, rows))):
-            mine = float(np.mean([r[number]["work"]["minutes"] for r in rows]))
-            dice = float(np.mean([r[number]["dice"] for r in rows]))
-            theirs = minutes_of(base, dice)
-            if name != BASE:
-                shown = f"{theirs:.1f} | {100 * mine / theirs:.0f} %" if theirs else "outside its curve | "
-                lines.append(f"| {name} | {mine:.1f} | {dice:.3f} | {shown} |")
+        for number in range(min(map(len, rows))) if name != BASE else ():
+            same = base[: len(rows)]
+            mine, dice = _mean(rows, number, "minutes"), _mean(rows, number, "dice")
+            theirs, end = minutes_of(same, dice), _mean(same, last, "minutes")
+            points, p = test_of(rows, same, number, last)
+            shown = f"{theirs:.1f} | {100 * mine / theirs:.0f} %" if theirs else "outside its curve | "
+            lines.append(
+                f"| {name} | {number} | {mine:.1f} | {dice:.3f} | {shown} "
+                f"| {points:+.1f} ({100 * mine / end:.0f} % of {end:.1f}; {p:.2g}) |"
+            )
     return "\n".join([
         WORK, "", _text(results, plan), "", regime(base), "", table(results, plan), "",
         f"![Dice against minutes]({picture})", "", *lines,
@@ -109,7 +122,7 @@ def rules_section(results: Path, plan: dict[str, Any], heading: str, baseline: s
             rows.append((name, number, each))
     adjusted = holm([p for _, p in tests])
     lines = [
-        f"| rule | round | points against *{baseline}* | seeds | p over the test scans (Holm) |",
+        f"| rule | round | points against *{baseline}* | each seed | p over the test scans (Holm) |",
         "|---|---:|---:|---|---:|",
     ]
     for (name, number, each), (points, _), p in zip(rows, tests, adjusted, strict=True):
@@ -128,8 +141,8 @@ def _text(results: Path, plan: dict[str, Any]) -> str:
     return (
         f"`barl simulate`, {one.dataset}, {one.method}, {one.plan['iterations']} steps for each training, always from "
         f"nothing; {one.pool} scans drawn by the seed take part; Dice on {tested} scans of unseen subjects (every "
-        f"{one.every}th of the test part), mean ± standard deviation over {len(plan['seeds'])} seeds. Minutes are "
-        f"those of stated prices, not of people. Machine: {row['machine']}."
+        f"{one.every}th of the test part), mean ± standard deviation over the seeds (last column). Minutes "
+        f"are those of stated prices, not of people. Machine: {row['machine']}."
     )
 
 
@@ -149,6 +162,8 @@ def main() -> None:
     }
     for heading, (name, strategies) in parts.items():
         own = {**plan, "strategies": strategies}
+        if not read_rounds(options.results, own)[CUBES if heading == REGIONS else BASE]:
+            continue
         picture = f"images/guidance-{name}.png"
         curve(options.results, own, options.document.parent / picture)
         if heading == WORK:
