@@ -198,7 +198,7 @@ def test_lesions_smaller_than_a_voxel_are_counted_and_the_command_for_a_finer_sp
             project.cases.add(f"case {number}", [image], label=label)
         notes = prepare_training(project, TrainingOptions(overrides={**TINY, "spacing": [3.0, 3.0, 3.0]})).notes
     (note,) = [note for note in notes if "smaller than a voxel" in note]
-    assert note.startswith("3 outlined parts of lesion in 2 case(s)") and note.endswith(
+    assert note.startswith("3 outlined parts of lesion in 2 cases are") and note.endswith(
         '--set "spacing=[1.5,0.7,0.8]".'
     )
     words = shlex.split(note[note.index("--set") : -1])
