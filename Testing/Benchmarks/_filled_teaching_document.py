@@ -20,6 +20,7 @@ HEADING = "## What filled outlines teach"
 WEIGHT_HEADING = "How right filled voxels are"
 TITLES = {"hippocampus": "Hippocampus, MR", "sts_pet": "Soft-tissue sarcoma, PET", "la2018": "Left atrium, MR"}
 WHOLE, DRAWN, HARD = "whole scans", "drawn only", "hard"
+HARDS = tuple(arm for arm in work.ARMS if arm.startswith(HARD))
 Row = dict[str, Any]
 # Rows of one arm, by seed.
 Rows = dict[int, Row]
@@ -32,13 +33,25 @@ ahead of *weighted* (p < 0.001 over the scans, behind it in one seed of three). 
 direction leaves the border between the two labels to the fill (Dice of the outlines: the mean of
 both). **The regime is short:** after 200 steps all subjects outlined teach less than four, so these networks are
 undertrained.""",
+    ("hippocampus", 400): """\
+One plane in each direction is too little here: whatever the filled voxels teach, the same drawing spent on whole scans
+teaches more. **Two planes in each direction (half as many scans), and three (a third), are level with it**: the fill of
+1+1+1 planes leaves the border between the two labels open. Proposed: where shapes are alike from subject to subject,
+outline two slices in each view, or follow *Next slice*, before *Accept*. BARL and DBiSL were not compared on this set.
+""",
+    ("la2018", 300): """\
+**One seed only.** One plane in each direction of all 80 scans is half the drawing of eight whole scans and teaches less
+than these; *hard* is ahead of *weighted* (not by more than chance) and far ahead of *drawn only*. Twice the planes in
+each scan, BARL and DBiSL were not compared.
+""",
     ("sts_pet", 400): """\
 By the mean over the seeds, *hard* is the best use of the same 72 planes with each of the three methods, and
 supervised it is level with all 24 scans outlined whole (799 planes). *weighted* and *both* are behind it with each
 method. A likely reason: the fill is right in 99 % of the voxels, and its unsure voxels lie on the border, which is
 what a network has to learn. With four scans outlined whole BARL is ahead of supervised; with the fills it is
 behind, and DBiSL is level: no scan is untouched, so the terms without outlines have little to add. All methods had
-the same steps, of which each costs BARL and DBiSL more.""",
+the same steps, of which each costs BARL and DBiSL more. Supervised, more planes in each of fewer scans teach less
+than one in each direction of all 24.""",
 }
 
 _TEXT = """
@@ -50,9 +63,10 @@ for the method's terms without outlines (the plan's `filled`: `hard`, `weighted`
 *2+2+2*, *3+3+3*: more planes in each direction, of fewer scans. `supervised` has no terms without outlines: for
 it *both* would be *weighted*. *all whole*: every training scan outlined whole. The plans are small, so that one
 core can train them: what counts is the difference, not the height. Points are means over the seeds that both
-sides have; p is of the paired test over the test scans.
-After a fill *Accept* stores the outline whole, which teaches as *hard* does: the best by the mean over the seeds in
-every comparison with *weighted*, *both* and *drawn only* below. *Only what I drew* teaches as the plan says (`filled`),
+sides have; p is of the paired test over the test scans; *level* in the list of aims: behind, but p >= 0.05.
+After a fill *Accept* stores the outline whole, which teaches as *hard* does: ahead of *weighted*, *both* and *drawn
+only* by the mean over the seeds on PET with each method and on the left atrium; on the hippocampus they are within 1.1
+points of each other. *Only what I drew* teaches as the plan says (`filled`),
 by default as *drawn only*: a person chooses it for a fill that is not to be trusted, and the voxels outside of a mask
 that came from elsewhere were filled by nobody.
 """
@@ -60,23 +74,29 @@ that came from elsewhere were filled by nobody.
 
 @dataclass(frozen=True)
 class Aim:
-    """What is aimed at: ``method`` with ``arm`` reaches ``share`` of what ``base`` has, less ``points``."""
+    """What is aimed at: ``method`` with one of ``arms`` reaches ``share`` of what ``base`` has, less ``points``."""
 
     text: str
-    arm: str
+    arms: tuple[str, ...]
     base: tuple[str, str]
     method: str = "supervised"
     share: float = 1.0
     points: float = 0.0
 
+    def verdict(self, own: float, other: float, p: float) -> str:
+        """*level*: an aim without a margin is missed by no more than chance."""
+        if own >= self.share * other - self.points:
+            return "met"
+        return "level" if self.share == 1 and not self.points and p >= 0.05 else "missed"
 
-_BEHIND = Aim("not behind the same drawing spent on whole scans", HARD, ("supervised", WHOLE))
-_OF_ALL = Aim("at least 99 % of all whole", HARD, ("supervised", work.ALL), share=0.99)
+
+_BEHIND = Aim("not behind the same drawing spent on whole scans", HARDS, ("supervised", WHOLE))
+_OF_ALL = Aim("at least 99 % of all whole", HARDS, ("supervised", work.ALL), share=0.99)
 AIMS = {
     "hippocampus": (_BEHIND, _OF_ALL),
     "sts_pet": (
-        Aim("within 1 point of all whole", HARD, ("supervised", work.ALL), points=0.01),
-        Aim("BARL, not behind supervised", HARD, ("supervised", HARD), method="barl"),
+        Aim("within 1 point of all whole", (HARD,), ("supervised", work.ALL), points=0.01),
+        Aim("not behind supervised", (HARD,), ("supervised", HARD), method="barl"),
     ),
     "la2018": (_BEHIND, _OF_ALL),
 }
@@ -169,13 +189,13 @@ def _aims(name: str, found: dict[tuple[str, str], Rows]) -> list[str]:
     """What the aims say, on the seeds that both sides have."""
     lines = ["| aim | measured | |", "|---|---:|---|"]
     for aim in AIMS[name]:
-        for arm in [arm for arm in work.ARMS if arm.startswith(aim.arm)]:
+        for arm in aim.arms:
             rows, base = found.get((aim.method, arm), {}), found.get(aim.base, {})
             if seeds := sorted(set(rows) & set(base)):
                 own, other = (np.mean([part[seed]["dice"] for seed in seeds]) for part in (rows, base))
-                met = "met" if own >= aim.share * other - aim.points else "missed"
                 measured = f"{own:.3f} against {other:.3f}, seeds {', '.join(map(str, seeds))}"
-                lines.append(f"| {aim.method}, *{arm}*: {aim.text} | {measured} | {met} |")
+                verdict = aim.verdict(float(own), float(other), _difference(rows, base)[1])
+                lines.append(f"| {aim.method}, *{arm}*: {aim.text} | {measured} | {verdict} |")
     return [*lines, ""] if len(lines) > 2 else []
 
 
@@ -193,18 +213,21 @@ def _mean(rows: Rows, name: str, digits: int) -> str:
     return f"{np.mean([row[name] for row in rows.values()]):.{digits}f}"
 
 
-def _against(own: Rows, base: Rows) -> str:
-    """Mean difference in points over the seeds that both have, and the paired test over the scans' means."""
+def _difference(own: Rows, base: Rows) -> tuple[float, float, list[int]]:
+    """Mean difference in points over common seeds; p of the paired test over the scans' means; the seeds."""
     both = sorted(set(own) & set(base))
-    if not both:
-        return ""
     cases = sorted(own[both[0]]["cases"])
     first, second = (
         [float(np.mean([rows[seed]["cases"][case] for seed in both])) for case in cases] for rows in (own, base)
     )
-    p = paired_test(first, second).p
+    return 100 * float(np.mean(first) - np.mean(second)), paired_test(first, second).p, both
+
+
+def _against(own: Rows, base: Rows) -> str:
+    if not set(own) & set(base):
+        return ""
+    points, p, both = _difference(own, base)
     seeds = f", seeds {', '.join(map(str, both))}" if both != sorted(own) else ""
-    points = 100 * (np.mean(first) - np.mean(second))
     return f"{points:+.1f} points, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}{seeds}"
 
 

@@ -128,3 +128,11 @@ def test_a_published_table_of_another_set_stays(a_set, tmp_path):
     text = page.read_text()
     assert text.count(old) == 1 and "| Soft-tissue sarcoma, PET | 1 |" in text and "is not known" not in text
     assert text.index(old) < text.index("### How right filled voxels are") < text.index("## Last\n\nend")
+
+
+def test_an_aim_is_met_level_or_missed():
+    behind = document.Aim("not behind", ("hard",), ("supervised", "whole scans"))
+    found = [behind.verdict(own, 0.8, p) for own, p in ((0.8, 1), (0.79, 0.05), (0.79, 0.04))]
+    assert found == ["met", "level", "missed"]
+    share = document.Aim("99 %", ("hard",), ("supervised", "all whole"), share=0.99)
+    assert [share.verdict(own, 0.8, 0.5) for own in (0.792, 0.791)] == ["met", "missed"]
