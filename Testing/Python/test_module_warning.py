@@ -51,7 +51,7 @@ def test_volumes_and_cases_are_warned_about(module, tmp_path):
     panel.ui.volumeSelector.setCurrentNode(volume)
     panel.ui.applyButton.click()
     settle(panel, lambda: not panel.busy)
-    assert UNLIKE in warned(module) and "4 x 4 x 4 mm (learned from: 1 x 1 x 1" in warned(module)
+    assert UNLIKE in warned(module) and "(learned from: 1 x 1 x 1 to 1 x 1 x 1)" in warned(module)
 
     with Project.create(tmp_path / "p", "p", LABELS, [Channel("T1")]) as project:
         for number in (1, 2):

@@ -44,7 +44,7 @@ class SeriesRow:
         self.combos = []
         for channel in session.project.channels:
             tip = _("Series of the channel {name}; nothing of what is shown here is stored").format(name=channel.name)
-            combo = comboWidget(tip, [])
+            combo: qt.QComboBox = comboWidget(tip, [])
             combo.connect("activated(int)", self._onActivated)
             self.widget.layout().addWidget(combo, 1)
             self.combos.append(combo)

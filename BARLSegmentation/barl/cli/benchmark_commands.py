@@ -4,11 +4,43 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from barl.cli.command import command, device_option
 from barl.cli.terminal import Terminal
 from barl.errors import InputError, storage_error
 
+if TYPE_CHECKING:
+    from barl.cli.command import Commands
+
 REPORT = "report"
+
+
+def add_parser(commands: Commands) -> None:
+    parser = command(
+        commands,
+        "benchmark",
+        benchmark,
+        "compare methods on data sets with expert outlines",
+        "  barl benchmark docs/benchmark-plan.json results/ --processes 2\n"
+        "  barl benchmark la2018 results/ --data la2018=/data/LA      a plan that comes along; GPUs are used in turn\n"
+        "  barl benchmark my-plan.json results/ --report              tables and figures of what is finished so far",
+    )
+    parser.add_argument("plan", help="a plan as JSON, or one that comes along: la2018, pancreas_ct, brats2019, ...")
+    parser.add_argument(
+        "results", type=Path, help="folder of the results; started again, it goes on where it was stopped or killed"
+    )
+    parser.add_argument("--processes", type=int, default=1, help="how many runs at the same time (1)")
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="where a data set lies (else: $BARL_DATA/NAME)",
+    )
+    parser.add_argument("--report", action="store_true", help="run nothing, only write tables and figures")
+    device_option(parser)
 
 
 def benchmark(options: Namespace, terminal: Terminal) -> None:

@@ -98,3 +98,7 @@ def resample_option(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="bring an outline of another grid onto the scan's (nearest voxel), and say what is lost",
     )
+
+
+def device_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")

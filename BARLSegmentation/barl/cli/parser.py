@@ -25,7 +25,15 @@ from barl.cli import (
     predict_commands,
     train_commands,
 )
-from barl.cli.command import command, looked_options, project_folder, resample_option, segment_option, show_help
+from barl.cli.command import (
+    command,
+    device_option,
+    looked_options,
+    project_folder,
+    resample_option,
+    segment_option,
+    show_help,
+)
 from barl.cli.dataset_commands import dataset_options
 from barl.cli.folder_commands import folder_options
 from barl.errors import InputError
@@ -120,15 +128,11 @@ def build_parser() -> argparse.ArgumentParser:
     _models(commands)
     computer_commands.add_parser(commands)
     if _FOR_RESEARCH:
-        _benchmark(commands)
-        from barl.cli import simulate_command
+        from barl.cli import benchmark_commands, simulate_command
 
+        benchmark_commands.add_parser(commands)
         simulate_command.add_parser(commands)
     return parser
-
-
-def _device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
 
 
 def _project(commands: Commands) -> None:
@@ -390,7 +394,7 @@ def _train(commands: Commands) -> None:
         "--gpus", type=int, default=1, metavar="N", help="share each step among N graphics cards of this computer"
     )
     train.add_argument("--detach", action="store_true", help="train in the background, beyond this terminal")
-    _device(train)
+    device_option(train)
     computer_commands.computer_options(train)
     cluster_commands.cluster_options(train)
 
@@ -405,7 +409,7 @@ def _evaluate(commands: Commands) -> None:
     )
     project_folder(evaluate)
     evaluate.add_argument("--model", help="id in the project or a folder (default: the current model)")
-    _device(evaluate)
+    device_option(evaluate)
 
 
 def _next(commands: Commands) -> None:
@@ -475,31 +479,3 @@ def _models(commands: Commands) -> None:
     project_folder(promote)
     promote.add_argument("model", help="its id")
     model_file_commands.add_parsers(actions)
-
-
-def _benchmark(commands: Commands) -> None:
-    from barl.cli import benchmark_commands
-
-    benchmark = command(
-        commands,
-        "benchmark",
-        benchmark_commands.benchmark,
-        "compare methods on data sets with expert outlines",
-        "  barl benchmark docs/benchmark-plan.json results/ --processes 2\n"
-        "  barl benchmark la2018 results/ --data la2018=/data/LA      a plan that comes along; GPUs are used in turn\n"
-        "  barl benchmark my-plan.json results/ --report              tables and figures of what is finished so far",
-    )
-    benchmark.add_argument("plan", help="a plan as JSON, or one that comes along: la2018, pancreas_ct, brats2019, ...")
-    benchmark.add_argument(
-        "results", type=Path, help="folder of the results; started again, it goes on where it was stopped or killed"
-    )
-    benchmark.add_argument("--processes", type=int, default=1, help="how many runs at the same time (1)")
-    benchmark.add_argument(
-        "--data",
-        action="append",
-        default=[],
-        metavar="NAME=FOLDER",
-        help="where a data set lies (else: $BARL_DATA/NAME)",
-    )
-    benchmark.add_argument("--report", action="store_true", help="run nothing, only write tables and figures")
-    _device(benchmark)

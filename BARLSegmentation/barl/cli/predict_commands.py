@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barl.cli import cluster_commands, computer_commands
-from barl.cli.command import command
+from barl.cli.command import command, device_option
 from barl.cli.terminal import Terminal
 from barl.errors import InputError
 from barl.images.geometry import Roi
@@ -64,7 +64,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--roi", type=float, nargs=6, metavar=("X0", "X1", "Y0", "Y1", "Z0", "Z1"), help="only this box, in mm (LPS)"
     )
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
+    device_option(parser)
     computer_commands.computer_options(parser)
     cluster_commands.cluster_options(parser)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="with --cluster: divide the cases into N jobs")

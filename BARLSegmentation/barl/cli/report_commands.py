@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from barl.cli.command import command, project_folder
+from barl.cli.command import command, device_option, project_folder
 from barl.cli.terminal import Terminal
 from barl.errors import InputError
 from barl.project.database import is_writable
@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
     project_folder(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="the HTML file (or PNG file with --case)")
     parser.add_argument("--case", metavar="CASE", help="only a picture of this case")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
+    device_option(parser)
 
 
 def report(options: Namespace, terminal: Terminal) -> None:

@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from barl.cli.command import command
+from barl.cli.command import command, device_option
 from barl.cli.terminal import Terminal
 from barl.errors import InputError
 
@@ -29,7 +29,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("plan", type=Path, help="a plan as JSON, such as docs/simulation-plan.json")
     parser.add_argument("results", type=Path, help="folder of the results; started again, it goes on")
     parser.add_argument("--report", action="store_true", help="simulate nothing, only write table and curve")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
+    device_option(parser)
 
 
 def simulate(options: Namespace, terminal: Terminal) -> None:
