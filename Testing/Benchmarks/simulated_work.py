@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a simulated clinician's work buys, and which rule for the next case teaches most: two sections of a page.
+"""What a simulated clinician's work buys, and which rule for the next case or region teaches most: sections of a page.
 
 The simulations are those of ``barl simulate PLAN RESULTS``. A strategy that outlines whole scans in the order of a rule
 is compared with the random order; any other with the minutes that whole scans in random order take to the same Dice.
 
 barl simulate docs/simulation-plan.json RESULTS
 python Testing/Benchmarks/simulated_work.py RESULTS --document docs/guidance.md
+
+docs/simulation-plan-pet.json and docs/simulation-plan-bonbid.json are plans for two other sets (``--plan``).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from barl.evaluation.statistics import holm, paired_test
 BASE = "whole, random"
 CUBES = "cubes, foreground-aware random"
 WORK, CASES, REGIONS = "## What the work buys", "## Which case next", "## Which region next"
+SETS = {"hippocampus": "hippocampus", "sts_pet": "PET", "bonbid_hie": "BONBID-HIE"}
 Rounds = list[dict[str, Any]]
 
 
@@ -81,7 +84,7 @@ def regime(base: Sequence[Rounds]) -> str:
     )
 
 
-def work_section(results: Path, plan: dict[str, Any], picture: str) -> str:
+def work_section(results: Path, plan: dict[str, Any], heading: str, picture: str) -> str:
     found = {name: rows for name, rows in read_rounds(results, plan).items() if rows}
     base = found[BASE]
     last = min(map(len, base)) - 1
@@ -98,13 +101,18 @@ def work_section(results: Path, plan: dict[str, Any], picture: str) -> str:
             mine, dice = _mean(rows, number, "minutes"), _mean(rows, number, "dice")
             theirs, end = minutes_of(same, dice), _mean(same, last, "minutes")
             points, p = test_of(rows, same, number, last)
-            shown = f"{theirs:.1f} | {100 * mine / theirs:.0f} %" if theirs else "outside its curve | "
+            if theirs:
+                shown = f"{theirs:.1f} | {100 * mine / theirs:.0f} %"
+            elif dice > _mean(same, last, "dice"):
+                shown = f"over {end:.1f} | under {100 * mine / end:.0f} %"
+            else:
+                shown = "under its first round | "
             lines.append(
                 f"| {name} | {number} | {mine:.1f} | {dice:.3f} | {shown} "
                 f"| {points:+.1f} ({100 * mine / end:.0f} % of {end:.1f}; {p:.2g}) |"
             )
     return "\n".join([
-        WORK, "", _text(results, plan), "", regime(base), "", table(results, plan), "",
+        heading, "", _text(results, plan), "", regime(base), "", table(results, plan), "",
         f"![Dice against minutes]({picture})", "", *lines,
     ])  # fmt: skip
 
@@ -138,10 +146,12 @@ def _text(results: Path, plan: dict[str, Any]) -> str:
     one = simulations_of(plan)[0]
     row = json.loads((results / one.file_name).read_text("utf-8"))
     tested = len(row["rounds"][0]["cases"])
+    pool = f"{one.pool} scans drawn by the seed take part" if one.pool else "all scans of the training part take part"
+    part = f"every {one.every}th of the test part" if one.every > 1 else "the whole test part"
     return (
-        f"`barl simulate`, {one.dataset}, {one.method}, {one.plan['iterations']} steps for each training, always from "
-        f"nothing; {one.pool} scans drawn by the seed take part; Dice on {tested} scans of unseen subjects (every "
-        f"{one.every}th of the test part), mean ± standard deviation over the seeds (last column). Minutes "
+        f"`barl simulate`, {one.dataset}, {one.method} unless the name of a strategy begins with another method, "
+        f"{one.plan['iterations']} steps for each training, always from nothing; {pool}; Dice on {tested} scans of "
+        f"unseen subjects ({part}), mean ± standard deviation over the seeds (last column). Minutes "
         f"are those of stated prices, not of people. Machine: {row['machine']}."
     )
 
@@ -154,7 +164,7 @@ def main() -> None:
     options = parser.parse_args()
     plan = json.loads(options.plan.read_text("utf-8"))
     (options.document.parent / "images").mkdir(parents=True, exist_ok=True)
-    rows = plan["strategies"]
+    rows, title = plan["strategies"], SETS[plan["dataset"]]
     parts = {
         WORK: ("work", [row for row in rows if row["name"] == BASE or not ("choose" in row or _is_rule(row))]),
         CASES: ("cases", [row for row in rows if row["name"] == BASE or "choose" in row]),
@@ -164,12 +174,13 @@ def main() -> None:
         own = {**plan, "strategies": strategies}
         if sum(map(bool, read_rounds(options.results, own).values())) < 2:  # nothing to compare
             continue
-        picture = f"images/guidance-{name}.png"
+        picture = f"images/guidance-{name}-{title.lower()}.png"
+        headed = f"{heading}: {title}"
         curve(options.results, own, options.document.parent / picture)
         if heading == WORK:
-            text = work_section(options.results, own, picture)
+            text = work_section(options.results, own, headed, picture)
         else:
-            text = rules_section(options.results, own, heading, BASE if heading == CASES else CUBES, picture)
+            text = rules_section(options.results, own, headed, BASE if heading == CASES else CUBES, picture)
         replace_section(options.document, text)
 
 

@@ -67,10 +67,10 @@ def test_sections_compare_each_strategy_with_its_baseline(a_study, monkeypatch):
     page.main()
     text = document.read_text("utf-8")
     assert "| slices | 0 | 4.0 | 0.700 | 15.0 | 27 % | -10.0 (20 % of 20.0; 0.0078) |" in text
-    assert "| slices | 1 | 8.0 | 0.900 | outside its curve |  | +10.0 (40 % of 20.0; 0.0078) |" in text
+    assert "| slices | 1 | 8.0 | 0.900 | over 20.0 | under 40 % | +10.0 (40 % of 20.0; 0.0078) |" in text
     assert "the Dice rises by 20.0 points (seeds: +20.0, +20.0; p over the test scans 0.0078)" in text
     assert "| whole, BARL's next | 1 | -5.0 | -5.0, -5.0 | 0.0078 |" in text
     assert "| cubes, ClaSP PE | 1 | +2.0 | +2.0, +2.0 | 0.0078 |" in text
     assert "Dice on 8 scans of unseen subjects (every 4th of the test part)" in text and "\n## Aims\n\nkept\n" in text
     for name in ("work", "cases", "regions"):
-        assert (a_study / "images" / f"guidance-{name}.png").stat().st_size > 1000
+        assert (a_study / "images" / f"guidance-{name}-hippocampus.png").stat().st_size > 1000

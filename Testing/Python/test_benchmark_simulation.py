@@ -170,3 +170,19 @@ def test_a_simulation_goes_on_after_a_kill_to_the_same_result(a_small_set, capsy
     assert all(np.mean([*one["cases"].values()]) == pytest.approx(one["dice"]) for one in results[0])
     assert len(results[0][0]["cases"]) == 14
     assert not (killed / "running" / second.file_name.removesuffix(".json")).exists()
+
+
+def test_strategies_share_the_training_on_the_same_outlines(a_small_set):
+    rows = [{"name": name, "correct": {"kind": kind, "n": 2}} for name, kind in (("a", "whole"), ("b", "slices"))]
+    plan, results = {**PLAN, "strategies": rows}, a_small_set / "results"
+    simulations = simulation.simulations_of(plan)
+    simulation.simulate(simulations, results, "cpu", lambda line: None)
+    a, b = (json.loads((results / one.file_name).read_text())["rounds"] for one in simulations)
+    # The seconds are those of one training, to the last digit; then the outlines differ.
+    assert a[0] == b[0] and a[1]["train_seconds"] != b[1]["train_seconds"]
+    assert len(list((results / "shared").iterdir())) == 3
+    alone = a_small_set / "alone"
+    simulation.simulate(simulations[1:], alone, "cpu", lambda line: None)
+    again = json.loads((alone / simulations[1].file_name).read_text())["rounds"]
+    assert [one["cases"] for one in again] == [one["cases"] for one in b]
+    assert again[0]["train_seconds"] != b[0]["train_seconds"]

@@ -2,12 +2,15 @@
 """Rounds of train, predict, choose, correct and accept on a fully outlined data set, and the Dice that the work buys.
 
 Each strategy with each seed is one result file, written after every round; several processes may share a plan.
+Strategies that have accepted the same outlines share their training.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -35,6 +38,7 @@ from barl.project.records import BY_SCAN, Case
 from barl.project.states import CaseState
 from barl.training.cases import CaseFiles
 from barl.training.loop import train
+from barl.training.plan import Plan
 
 # How cases are chosen: the weight of the difference from the outlined cases in BARL's ranking.
 CHOICES = {"random": None, "next": 0.5, "uncertain": 0.0, "diverse": 1.0}
@@ -173,6 +177,7 @@ class _Rounds:
         self.one, self.data, self.device, self.tell = one, data, device, tell
         self.place, self.cache = results / one.file_name, results / "cache"
         self.folder = results / "running" / one.file_name.removesuffix(".json")
+        self.shared = results / "shared"
         self.cases = [case for case in data.part("training") if case.label]
         self.rng = np.random.default_rng([one.seed, 13])
         self.order = self.rng.permutation(len(self.cases))[: one.pool].tolist()
@@ -329,12 +334,22 @@ class _Rounds:
     def _train(self, number: int, accepted: dict[str, bool]) -> tuple[dict[str, float], float]:
         """Train from nothing on what is accepted; gives each evaluated case's mean Dice of labels, and the seconds."""
         run = harness.Run(self.one.dataset, self.one.name, None, self.one.seed, self.one.method, {}, self.one.plan)
+        plan, files = harness.plan_for(run, self.data), self._files(accepted)
         folder = self.folder / f"round{number}"
+        done = self.shared / self._training_key(files)
+        if not done.exists():
+            self._train_anew(plan, files, folder, done)
+        shutil.copytree(done / "model", folder / "model", dirs_exist_ok=True)
+        dice, seconds = json.loads((done / "scores.json").read_text("utf-8"))
+        return dice, seconds
+
+    def _train_anew(self, plan: Plan, files: list[CaseFiles], folder: Path, done: Path) -> None:
+        """Train and evaluate; the model and its scores appear in ``done`` at once."""
         folder.mkdir(parents=True, exist_ok=True)
         # Outlines of this simulation are in no shared cache: their content changes with what was accepted.
-        cache = self.folder / f"cache{number}"
-        plan = harness.plan_for(run, self.data)
-        result = train(plan, self._files(accepted), folder, device=self.device, cache=cache, progress=SILENT)
+        cache = self.folder / "prepared"
+        shutil.rmtree(cache, ignore_errors=True)
+        result = train(plan, files, folder, device=self.device, cache=cache, progress=SILENT)
         shutil.rmtree(cache, ignore_errors=True)
         assert result.model_folder is not None  # nobody stops it
         scores = harness.evaluate(
@@ -342,7 +357,24 @@ class _Rounds:
             self.one.every,
         )  # fmt: skip
         dice = {row["case"]: float(np.nanmean([s["dice"] for s in row["mean"].values()])) for row in scores}
-        return dice, result.seconds
+        done.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder) as place:
+            made = Path(place) / done.name
+            shutil.copytree(result.model_folder, made / "model")
+            (made / "scores.json").write_text(json.dumps([dice, result.seconds]), encoding="utf-8")
+            if not done.exists():  # another process may have trained the same meanwhile
+                made.rename(done)
+
+    def _training_key(self, files: list[CaseFiles]) -> str:
+        """The same for two trainings with the same settings, seed, outlines and evaluation."""
+        one = self.one
+        settings = [one.dataset, one.seed, one.method, one.plan, one.on, one.stride, one.every, self.device]
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for file in files:
+            for path in (file.label, file.looked, file.uncertainty):
+                content = b"none" if path is None else sitk.GetArrayFromImage(sitk.ReadImage(str(path))).tobytes()
+                key.update(file.id.encode() + hashlib.sha256(content).digest())
+        return key.hexdigest()[:32]
 
 
 def first_cases(cases: Sequence[int], features: Sequence[Sequence[float]], count: int) -> list[int]:
