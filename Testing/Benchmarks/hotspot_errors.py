@@ -23,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "BARLSegmentation")
 import numpy as np
 import SimpleITK as sitk
 from barl.benchmark import datasets, harness
+from barl.evaluation.expected_dice import mean_over_labels
+from barl.evaluation.metrics import dice as dice_of
 from barl.images.components import components
 from barl.images.geometry import Grid
 from barl.images.label_maps import read_label
@@ -30,7 +32,7 @@ from barl.images.reading import read_channels
 from barl.inference.hotspots import LOOK_VOXELS, find_hotspots, half_a_bit
 from barl.inference.predictor import Predictor
 from barl.training.loop import train
-from scipy import ndimage
+from scipy import ndimage, stats
 
 # Set -> outlined subjects and steps of the model, weak on purpose; on BONBID-HIE 200 steps find nothing.
 SETS = {"hippocampus": (4, 200), "sts_pet": (4, 200), "bonbid_hie": (8, 500)}
@@ -114,7 +116,7 @@ def weak_model(data: datasets.Dataset, seed: int, folder: Path) -> Predictor:
 def measure(data: datasets.Dataset, predictor: Predictor, part: str, look: float) -> dict:
     threshold = half_a_bit(len(predictor.card.values) + 1)
     rows: dict[str, list[dict[int, float]]] = {}
-    dice = []
+    dice, known = [], []
     for number, case in enumerate(data.part(part)):
         channels = read_channels(case.images)
         grid = Grid.of(channels[0])
@@ -126,6 +128,9 @@ def measure(data: datasets.Dataset, predictor: Predictor, part: str, look: float
         dice.append(
             float(2 * np.sum((predicted != 0) & (truth != 0)) / max(np.sum(predicted != 0) + np.sum(truth != 0), 1))
         )
+        true = mean_over_labels({str(value): dice_of(predicted, truth, value) for value in predictor.card.values})
+        agreed = mean_over_labels({str(value): score for value, score in prediction.agreement.items()})
+        known.append([true, agreed, prediction.case_uncertainty])
         look_mm = look * float(np.prod(grid.spacing)) ** (1 / 3)
         maps = {
             name: sitk.GetArrayFromImage(image)
@@ -154,6 +159,7 @@ def measure(data: datasets.Dataset, predictor: Predictor, part: str, look: float
         "cases": len(dice),
         "dice": float(np.mean(dice)),
         "look_voxels": look,
+        "known": known,
         "shares": {name: {n: float(np.mean([row[n] for row in found])) for n in LOOKS} for name, found in rows.items()},
         "machine": harness.machine(),
     }
@@ -174,6 +180,16 @@ def table(rows: list[dict]) -> str:
         found = [_over_seeds([row["shares"][name][str(n)] for row in rows]) for n in LOOKS]
         lines.append(f"| {name} | " + " | ".join(found) + " |")
     return "\n".join(lines)
+
+
+def spearman(rows: list[dict]) -> str:
+    """Spearman's correlation with the true Dice, of the agreement and of the uncertainty, for each seed."""
+    found = []
+    for column in (1, 2):
+        pairs = [np.array(row["known"], float)[:, [0, column]] for row in rows]
+        kept = [pair[~np.isnan(pair).any(axis=1)] for pair in pairs]
+        found.append(", ".join(f"{stats.spearmanr(pair[:, 0], pair[:, 1]).statistic:.2f}" for pair in kept))
+    return f"| {rows[0]['set']} | {found[0]} | {found[1]} | {', '.join(str(len(pair)) for pair in kept)} |"
 
 
 _TEXT = """# Where a prediction is wrong
@@ -199,6 +215,13 @@ looks flatter: a reader may overlook what a look shows.
 
 Aim: 80 % of the error volume in the first 10 places. {aim}
 
+The same predictions tell whether the Dice to expect of a case (docs/folds.md) sorts the cases: Spearman's correlation
+with the true Dice, each seed. A case in which neither branch shows anything has no agreement and is left out.
+
+| set | agreement of the branches | uncertainty of the case | cases |
+|---|---|---|---|
+{spearman}
+
 Machine: {machine}
 """
 
@@ -216,6 +239,7 @@ def write(options: argparse.Namespace) -> None:
         tables="\n\n".join(table(rows) for rows in groups.values()),
         aim="; ".join(met) + ".",
         machine=found[0]["machine"],
+        spearman="\n".join(spearman(rows) for (_, look), rows in groups.items() if look == LOOK_VOXELS),
         models="; ".join(
             f"{name} {outlined} outlined subjects, {steps} steps" for name, (outlined, steps) in SETS.items()
         ),
