@@ -30,7 +30,7 @@ from barl.images.geometry import Grid
 from barl.images.label_maps import read_label
 from barl.images.reading import read_channels
 from barl.inference.hotspots import LOOK_VOXELS, find_hotspots, half_a_bit
-from barl.inference.predictor import Predictor
+from barl.inference.predictor import Prediction, Predictor
 from barl.training.loop import train
 from scipy import ndimage, stats
 
@@ -113,6 +113,21 @@ def weak_model(data: datasets.Dataset, seed: int, folder: Path) -> Predictor:
     return Predictor.load(folder / "model", device="cpu")
 
 
+def mirrored_entropy(
+    predictor: Predictor, channels: list[sitk.Image], grid: Grid, prediction: Prediction
+) -> np.ndarray:
+    """Entropy (0 to 1, ``[k, j, i]``) of the mean of the prediction and of the one of the scan mirrored along i."""
+    mirrored = [grid.image(np.ascontiguousarray(sitk.GetArrayFromImage(image)[..., ::-1])) for image in channels]
+    other = predictor.predict(mirrored, want_probabilities=True, cleanup=False).probabilities
+    assert prediction.probabilities is not None and other is not None  # asked for
+    labels = [
+        (sitk.GetArrayFromImage(image) + sitk.GetArrayFromImage(other[value])[..., ::-1]) / 2
+        for value, image in prediction.probabilities.items()
+    ]
+    p = np.stack([1 - sum(labels), *labels]).clip(1e-9, 1)
+    return -(p * np.log(p)).sum(0) / np.log(len(p))
+
+
 def measure(data: datasets.Dataset, predictor: Predictor, part: str, look: float) -> dict:
     threshold = half_a_bit(len(predictor.card.values) + 1)
     rows: dict[str, list[dict[int, float]]] = {}
@@ -122,7 +137,7 @@ def measure(data: datasets.Dataset, predictor: Predictor, part: str, look: float
         grid = Grid.of(channels[0])
         assert case.label is not None
         truth = sitk.GetArrayFromImage(read_label(case.label, grid, predictor.card.values))
-        prediction = predictor.predict(channels, want_components=True, cleanup=False)
+        prediction = predictor.predict(channels, want_components=True, want_probabilities=True, cleanup=False)
         predicted = sitk.GetArrayFromImage(prediction.label)
         wrong = predicted != truth
         dice.append(
@@ -141,8 +156,9 @@ def measure(data: datasets.Dataset, predictor: Predictor, part: str, look: float
             )
             if image is not None
         }
+        maps["entropy with the mirrored scan"] = mirrored_entropy(predictor, channels, grid, prediction)
         for name, values in maps.items():
-            for rule in (places, regions):
+            for rule in (places, regions) if name in ("uncertainty", "entropy", "disagreement") else (places,):
                 # The disagreement is far smaller than the entropy: the same number of voxels is compared.
                 level = threshold
                 if name == "disagreement":
@@ -204,6 +220,7 @@ ways to choose them:
   and so on: a region too large for one look becomes several places, and neighbors that one look shows are one.
 * **regions**: connected uncertain regions by volume times mean uncertainty, each looked at where it is most uncertain
   (BARL 0.2.0 before this page).
+* **the mirrored scan**: entropy of the mean of the prediction and of the mirrored scan's, at twice the time.
 * **random on the predicted surface**: what is called foreground-aware random.
 
 The uncertainty is the maximum of the entropy of the branches' mean and of their disagreement. The models are weak on
