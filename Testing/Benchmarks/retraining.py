@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quick retraining after new outlines: warm, with the new cases drawn more often, and from scratch.
 
-A run trains a model on 4 outlined hippocampi, then, with 4 more outlined, from scratch for as many steps, and from the
-first model in a quarter of the steps, with all cases drawn alike and with shares of the new ones. Writes
-docs/retraining.md.
+A run trains a model on 4 outlined hippocampi, then, with more outlined, from scratch for as many steps, and from the
+first model in a quarter of the steps, with all cases drawn alike and with shares of the new ones, and in as many steps.
+Writes docs/retraining.md.
 
-python Testing/Benchmarks/retraining.py run RESULTS --seed 0
+python Testing/Benchmarks/retraining.py run RESULTS --seeds 0 1 2 --more 4
+python Testing/Benchmarks/retraining.py run RESULTS --seeds 0 1 2 --more 16 --arms scratch warm "warm, as many steps"
 python Testing/Benchmarks/retraining.py write RESULTS --document docs/retraining.md
 """
 
@@ -39,6 +40,7 @@ ARMS = {
     "scratch": (1.0, False, 0.0),
     "scratch, a quarter": (0.25, False, 0.0),
     "warm": (0.25, True, 0.0),
+    "warm, as many steps": (1.0, True, 0.0),
     "warm, new cases half": (0.25, True, 0.5),
     "warm, new cases three quarters": (0.25, True, 0.75),
 }
@@ -46,26 +48,37 @@ FIRST = "first model"
 
 
 def run(options: argparse.Namespace) -> None:
+    for seed in options.seeds:
+        one_run(options, seed)
+
+
+def one_run(options: argparse.Namespace, seed: int) -> None:
     data = datasets.load("hippocampus")
-    first = data.training_files(options.first, options.seed)
-    more = data.training_files(options.first + options.more, options.seed)
+    first = data.training_files(options.first, seed)
+    more = data.training_files(options.first + options.more, seed)
     old = {file.id for file in first if file.label}
     own = harness.Run(
-        data.name, "retraining", options.first, options.seed, "barl", {},
+        data.name, "retraining", options.first, seed, "barl", {},
         {"iterations": options.iterations, "loader_workers": 0},
     )  # fmt: skip
     plan = harness.plan_for(own, data)
     rest = [file for file in more if not file.label][: options.untouched]
     outlined = [replace(file, is_new=file.id not in old) for file in more if file.label]
-    result = options.results / f"hippocampus_{options.seed}.json"
+    result = options.results / f"hippocampus_{options.more}_{seed}.json"
     state: dict[str, Any] = json.loads(result.read_text("utf-8")) if result.exists() else {}
-    state |= {"iterations": options.iterations, "seed": options.seed, "untouched": len(rest), "old": sorted(old)}
+    state |= {
+        "iterations": options.iterations,
+        "seed": seed,
+        "more": options.more,
+        "untouched": len(rest),
+        "old": sorted(old),
+    }
     state["machine"] = harness.machine()
     result.parent.mkdir(parents=True, exist_ok=True)
-    folder = options.results / f"seed{options.seed}"
+    folder = options.results / f"{options.more}_{seed}"
     unknown = [CaseFiles(file.id, file.images) for file in outlined if file.is_new]
     base = [file for file in outlined if not file.is_new]
-    arms = {FIRST: (1.0, False, 0.0), **ARMS}
+    arms = {FIRST: (1.0, False, 0.0), **{arm: ARMS[arm] for arm in options.arms}}
     for name, (share, warm, new_share) in arms.items():
         if name in state:
             continue
@@ -84,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
             "old": [_judge(predictor, file.images, file.label) for file in base],
         }
         result.write_text(json.dumps(state), "utf-8")
-        print(f"seed {options.seed}, {name}: Dice {_mean(state[name]['test']):.4f}", flush=True)
+        print(f"{options.more} more, seed {seed}, {name}: Dice {_mean(state[name]['test']):.4f}", flush=True)
 
 
 def _judge(predictor: Predictor, images: list[Path], label: Path | None) -> dict[str, Any]:
@@ -112,33 +125,39 @@ def _each(values: np.ndarray) -> str:
 
 
 def write(options: argparse.Namespace) -> None:
-    runs = [json.loads(path.read_text("utf-8")) for path in sorted(options.results.glob("hippocampus_*.json"))]
-    runs = [one for one in runs if all(arm in one for arm in (FIRST, *ARMS))]
-    one = runs[0]
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for path in sorted(options.results.glob("hippocampus_*.json")):
+        one = json.loads(path.read_text("utf-8"))
+        groups.setdefault(one["more"], []).append(one)
     lines = [
         "# Retraining after new outlines",
         "",
         "This page is written by `Testing/Benchmarks/retraining.py`.",
         "",
-        f"Hippocampus, BARL: a first model from {len(one['old'])} outlined scans of 4 subjects in {one['iterations']}",
-        f"steps; then four more subjects are outlined, {one['untouched']} scans stay untouched. Dice on",
-        f"{len(one[FIRST]['test'])} test cases, mean ± standard deviation over {len(runs)} seed(s); *old cases*:",
-        "the change of the Dice of the first model's cases, in points, against it. *New cases half*",
-        "(`--set new_share=0.5`): half of the labeled patches are of outlines that the first model has not learned.",
+        f"Hippocampus, BARL: a first model from the scans of 4 outlined subjects in {one['iterations']} steps; then",
+        f"more subjects are outlined, {one['untouched']} scans stay untouched. Dice on {len(one[FIRST]['test'])} test",
+        "cases, mean ± standard deviation over the seeds; *old cases*: the change of the Dice of the first model's",
+        "cases, in points, against it. *New cases half* (`--set new_share=0.5`): half of the labeled patches are of",
+        "outlines that the first model has not learned.",
         "",
-        "| training | steps | Dice | against scratch, points (each seed) | p | old cases, points (each seed) |",
-        "|---|---|---|---|---|---|",
+        "| new subjects | training | steps | Dice | against scratch, points (each seed) | p "
+        "| old cases, points (each seed) |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for arm in (FIRST, *ARMS):
-        share = 1.0 if arm == FIRST else ARMS[arm][0]
-        scores = np.array([_mean(run_[arm]["test"]) for run_ in runs])
-        apart = 100 * (scores - [_mean(run_["scratch"]["test"]) for run_ in runs])
-        kept = 100 * np.array([_mean(run_[arm]["old"]) - _mean(run_[FIRST]["old"]) for run_ in runs])
-        p = "" if arm == "scratch" else f"{paired_test(_by_case(runs, arm), _by_case(runs, 'scratch')).p:.2g}"
-        lines.append(
-            f"| {arm} | {round(one['iterations'] * share)} | {scores.mean():.3f} ± {scores.std():.3f} "
-            f"| {_each(apart)} | {p} | {_each(kept)} |"
-        )
+    for more, found in sorted(groups.items()):
+        for arm in (FIRST, *ARMS):
+            runs = [run_ for run_ in found if arm in run_]
+            if not runs:
+                continue
+            share = 1.0 if arm == FIRST else ARMS[arm][0]
+            scores = np.array([_mean(run_[arm]["test"]) for run_ in runs])
+            apart = 100 * (scores - [_mean(run_["scratch"]["test"]) for run_ in runs])
+            kept = 100 * np.array([_mean(run_[arm]["old"]) - _mean(run_[FIRST]["old"]) for run_ in runs])
+            p = "" if arm == "scratch" else f"{paired_test(_by_case(runs, arm), _by_case(runs, 'scratch')).p:.2g}"
+            lines.append(
+                f"| {more} | {arm} | {round(one['iterations'] * share)} | {scores.mean():.3f} ± {scores.std():.3f} "
+                f"| {_each(apart)} | {p} | {_each(kept)} |"
+            )
     lines += [
         "",
         "p: Wilcoxon signed-rank over the test cases, each the mean over the seeds, not corrected for several rows.",
@@ -156,9 +175,10 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     running = commands.add_parser("run")
     running.add_argument("results", type=Path)
-    running.add_argument("--seed", type=int, default=0)
+    running.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     running.add_argument("--first", type=int, default=4)
-    running.add_argument("--more", type=int, default=4)
+    running.add_argument("--more", type=int, default=4, help="so many subjects are outlined afterwards")
+    running.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     running.add_argument("--untouched", type=int, default=24)
     running.add_argument("--iterations", type=int, default=400)
     running.add_argument("--test", type=int, default=58)
