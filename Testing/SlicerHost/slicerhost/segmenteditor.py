@@ -65,7 +65,18 @@ class qMRMLSegmentEditorWidget(SegmentEditorParts, SegmentEditorEvents, qMRMLWid
         self._sceneObservers.clear()
         if self._scene is not None:  # after everybody who may still end the effect
             self._sceneObservers.add(self._scene, self._scene.StartCloseEvent, "_onSceneCloses", -1000.0)
+            self._sceneObservers.add(self._scene, self._scene.EndCloseEvent, "_onSceneClosed")
         self._update()
+
+    def _onSceneClosed(self, *_):
+        """A scene that closes has emptied the editor's node, which outlives it."""
+        self._setDefaults()
+        self._update()
+
+    def _setDefaults(self):
+        if self._node is not None:
+            for effect in self._effects.values():
+                effect._setDefaults()
 
     def setMRMLSegmentEditorNode(self, node: slicer.vtkMRMLNode | None) -> None:
         if node is self._node:
@@ -75,8 +86,7 @@ class qMRMLSegmentEditorWidget(SegmentEditorParts, SegmentEditorEvents, qMRMLWid
         self._logic.SetSegmentEditorNode(node)
         if node is not None:
             self._nodeObservers.add(node, vtk.vtkCommand.ModifiedEvent, "_update")
-            for effect in self._effects.values():
-                effect._setDefaults()
+            self._setDefaults()
         self._update()
 
     def mrmlSegmentEditorNode(self) -> slicer.vtkMRMLSegmentEditorNode | None:

@@ -185,3 +185,22 @@ def test_editor_shows_what_its_node_says(host, an_editor):
     buttons["Erase"].click()
     assert an_editor.activeEffect().name == "Erase"
     assert an_editor.mrmlSegmentEditorNode().GetActiveEffectName() == "Erase"
+
+
+def test_effects_have_their_options_after_the_scene_was_closed(host, an_editor):
+    """The editor's node is a singleton: it stays, empty, and the editor writes what the effects begin with anew."""
+    import slicer
+
+    node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+    node.UnRegister(None)
+    node.SetSingletonTag("kept")
+    an_editor.setMRMLSegmentEditorNode(slicer.mrmlScene.AddNode(node))
+    slicer.mrmlScene.Clear(0)
+    assert node.GetScene() is not None
+    outline = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    outline.GetSegmentation().AddEmptySegment("lesion", "lesion")
+    an_editor.setSegmentationNode(outline)
+    an_editor.setSourceVolumeNode(slicer.util.addVolumeFromArray(np.zeros((4, 6, 6), np.float32)))
+    an_editor.setActiveEffectByName("Paint")
+    assert an_editor.activeEffect().doubleParameter("BrushRelativeDiameter") == 3.0
+    assert an_editor.findChild("QGroupBox", "OptionsGroupBox").isHidden() is False
