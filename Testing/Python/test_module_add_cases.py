@@ -360,7 +360,7 @@ def test_dicom_series_takes_pixels_and_the_typed_name_only(a_cases_panel, a_stud
     open_project(a_cases_panel, a_study)
     monkeypatch.setattr(slicer, "dicomDatabase", None, raising=False)
     add(a_cases_panel, DICOM)
-    assert "DICOM database is not open" in a_cases_panel.adding.selectors[0].itemText(0)
+    assert "DICOM database is not open" in a_cases_panel.adding.source.reasonLabel.text
     assert not a_cases_panel.said, "the keys of the list pass over this source"
     press(a_cases_panel.ui.addButton)
     assert a_cases_panel.said[-1][0] and "DICOM database is not open" in a_cases_panel.said[-1][1]

@@ -183,6 +183,59 @@ def test_a_status_line_fits_beside_an_effect_with_many_options(a_small_module):
     assert table.height == whole, "it gives way only where there is no room"
 
 
+def test_a_training_with_its_curves_is_whole_on_a_small_screen(a_small_module):
+    """One line of status, the four lines of a run whose model is poor, losses with a legend of two lines."""
+    from barl.worker.messages import Event
+
+    module = a_small_module
+    module.steps.show("Train")
+    panel, ui = module.panels["Train"], module.panels["Train"].ui
+    terms = ("total", "supervised", "dpr", "pcbc", "region", "instance", "consistency_weight")
+    values = [{"iteration": n, **dict.fromkeys(terms, 1 / n)} for n in range(1, 9)]
+    ui.settingsGroupBox.collapsed = True
+    module.session.status("model_0001 predicts 4 cases in the background; go on meanwhile.")
+    try:
+        assert "Outline and accept" in ui.heldOutLabel.text, "what keeps Start gray is told at all times"
+        panel.curves.append([Event("progress", values=one) for one in values])
+        panel._showCurves()
+        ui.runComboBox.visible = ui.runLabel.visible = True
+        poor = "The model is poor: mean Dice on the held-out cases: lesion 0.00. Expect to correct much of what it "
+        ui.runLabel.text = "run_0001 is finished: model_0001.\n" + poor + "predicts. A longer training helps."
+        ui.heldOutLabel.visible = False
+        lay_out()
+        assert ui.lossPlotWidget.visible and ui.lossLegendLabel.height > 1.5 * ui.lossLegendLabel.fontMetrics().height()
+        assert module.ui.pagesWidget.parent().sizeHint.height() <= VISIBLE - RESERVE
+        assert cut(panel.widget) == []
+    finally:
+        panel.onProjectChanged()
+        module.session.status("")
+        lay_out()
+
+
+def test_what_is_held_out_is_told_beside_the_settings_only(a_small_module):
+    """A run with its curves needs the room."""
+    module = a_small_module
+    project = module.session.project
+    project.revisions.store("untouched", an_outline(project), "accepted", author="reader")
+    module.session.notifyCases()
+    module.steps.show("Train")
+    ui = module.panels["Train"].ui
+    ui.settingsGroupBox.collapsed = False
+    assert "No outlined case is held out" in ui.heldOutLabel.text and ui.heldOutLabel.visible
+    ui.settingsGroupBox.collapsed = True
+    assert not ui.heldOutLabel.visible
+    ui.settingsGroupBox.collapsed = False
+
+
+def an_outline(project):
+    import numpy as np
+
+    grid = project.cases.grid("case_0002")
+    voxels = np.zeros(grid.shape, np.uint8)
+    voxels[2:5, 3:6, 4:9] = 1
+    return grid.image(voxels)
+
+
 def test_imported_predictions_fit_below_two_lines_of_status(a_small_module, tmp_path):
     import SimpleITK as sitk
     from barldriver.studies import a_map
@@ -205,6 +258,14 @@ def test_imported_predictions_fit_below_two_lines_of_status(a_small_module, tmp_
     finally:
         form.box.collapsed = True
         lay_out()
+
+
+def test_before_a_case_is_open_nothing_of_the_review_can_be_pressed(a_panel_of):
+    ui = a_panel_of("Review").ui
+    for name in ("accept", "fill", "nextSlice", "nextCase", "nextHotspot", "previousHotspot"):
+        button = getattr(ui, f"{name}Button")
+        assert not button.enabled and button.toolTip.startswith("Open a "), name
+    assert ui.planesButton.text == "0 drawn"
 
 
 def test_the_cockpit_has_all_that_the_loop_needs_in_one_view(a_small_module):

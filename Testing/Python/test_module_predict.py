@@ -202,11 +202,11 @@ def test_models_of_the_project_come_first_and_the_current_one_stays_chosen(panel
     session.project.models.promote(first.id)
     session.notifyModels()
     texts = [combo.itemText(n) for n in range(combo.count)]
-    assert texts == ["first (current model)", "second", "Hippocampus (demonstration)", "Model in another folder"]
+    assert texts == ["first (current)", "second", "Hippocampus (demonstration)", "Model in another folder"]
     assert combo.currentIndex == 0
     session.project.models.promote(second.id)
     session.notifyModels()
-    assert combo.currentIndex == 0 and combo.currentText == "second (current model)"
+    assert combo.currentIndex == 0 and combo.currentText == "second (current)"
     choose_model(panel, "Hippocampus")
     session.notifyModels()
     assert combo.currentText == "Hippocampus (demonstration)"

@@ -313,7 +313,7 @@ def test_a_python_without_a_torch_that_works_is_told_where_to_get_one(tmp_path, 
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # for the log
     with WorkerProcess(stderr=subprocess.DEVNULL) as worker, pytest.raises(DeviceError) as told:
         worker.call(SayHello(), timeout=60)
-    assert words in told.value.message and "section Setup" in told.value.remedy
+    assert words in told.value.message and "step Setup" in told.value.remedy
 
 
 def test_a_run_of_a_machine_that_is_gone_can_be_given_up(tmp_path, monkeypatch):

@@ -58,8 +58,7 @@ class Comparison:
         )
         chart = Plots.addChart(title, _("Case, by its number in the table"), _("Dice"))
         both = [value for _n, case in known for value in (case.reference, case.model)] or [0.0, 1.0]
-        low, high = max(0.0, min(both) - 0.05), min(1.02, max(both) + 0.05)
-        Plots.setRange(chart, (0, len(cases) + 1), (low, high))
+        Plots.setRange(chart, (0, len(cases) + 1), Plots.shareRange(both))
         kind = slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter
         line = Plots.addSeries(chart, pairs, _("change"), "number", "Dice", Plots.COLORS["gray"], plotType=kind)
         series = [line]

@@ -134,7 +134,7 @@ class Curves:
 
     def _begin(self) -> None:
         self.loss = Curve(_("BARL training: losses"), _("Loss"), markers=False)
-        self.dice = Curve(_("BARL training: held-out Dice"), _("Dice"), markers=True, yRange=(0.0, 1.02))
+        self.dice = Curve(_("BARL training: held-out Dice"), _("Dice"), markers=True, yRange=(0.0, 1.0))
 
     def clear(self, labels: Sequence = ()) -> None:
         """Forget everything and begin anew, for a project with these labels (``barl.project.labels.Label``)."""

@@ -115,6 +115,19 @@ def setRange(chart: slicer.vtkMRMLPlotChartNode, x: tuple[float, float], y: tupl
     chart.SetYAxisRange(*y)
 
 
+def shareRange(values: Sequence[float]) -> tuple[float, float]:
+    """The shortest axis for values of 0 to 1 that has two numbers or three also on a plot of 100 pixels: two steps of
+    0.1, 0.2 or 0.5, with room for the markers."""
+    for tenths in (1, 2, 5):
+        step, room = tenths / 10, tenths / 80
+        for number in range(10 // tenths - 1):
+            low, high = round(number * step, 1), round((number + 2) * step, 1)
+            if min(values) >= low + room * (low > 0) and max(values) <= high - room * (high < 1):
+                # 0.9 - 0.7 is more than twice 0.1, for which VTK would take steps of 0.2.
+                return low, high if high - low <= 2 * step else float(np.nextafter(high, 0))
+    return 0.0, 1.0
+
+
 def fillTable(node: slicer.vtkMRMLTableNode, columns: Mapping[str, Sequence]) -> None:
     """Replace the whole content of a table: texts stay texts, all else becomes numbers (None: nan).
 

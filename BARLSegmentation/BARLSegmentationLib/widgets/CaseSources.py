@@ -187,12 +187,12 @@ class DatabaseSource(Source):
 
         try:
             series, reason = listSeries(getattr(slicer, "dicomDatabase", None)), ""
-        except BarlError as error:  # stands in the list: this source may only have been passed over
+        except BarlError as error:  # no line of status: this source may only have been passed over
             series, reason = [], str(error)
         self.volumes: list[VolumeChoice] = []
         for number, channel in enumerate(self.session.project.channels):
             tip = _("Series of the channel {name}; nothing of what is shown here is stored").format(name=channel.name)
-            combo = comboWidget(tip, [(title, uid) for uid, title in series] or [(reason, None)])
+            combo = comboWidget(tip, [(title, uid) for uid, title in series])
             combo.enabled = bool(series)
             self.selectors.append(self.addRow(f"{channel.name}:", combo))
             choice = VolumeChoice(_("Volume of the series: echo, time point or the like"))
@@ -203,6 +203,10 @@ class DatabaseSource(Source):
                 self._list(number)
         if series:
             self.proposeName("")
+        else:
+            self.reasonLabel = self.addRow("", qt.QLabel(reason))
+            self.reasonLabel.wordWrap = True
+            self.reasonLabel.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Preferred)
 
     def _list(self, number: int) -> None:
         """Ask the worker which volumes the chosen series holds."""

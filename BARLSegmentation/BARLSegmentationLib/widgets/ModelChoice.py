@@ -105,4 +105,4 @@ class ModelChoice:
 def _title(entry: Model | None) -> str:
     if entry is FOLDER:
         return _("Model in another folder")
-    return _("{name} (current model)").format(name=entry.name) if entry.isCurrent else entry.name
+    return _("{name} (current)").format(name=entry.name) if entry.isCurrent else entry.name

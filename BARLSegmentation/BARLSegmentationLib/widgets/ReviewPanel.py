@@ -97,11 +97,13 @@ class ReviewPanel(Panel):
         ui.goOnCheckBox.checked = slicer.util.toBool(slicer.app.userSettings().value(GO_ON_SETTING, True))
         ui.goOnCheckBox.connect("toggled(bool)", self.onGoOn)
         ui.moreOfEditorCheckBox.connect("toggled(bool)", self.editor.showMore)
+        session.projectChanged.connect(self.update)
         session.caseOpened.connect(self.onCaseOpened)
         session.beforeClose.connect(self.onBeforeClose)
         session.casesChanged.connect(self.update)
         session.definitionChanged.connect(self.onDefinition)
         self.keys = Keys(ui.keysButton, self._keys())
+        self.planes.update()
 
     def setPauses(self, milliseconds: int) -> None:
         """Make the pauses before updates shorter or longer, as for tests."""
@@ -240,6 +242,11 @@ class ReviewPanel(Panel):
         noSpot = "" if spots else (_("The case has no hot-spots") if loaded is not None else _("Open a case first"))
         allow(ui.nextHotspotButton, _("Center all views on the next hot-spot that was not looked at (N)"), noSpot)
         allow(ui.previousHotspotButton, _("Back to the one before that was not looked at (Shift+N)"), noSpot)
+        allow(
+            ui.nextCaseButton,
+            _("Open the case proposed in the step Cases (Ctrl+Shift+N); an edit of this one is kept as a draft"),
+            "" if self.session.project is not None else _("Open a project first"),
+        )
         unknown = "" if ui.uncertaintyWidget.enabled else _("The case has no prediction")
         allow(ui.overlayVisibleCheckBox, _("Show where the model was unsure, in color over the scan (U)"), unknown)
         allow(
@@ -252,7 +259,7 @@ class ReviewPanel(Panel):
 
     def _caseText(self, case: Case | None) -> str:
         if case is None:
-            return _("Open a case to review: double-click it in the section Cases.")
+            return _("Open a case to review: double-click it in the step Cases.")
         revision = self.session.loaded.revision
         if revision is None:
             text = _("{name} has no outline yet: draw one below.")

@@ -76,6 +76,7 @@ class TrainPanel(Panel):
         ui.minutesSpinBox.connect("valueChanged(double)", self.forgetPlan)
         ui.warmStartCheckBox.connect("toggled(bool)", self.forgetPlan)
         ui.foldsSpinBox.connect("valueChanged(int)", self.onFoldsChanged)
+        ui.settingsGroupBox.connect("toggled(bool)", self._showHeldOut)
         ui.methodComboBox.connect("activated(int)", self.onMethodChosen)
         self.devices.chosen.connect(self.onDeviceChosen)
         self._timer.connect("timeout()", self.onTimer)
@@ -412,6 +413,12 @@ class TrainPanel(Panel):
             combo.addItem(data, data)
         combo.currentIndex = combo.findData(data)
 
+    def _methodTitle(self, name: str) -> str:
+        """What the list of methods calls it; its name until the worker has listed it."""
+        combo = self.ui.methodComboBox
+        place = combo.findData(name)
+        return combo.itemText(place) if place >= 0 else name
+
     def _isExpanded(self) -> bool:
         return bool(self.widget.visible)
 
@@ -439,7 +446,7 @@ class TrainPanel(Panel):
             self.devices.select(self.parameterNode.device)
         ui.runComboBox.clear()
         for run in reversed(runs):
-            method = run.plan.get("method", "")
+            method = self._methodTitle(run.plan.get("method", ""))
             ui.runComboBox.addItem(f"{run.id}: {method}, {runStateText(run.state)}", run.id)
         ui.runComboBox.visible = bool(runs)
         if self.run is not None:
@@ -448,12 +455,14 @@ class TrainPanel(Panel):
         comparing = self._request is not None and self._request.request.name == "compare"
         self.decision.update(self._request is not None, comparing)
 
-    def _showHeldOut(self) -> None:
+    def _showHeldOut(self, *_arguments: object) -> None:
         """What is missing to learn from; else what the held-out cases, or the folds, allow to say about the model."""
         text, cases = "", self._cases()
         if self.session.project is not None:
             folds = self.ui.foldsSpinBox.value
-            text = Training.nothingToLearn(cases) or Training.foldsText(cases, folds) or Training.heldOutText(cases)
+            text = Training.nothingToLearn(cases)
+            if not text and not self.ui.settingsGroupBox.collapsed:  # of the next training: a run needs the room
+                text = Training.foldsText(cases, folds) or Training.heldOutText(cases)
         self.ui.heldOutLabel.text, self.ui.heldOutLabel.visible = text, bool(text)
 
     def _updateRun(self) -> None:

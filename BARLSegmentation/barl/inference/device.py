@@ -35,7 +35,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if is_too_old(torch.__version__):
         raise DeviceError(
             reason_against() or f"PyTorch {torch.__version__} is too old: {LOWEST} or newer is needed.",
-            WITHOUT_TORCH if reason_against() else "Update it: in Slicer in the section Setup, elsewhere with pip.",
+            WITHOUT_TORCH if reason_against() else "Update it: in Slicer in the step Setup, elsewhere with pip.",
         )
     device = _existing_device(name)
     if device.type == "cpu":

@@ -54,7 +54,7 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
     if missing in _PACKAGES:
         return DeviceError(
             f"The package {missing}, which prediction and training need, is not installed.",
-            "In Slicer, install it in the section Setup; elsewhere with pip install barl-segmentation[engine].",
+            "In Slicer, install it in the step Setup; elsewhere with pip install barl-segmentation[engine].",
         )
     if isinstance(error, OSError) and error.filename and error.errno in _DISK:
         return storage_error(error, error.filename)
@@ -67,7 +67,7 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
     if isinstance(error, ImportError) or _while_importing("torch", error):
         return DeviceError(
             f"PyTorch or a package beside it is installed, but cannot be loaded ({type(error).__name__}).",
-            f"In Slicer, install it again in the section Setup; the details are in {log}.",
+            f"In Slicer, install it again in the step Setup; the details are in {log}.",
         )
     return InternalError(
         f"BARL met an error that it did not foresee ({type(error).__name__}).",

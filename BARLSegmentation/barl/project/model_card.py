@@ -277,7 +277,7 @@ def _validator() -> Any:
     try:
         from jsonschema import Draft202012Validator
     except ImportError as error:
-        raise ModelError("The library jsonschema is missing.", "Install it in the section Setup.") from error
+        raise ModelError("The library jsonschema is missing.", "Install it in the step Setup.") from error
     return Draft202012Validator(json.loads(files(__package__).joinpath("model.schema.json").read_text("utf-8")))
 
 
