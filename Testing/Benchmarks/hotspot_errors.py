@@ -224,9 +224,11 @@ ways to choose them:
 * **random on the predicted surface**: what is called foreground-aware random.
 
 The uncertainty is the maximum of the entropy of the branches' mean and of their disagreement. The models are weak on
-purpose: BARL, {models}; mean ± standard deviation over {seeds} seeds. The edge of a look (24 voxels) is a proposal,
-not a choice by these figures; of the tuning subjects the same tables were seen before the rule was kept. Simulated
-looks flatter: a reader may overlook what a look shows.
+purpose: BARL, trained on few subjects in few steps
+({models}).
+The tables show mean ± standard deviation over {seeds} seeds. The edge of a look (24 voxels) is a proposal, not a choice
+by these figures; of the tuning subjects the same tables were seen before the rule was kept. Simulated looks flatter: a
+reader may overlook what a look shows.
 
 {tables}
 
@@ -257,9 +259,7 @@ def write(options: argparse.Namespace) -> None:
         aim="; ".join(met) + ".",
         machine=found[0]["machine"],
         spearman="\n".join(spearman(rows) for (_, look), rows in groups.items() if look == LOOK_VOXELS),
-        models="; ".join(
-            f"{name} {outlined} outlined subjects, {steps} steps" for name, (outlined, steps) in SETS.items()
-        ),
+        models="; ".join(f"{name}: {outlined} subjects, {steps} steps" for name, (outlined, steps) in SETS.items()),
         seeds=min(map(len, groups.values())),
     )
     page = options.document.read_text("utf-8") if options.document.exists() else ""
