@@ -236,6 +236,21 @@ def an_outline(project):
     return grid.image(voxels)
 
 
+def test_the_volume_beside_the_limit_is_whole_beside_a_scroll_bar(a_small_module):
+    """With Details the step scrolls: '26.5 ml' had lost its first digits."""
+    module = a_small_module
+    panel = module.panels["Review"]
+    panel.ui.detailsButton.checked = panel.ui.onlyWhereUnsureCheckBox.checked = True
+    try:
+        settle(panel, lambda: "ml" in panel.ui.editableLabel.text)
+        panel.ui.editableLabel.text = "(1234.5 ml)"
+        lay_out()
+        assert cut(panel.widget) == []
+    finally:
+        panel.ui.detailsButton.checked = panel.ui.onlyWhereUnsureCheckBox.checked = False
+        settle(panel)
+
+
 def test_imported_predictions_fit_below_two_lines_of_status(a_small_module, tmp_path):
     import SimpleITK as sitk
     from barldriver.studies import a_map

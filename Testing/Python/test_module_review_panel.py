@@ -237,8 +237,8 @@ def test_without_a_case_the_panel_says_what_to_do(panel):
 
 def test_painting_with_the_mouse_is_limited_to_where_the_model_was_unsure(panel):
     click(panel.ui.onlyWhereUnsureCheckBox)
-    settle(panel, lambda: "editable" in panel.ui.editableLabel.text)
-    assert panel.ui.editableLabel.text == "0.6 ml editable"  # 210 voxels of 0.00264 ml
+    settle(panel, lambda: "ml" in panel.ui.editableLabel.text)
+    assert panel.ui.editableLabel.text == "(0.6 ml)"  # 210 voxels of 0.00264 ml
     unsure = stored_uncertainty(panel) >= 0.3
     before = outline(panel)
     panel.hotspots.step(1)
@@ -266,9 +266,9 @@ def test_limit_follows_the_threshold_and_the_module(panel):
     from BARLSegmentationLib.logic.Attention import Attention
 
     click(panel.ui.onlyWhereUnsureCheckBox)
-    settle(panel, lambda: "editable" in panel.ui.editableLabel.text)
+    settle(panel, lambda: "ml" in panel.ui.editableLabel.text)
     panel.ui.overlayThresholdSlider.value = 0.9
-    settle(panel, lambda: panel.ui.editableLabel.text == "0.0 ml editable")
+    settle(panel, lambda: panel.ui.editableLabel.text == "(0.0 ml)")
     panel.moduleWidget.exit()
     assert Attention.node() is None, "other modules edit everywhere"
     panel.moduleWidget.enter()
@@ -374,7 +374,7 @@ def test_saved_scene_knows_of_an_edit_that_the_project_lacks(panel, tmp_path, a_
     import slicer
 
     click(panel.ui.onlyWhereUnsureCheckBox)
-    settle(panel, lambda: "editable" in panel.ui.editableLabel.text)
+    settle(panel, lambda: "ml" in panel.ui.editableLabel.text)
     after = edit(panel)
     settle(panel)
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))

@@ -177,7 +177,6 @@ def first_outline(loop, scans: Path, folder: Path, take) -> None:
         look_beside(panel, truth)
         take("filled")
         pressKey(panel, "S")
-        choose(panel.ui.acceptScopeComboBox, "Only what I drew")
         take("slice")
         shown = {planeOf(panel, view): view for view in VIEWS}
         proposed = panel.planes._proposed
@@ -185,6 +184,7 @@ def first_outline(loop, scans: Path, folder: Path, take) -> None:
             outlineSlice(panel, shown[proposed], truth, "lesion")
         pressKey(panel, "A")
         assert 2 * (loop.outline() & truth).sum() / (loop.outline().sum() + truth.sum()) > 0.8
+        choose(panel.ui.acceptScopeComboBox, "Only what I drew")
         accept_part(loop, take)
         panel = start_review(loop, "head 02", truth)
         outlineSlice(panel, "Red", truth, "lesion")

@@ -157,4 +157,4 @@ class UncertaintyView:
         self.editor.limit(unsure)
         spacing = scan.GetSpacing()
         volume = unsure.unsure * spacing[0] * spacing[1] * spacing[2] / 1000
-        self.ui.editableLabel.text = _("{volume:.1f} ml editable").format(volume=volume)
+        self.ui.editableLabel.text = _("({volume:.1f} ml)").format(volume=volume)
