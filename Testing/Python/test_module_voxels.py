@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 from barl.images.geometry import Grid
@@ -15,11 +17,14 @@ C, S = np.cos(0.3), np.sin(0.3)
 DIRECTIONS = {"oblique": (C, -S, 0, S, C, 0, 0, 0, 1.0), "left-handed": (1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)}
 
 
-@pytest.fixture(params=DIRECTIONS)
+@pytest.fixture(params=[(name, size) for name in DIRECTIONS for size in ("small", "as the scan")], ids=str)
 def session(a_module, tmp_path, request):
-    grid = Grid((13, 11, 9), (0.8, 1.1, 3.0), (12.0, 34.0, 56.0), DIRECTIONS[request.param])
+    direction, size = request.param
+    grid = Grid((13, 11, 9), (0.8, 1.1, 3.0), (12.0, 34.0, 56.0), DIRECTIONS[direction])
     label = np.zeros(grid.shape, np.uint8)
     label[1:3, 2:5, 3:8], label[5, 6, 7] = 1, 2
+    if size != "small":
+        label[8, 9, 11] = 1
     unsure = np.random.default_rng(0).random(grid.shape, np.float32)
     with Project.create(tmp_path / "p", "p", [Label(1, "a"), Label(2, "b")], [Channel("T1")]) as project:
         project.cases.add("scan", [grid.image(unsure)])
@@ -70,11 +75,39 @@ def test_nodes_are_those_of_slicers_reader(session):
     ahead, pieces = read([revision.path, revision.uncertainty_path])
     assert len(ahead) == 2 and pieces >= 2
     ahead[revision.uncertainty_path] = ahead[revision.uncertainty_path] / 2  # shows where the voxels come from
-    again, others = seen(session.openCase("case_0001", ahead))
+    session.openCase("case_0001", ahead)
+    del ahead
+    gc.collect()
+    again, others = seen(session.loaded)
     assert again == facts and facts[-1] is False
     assert np.array_equal(others[0], arrays[0] / 2)
     assert np.allclose(others[1], arrays[1], atol=1e-5)
     assert len(arrays) == 4 and all(np.array_equal(a, b) for a, b in zip(arrays[2:], others[2:], strict=True))
+
+
+def test_an_outline_that_was_read_ahead_is_painted_and_undone(session):
+    """The segments share the voxels that were read."""
+    import slicer
+
+    revision = session.project.revisions.newest("case_0001")
+    ahead, _pieces = read([revision.path])
+    session.openCase("case_0001")
+    slicer.mrmlScene.RemoveNode(session.loaded.segmentation)
+    outline = session.openCase("case_0001", ahead).segmentation
+    scan, segments = session.loaded.volumes[0], outline.GetSegmentation()
+    first, second = segments.GetSegmentIDs()
+    before = [slicer.util.arrayFromSegmentBinaryLabelmap(outline, name, scan) for name in (first, second)]
+    history = slicer.vtkSegmentationHistory()
+    history.SetSegmentation(segments)
+    history.SaveState()
+    painted = before[0].copy()
+    painted[0, 0, :3] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(painted, outline, first, scan)
+    drawn = [slicer.util.arrayFromSegmentBinaryLabelmap(outline, name, scan) for name in (first, second)]
+    assert np.array_equal(drawn[0], painted) and np.array_equal(drawn[1], before[1])
+    history.RestorePreviousState()
+    undone = [slicer.util.arrayFromSegmentBinaryLabelmap(outline, name, scan) for name in (first, second)]
+    assert all(np.array_equal(a, b) for a, b in zip(undone, before, strict=True))
 
 
 def test_a_changed_map_counts_as_changed(session):

@@ -31,6 +31,7 @@ REVISION_ATTRIBUTE = "BARL.Revision"  # id of the revision a segmentation or an 
 # Slicer's names of the lists that come with it; codes that are in neither are shown with their own meaning.
 _TERMINOLOGY = "Segmentation category and type - DICOM master list"
 _ANATOMIC_REGIONS = "Anatomic codes - DICOM master list"
+LARGE_PART = 0.3  # of the scan: a smaller part is cut out of a label map
 SAMPLED_VOXELS = 500_000  # of a scan, for its window: 10 ms instead of 300 for all of 42 million
 
 
@@ -211,8 +212,11 @@ class CaseLoader:
         drawn = [np.flatnonzero(voxels.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
         if drawn[0].size == 0:
             return
-        (k, k1), (j, j1), (i, i1) = [(int(places[0]), int(places[-1])) for places in drawn]
-        voxels = voxels[k : k1 + 1, j : j1 + 1, i : i1 + 1].copy()
+        box = tuple(slice(int(places[0]), int(places[-1]) + 1) for places in drawn)
+        if voxels[box].size < LARGE_PART * voxels.size:
+            voxels = voxels[box].copy()
+        else:  # the label map goes, its voxels stay: a copy of 100 million would stop the window
+            box = tuple(slice(0, n) for n in voxels.shape)
         highest, present = int(voxels.max()), set()
         for plane in voxels:
             present.update(np.flatnonzero(np.bincount(plane.ravel())).tolist())
@@ -222,7 +226,7 @@ class CaseLoader:
         scalars.SetName("ImageScalars")
         labelmap.GetIJKToRASMatrix(matrix)
         image = slicer.vtkOrientedImageData()
-        image.SetExtent(i, i1, j, j1, k, k1)
+        image.SetExtent([n for side in reversed(box) for n in (side.start, side.stop - 1)])
         image.SetGeometryFromImageToWorldMatrix(matrix)
         image.GetPointData().SetScalars(scalars)
         known = {label.value: label for label in labels}
