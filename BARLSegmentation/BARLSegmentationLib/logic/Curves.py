@@ -58,7 +58,7 @@ class Curve:
         title: Name of chart and table.
         yTitle: What is shown, with its unit if it has one.
         markers: Mark each point; for few of them.
-        yRange: Fixed range of values; by default from 0 (or below) to the largest.
+        yRange: Fixed range of values; by default from 0 (or below) to a round number above the largest.
     """
 
     def __init__(self, title: str, yTitle: str, *, markers: bool, yRange: tuple[float, float] | None = None) -> None:
@@ -91,7 +91,7 @@ class Curve:
             self._series[WEIGHT].SetYColumnName(_SCALED)
             self._series[WEIGHT].SetName(_("{term} (top: {full})").format(term=termText(WEIGHT), full=f"{full:g}"))
         # Said outright: in Slicer's plot view automatic axes do not follow a table that grows.
-        low, high = self._yRange or (min(0.0, *values), peak * 1.05)
+        low, high = self._yRange or (min(0.0, *values), Plots.roundTop(peak))
         Plots.setRange(self.chart, (0, max(1, *columns[_ITERATION])), (low, high))
         self.chart.EndModify(wasModified)
 

@@ -7,6 +7,7 @@ None of these nodes is saved with the scene: what they show is in the project an
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -113,6 +114,12 @@ def setRange(chart: slicer.vtkMRMLPlotChartNode, x: tuple[float, float], y: tupl
     chart.SetYAxisRangeAuto(False)
     chart.SetXAxisRange(*x)
     chart.SetYAxisRange(*y)
+
+
+def roundTop(value: float) -> float:
+    """The end of an axis that begins at 0: the next of 1, 2, 5, 10, ..., to which also a low plot gives a number."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(top for top in (power, 2 * power, 5 * power, 10 * power) if top >= value)
 
 
 def shareRange(values: Sequence[float]) -> tuple[float, float]:
