@@ -80,6 +80,31 @@ def test_a_label_whose_segment_was_removed_is_told(review):
     assert stored.missing == ["necrosis"] and "Stored without necrosis" in stored.inWords("predicted")
 
 
+def test_segments_that_exchanged_their_names_are_not_stored(review, label):
+    """Each would have been stored as the label that it was before, whatever its name says on screen."""
+    from barldriver.loop import settle
+
+    segments = review.session.loaded.segmentation.GetSegmentation()
+    lesion, necrosis = (
+        segments.GetSegment(segments.GetSegmentIdBySegmentName(name)) for name in ("lesion", "necrosis")
+    )
+    lesion.SetName("necrosis")
+    necrosis.SetName("lesion")
+    settle(review)
+    assert "was lesion before it was renamed" in review.moduleWidget.ui.statusLabel.text
+    review.onAccept()
+    settle(review)
+    assert review.session.case().state == "predicted"
+    lesion.SetName("lesion")
+    necrosis.SetName("necrosis")
+    settle(review)
+    assert np.array_equal(review.correction.snapshot().labelMap()[0], label)
+    lesion.SetName("what I saw")  # no other label's name
+    review.onAccept()
+    settle(review)
+    assert review.session.case().state == "accepted"
+
+
 def test_a_copy_of_the_outline_in_data_is_not_taken_for_it(review, label):
     """Data > Clone copies the attributes, too."""
     import slicer

@@ -130,7 +130,8 @@ def takeSnapshot(
 
     Raises:
         barl.errors.InputError: The segmentation lies under another transform than the scan, the scan no longer lies
-            where its file says, or a segment has no voxels to give because it is kept as a surface.
+            where its file says, a segment has no voxels to give because it is kept as a surface, or a segment was given
+            the name of another label than its own.
     """
     from barl.errors import InputError
 
@@ -145,6 +146,7 @@ def takeSnapshot(
         )
     tagSegments(segmentation, labels)
     known = {str(label.value): label.value for label in labels}
+    named = {label.name.casefold(): str(label.value) for label in labels}
     segments, layers, leftOut, arrays = segmentation.GetSegmentation(), [], [], {}
     for segmentId in segments.GetSegmentIDs():
         segment = segments.GetSegment(segmentId)
@@ -156,10 +158,17 @@ def takeSnapshot(
             )
         if image.IsEmpty():
             continue
-        value = known.get(segmentTag(segment, LABEL_TAG))
+        tag = segmentTag(segment, LABEL_TAG)
+        value = known.get(tag)
         if value is None:
             leftOut.append(segment.GetName())
             continue
+        if named.get(segment.GetName().casefold(), tag) != tag:  # by its tag it would be stored as what it was before
+            label = next(label.name for label in labels if label.value == value)
+            raise InputError(
+                f"The segment {segment.GetName()} was {label} before it was renamed.",
+                f"Name it {label} again; what is in it becomes {segment.GetName()} by Logical operators of the editor.",
+            )
         arrays.setdefault(image.GetAddressAsString(""), (image, []))[1].append(
             (segmentId, segment.GetLabelValue(), value)
         )
