@@ -12,11 +12,13 @@ from __future__ import annotations
 import collections.abc
 import enum
 import inspect
+import json
 import math
 import sys
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import shiboken6
@@ -29,6 +31,8 @@ complaints: list[str | BaseException] = []  # what PythonQt would have written t
 _signatures: dict = {}
 _native: dict = {}  # stand-in and PySide6 classes behave as C++ classes; filled by pythonqt
 _any = (typing.Any, object, inspect.Parameter.empty)
+# Overloads that PySide6 has and PythonQt has not, or not with every number of arguments (read_pythonqt_overloads.py).
+_overloads = json.loads(Path(__file__).with_name("overloads.json").read_text(encoding="utf-8"))
 _containers = (collections.abc.Sequence, collections.abc.Iterable, list, tuple, set, collections.abc.Set)
 
 
@@ -74,7 +78,7 @@ def toStr(value: Any, strict: bool) -> Any:
 
 
 def toStrings(value: Any, strict: bool) -> Any:
-    if isinstance(value, (str, bytes)) and strict:
+    if (isinstance(value, (str, bytes)) and strict) or isinstance(value, dict):
         return Refused
     try:
         return [str(v) for v in value] if hasattr(value, "__getitem__") else Refused
@@ -124,10 +128,18 @@ def _classConverter(classes):
             return QtGui.QColor(enums.toPySide(value))
         if QtGui.QCursor in classes and isinstance(value, enums.Enum) and value.pyside.__name__ == "CursorShape":
             return QtGui.QCursor(enums.toPySide(value))
-        # A wrapper of something else, a callable for a slot: PySide6 decides. Plain Python values are no Qt objects.
-        return Refused if isinstance(value, (str, bytes, int, float, bool, list, tuple, dict)) else value
+        # A wrapper of something else: PySide6 decides (QColor for QBrush). Other Python values are no Qt objects.
+        return value if isinstance(value, shiboken6.Shiboken.Object) else Refused
 
     return convert
+
+
+_PLAIN = (toInt, toFloat, toBool, toStr, toStrings)
+
+
+def take(kind: Callable, value: Any, strict: bool) -> Any:
+    """The argument `value` for a parameter with the converter `kind`: a Qt object is no text, number, bool or list."""
+    return Refused if kind in _PLAIN and isinstance(value, shiboken6.Shiboken.Object) else kind(value, strict)
 
 
 def converterFor(annotation: object) -> Callable:
@@ -174,12 +186,17 @@ def _sequence(value, strict):
 
 
 def signaturesOf(function: Callable) -> Any:
-    """Overloads of a PySide6 function: (converters, required, text); an empty list if PySide6 does not tell."""
+    """Overloads of a PySide6 function; an empty list if PySide6 does not tell.
+
+    Each is (converters, their least number, the parameters as a text, PythonQt's least and largest number).
+    """
     found = _signatures.get(function)
     if found is None:
         from shibokensupport.signature import get_signature
 
         given = get_signature(function) or []
+        owner, _, member = function.__qualname__.rpartition(".")
+        limits = _overloads.get(owner or member, {}).get(member if owner else "__init__", {})
         found = []
         for one in given if isinstance(given, list) else [given]:
             parameters = [
@@ -192,7 +209,8 @@ def signaturesOf(function: Callable) -> Any:
                 break
             kinds = [converterFor(p.annotation) for p in parameters]
             required = sum(p.default is p.empty for p in parameters)
-            found.append((kinds, required, "(" + ", ".join(_typeName(p.annotation) for p in parameters) + ")"))
+            text = "(" + ", ".join(_typeName(p.annotation) for p in parameters) + ")"
+            found.append((kinds, required, text, limits.get(text, (required, len(kinds))) or (1, 0)))
         _signatures[function] = found
     return found
 
@@ -202,19 +220,19 @@ def _typeName(annotation):
     return {"str": "QString", "float": "double"}.get(name, name.rsplit(".", 1)[-1])
 
 
-def choose(function: Callable, arguments: Any) -> Any:
-    """Converted arguments for the overload PythonQt would take; None if there is none."""
+def choose(function: Callable, arguments: Any, limited: bool = True) -> Any:
+    """Converted arguments for the overload PythonQt would take (PySide6, if not `limited`); None if there is none."""
     overloads = signaturesOf(function)
     if not overloads:
         return [enums.toPySide(a) if isinstance(a, enums.Enum) else a for a in arguments]
     count = len(arguments)
     for strict in (True, False) if len(overloads) > 1 else (False,):
-        for kinds, required, _text in overloads:
-            if not required <= count <= len(kinds):
+        for kinds, required, _text, (least, most) in overloads:
+            if not (least <= count <= most if limited else required <= count <= len(kinds)):
                 continue
             converted = []
             for kind, argument in zip(kinds, arguments, strict=False):
-                value = kind(argument, strict)
+                value = take(kind, argument, strict)
                 if value is Refused:
                     break
                 converted.append(value)
@@ -225,10 +243,10 @@ def choose(function: Callable, arguments: Any) -> Any:
 
 def refusal(function: Callable, name: str, arguments: Any) -> ValueError:
     """The ValueError of PythonQt for arguments that fit no overload."""
-    texts = [f"{name}{text}" for _kinds, _required, text in signaturesOf(function)]
+    texts = [f"{name}{text}" for _kinds, _required, text, _limits in signaturesOf(function)]
     if len(texts) == 1:
-        right = signaturesOf(function)[0]
-        many = "" if right[1] <= len(arguments) <= len(right[0]) else "number of "
+        least, most = signaturesOf(function)[0][3]
+        many = "" if least <= len(arguments) <= most else "number of "
         return ValueError(f"Called {texts[0]} with wrong {many}arguments: {arguments!r}")
     return ValueError(
         f"Could not find matching overload for given arguments:\n{arguments!r}\n"
@@ -263,7 +281,7 @@ def call(function: Callable, name: str, self: Any, arguments: Any, named: Any) -
         if not _inOverride(error):
             raise
     except (TypeError, OverflowError) as error:
-        if "called with wrong argument" in str(error) or isinstance(error, OverflowError):
+        if isRefusal(error):
             raise refusal(function, name, arguments) from None
         if not _inOverride(error):
             raise
@@ -271,6 +289,12 @@ def call(function: Callable, name: str, self: Any, arguments: Any, named: Any) -
         if not _inOverride(error):
             raise
     return None
+
+
+def isRefusal(error: Exception) -> bool:
+    """Whether PySide6 took none of its overloads for the arguments."""
+    text = str(error)
+    return isinstance(error, OverflowError) or "wrong argument" in text or "(missing signature)" in text
 
 
 def _inOverride(error):

@@ -92,6 +92,11 @@ def properties(cls: type) -> dict[str, str]:
     return {n: k for entry in reversed(_chain(cls)) for n, k in entry.get("properties", {}).items()}
 
 
+def isEnum(kind: str) -> bool:
+    """Whether a declared type is an enum or a set of flags."""
+    return kind[:1].isupper() and (not kind.startswith("Q") or "::" in kind) and "<" not in kind
+
+
 def addEnums(cls: type) -> None:
     for name, members in _ALL.get(cls.__name__, {}).get("enums", {}).items():
         kind = enums.define(name, members)
@@ -127,7 +132,7 @@ def _converter(kind: str):
         return simple[kind]
     if kind.startswith("vtk") and kind.endswith("*"):
         return _vtkConverter(kind[:-1])
-    if "::" in kind or kind in ("SizeAdjustPolicy", "ScrollEffect"):
+    if "::" in kind or isEnum(kind):
         return calls.toInt
     return lambda value, strict: value
 
@@ -158,7 +163,7 @@ def _strict(function, name, variants):
         for strict in (True, False) if len(variants) > 1 else (False,):
             for kinds, required, _text in variants:
                 if required <= len(arguments) <= len(kinds):
-                    given = [k(a, strict) for k, a in zip(kinds, arguments, strict=False)]
+                    given = [calls.take(k, a, strict) for k, a in zip(kinds, arguments, strict=False)]
                     if all(g is not calls.Refused for g in given):
                         return calls.fromQt(function(self, *given))
         if len(variants) == 1:

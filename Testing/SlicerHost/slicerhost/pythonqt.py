@@ -112,7 +112,8 @@ def setProperty(obj: Any, name: str, value: Any) -> None:
     found = meta.property(meta.indexOfProperty(name))
     if not found.isWritable():
         raise AttributeError(f"Property '{name}' of {type(obj).__name__} object is not writable")
-    converted = _forProperty(found, value)
+    declaredKind = declared.properties(calls.cppClass(type(obj))).get(name, "").removesuffix(" const")
+    converted = _forProperty(found, value, isEnum=found.isEnumType() or declared.isEnum(declaredKind))
     if converted is calls.Refused or not _writeProperty(obj, name, converted):
         raise AttributeError(
             f"Property '{name}' of type '{found.typeName()}' does not accept an object of type "
@@ -131,17 +132,24 @@ _BY_TYPE = {
 }
 
 
-def _forProperty(found, value):
+def _forProperty(found, value, isEnum):
     kind = found.typeName()
-    if found.isEnumType():
+    if isEnum:
         if isinstance(value, enum.Enum):
             value = value.value
-        return value if isinstance(value, str) else calls.toInt(value, False)
+        if isinstance(value, str):  # the name of a member; for flags, names with | between them
+            return value if set(value.split("|")) <= _keys(found.enumerator()) else calls.Refused
+        exact = type(value) is int or isinstance(value, enums.Enum)
+        return int(value) if exact and -(2**31) <= value < 2**31 else calls.Refused
     if kind in _BY_TYPE:
         return _BY_TYPE[kind](value, False)
     if kind.startswith("Q") and not kind.startswith(("QVariant", "QList")):
         return value if isinstance(value, shiboken6.Shiboken.Object) else calls.Refused
     return calls.toVariant(value, False)
+
+
+def _keys(metaEnum):
+    return {metaEnum.key(i) for i in range(metaEnum.keyCount())}
 
 
 class _SingleShot(_Property):
@@ -222,10 +230,15 @@ def _constructor(cls, original):
                     f"Called {cls.__name__} with keyword arguments, but called slot does not support kwargs."
                 )
             return original(self, *arguments, **named)
-        converted = calls.choose(cls, arguments)
+        converted = calls.choose(cls, arguments, limited=not calls.fromHost(1))
         if converted is None:
             raise calls.refusal(cls, cls.__name__, arguments)
-        return original(self, *converted)
+        try:
+            return original(self, *converted)
+        except (TypeError, OverflowError) as error:
+            if calls.isRefusal(error):
+                raise calls.refusal(cls, cls.__name__, arguments) from None
+            raise
 
     return __init__
 

@@ -161,6 +161,36 @@ CONVERSIONS = [
     ("qt.QSpinBox().setValue()", "ValueError: ..."),
     ("qt.QComboBox().addItem()", "ValueError: Could not find matching overload for given arguments:..."),
     ("put(qt.QPushButton(), 'icon', 'x.png')", "AttributeError: Property 'icon' of type 'QIcon' does not accept..."),
+    # any value is a text where an overload takes one, but a Qt object is no text, number or bool
+    ("after(qt.QComboBox(), ('addItem', Path('/a'))).itemText(0)", "'/a'"),
+    ("after(qt.QComboBox(), ('addItem', numpy.int64(3))).itemText(0)", "'3'"),
+    ("qt.QLabel(Path('/a')).text", "'/a'"),
+    ("qt.QToolButton().setText(qt.QLabel('a'))", "ValueError: Called setText(QString..."),
+    ("qt.QCheckBox().setEnabled(qt.QLabel('a'))", "ValueError: Called setEnabled(bool..."),
+    ("qt.QTabBar().addTab(qt.QLabel('a'))", "ValueError: Could not find matching overload for given arguments:..."),
+    ("ctk.ctkPathLineEdit().setCurrentPath(qt.QLabel('a'))", "ValueError: Called setCurrentPath(QString..."),
+    ("qt.QComboBox().addItems({'a': 1})", "ValueError: Called addItems(..."),
+    ("qt.QLabel().setPixmap(None)", "ValueError: Called setPixmap(..."),
+    ("qt.QTableWidgetItem('a').setFont(numpy.zeros(3))", "ValueError: Called setFont(..."),
+    ("qt.QIcon(qt.QLabel('a'))", "ValueError: Could not find matching overload for given arguments:..."),
+    # overloads and numbers of arguments that PySide6 has and PythonQt has not (overloads.json)
+    ("qt.QWidget().addAction('a')", "ValueError: ..."),
+    ("qt.QAction('a', qt.QWidget()).setShortcut('A')", "ValueError: ..."),
+    ("qt.QShortcut('A', qt.QWidget())", "ValueError: Could not find matching overload for given arguments:..."),
+    ("type(qt.QShortcut(qt.QKeySequence('A'), qt.QWidget())).__name__", "'QShortcut'"),
+    ("type(qt.QMenu().addAction('a', print)).__name__", "'QAction'"),
+    ("qt.QProcess().waitForReadyRead()", "ValueError: Called waitForReadyRead(int..."),
+    ("qt.QSettings().value('a', 5, int)", "ValueError: Could not find matching overload for given arguments:..."),
+    ("qt.QFormLayout().getItemPosition(0)", "ValueError: Called getItemPosition(int..."),
+    # properties of enums take members, numbers and names, nothing that would have to be converted
+    ("put(qt.QComboBox(), 'insertPolicy', 2)", "2"),
+    ("put(qt.QComboBox(), 'insertPolicy', 'NoInsert')", "0"),
+    ("put(qt.QComboBox(), 'insertPolicy', 'nosuch')", "AttributeError: Property 'insertPolicy' of type..."),
+    ("put(qt.QComboBox(), 'insertPolicy', 2.0)", "AttributeError: Property 'insertPolicy' of type..."),
+    ("put(qt.QComboBox(), 'insertPolicy', True)", "AttributeError: Property 'insertPolicy' of type..."),
+    ("put(qt.QComboBox(), 'insertPolicy', numpy.int64(2))", "AttributeError: Property 'insertPolicy' of type..."),
+    ("put(ctk.ctkPathLineEdit(), 'filters', 2)", "2"),
+    ("put(ctk.ctkPathLineEdit(), 'filters', 2.0)", "AttributeError: Property 'filters' of type..."),
     # lists come back as tuples
     ("after(qt.QFileDialog(), ('setNameFilters', ['a (*.a)', 'b (*.b)'])).nameFilters()", "('a (*.a)', 'b (*.b)')"),
     ("type(after(qt.QWidget(), ('setLayout', qt.QVBoxLayout())).children())", "<class 'tuple'>"),
@@ -237,6 +267,17 @@ def test_conversions(expression, expected, names):
 @pytest.mark.parametrize(("expression", "expected"), OTHER)
 def test_lifetime_and_the_rest(expression, expected, names):
     check(expression, expected, names)
+
+
+@pytest.mark.filterwarnings("ignore:pyside_type_init")  # defaults that PySide6 cannot read itself
+def test_the_table_of_overloads_speaks_of_overloads_that_pyside6_has(names):
+    from slicerhost import calls
+
+    for name, members in calls._overloads.items():
+        cls = getattr(names["qt"], name)
+        for member, overloads in members.items():
+            function = cls if member == "__init__" else vars(cls)[member].function
+            assert set(overloads) <= {found[2] for found in calls.signaturesOf(function)}, (name, member)
 
 
 def test_a_slot_can_be_replaced_on_the_class_and_set_back(names, monkeypatch):
