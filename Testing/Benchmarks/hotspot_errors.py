@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of a prediction's error the first places show: run trains and measures, write makes docs/guidance.md.
+"""How much of a prediction's error the first places show: run trains and measures, write makes a section of the page.
 
 A look shows a box of edge W mm. Of each subject, the share of the wrongly predicted voxels that lie in the boxes of the
 first n places is measured, for several ways to choose the places and several measures of uncertainty.
@@ -19,9 +19,11 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "BARLSegmentation"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import SimpleITK as sitk
+from _sections import replace_section
 from barl.benchmark import datasets, harness
 from barl.evaluation.expected_dice import mean_over_labels
 from barl.evaluation.metrics import dice as dice_of
@@ -208,9 +210,9 @@ def spearman(rows: list[dict]) -> str:
     return f"| {rows[0]['set']} | {found[0]} | {found[1]} | {', '.join(str(len(pair)) for pair in kept)} |"
 
 
-_TEXT = """# Where a prediction is wrong
+_TEXT = """## Where a prediction is wrong
 
-This page is written by `Testing/Benchmarks/hotspot_errors.py`.
+This section is written by `Testing/Benchmarks/hotspot_errors.py`.
 
 A clinician looks at places, not at voxels. A look shows a box whose edge is given in voxels of the mean spacing.
 Measured is the share of the wrongly predicted voxels that the first n looks show, mean over the subjects, for several
@@ -262,9 +264,7 @@ def write(options: argparse.Namespace) -> None:
         models="; ".join(f"{name}: {outlined} subjects, {steps} steps" for name, (outlined, steps) in SETS.items()),
         seeds=min(map(len, groups.values())),
     )
-    page = options.document.read_text("utf-8") if options.document.exists() else ""
-    _, heading, kept = page.partition("\n## ")  # sections that are written by hand
-    options.document.write_text(text + heading + kept, "utf-8")
+    replace_section(options.document, text)
 
 
 def main() -> None:

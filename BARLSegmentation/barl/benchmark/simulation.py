@@ -424,7 +424,7 @@ def curve(results: Path, plan: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.2), constrained_layout=True)
+    figure, axes = pyplot.subplots(figsize=(9, 4.2), constrained_layout=True)
     for name, found in read_rounds(results, plan).items():
         length = min(map(len, found), default=0)
         if length:
@@ -434,6 +434,6 @@ def curve(results: Path, plan: dict[str, Any], path: Path) -> None:
     axes.set_xlabel("minutes of the simulated clinician")
     axes.set_ylabel("Dice on unseen subjects")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper")  # beside the lines, so that it hides none
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
