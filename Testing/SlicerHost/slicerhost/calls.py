@@ -33,6 +33,10 @@ _native: dict = {}  # stand-in and PySide6 classes behave as C++ classes; filled
 _any = (typing.Any, object, inspect.Parameter.empty)
 # Overloads that PySide6 has and PythonQt has not, or not with every number of arguments (read_pythonqt_overloads.py).
 _overloads = json.loads(Path(__file__).with_name("overloads.json").read_text(encoding="utf-8"))
+# Functions for which PySide6 returns a tuple: the value, and what C++ writes through a pointer.
+_PAIRS = {"inverted", "weekNumber", "toDouble", "toFloat"} | {
+    f"to{sign}{size}" for sign in ("", "U") for size in ("Int", "Short", "Long", "LongLong")
+}
 _containers = (collections.abc.Sequence, collections.abc.Iterable, list, tuple, set, collections.abc.Set)
 
 
@@ -273,7 +277,8 @@ def call(function: Callable, name: str, self: Any, arguments: Any, named: Any) -
     if converted is None:
         raise refusal(function, name, arguments)
     try:
-        return fromQt(function(*converted) if self is None else function(self, *converted))
+        value = function(*converted) if self is None else function(self, *converted)
+        return fromQt(value[0] if name in _PAIRS and isinstance(value, tuple) else value)
     except RuntimeError as error:
         if self is not None and isDestroyed(self, error):
             kind = cppClass(type(self)).__name__

@@ -173,6 +173,9 @@ CONVERSIONS = [
     ("qt.QLabel().setPixmap(None)", "ValueError: Called setPixmap(..."),
     ("qt.QTableWidgetItem('a').setFont(numpy.zeros(3))", "ValueError: Called setFont(..."),
     ("qt.QIcon(qt.QLabel('a'))", "ValueError: Could not find matching overload for given arguments:..."),
+    # a value alone where C++ writes a second one through a pointer
+    ("qt.QLocale('C').toInt('5'), qt.QLocale('C').toDouble('0.5')", "(5, 0.5)"),
+    ("qt.QByteArray(b'5').toInt(), type(qt.QTransform().inverted()).__name__", "(5, 'QTransform')"),
     # overloads and numbers of arguments that PySide6 has and PythonQt has not (overloads.json)
     ("qt.QWidget().addAction('a')", "ValueError: ..."),
     ("qt.QAction('a', qt.QWidget()).setShortcut('A')", "ValueError: ..."),
