@@ -91,6 +91,7 @@ def pictures(host, scans, tmp_path_factory) -> dict[str, Path]:
         loop.open("head 01")
         assert loop.train(ITERATIONS[0], minutes=MINUTES).state == "finished"
         loop.predictAll()
+        choose_case(loop, scans / "all" / "labels")
         loop.openNext()
         spot = hotspot_in_lesion(loop, scans / "all" / "labels")
         click(loop.section("Review").onlyWhereUnsureCheckBox)
@@ -256,6 +257,19 @@ def look_beside(panel, truth: np.ndarray) -> None:
 
     beside = np.rint(np.argwhere(truth).mean(axis=0)) + 2
     jumpTo(panel.planes.views.position(beside), panel.planes.views.volume)
+
+
+def choose_case(loop, labels: Path) -> None:
+    """For the tutorial's pictures, the first case of the list that has a hot-spot in a simulated lesion."""
+    from slicerhost.clicks import choose
+
+    combo, project = loop.section("Cases").nextComboBox, loop.session.project
+    for name in [combo.itemText(n) for n in range(combo.count)] if LONG else ():
+        truth = sitk.ReadImage(str(labels / f"simulated_{int(name.split()[-1]):03d}.nii.gz"))
+        spots = project.revisions.newest(name, ("prediction",)).details["hotspots"]
+        if any(truth[truth.TransformPhysicalPointToIndex(spot["position_mm"])] for spot in spots):
+            choose(combo, name)
+            return
 
 
 def hotspot_in_lesion(loop, labels: Path):
