@@ -7,7 +7,7 @@ is compared with the random order; any other with the minutes that whole scans i
 barl simulate docs/simulation-plan.json RESULTS
 python Testing/Benchmarks/simulated_work.py RESULTS --document docs/guidance.md
 
-docs/simulation-plan-pet.json and docs/simulation-plan-bonbid.json are plans for two other sets (``--plan``).
+docs/simulation-plan-pet.json is a plan for another set (``--plan``).
 """
 
 from __future__ import annotations
