@@ -213,18 +213,21 @@ def test_a_training_with_its_curves_is_whole_on_a_small_screen(a_small_module):
 
 
 def test_what_is_held_out_is_told_beside_the_settings_only(a_small_module):
-    """A run with its curves needs the room."""
+    """A run with its curves needs the room; that nothing measures the model is told at all times."""
     module = a_small_module
     project = module.session.project
-    project.revisions.store("untouched", an_outline(project), "accepted", author="reader")
+    for name in ("untouched", "predicted"):
+        project.revisions.store(name, an_outline(project), "accepted", author="reader")
     module.session.notifyCases()
     module.steps.show("Train")
     ui = module.panels["Train"].ui
-    ui.settingsGroupBox.collapsed = False
-    assert "No outlined case is held out" in ui.heldOutLabel.text and ui.heldOutLabel.visible
     ui.settingsGroupBox.collapsed = True
+    assert "will not be measured" in ui.heldOutLabel.text and ui.heldOutLabel.visible
+    project.cases.set_held_out("predicted", True)
+    module.session.notifyCases()
     assert not ui.heldOutLabel.visible
     ui.settingsGroupBox.collapsed = False
+    assert "Only one outlined case is held out" in ui.heldOutLabel.text and ui.heldOutLabel.visible
 
 
 def an_outline(project):

@@ -461,7 +461,8 @@ class TrainPanel(Panel):
         if self.session.project is not None:
             folds = self.ui.foldsSpinBox.value
             text = Training.nothingToLearn(cases)
-            if not text and not self.ui.settingsGroupBox.collapsed:  # of the next training: a run needs the room
+            measured = any(case.evaluates for case in cases)
+            if not text and not (measured and self.ui.settingsGroupBox.collapsed):  # a run needs the room
                 text = Training.foldsText(cases, folds) or Training.heldOutText(cases)
         self.ui.heldOutLabel.text, self.ui.heldOutLabel.visible = text, bool(text)
 
