@@ -3,7 +3,7 @@
 
 Writes docs/intervals.md.
 
-python Testing/Benchmarks/volume_intervals.py run RESULTS --set hippocampus --model MODEL
+python Testing/Benchmarks/volume_intervals.py run RESULTS --set hippocampus --seed 0 --model MODEL
 python Testing/Benchmarks/volume_intervals.py write RESULTS --document docs/intervals.md
 """
 
@@ -36,7 +36,7 @@ TITLES = {"hippocampus": "Hippocampus, MR", "sts_pet": "Sarcoma, PET", "bonbid_h
 def run(options: argparse.Namespace) -> None:
     data, predictor = datasets.load(options.set), Predictor.load(options.model, device="cpu")
     options.results.mkdir(parents=True, exist_ok=True)
-    place = options.results / f"{options.set}.json"
+    place = options.results / f"{options.set}_{options.seed}.json"
     state = json.loads(place.read_text("utf-8")) if place.exists() else {"cases": {}}
     state |= {"set": options.set, "model": predictor.card.name, "machine": harness.machine()}
     for case in data.part("test"):
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
             "volumes": {str(v): [float(np.sum(a == v) * grid.voxel_ml) for a in (predicted, truth)] for v in values},
         }
         place.write_text(json.dumps(state), "utf-8")
-    print(f"{options.set}: {len(state['cases'])} cases", flush=True)
+    print(f"{options.set}, seed {options.seed}: {len(state['cases'])} cases", flush=True)
 
 
 def coverage(rows: list[dict[str, Any]], count: int) -> tuple[float, float, float]:
@@ -85,23 +85,27 @@ def write(options: argparse.Namespace) -> None:
         "",
         "Beside a predicted volume BARL gives the range in which the true one lies in a stated share of cases",
         "(`barl.evaluation.intervals`, split-conformal), from held-out or out-of-fold cases. Here some test subjects",
-        "of a model give the interval of each label, the others are looked up in it; means over",
-        f"{DRAWS} random divisions and the labels. With fewer than {LEAST} cases nothing is said, with 4 to 8 only the",
-        "coarse level n / (n + 1). The width is the median of the interval's width over the true volume: a weak model",
-        "has honest intervals, but wide ones.",
+        "of a model give the interval of each label, the others are looked up in it; means over three models (those",
+        f"of guidance.md), {DRAWS} random divisions and the labels. With fewer than {LEAST} cases nothing is said,",
+        "with 4 to 8 only the coarse level n / (n + 1). The width is the median of the interval's width over the true",
+        "volume: a weak model has honest intervals, but wide ones.",
         "",
-        "| set | Dice | cases that give the interval | stated level | covered | width |",
+        "| set | Dice | cases that give the interval | stated level | covered (each model) | width |",
         "|---|---|---|---|---|---|",
     ]
-    found = [json.loads(path.read_text("utf-8")) for path in sorted(options.results.glob("*.json"))]
-    for state in found:
-        rows = list(state["cases"].values())
-        mean = float(np.nanmean([row["dice"] for row in rows]))
-        for count in (count for count in CALIBRATING if count <= len(rows) - 4):
-            covered, level, width = coverage(rows, count)
-            title = f"{TITLES[state['set']]} ({len(rows)} subjects)"
-            lines.append(f"| {title} | {mean:.2f} | {count} | {level:.0%} | {covered:.1%} | {width:.0%} |")
-    lines += ["", "Aim: 90 % intervals that cover 85 to 95 %.", "", f"Machine: {found[0]['machine']}", ""]
+    groups: dict[str, list[list[dict[str, Any]]]] = {}
+    for path in sorted(options.results.glob("*.json")):
+        state = json.loads(path.read_text("utf-8"))
+        groups.setdefault(state["set"], []).append(list(state["cases"].values()))
+    for name, models in groups.items():
+        mean = np.mean([np.nanmean([row["dice"] for row in rows]) for rows in models])
+        for count in (count for count in CALIBRATING if count <= len(models[0]) - 4):
+            found = [coverage(rows, count) for rows in models]
+            covered, level, width = np.mean(found, axis=0)
+            each = ", ".join(f"{100 * one[0]:.1f}" for one in found)
+            title = f"{TITLES[name]} ({len(models[0])} subjects)"
+            lines.append(f"| {title} | {mean:.2f} | {count} | {level:.0%} | {covered:.1%} ({each}) | {width:.0%} |")
+    lines += ["", "Aim: 90 % intervals that cover 85 to 95 %.", "", f"Machine: {state['machine']}", ""]
     options.document.write_text("\n".join(lines), "utf-8")
 
 
@@ -111,6 +115,7 @@ def main() -> None:
     running = commands.add_parser("run")
     running.add_argument("results", type=Path)
     running.add_argument("--set", choices=list(TITLES), default="hippocampus")
+    running.add_argument("--seed", type=int, default=0, help="of the model's training, to keep several models apart")
     running.add_argument("--model", type=Path, required=True)
     running.set_defaults(act=run)
     writing = commands.add_parser("write")
