@@ -382,14 +382,14 @@ def test_saved_scene_knows_of_an_edit_that_the_project_lacks(panel, tmp_path, a_
         crash.setattr(panel.correction, "keep", lambda _author: None)
         panel.session.closeProject()
     slicer.mrmlScene.Clear(0)
+    panel.editor._showTimer.setInterval(700)  # the limit is ready before the editor has the case
     slicer.util.loadScene(str(tmp_path / "scene.mrb"))
     settle(panel)
     assert panel.session.caseId == PREDICTED
     assert np.array_equal(outline(panel), after) and panel.correction.isChanged()
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     assert sum(node.GetAttribute("BARL.Role") == "attention" for node in nodes) <= 1
-    if not panel.ui.onlyWhereUnsureCheckBox.checked:
-        pytest.xfail("seldom the tick is lost with the scene; why was not found")
+    assert panel.ui.onlyWhereUnsureCheckBox.checked and panel.editor.attention.isOn()
 
 
 # What goes wrong is one sentence, and the edit stays

@@ -117,6 +117,8 @@ class OutlineEditor(VTKObservationMixin):
 
     def limit(self, scan: UnsureScan | None) -> None:
         """Allow editing only where the model was unsure (``Attention.UnsureScan``); None: everywhere."""
+        if scan is not None:
+            self._showOurs()  # given the case after this, the editor would take another source volume with it
         channel = self.channel()
         if scan is None:
             self.attention.remove(channel)
