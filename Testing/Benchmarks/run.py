@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs every benchmark beside this file and puts their figures together (`make bench`).
+"""Runs the benchmarks of speed and memory beside this file and puts their figures together (`make bench`).
 
 A benchmark is a script that prints one JSON object as its last line on standard output; whatever it writes before or to
 standard error is progress. Each runs in a process of its own, one after the other, so that none disturbs the next.
@@ -19,6 +19,18 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
+# Those that need neither arguments nor data; the others are studies, some of them of hours, and are run by name.
+SPEED_AND_MEMORY = (
+    "case_list",
+    "method_steps",
+    "module_response",
+    "prediction_memory",
+    "prediction_speed",
+    "project_speed",
+    "review_stall",
+    "training_rate",
+    "worker_overhead",
+)
 LIBRARIES = ("torch", "monai", "SimpleITK", "numpy", "scipy")
 
 
@@ -102,7 +114,7 @@ def main() -> int:
         parser.error(f"no such benchmark: {', '.join(unknown)} (there are: {', '.join(names)})")
 
     report: dict[str, dict] = {"machine": machine(), "results": {}}
-    chosen = options.names or names
+    chosen = options.names or SPEED_AND_MEMORY
     for number, name in enumerate(chosen, 1):
         print(f"[{number}/{len(chosen)}] {name}", flush=True)
         report["results"][name] = run(HERE / f"{name}.py", further)

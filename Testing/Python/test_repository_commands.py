@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -82,7 +84,7 @@ def test_benchmark_runner_collects_figures_and_reports_a_failure(tmp_path):
         command = [sys.executable, str(folder / "run.py"), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
-    done = run()
+    done = run("good", "bad")
     assert done.returncode == 1, done.stderr
     report = json.loads((tmp_path / "benchmark-output" / "benchmark.json").read_text(encoding="utf-8"))
     assert report["results"]["good"] == {"time": {"ratio": 1.25}}
@@ -91,3 +93,11 @@ def test_benchmark_runner_collects_figures_and_reports_a_failure(tmp_path):
     assert "time.ratio" in done.stdout and "1.25" in done.stdout
     assert run("good").returncode == 0
     assert "no such benchmark" in run("missing").stderr
+
+
+def test_benchmarks_of_make_bench_need_neither_arguments_nor_data():
+    run = runpy.run_path(str(REPOSITORY / "Testing" / "Benchmarks" / "run.py"))
+    for name in run["SPEED_AND_MEMORY"]:
+        source = (REPOSITORY / "Testing" / "Benchmarks" / f"{name}.py").read_text(encoding="utf-8")
+        assert "json.dumps" in source and "BARL_DATA" not in source, name
+        assert not re.search(r"add_subparsers|required=True|add_argument\(\s*\"[^-]", source), name
