@@ -5,7 +5,7 @@ nnU-Net lives in an environment of its own (``pip install nnunetv2``), named by 
 
 python Testing/Benchmarks/nnunet_side_by_side.py run RESULTS --who nnunet --nnunet ENV/bin/python --minutes 10
 python Testing/Benchmarks/nnunet_side_by_side.py run RESULTS --who engine --minutes 10 --labelled all
-python Testing/Benchmarks/nnunet_side_by_side.py table RESULTS --document docs/engine.md
+python Testing/Benchmarks/nnunet_side_by_side.py table RESULTS --document docs/engine.md --figure CURVES.png
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from barl.benchmark import datasets, harness
 from barl.evaluation.metrics import segmentation_metrics
 from barl.evaluation.statistics import paired_test
 from barl.images.geometry import Grid
+from barl.project.palette import FIGURE_COLORS, hexadecimal
 from barl.training.cases import CaseFiles, cache_cases
 from barl.training.loop import train
+from matplotlib.figure import Figure
 
 DATASET = "Dataset900_SideBySide"
 MARKS = ("<!-- table of nnunet_side_by_side.py -->", "<!-- end of the table -->")
@@ -186,6 +188,9 @@ def table(options: argparse.Namespace) -> None:
     """Print the rows as Markdown, and put them into the document between its two marks."""
     text = "\n".join(_rows(options))
     print(text)
+    if options.figure:
+        rows = [json.loads(path.read_text("utf-8")) for path in sorted(options.results.glob("*.json"))]
+        _draw(rows, options.figure)
     if options.document:
         before, rest = options.document.read_text(encoding="utf-8").split(MARKS[0] + "\n")
         after = rest.split(MARKS[1])[1]
@@ -210,6 +215,27 @@ def _rows(options: argparse.Namespace) -> Iterator[str]:
         cells = (row["labelled"], f"{row['minutes']:g}", TITLES[row["who"]], row["seed"], row["steps"])
         cells = (*cells, f"{row['weights'] / 1e6:.1f}", f"{row['predict_s'] / len(row['cases']):.1f}")
         yield "| " + " | ".join(map(str, (*cells, f"{row['dice']:.3f}", gain, p))) + " |"
+
+
+def _draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Dice, the mean over the seeds, against the processor time of the training: a line for each method and number."""
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    lines: dict[tuple[str, str], dict[float, list[float]]] = {}
+    for row in rows:
+        lines.setdefault((row["who"], str(row["labelled"])), {}).setdefault(row["minutes"], []).append(row["dice"])
+    colors = {who: hexadecimal(name) for who, name in zip(TITLES, FIGURE_COLORS, strict=False)}
+    for (who, labelled), found in sorted(lines.items()):
+        style = {"color": colors[who], "ls": "--" if labelled == "all" else "-"}
+        points = [(minutes, float(np.mean(dice))) for minutes, dice in sorted(found.items())]
+        axes.plot(*zip(*points, strict=True), label=f"{TITLES[who]}, {labelled} outlined", marker="o", **style)
+    axes.set_xscale("log")
+    axes.set_xticks(budgets := sorted({row["minutes"] for row in rows}), [f"{minutes:g}" for minutes in budgets])
+    axes.minorticks_off()
+    axes.set_xlabel("minutes of one core that the training took")
+    axes.set_ylabel("Dice")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
 def _by_subject(row: dict[str, Any]) -> dict[str, float]:
@@ -243,6 +269,7 @@ def main() -> None:
     page = commands.add_parser("table")
     page.add_argument("results", type=Path)
     page.add_argument("--document", type=Path)
+    page.add_argument("--figure", type=Path, help="PNG of Dice against processor time")
     page.set_defaults(command=table)
     options = parser.parse_args()
     options.command(options)
