@@ -226,7 +226,7 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
         lines.setdefault((row["who"], str(row["labelled"])), {}).setdefault(row["minutes"], []).append(row["dice"])
     colors = {who: hexadecimal(name) for who, name in zip(TITLES, FIGURE_COLORS, strict=False)}
     for (who, labelled), found in sorted(lines.items()):
-        style = {"color": colors[who], "ls": "--" if labelled == "all" else "-"}
+        style = {"color": colors[who], "mfc": "white" if labelled == "all" else colors[who]}
         points = [(minutes, float(np.mean(dice))) for minutes, dice in sorted(found.items())]
         axes.plot(*zip(*points, strict=True), label=f"{TITLES[who]}, {labelled} outlined", marker="o", **style)
     axes.set_xscale("log")
