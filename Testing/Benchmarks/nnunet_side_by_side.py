@@ -218,17 +218,22 @@ def _rows(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Dice, the mean over the seeds, against the processor time of the training: a line for each method and number."""
+    """Dice, the mean over the seeds, against the processor time of the training: a line for each method.
+
+    Rows with all subjects outlined are left to the table.
+    """
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
     lines: dict[tuple[str, str], dict[float, list[float]]] = {}
+    rows = [row for row in rows if row["labelled"] != "all"]
     for row in rows:
         lines.setdefault((row["who"], str(row["labelled"])), {}).setdefault(row["minutes"], []).append(row["dice"])
     colors = {who: hexadecimal(name) for who, name in zip(TITLES, FIGURE_COLORS, strict=False)}
     for (who, labelled), found in sorted(lines.items()):
-        style = {"color": colors[who], "mfc": "white" if labelled == "all" else colors[who]}
         points = [(minutes, float(np.mean(dice))) for minutes, dice in sorted(found.items())]
-        axes.plot(*zip(*points, strict=True), label=f"{TITLES[who]}, {labelled} outlined", marker="o", **style)
+        axes.plot(
+            *zip(*points, strict=True), label=f"{TITLES[who]}, {labelled} outlined", marker="o", color=colors[who]
+        )
     axes.set_xscale("log")
     axes.set_xticks(budgets := sorted({row["minutes"] for row in rows}), [f"{minutes:g}" for minutes in budgets])
     axes.minorticks_off()
