@@ -121,6 +121,13 @@ def test_hotspots_are_ranked_and_placed(scene):
     assert bounds[1].tolist() == pytest.approx([-13.5, -7.5])
 
 
+def test_hotspots_are_named_by_how_likely_the_labels_are(scene):
+    uncertainty, labels = scene
+    shares = np.stack([np.full(labels.shape, 30), np.where(labels == 7, 90, 20)]).astype(np.uint8)
+    first, second = find_hotspots(uncertainty, OBLIQUE, shares, look_mm=12.0)
+    assert (first.label, second.label) == (2, 1)  # the second label leads in two thirds of the first place
+
+
 def test_hotspot_position_lies_inside_a_hollow_region():
     uncertainty = np.zeros((12, 12, 12), np.float32)
     uncertainty[2:10, 2:10, 2:10] = 0.8

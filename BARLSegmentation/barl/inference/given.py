@@ -47,7 +47,7 @@ def predict_from_probabilities(
         stacked = torch.stack(logs).float()
         maps.add(Slab(start, stacked[:, 1:] - stacked[:, :1]), whole)
     values = table[maps.kept_classes] if label_map is None else label_map.astype(table.dtype)
-    spots = find_hotspots(maps.uncertainty, grid, maps.candidates, threshold=half_a_bit(len(table)))
+    spots = find_hotspots(maps.uncertainty, grid, maps.kept_labels, threshold=half_a_bit(len(table)))
     return Prediction(
         label=grid.image(values),
         uncertainty=grid.image(maps.uncertainty.astype(np.float32) / np.float32(255)),

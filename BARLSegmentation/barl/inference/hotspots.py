@@ -79,7 +79,7 @@ def find_hotspots(
         uncertainty: ``[k, j, i]`` in [0, 1]; or uint8, 255 meaning 1, which takes a quarter of the memory.
         grid: Where the voxels lie.
         labels: ``[k, j, i]``: the likeliest label value of each voxel, best leaving out the background, so that a
-            region of something missed is named as well.
+            region of something missed is named as well. Or ``[L, k, j, i]``: how likely the labels 1 to L are.
         threshold: Uncertainty from which a voxel belongs to a region.
         min_ml: Smaller regions (26-connected) and smaller places are left out; by default those of fewer than three
             voxels.
@@ -95,7 +95,7 @@ def find_hotspots(
     least = 3 if min_ml is None else min_ml / grid.voxel_ml - 1e-6
     mask = _without_small(mask[box], least)
     uncertainty = uncertainty[box]
-    labels = labels[box] if labels is not None else None
+    labels = labels[(..., *box)] if labels is not None else None
     look_mm = look_mm or LOOK_VOXELS * float(np.prod(grid.spacing)) ** (1 / 3)
     found: list[HotSpot] = []
     for place in _looks(mask, uncertainty, np.array(grid.spacing[::-1]), look_mm, 0.5 * threshold * scale):
@@ -199,7 +199,9 @@ def _look_at(
     index += [part.start for part in place]
     label = 0
     if labels is not None:
-        counts = np.bincount(labels[place][inside], minlength=1)
+        values = labels[(..., *place)][..., inside]
+        values = values if values.ndim == 1 else 1 + values.argmax(axis=0)
+        counts = np.bincount(values, minlength=1)
         counts[0] = 0
         label = int(counts.argmax()) if counts.any() else 0
     return index, label

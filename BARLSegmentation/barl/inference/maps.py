@@ -13,7 +13,7 @@ from barl.inference.uncertainty import count_levels, join_branches, score_levels
 
 
 class ModelMaps:
-    """Maps on the model's grid, filled slab by slab: three bytes a voxel unless more is asked for, two and one for each
+    """Maps on the model's grid, filled slab by slab: three bytes a voxel unless more is asked for, one and one for each
     label if the label map is made on another grid.
 
     Args:
@@ -28,7 +28,7 @@ class ModelMaps:
 
     Attributes:
         classes: Class of each voxel, uint8 (uint16 for more than 255); None without ``keep_classes``.
-        candidates: Likeliest class leaving out the background.
+        candidates: Likeliest class leaving out the background; None without ``keep_classes``: the probabilities say it.
         uncertainty: uint8, 255 means 1.
         entropy, disagreement: Its components, uint8, or None.
         probabilities: Of classes 1..L, float16 ``[L, k, j, i]`` if they are kept; uint8, 255 means 1, without
@@ -52,7 +52,7 @@ class ModelMaps:
         dtype = np.uint8 if n_classes <= 256 else np.uint16
         self.temperature = temperature
         self.classes = np.empty(shape, dtype) if keep_classes else None
-        self.candidates = np.empty(shape, dtype)
+        self.candidates = np.empty(shape, dtype) if keep_classes else None
         self.uncertainty = np.empty(shape, np.uint8)
         self.entropy = np.empty(shape, np.uint8) if keep_components else None
         self.disagreement = np.empty(shape, np.uint8) if keep_components and n_branches > 1 else None
@@ -77,7 +77,8 @@ class ModelMaps:
         found = classes.cpu().numpy()
         if self.classes is not None:
             self.classes[rows] = found
-        self.candidates[rows] = candidates.cpu().numpy()
+        if self.candidates is not None:
+            self.candidates[rows] = candidates.cpu().numpy()
         self.uncertainty[rows] = _levels(joined.uncertainty)
         if self.entropy is not None:
             self.entropy[rows] = _levels(joined.entropy)
@@ -117,6 +118,11 @@ class ModelMaps:
         """``classes`` of maps that keep them."""
         assert self.classes is not None  # keep_classes
         return self.classes
+
+    @property
+    def kept_labels(self) -> np.ndarray:
+        """Which label each voxel is most about, as ``hotspots.find_hotspots`` takes it."""
+        return self.kept_probabilities if self.candidates is None else self.candidates
 
     def case_uncertainty(self) -> float:
         """See ``uncertainty.score_levels``."""

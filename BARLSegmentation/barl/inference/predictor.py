@@ -20,7 +20,7 @@ from barl.images.familiarity import UNLIKE, Familiar
 from barl.images.geometry import Grid, Roi, Triple, triple
 from barl.images.preparation import PreparedScan
 from barl.inference.cleanup import add_changes, clean_images, in_words
-from barl.inference.device import autocast, autocast_dtype, choose_device
+from barl.inference.device import autocast, autocast_dtype, choose_device, give_back_freed_memory
 from barl.inference.hotspots import HotSpot, find_hotspots, half_a_bit
 from barl.inference.maps import ModelMaps
 from barl.inference.sliding_window import stream
@@ -29,6 +29,9 @@ from barl.models.disk import check_channels, load_members
 from barl.networks.branches import BranchPair, Members
 from barl.progress import SILENT, Progress, Stage
 from barl.project.model_card import ModelCard
+
+# A scan of this size takes a minute of network calls; what a step has freed is given back before the next one.
+_LARGE_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -206,10 +209,15 @@ class Predictor:
             channels, self.card.normalisations, self.card.spacing, self.card.orientation, roi=roi, patch=self.card.patch
         )
         array = scan.to_network()
+        large = array.nbytes > _LARGE_BYTES
+        if large:  # a small one is better off with that memory at hand: others like it follow
+            give_back_freed_memory()
         clock.lap("preparing")
         wanted = Wanted(want_probabilities, want_components, scan.keeps_voxels)
         streamed = self._stream(array, scan.inside, wanted, progress.stage(Stage.PREDICTING, 0.05, 0.85))
         del array
+        if large:
+            give_back_freed_memory()
         clock.lap("predicting")
         restoring = progress.stage(Stage.RESTORING, 0.9, 0.1)
         restoring.at(0.0, "Bringing the result onto the scan's grid")
@@ -236,9 +244,9 @@ class Predictor:
         maps, grid = streamed.maps, scan.result_grid
         table = np.array([0, *self.card.values], np.uint8 if max(self.card.values) < 256 else np.uint16)
         label = scan.restore_label(table[maps.kept_classes]) if scan.keeps_voxels else _label(scan, maps, table)
+        hotspots = self._hotspots(maps, grid)  # takes 6 bytes a voxel for a moment: before the next image is made
         if not want_probabilities:
             maps.probabilities = None
-        hotspots = self._hotspots(maps, grid)  # takes 6 bytes a voxel for a moment: before the next image is made
         uncertainty, notes = _fraction(scan, maps.uncertainty), streamed.notes
         if rules:
             label, uncertainty, changes = clean_images(label, uncertainty, rules)
@@ -364,7 +372,7 @@ class Predictor:
     def _hotspots(self, maps: ModelMaps, grid: Grid) -> list[HotSpot]:
         values = self.card.values
         threshold = half_a_bit(len(values) + 1)
-        found = find_hotspots(maps.uncertainty, grid, maps.candidates, threshold=threshold)
+        found = find_hotspots(maps.uncertainty, grid, maps.kept_labels, threshold=threshold)
         return [replace(spot, label=values[spot.label - 1] if spot.label else 0) for spot in found]
 
     def _volumes(self, label: sitk.Image, maps: ModelMaps, grid: Grid) -> list[LabelVolume]:
