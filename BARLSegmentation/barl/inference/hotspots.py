@@ -199,7 +199,8 @@ def _look_at(
     index += [part.start for part in place]
     label = 0
     if labels is not None:
-        values = labels[(..., *place)][..., inside]
+        here: tuple[Any, ...] = (..., *place)
+        values = labels[here][..., inside]
         values = values if values.ndim == 1 else 1 + values.argmax(axis=0)
         counts = np.bincount(values, minlength=1)
         counts[0] = 0
