@@ -123,6 +123,22 @@ class TestPcbc:
         loss = bias_correction([coarse_s, fine], [coarse_t, fine], [1.0, 0.0])
         assert loss.item() == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.parametrize(("limit", "weight"), [(0.0, 1.0), (4.0, 1.0), (1.0, 1 / 3), (2.0, 2 / 3)])
+    def test_background_weighs_at_most_a_multiple_of_the_rest(self, limit, weight):
+        # One voxel of a lesion and three of background on which the branches differ, all of one error.
+        s, t = log_p_of(0.8, 0.8, 0.8, 0.8), log_p_of(0.4, 0.4, 0.4, 0.4)
+        truth = one_hot(torch.tensor([[[[1, 0, 0, 0]]]]), 2)
+        lesion, outside = 0.2**2 + 0.6**2, 0.8**2 + 0.4**2
+        expected = (lesion + 3 * weight * outside) / (1 + 3 * weight)
+        loss = bias_correction([s], [t], [1.0], truth, pull=1.0, unlearn=0.0, background=limit)
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+    def test_with_a_limit_what_differs_on_background_alone_is_not_corrected(self):
+        s, t = log_p_of(0.8, 0.2), log_p_of(0.4, 0.2)
+        truth = one_hot(torch.tensor([[[[0, 0]]]]), 2)
+        assert bias_correction([s], [t], [1.0], truth).item() > 0
+        assert bias_correction([s], [t], [1.0], truth, background=1.0).item() == 0.0
+
     def test_agreement_costs_nothing(self):
         s = random_log_p()
         assert bias_correction([s], [s], [1.0]).item() == 0.0

@@ -12,6 +12,9 @@ coarse to fine:
     ent_b^l  = mean over D^l, where argmax p_b^l != t^l, of  mean_c(-log p_c)          (unlearn confident mistakes)
     L_PCBC   = sum_l a_l 1/2 sum_b (0.5 mse_b^l + 0.05 ent_b^l)
     a_l      = clip(L t / T_warm - (l - 1), 0, 1),   l = 1 coarsest
+
+The means weigh the voxels of D^l; ours is the limit of what those of background weigh together (``background``): around
+a small lesion nearly all of D^l is background, and the plain mean then pulls the network to leave the lesion out.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ def bias_correction(
     *,
     pull: float = 0.5,
     unlearn: float = 0.05,
+    background: float = 0.0,
     voxels: Tensor | None = None,
     complete: bool = False,
 ) -> Tensor:
@@ -53,6 +57,8 @@ def bias_correction(
         truth: One-hot ground truth ``[B_l, C, k, j, i]`` of the first ``B_l`` items; the others use pseudo-targets.
         pull: Weight of the squared error.
         unlearn: Weight of the entropy term.
+        background: Disagreement on what is background in the goal weighs at most this many times as much as that on
+            the other classes; 0 sets no limit.
         voxels: Weight ``[B_l, 1, k, j, i]`` of the truth at each voxel; all 1 if not given. What has weight 0 is left
             out, or, if ``complete``, has the pseudo-target.
         complete: See ``voxels``.
@@ -79,6 +85,10 @@ def bias_correction(
             differ = (best_s != best_t).unsqueeze(1).float()
             if voxels is not None and not complete:
                 differ[:n_truth] *= at_scale(voxels, s)
+            if background > 0:
+                outside = differ * (best_goal == 0).unsqueeze(1)
+                inside = differ - outside
+                differ = inside + outside * (background * inside.sum() / outside.sum().clamp_min(1.0)).clamp_max(1.0)
         for log_p, best in ((s, best_s), (t, best_t)):
             error = (log_p.exp() - goal).square().sum(dim=1, keepdim=True)
             flatten = -log_p.mean(dim=1, keepdim=True)

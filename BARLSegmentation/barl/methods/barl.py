@@ -47,6 +47,9 @@ class Settings:
         pull: PCBC's weight of the squared error. SDCL and RAIL use 0.5 and 0.05; a fifth of both measured the same
             on large structures and better on small lesions.
         unlearn: PCBC's weight of the entropy term.
+        background: PCBC's limit of the weight of background among the voxels where the branches differ, in multiples
+            of the other classes' weight; 0 sets none. Without one PCBC teaches to leave small lesions out (decision
+            0003).
         correct: Where PCBC works: ``labelled`` items against the ground truth, or ``all``, the unlabeled ones
             against the branches' mean.
         cutmix: Paste a box of half the patch's edge, with its ground truth, from labeled into unlabeled items.
@@ -67,6 +70,7 @@ class Settings:
     swap: bool = True
     pull: float = 0.1
     unlearn: float = 0.01
+    background: float = 1.0
     correct: str = "labelled"
     cutmix: bool = True
     region_min_voxels: int = 8
@@ -148,7 +152,7 @@ class Barl(Ramped[Settings]):
         if not len(first[0]):
             return {}
         gates = scale_gates(len(first), progress)
-        weights = {"pull": s.pull, "unlearn": s.unlearn}
+        weights = {"pull": s.pull, "unlearn": s.unlearn, "background": s.background}
         voxels = outlined.voxels
         return {"pcbc": bias_correction(first, second, gates, truth, **weights, voxels=voxels, complete=everywhere)}
 
