@@ -104,6 +104,18 @@ class BARLSegmentationParameterNode:
     predictAhead: bool = True
 
 
+def isValid(name: str, text: str) -> bool:
+    """Whether a parameter can have the value that a scene holds as ``text``."""
+    scratch = slicer.vtkMRMLScriptedModuleNode()
+    scratch.SetParameter(name, text)
+    try:
+        wrapped = BARLSegmentationParameterNode(scratch)
+        wrapped.setValue(name, wrapped.getValue(name))  # checks the range
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
 class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The module's panel: one step of the work at a time, and a line of status. Keeps session and scene in step."""
 
@@ -238,6 +250,11 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameterNode is None:
             self.setParameterNode(self.logic.getParameterNode())
         self._restore()
+        if self.logic.replaced:
+            text = _("Settings of the scene that cannot be read have their default now: {names}.")
+            said, names = self.ui.statusLabel.text, ", ".join(self.logic.replaced)
+            self.onStatus(f"{said} {text.format(names=names)}".strip(), True)
+            self.logic.replaced = []
 
     def setParameterNode(self, node: BARLSegmentationParameterNode | None) -> None:
         self._parameterNode = node
@@ -335,9 +352,16 @@ class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
         self.session = Session()
+        self.replaced: list[str] = []
 
     def getParameterNode(self) -> BARLSegmentationParameterNode:
-        return BARLSegmentationParameterNode(super().getParameterNode())
+        """A number in the scene that is none or out of its range gives way to its default; ``replaced`` names those."""
+        node, known = super().getParameterNode(), BARLSegmentationParameterNode.allParameters
+        texts = {name: node.GetParameter(name) for name in node.GetParameterNames() if name in known}
+        self.replaced = [name for name, text in texts.items() if not isValid(name, text)]
+        for name in self.replaced:
+            node.UnsetParameter(name)
+        return BARLSegmentationParameterNode(node)
 
     def openProject(self, folder: str, readOnly: bool = False) -> None:
         self.session.openProject(folder, readOnly)

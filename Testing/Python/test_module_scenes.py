@@ -69,6 +69,28 @@ def test_editor_that_lost_its_volume_gets_it_back(panel):
         assert node.GetSourceVolumeNode() is loaded.volumes[0]
 
 
+def test_settings_of_a_scene_that_cannot_be_read_give_way_to_their_defaults(panel):
+    """Slicer's parameter wrapper raises on a number that is none, and takes one out of its range as it is."""
+    import slicer
+
+    widget = panel.moduleWidget
+    node = widget.logic.getParameterNode().parameterNode
+    settings = {"overlayOpacity": "much", "minutes": "", "folds": "2.5", "trainAfter": "-3", "overlayThreshold": "nan"}
+    slicer.mrmlScene.StartState(slicer.mrmlScene.ImportState)
+    for name, text in settings.items():
+        node.SetParameter(name, text)
+    node.SetParameter("method", "supervised")
+    slicer.mrmlScene.EndState(slicer.mrmlScene.ImportState)
+    settle(panel)
+    now = widget.logic.getParameterNode()
+    values = {name: getattr(now, name) for name in settings}
+    defaults = {"overlayOpacity": 0.5, "minutes": 30.0, "folds": 1, "trainAfter": 0, "overlayThreshold": 0.3}
+    assert values == defaults
+    assert now.method == "supervised"
+    assert all(name in status(panel) for name in settings)
+    assert panel.session.caseId == PREDICTED
+
+
 def use_everything(panel) -> list[str]:
     """Press what can be pressed; returns what the status line said."""
     said = []

@@ -62,6 +62,7 @@ class _Wrapper:
         for parameter in self.allParameters.values():
             if not parameter.storage.isIn(parameterNode, parameter.name):
                 parameter.write(parameterNode, parameter.default.value)
+            parameter.read(parameterNode)  # Slicer keeps the value, and raises here what cannot be read
 
     def __eq__(self, other):
         return isinstance(other, type(self)) and self.parameterNode is other.parameterNode
