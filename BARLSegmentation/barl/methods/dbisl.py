@@ -50,8 +50,8 @@ class Settings:
             and ``uncertainty`` (its weights; without it every voxel weighs the same). Supervision of both tasks
             is always there.
         architecture: ``"2x2"``: two decoders with both heads each; ``"1+1"``: one decoder per task.
-        lambda_max: Weight of consistency and pseudo-supervision after the ramp. With 1 pseudo-supervision alone melts
-            structures away, and with CutMix finds fewer small lesions (decision 0004).
+        lambda_max: Weight of consistency and pseudo-supervision after the ramp. With 1 and without CutMix
+            pseudo-supervision alone melts structures away (decision 0004).
         ramp: Length of the ramp as a share of all iterations.
         beta: Weight of the regression of distances. With 0.3, as in DTC and SASSNet, small lesions were
             lost with some outlined cases (decision 0004).
@@ -66,7 +66,7 @@ class Settings:
         exchange: Consistency of each decoder's segmentation with the other decoder's distances.
         detach: Consistency without gradient through the transforms.
         alternate: Show the strong view at every other iteration, not the weak one alone (one encoder sees one view
-            at a time); with CutMix and 1,500 steps better than the weak view alone (decision 0004).
+            at a time).
         cutmix: Paste a box of half the patch's edge, with its ground truth, from outlined into untouched patches.
         teacher: Decay of a moving average of the network that makes the pseudo-labels; 0 for none.
         scale_decay: Weight of each coarser scale relative to the next finer one.
