@@ -242,7 +242,8 @@ class BARLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         nodes = slicer.util.getNodesByClass("vtkMRMLDisplayableNode")
         adopt(node for node in nodes if node.GetID() not in self._nodesBefore)
-        self.setParameterNode(None)  # its values may be other ones now
+        # Its values may be other ones now. Also while another module is in front: jobs of this one go by them.
+        self.setParameterNode(self.logic.getParameterNode())
         if self.parent.isEntered:
             self.initializeParameterNode()
 
@@ -410,7 +411,7 @@ class BARLSegmentationLogic(ScriptedLoadableModuleLogic):
             model=None if model is None else str(model),
             device=device,
             fast=fast,
-            roi=roiBounds(roi),
+            roi=roiBounds(roi, None if self.session.loaded is None else self.session.loaded.volumes[0]),
             cleanup=cleanUp,
         )
         return callWorker(request, onEvent)

@@ -65,6 +65,20 @@ def test_quick_strokes_in_two_views_tick_both(drawing):
     assert drawing.drawn.planes == {(0, 4), (1, 9)}
 
 
+def test_an_outline_replaced_as_a_whole_counts_as_nobody_s(drawing):
+    mine = stroke(drawing, (0, 4), np.s_[4, 2:5, 2:5])
+    drawing.replaced()
+    other = np.zeros(SHAPE, np.uint8)
+    other[5:9, 5:9, 5:9] = 1
+    for labels in (other, other.copy()):
+        drawing.take(drawing.looking()(labels))
+        assert drawing.drawn.isEmpty and drawing.drawn.shape == SHAPE
+    stroke(drawing, (1, 6), np.s_[3:7, 6, 4:9])
+    assert drawing.drawn.planes == {(1, 6)}
+    drawing.take(drawing.looking()(mine.copy()))
+    assert drawing.drawn.planes == {(0, 4)}, "an undo goes back behind it"
+
+
 def test_undo_and_redo_bring_back_what_counted_then(drawing):
     empty = drawing.labels()
     one = stroke(drawing, (0, 4), np.s_[4, 2:5, 2:5])

@@ -13,6 +13,8 @@ from barldriver.loop import settle
 
 pytestmark = pytest.mark.host
 NAMES = ("organ", "lesion")
+# Letters that Slicer's views, the Segment Editor (i, q, w, x, y, z) and its Draw (a, x) take.
+TAKEN = set("ABFGIQRTVWXYZ")
 
 
 def simulated(seed: int, tilt: float = 0.0, handed: int = 1) -> tuple[sitk.Image, np.ndarray]:
@@ -107,7 +109,7 @@ def test_three_slices_make_an_outline(review):
     assert ui.planesButton.text == "3 drawn" and ui.acceptScopeComboBox.currentText == "Only what I drew"
     drawn, mask = outline(panel), panel.correction.drawing.drawn.mask()
 
-    pressKey(panel, "A")
+    pressKey(panel, "L")
     assert dice(panel, truth) > 0.9 and dice(panel, truth, 2) > 0.85
     np.testing.assert_array_equal(outline(panel)[mask], drawn[mask])
     assert "xpected Dice 0.9" in ui.fillLabel.text and "unsure" in ui.fillLabel.toolTip
@@ -124,7 +126,7 @@ def test_three_slices_make_an_outline(review):
     draw(panel, view, truth, NAMES[0])
     assert panel.correction.drawing.drawn.planes == planes | {proposed}
     assert ui.fillLabel.text == "Drawn on since Fill"
-    pressKey(panel, "A")
+    pressKey(panel, "L")
     assert dice(panel, truth) > 0.9
 
     pressKey(panel, "Return", "ControlModifier")
@@ -170,6 +172,33 @@ def test_a_tick_is_kept_as_a_draft_when_the_case_closes(review):
     assert panel.correction.drawing.drawn.planes == {(axis, index), (axis, index + 9)}
 
 
+def test_a_prediction_that_came_back_counts_as_nobody_s_drawing(review):
+    predicted = np.where(simulated(1)[1], 1, 0).astype(np.uint8)
+    predicted[:, 25:] = 0
+    panel, truth = review(predicted)
+    draw(panel, "Red", truth, NAMES[0])
+    panel.onSaveDraft()
+    settle(panel)
+    panel.session.closeCase()
+    panel.session.openCase("case_0001")
+    settle(panel)
+    assert panel.correction.drawing.drawn.planes == {planeOf(panel, "Red")}
+    panel.onRevert()
+    settle(panel)
+    np.testing.assert_array_equal(outline(panel), predicted)
+    assert panel.correction.drawing.drawn.isEmpty
+    draw(panel, "Yellow", truth, NAMES[0])
+    axis, index = planeOf(panel, "Yellow")
+    mask = panel.correction.drawing.drawn.mask()
+    assert mask.take(index, axis=axis).all() and np.delete(mask, index, axis=axis).sum() == 0
+
+
+def test_no_key_takes_one_of_slicer_s(review):
+    panel, _truth = review()
+    letters = {keys for keys, _text, _slot in panel._keys() if len(keys) == 1}
+    assert "L" in letters and not letters & TAKEN
+
+
 def test_an_unticked_slice_no_longer_holds_the_fill(review):
     panel, truth = review()
     for view in VIEWS:
@@ -201,7 +230,7 @@ def test_one_corrected_slice_corrects_a_prediction(review):
     assert panel.ui.acceptScopeComboBox.currentText == "Whole scan"
     alone, corrected = dice(panel, true), outline(panel)
     axis, index = planeOf(panel, "Yellow")
-    pressKey(panel, "A")
+    pressKey(panel, "L")
     assert dice(panel, true) > alone + 0.1
     np.testing.assert_array_equal(outline(panel).take(index, axis=axis), corrected.take(index, axis=axis))
     whole = outline(panel)
@@ -226,7 +255,7 @@ def test_a_left_handed_scan_is_filled_where_it_was_drawn(review):
         draw(panel, view, truth, NAMES[0])
     planes = set(panel.correction.drawing.drawn.planes)
     assert planes == {planeOf(panel, view) for view in VIEWS}
-    pressKey(panel, "A")
+    pressKey(panel, "L")
     true = np.where(truth, 1, 0)
     assert dice(panel, true) > 0.9
     import slicer
@@ -238,7 +267,7 @@ def test_a_left_handed_scan_is_filled_where_it_was_drawn(review):
 
 def test_nothing_drawn_is_a_sentence_and_not_a_fill(review):
     panel, _truth = review()
-    pressKey(panel, "A")
+    pressKey(panel, "L")
     assert "Nothing is drawn" in panel.moduleWidget.ui.statusLabel.text
     pressKey(panel, "S")
     assert "Outline the structure in one slice first" in panel.moduleWidget.ui.statusLabel.text
@@ -260,7 +289,7 @@ def test_the_fill_follows_a_stroke_and_goes_with_it(review):
     panel, truth = review()
     for view in VIEWS:
         draw(panel, view, truth, NAMES[0])
-    pressKey(panel, "A")
+    pressKey(panel, "L")
     filled = outline(panel)
     panel.ui.fillFollowsCheckBox.checked = True
     panel.filling.seconds = 0.1  # this machine may be busy

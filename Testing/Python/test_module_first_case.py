@@ -183,3 +183,59 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(panel, tmp_path):
     assert panel.said[-1][0] and "label table is empty" in panel.said[-1][1]
     assert panel.session.project is None and not (tmp_path / "new").exists()
     assert list(Path(slicer.app.temporaryPath).glob("barl-scene-*")) == []
+
+
+def test_the_outline_stays_with_its_case_while_the_table_changes(panel, tmp_path):
+    import qt
+    import slicer
+
+    scans = [a_volume(name, seed) for seed, name in enumerate("abcd")]
+    unfold(panel, tmp_path / "study")
+    panel.scene.segmentationSelector.setCurrentNode(a_segmentation(scans[1]))
+    combo, table = panel.scene.outlineComboBox, panel.scene.table
+    assert combo.currentText == "b"
+    table.item(0, VOLUME).setCheckState(qt.Qt.Unchecked)
+    assert combo.currentText == "b"
+    slicer.mrmlScene.RemoveNode(scans[0])
+    panel.scene.refresh()
+    assert combo.currentText == "b" and combo.count == 4
+    table.item(0, CASE).setText("the one")
+    assert combo.currentText == "the one"
+    table.item(1, CASE).setText("the one")  # its second channel
+    table.item(1, CASE).setText("c")
+    assert combo.currentText == "the one", "the other one has left"
+    create(panel)
+    accepted = [case.name for case in panel.session.cases() if str(case.state) == "accepted"]
+    assert accepted == ["the one"]
+
+
+def test_an_outline_whose_case_is_unticked_goes_to_no_other(panel, tmp_path):
+    import qt
+
+    scans = [a_volume(name, seed) for seed, name in enumerate("abc")]
+    unfold(panel, tmp_path / "study")
+    panel.scene.segmentationSelector.setCurrentNode(a_segmentation(scans[1]))
+    panel.scene.table.item(1, VOLUME).setCheckState(qt.Qt.Unchecked)
+    assert panel.scene.outlineComboBox.currentIndex == 0
+    create(panel)
+    assert [str(case.state) for case in panel.session.cases()] == ["new", "new"]
+
+
+def test_another_scene_brings_its_own_volumes(panel, tmp_path):
+    """A closed scene gives the ids of its nodes away again."""
+    import slicer
+
+    before = a_volume("scan")
+    unfold(panel, tmp_path / "study")
+    panel.scene.table.item(0, CASE).setText("patient 1")
+    panel.ui.newGroupBox.collapsed = True
+    slicer.mrmlScene.Clear(0)
+    after = a_volume("scan", 1)
+    assert after.GetID() == before.GetID()
+    unfold(panel, tmp_path / "study")
+    assert volumes(panel) == [("scan", "scan", "image")]
+    panel.ui.labelsTable.item(0, LABEL_NAME).setText("lesion")
+    create(panel)
+    project = panel.session.project
+    stored = sitk.GetArrayFromImage(sitk.ReadImage(str(project.cases.image_paths(project.cases.get("scan").id)[0])))
+    np.testing.assert_allclose(stored, slicer.util.arrayFromVolume(after))

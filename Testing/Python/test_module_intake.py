@@ -105,6 +105,21 @@ def test_an_outline_of_another_grid_is_resampled_when_confirmed(panel, tmp_path,
     assert np.count_nonzero(sitk.GetArrayFromImage(sitk.ReadImage(str(stored)))) == 4
 
 
+def test_a_doubtful_case_is_not_added_to_a_project_opened_meanwhile(panel, tmp_path):
+    source = choose(panel, FILES)
+    source.selectors[0].currentPath = write(a_scan(1), tmp_path / "scan.nii.gz")
+    source.labelSelector.currentPath = write(finer(a_map(4)), tmp_path / "map.nii.gz")
+    with Project.create(tmp_path / "other", "other", LABELS, [Channel("CT")]):
+        pass
+    press(panel.ui.addButton)
+    panel.session.openProject(tmp_path / "other")
+    waitUntil(lambda: panel.isIdle)
+    assert panel.session.question is None and panel.session.cases() == []
+    assert any(error and text.startswith("scan: ") and "would be lost" in text for error, text in panel.said)
+    with Project.open(tmp_path / "p") as project:
+        assert project.cases.all() == []
+
+
 def test_the_same_scan_and_an_empty_outline_are_asked_about_one_after_the_other(panel, tmp_path):
     source = choose(panel, FILES)
     path = write(a_scan(1), tmp_path / "scan.nii.gz")

@@ -198,7 +198,7 @@ def spread(loop, painted: np.ndarray) -> np.ndarray:
     panel = loop.panels["Review"]
     (plane,) = panel.correction.drawing.drawn.planes
     assert plane == planeOf(panel, "Red")
-    pressKey(panel, "A")
+    pressKey(panel, "L")
     assert panel.correction.drawing.drawn.fill is not None, loop.status
     filled = loop.outline()
     np.testing.assert_array_equal(filled.take(plane[1], axis=plane[0]), painted.take(plane[1], axis=plane[0]))

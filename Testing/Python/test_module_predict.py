@@ -251,17 +251,6 @@ def test_files_for_the_worker_have_the_volumes_geometry(host, tmp_path):
             )
 
 
-def test_region_is_told_in_lps(host):
-    import slicer
-    from BARLSegmentationLib.logic.Prediction import roiBounds
-
-    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
-    roi.SetCenter(10.0, 20.0, 30.0)
-    roi.SetSize(4.0, 6.0, 8.0)
-    np.testing.assert_allclose(roiBounds(roi), [-12, -8, -23, -17, 26, 34], atol=1e-6)
-    assert roiBounds(None) is None
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Predictions
 
@@ -419,6 +408,18 @@ def test_scene_closed_during_a_prediction_leaves_nothing(panel, module):
     wait_for_prediction(panel)
     assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
     assert not list(Path(slicer.app.temporaryPath).glob("BARL-*"))
+
+
+def test_a_scene_added_during_a_prediction_does_not_end_it(panel, module):
+    import slicer
+
+    panel.ui.volumeSelector.setCurrentNode(a_volume(an_image()))
+    panel.ui.applyButton.click()
+    slicer.app.processEvents()
+    slicer.mrmlScene.StartState(slicer.mrmlScene.ImportState)
+    slicer.mrmlScene.EndState(slicer.mrmlScene.ImportState)
+    wait_for_prediction(panel)
+    assert "is ready" in module.ui.statusLabel.text
 
 
 def test_hippocampus_is_found_in_a_real_scan(panel, module, data_dir):

@@ -91,6 +91,23 @@ def test_settings_of_a_scene_that_cannot_be_read_give_way_to_their_defaults(pane
     assert panel.session.caseId == PREDICTED
 
 
+def test_a_scene_added_in_another_module_leaves_the_settings_to_the_jobs(panel, host):
+    import slicer
+
+    widget = panel.moduleWidget
+    host._leave()
+    try:
+        assert not widget.parent.isEntered
+        slicer.mrmlScene.StartState(slicer.mrmlScene.ImportState)
+        widget.logic.getParameterNode().parameterNode.SetParameter("trainAfter", "7")
+        slicer.mrmlScene.EndState(slicer.mrmlScene.ImportState)
+        settle(panel)
+        assert [one.parameterNode.trainAfter for one in widget.panels.values()] == [7] * len(widget.panels)
+        assert panel.session.caseId == PREDICTED
+    finally:
+        host._onModuleSelected("BARLSegmentation")
+
+
 def use_everything(panel) -> list[str]:
     """Press what can be pressed; returns what the status line said."""
     said = []

@@ -174,7 +174,7 @@ def first_outline(loop, scans: Path, folder: Path, take) -> None:
         for view in VIEWS:
             outlineSlice(panel, view, truth, "lesion")
         take("drawn")
-        pressKey(panel, "A")
+        pressKey(panel, "L")
         look_beside(panel, truth)
         take("filled")
         pressKey(panel, "S")
@@ -183,13 +183,13 @@ def first_outline(loop, scans: Path, folder: Path, take) -> None:
         proposed = panel.planes._proposed
         if truth.take(proposed[1], axis=proposed[0]).any():
             outlineSlice(panel, shown[proposed], truth, "lesion")
-        pressKey(panel, "A")
+        pressKey(panel, "L")
         assert 2 * (loop.outline() & truth).sum() / (loop.outline().sum() + truth.sum()) > 0.8
         choose(panel.ui.acceptScopeComboBox, "Only what I drew")
         accept_part(loop, take)
         panel = start_review(loop, "head 02", truth)
         outlineSlice(panel, "Red", truth, "lesion")
-        pressKey(panel, "A")
+        pressKey(panel, "L")
         take("spread")
         assert (loop.outline() & truth).sum() > (missed & truth).sum()
     finally:

@@ -359,6 +359,7 @@ class Correction:
         loaded.segmentation.SetAttribute(REVISION_ATTRIBUTE, prediction.id)
         shown = loaded.revision
         self.session.loaded = replace(loaded, revision=prediction)
+        self.drawing.replaced()  # else the prediction would count as drawn by hand where it differs
         # A draft on disk is newer than the prediction: the outline must be stored again to be what opens next time.
         self._storedState = self._state() if shown is not None and shown.id == prediction.id else ()
         self.clock.tick()

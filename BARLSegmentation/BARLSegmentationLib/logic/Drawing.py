@@ -164,6 +164,11 @@ class Drawing:
         self._labels, self._digest, self._noted = None, b"", []
         self._before.clear()
 
+    def replaced(self) -> None:
+        """The outline is another one as a whole, by no hand; an undo brings back what counted before."""
+        self.drawn = Drawn(self.drawn.shape)
+        self._labels, self._digest, self._noted = None, b"", []
+
     def note(self, plane: Plane) -> None:
         """A person is working in a plane; whether something changed there, the next look finds out."""
         if not self._noted or self._noted[-1] != plane:

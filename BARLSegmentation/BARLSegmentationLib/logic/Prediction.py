@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
 import tempfile
@@ -119,8 +120,14 @@ def projectModels(project: Project) -> list[Model]:
     return sorted(found, key=lambda model: not model.isCurrent)
 
 
-def roiBounds(roi: slicer.vtkMRMLMarkupsROINode | None) -> list[float] | None:
+def roiBounds(
+    roi: slicer.vtkMRMLMarkupsROINode | None, volume: slicer.vtkMRMLScalarVolumeNode | None = None
+) -> list[float] | None:
     """The box of a ROI node, of a rotated one the box around it: x0, x1, y0, y1, z0, z1 in mm, LPS.
+
+    Args:
+        roi: The node; None: no box.
+        volume: In whose own coordinates: where it lies under a transform, these are others than the world's.
 
     Raises:
         barl.errors.InputError: The box has no volume: it was not drawn yet.
@@ -134,6 +141,12 @@ def roiBounds(roi: slicer.vtkMRMLMarkupsROINode | None) -> list[float] | None:
         from barl.errors import InputError
 
         raise InputError(f"The region {roi.GetName()} is empty.", "Draw it in the slice views, or choose none.")
+    if volume is not None and volume.GetParentTransformNode() is not None:
+        corners, corner = [], [0.0] * 3
+        for point in itertools.product((x0, x1), (y0, y1), (z0, z1)):
+            volume.TransformPointFromWorld(point, corner)
+            corners.append(tuple(corner))
+        (x0, y0, z0), (x1, y1, z1) = np.min(corners, axis=0).tolist(), np.max(corners, axis=0).tolist()
     return [-x1, -x0, -y1, -y0, z0, z1]
 
 

@@ -15,6 +15,7 @@ from BARLSegmentationLib.logic.Words import caseCountText
 
 if TYPE_CHECKING:
     from barl.errors import BarlError
+    from barl.project.store import Project
     from barl.worker.client import Pending
     from barl.worker.messages import AddedCases, CaseFiles, Event, LeftOutCase
 
@@ -43,6 +44,7 @@ class CaseAdder:
         self.changed, self.ended = Signal(), Signal()
         self.fraction = 0.0
         self._pending: Pending | None = None
+        self._project: Project | None = None  # to which the cases are added
         self._cases: list[CaseFiles] = []
         self._allow: set[str] = set()
         self._staging: Path | None = None
@@ -67,6 +69,7 @@ class CaseAdder:
         if staging != self._staging:
             self.removeStaging()
         self._staging, self._note, self._reasonsTo, self._allow = staging, note, reasonsTo, set()
+        self._project = self.session.project
         self._send(list(cases))
 
     def cancel(self) -> None:
@@ -83,7 +86,7 @@ class CaseAdder:
         self.session.withdrawQuestion()
         self._cases, self.fraction = cases, 0.0
         self._pending = self.worker.request(
-            AddCases(str(self.session.project.folder), cases, sorted(self._allow)),
+            AddCases(str(self._project.folder), cases, sorted(self._allow)),
             onEvent=self._onEvent,
             onResult=self._onResult,
             onError=self._onError,
@@ -98,8 +101,9 @@ class CaseAdder:
             self.changed.emit()
 
     def _onResult(self, answer: AddedCases) -> None:
-        doubtful = [item for item in answer.failed if item.confirmation]
-        refused = [item for item in answer.failed if not item.confirmation]
+        asks = self.session.project is self._project  # another one may have been opened meanwhile
+        doubtful = [item for item in answer.failed if item.confirmation and asks]
+        refused = [item for item in answer.failed if item not in doubtful]
         if not doubtful:
             self.removeStaging()
         self.session.notifyCases()

@@ -296,7 +296,7 @@ class PlanesRow(VTKObservationMixin):
             return _("No slice is left whose outlining would settle more.")
         if self.drawn.isEmpty:
             return _("Outline the structure in one slice first, where it is large.")
-        return _("Press Fill (A) first: it shows where the outline is still unsure.")
+        return _("Press Fill (L) first: it shows where the outline is still unsure.")
 
     def _show(self, proposal: Proposal) -> None:
         self._proposed = proposal.plane
@@ -312,7 +312,7 @@ class PlanesRow(VTKObservationMixin):
             self.mark.show(world, text.format(plane=name), [node.GetLayoutName()] if node is not None else [])
             self._showFrames()
         self.correction.clock.tick()
-        slicer.util.showStatusMessage(_("Next slice: {plane}. Then press Fill (A).").format(plane=name), SHOWN_MS)
+        slicer.util.showStatusMessage(_("Next slice: {plane}. Then press Fill (L).").format(plane=name), SHOWN_MS)
 
     # Texts
 
@@ -320,7 +320,7 @@ class PlanesRow(VTKObservationMixin):
         ui, drawn = self.ui, self.drawn
         isOpen = self.session.loaded is not None
         closed = "" if isOpen else _("Open a case first")
-        allow(ui.fillButton, _("Make the rest of the outline from the slices that were drawn (A)"), closed)
+        allow(ui.fillButton, _("Make the rest of the outline from the slices that were drawn (L)"), closed)
         allow(ui.nextSliceButton, _("Turn a view to the slice whose outlining would settle most (S)"), closed)
         share = _("{share} of the scan").format(share=shareText(drawn.share())) if drawn.planes else _("none")
         tip = _("Slices that count as drawn, background included: {share}. D ticks the slice under the mouse.")

@@ -88,9 +88,11 @@ class PredictPanel(Panel):
         self._watchRoi(None)
         super().cleanup()
 
+    def sceneCloses(self) -> None:
+        if not self.volumes.isIdle:
+            self.volumes.cancel()  # the volumes close with the scene
+
     def setParameterNode(self, node: object) -> None:
-        if node is None and self.parameterNode is not None and not self.volumes.isIdle:
-            self.volumes.cancel()  # the scene closes, and the volumes with it
         super().setParameterNode(node)
         if node is not None:
             self.devices.select(node.device)
@@ -224,7 +226,9 @@ class PredictPanel(Panel):
             self.updateApply()
             return
         ui, session, scope, model = self.ui, self.session, self._scope(), self.models.model()
-        roi = roiBounds(ui.roiSelector.currentNode())
+        # The scans of cases are read from files: the box is drawn on the picture, which a transform may have moved.
+        volume = None if scope == VOLUMES or session.loaded is None else session.loaded.volumes[0]
+        roi = roiBounds(ui.roiSelector.currentNode(), volume)
         means = (self.devices.device, ui.fastCheckBox.checked, roi, ui.cleanUpCheckBox.checked)
         if scope == VOLUMES:
             self.volumes.start(model, self.volumeRows.volumes(), *means)

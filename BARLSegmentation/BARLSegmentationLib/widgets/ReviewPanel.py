@@ -120,7 +120,7 @@ class ReviewPanel(Panel):
     def _keys(self) -> list[tuple[str, str, Callable[[], None]]]:
         """Keys that neither Slicer nor the Segment Editor uses, what they do, and what does it."""
         return [
-            ("A", _("fill the outline from the drawn slices"), self.planes.fill),
+            ("L", _("fill the outline from the drawn slices"), self.planes.fill),
             ("S", _("next slice to outline"), self.planes.proposeNext),
             ("D", _("count the slice under the mouse as drawn, or not"), self.planes.tickUnderMouse),
             ("N", _("next hot-spot"), self.onNextHotspot),

@@ -94,7 +94,8 @@ class SceneCases:
 
     def refresh(self) -> None:
         """Show the volumes that the scene has now; what was typed stays."""
-        known = {row.volume.GetID(): row for row in self.rows}
+        # A closed scene gives its ids away again.
+        known = {row.volume.GetID(): row for row in self.rows if row.volume.GetScene() is not None}
         volumes = usersVolumes()
         fresh = [volume for volume in volumes if volume.GetID() not in known]
         kept = [row.case for row in self.rows]
@@ -125,7 +126,10 @@ class SceneCases:
         if item.column() == VOLUME:
             row.wanted = item.checkState() == qt.Qt.Checked
         elif item.column() == CASE:
-            row.case = item.text().strip()
+            before, row.case = row.case, item.text().strip()
+            alone = all(other.case != before for other in self.rows if other.wanted)
+            self._showCases({before: row.case} if row.wanted and alone else {})
+            return
         else:
             row.channel = item.text().strip()
         self._showCases()
@@ -140,17 +144,18 @@ class SceneCases:
             self.outlineComboBox.setCurrentIndex(max(self.outlineComboBox.findData(names[0]), 0) if names else 0)
         self.segmentationChanged.emit(segmentation)
 
-    def _showCases(self) -> None:
-        """List the cases of which the segmentation can be the outline."""
+    def _showCases(self, renamed: Mapping[str, str] | None = None) -> None:
+        """List the cases of which the segmentation can be the outline; the chosen one stays, also under a new name."""
         combo = self.outlineComboBox
-        index = combo.currentIndex
+        before = combo.currentText if combo.currentIndex > 0 else ""
+        chosen = (renamed or {}).get(before, before)
         names = list(dict.fromkeys(row.case for row in self.rows if row.wanted))
         with signalsBlocked(combo):
             combo.clear()
             combo.addItem(_("no case"), "")
             for name in names:
                 combo.addItem(name, name)
-            combo.setCurrentIndex(min(max(index, 0), len(names)))
+            combo.setCurrentIndex(names.index(chosen) + 1 if chosen in names else 0)
         combo.enabled = self.segmentationSelector.currentNode() is not None
 
     # What becomes of it

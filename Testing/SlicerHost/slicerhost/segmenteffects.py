@@ -308,7 +308,7 @@ class qSlicerSegmentEditorEraseEffect(qSlicerSegmentEditorPaintEffect):
 
 @register("qSlicerSegmentEditorScriptedEffect")
 class qSlicerSegmentEditorScriptedEffect(qSlicerSegmentEditorAbstractEffect):
-    """Draw: an outline in a slice, filled by a right click or the Enter key."""
+    """Draw: an outline in a slice, filled by a right click, the Enter key or the key a."""
 
     def __init__(self, editor: Any, name: str) -> None:
         super().__init__(editor, name)
@@ -330,7 +330,7 @@ class qSlicerSegmentEditorScriptedEffect(qSlicerSegmentEditorAbstractEffect):
         if event == "LeftButtonReleaseEvent":
             self._pressed = False
             return True
-        entered = event == "KeyPressEvent" and interactor.GetKeySym() in ("Return", "Enter")
+        entered = event == "KeyPressEvent" and interactor.GetKeySym() in ("a", "Return")
         if event == "RightButtonPressEvent" or entered:
             self._apply()
             return True
