@@ -192,3 +192,41 @@ def test_la_005_is_not_silently_LA_005(place, capsys):  # noqa: N802
     assert "named 'la_000' already" in error["message"]
     done = barl(capsys, "add", "study", "--labels", "outlines")
     assert "upper and lower case" in done["cases"][0]["notes"][0]
+
+
+def test_another_scan_under_a_name_that_is_there_gets_no_outline(place, capsys):
+    """Two sites call their first scan alike."""
+    barl(capsys, "add", "study", "--images", "scans")
+    write(Path("site/la_000.nii.gz"), 10)
+    write(Path("site/LA_001.nii.gz"), 1)
+    write(Path("site/la_009.nii.gz"), 9)
+    for name in ("la_000", "LA_001"):
+        write(Path(f"drawn/{name}.nii.gz"), 0, label=1)
+    told = barl(capsys, "add", "study", "--images", "site", "--labels", "drawn", code=2)
+    assert [case["name"] for case in told["cases"]] == ["la_009"]
+    ((name, message),) = [(item["name"], item["message"]) for item in told["failed"]]
+    assert name == "la_000" and "another scan" in message
+    assert {name: state for name, (state, _) in states().items()} == {
+        "la_000": "new", "la_001": "accepted", "la_002": "new", "la_009": "new"
+    }  # fmt: skip
+    assert any("in the project: la_001" in note for note in told["notes"])
+    assert not any("unchanged" in note for note in told["notes"])
+
+
+def test_the_list_of_names_keeps_cases_that_were_deleted_or_renamed(place, capsys):
+    words = ["add", "study", "--images", "scans", "--anonymous"]
+    barl(capsys, *words)
+    names = Path("study-names.csv").read_text()
+    barl(capsys, "project", "delete", "study", "case_0001")
+    barl(capsys, "project", "rename", "study", "case_0002", "knee")
+    told = barl(capsys, *words, code=2)
+    assert told["cases"] == [] and [item["name"] for item in told["failed"]] == ["case_0001"]
+    assert "was deleted" in told["failed"][0]["message"] and "undelete study" not in told["failed"][0]["message"]
+    assert "undelete" in told["failed"][0]["remedy"] and Path("study-names.csv").read_text() == names
+    barl(capsys, "add", "study", "scans/la_001.nii.gz", "--anonymous", code=2)
+    assert Path("study-names.csv").read_text() == names
+    Path("scans/broken.nii.gz").write_bytes(b"no scan")
+    barl(capsys, *words, code=2)
+    assert Path("study-names.csv").read_text() == names, "a number that became no case is free again"
+    barl(capsys, "project", "undelete", "study", "case_0001")
+    assert set(states()) == {"case_0001", "knee", "case_0003"}

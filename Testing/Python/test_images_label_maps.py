@@ -297,3 +297,37 @@ def test_an_empty_segmentation(segments, tmp_path):
     found, notes = read(seg(tmp_path / "a.seg.nrrd", LABELS * 0, segments), structures=TABLE)
     assert not found.any()
     assert "Outline: The outline is empty." in notes
+
+
+def nifti_with_names(path: Path, names: dict[int, str]) -> Path:
+    """As TotalSegmentator and Connectome Workbench write them: values 1 and 2 of ``OUTLINE`` with a table of names."""
+    made = nib.load(write(OUTLINE, path))
+    rows = "".join(f'<Label Key="{value}"><![CDATA[{name}]]></Label>' for value, name in names.items())
+    text = f'<?xml version="1.0" encoding="UTF-8"?> <CaretExtension><LabelTable>{rows}</LabelTable></CaretExtension>'
+    made.header.extensions.append(nib.nifti1.Nifti1Extension(0, text.encode()))
+    nib.save(made, path.with_name("named.nii.gz"))
+    return path.with_name("named.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected", "told"),
+    [
+        ({1: "liver", 2: "tumor", 3: "spleen"}, [1, 2], None),
+        ({1: "tumor", 2: "liver"}, [2, 1], "matched to the label table by their names"),
+        ({1: "left", 2: "right"}, [1, 2], "none of the names in the file; its values were taken: left as liver, right"),
+    ],
+)
+def test_names_in_a_nifti_header_count_as_those_of_segments(names, expected, told, tmp_path):
+    array, notes = read(nifti_with_names(tmp_path / "a.nii.gz", names), structures=TABLE)
+    np.testing.assert_array_equal(array, np.array([0, *expected])[LABELS])
+    assert (told is None and notes == []) or any(told in note for note in notes)
+
+
+def test_a_name_in_a_nifti_header_that_the_table_lacks_is_refused_beside_one_that_it_has(tmp_path):
+    path = nifti_with_names(tmp_path / "a.nii.gz", {1: "spleen", 2: "liver"})
+    with pytest.raises(InputError, match=r"'spleen' of 'named\.nii\.gz' is not in the label table"):
+        read(path, structures=TABLE)
+    array, _ = read(path, structures=TABLE, meaning={"spleen": 0})
+    np.testing.assert_array_equal(array, np.array([0, 0, 1])[LABELS])
+    array, _ = read(path, structures=TABLE, meaning={1: 1, 2: 2})
+    np.testing.assert_array_equal(array, LABELS, "what the user says about values counts first")

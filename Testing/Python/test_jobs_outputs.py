@@ -78,6 +78,23 @@ def test_a_folder_of_scans_is_predicted_with_a_model(place, capsys):
     assert np.array_equal(read(one["label"]), read(Path("maps/shape5.nii.gz")))
 
 
+def test_a_single_scan_is_predicted_over_nothing_that_is_there(place, capsys):
+    scan, drawn = Path("scans/shape5.nii.gz"), Path("drawn.nii.gz")
+    shutil.copy("project/cases/case_0001/image_CT.nii.gz", drawn)
+    before = scan.read_bytes(), drawn.read_bytes()
+    words = ["predict", scan, "--model", "project/models/model_0001", "--device", "cpu"]
+    for outputs, said in (
+        (["--output", drawn], "'drawn.nii.gz' is there already"),
+        (["--output", "new.nii.gz", "--uncertainty", drawn], "'drawn.nii.gz' is there already"),
+        (["--output", "new.nii.gz", "--uncertainty", scan, "--overwrite"], "'shape5.nii.gz' is read here"),
+        (["--output", "new.nii.gz", "--uncertainty", "new.nii.gz"], "Two outputs would be called 'new.nii.gz'"),
+    ):
+        assert said in barl(capsys, *words, *outputs, code=2)["error"]["message"]
+        assert (scan.read_bytes(), drawn.read_bytes()) == before and not Path("new.nii.gz").exists()
+    barl(capsys, *words, "--output", drawn, "--overwrite")
+    assert scan.read_bytes() == before[0] and set(np.unique(read(drawn))) <= {0, 1, 2, 3}
+
+
 def test_options_that_do_not_go_together_are_refused_before_the_work(place, capsys):
     model = ["--model", "project/models/model_0001"]
     for words, said in (

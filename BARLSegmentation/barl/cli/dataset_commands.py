@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from barl.cli.folder_commands import named, remember
+from barl.cli.folder_commands import named, remember, sorted_out
 from barl.cli.intake import tell_intake
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError
 from barl.project.datasets.intake import DatasetIntake, prepare_intake, read_dataset
-from barl.project.names import key
-from barl.project.scans import Intake, NewCase, add_cases
+from barl.project.scans import Intake, LeftOut, NewCase, add_cases
 from barl.project.store import Project
 
 
@@ -32,22 +32,22 @@ def add_dataset(options: Namespace, terminal: Terminal) -> int:
     with Project.open(options.project, read_only=options.plan) as project:
         dataset = read_dataset(options.scan[0], project.channels)
         intake = prepare_intake(dataset, project.channels, project.labels, resample=options.resample)
-        known = {key(case.name) for case in project.cases.all()}
         cases = intake.cases if options.plan else named(project, intake.cases, options)
-        new = [case for case in cases if key(case.name) not in known]
+        new, known, others = sorted_out(project, cases, terminal.progress)
+        passed_over = (*others, *intake.left_out)
         if options.held_out:
             new = [replace(case, held_out=True) for case in new]
         notes = [*intake.notes]
-        if there := len(intake.cases) - len(new):
+        if there := len(known):
             cases_are = "case is" if there == 1 else "cases are"
             notes.append(f"{there} {cases_are} in the project already and unchanged.")
         if options.plan:
-            _tell_plan(intake, new, notes, terminal)
+            _tell_plan(intake, new, passed_over, notes, terminal)
             return 0
         _add_labels(project, intake, options.add_labels, notes)
         done = add_cases(project, new, terminal.progress, options.allow)
         remember(project, done, new, options)
-    left_out = (*done.left_out, *intake.left_out)
+    left_out = (*done.left_out, *passed_over)
     n_outlined = sum(item.case.is_accepted for item in done.added)
     n_held_out = sum(item.case.held_out for item in done.added)
     first = f"Added {len(done.added)} cases, {n_outlined} of them with an outline, {n_held_out} of them held out."
@@ -68,7 +68,9 @@ def _add_labels(project: Project, intake: DatasetIntake, allowed: bool, notes: l
         notes += project.definition.add_label(label)
 
 
-def _tell_plan(intake: DatasetIntake, new: list[NewCase], notes: list[str], terminal: Terminal) -> None:
+def _tell_plan(
+    intake: DatasetIntake, new: list[NewCase], left_out: Sequence[LeftOut], notes: list[str], terminal: Terminal
+) -> None:
     """What would be added, case by case."""
     missing = [f"{label.value} {label.name}" for label in intake.labels]
     if missing:
@@ -80,13 +82,13 @@ def _tell_plan(intake: DatasetIntake, new: list[NewCase], notes: list[str], term
     heads = ["case", "images", "outline", "held out", "subject"]
     text = [table(rows, heads) if rows else "No case.", *(f"Note: {note}" for note in notes)]
     text += [f"{case.name}: {note}" for case in new for note in case.notes]
-    text += [f"Left out {item.name}: {item.reason}" for item in intake.left_out]
+    text += [f"Left out {item.name}: {item.reason}" for item in left_out]
     document = {
         "cases": [
             {"name": c.name, "images": c.channels, "outline": c.label, "held_out": c.held_out, "subject": c.group}
             for c in new
         ],
-        "left_out": [{"name": item.name, "message": item.reason.message} for item in intake.left_out],
+        "left_out": [{"name": item.name, "message": item.reason.message} for item in left_out],
         "notes": notes,
     }
     terminal.answer(document, "\n".join(text))

@@ -12,12 +12,14 @@ from barl.cli.command import looked, segment_meaning
 from barl.cli.intake import tell_intake
 from barl.cli.terminal import Terminal
 from barl.errors import InputError
+from barl.progress import Progress
 from barl.project.anonymous import NameList
 from barl.project.case_finding import find_cases
 from barl.project.doubts import Doubt, DoubtError
 from barl.project.later_outlines import LaterIntake, LaterOutline, add_outlines, match_outlines
-from barl.project.names import clean, patients_names
-from barl.project.scans import Added, Intake, NewCase, add_cases, list_volumes
+from barl.project.names import key, patients_names
+from barl.project.records import Case
+from barl.project.scans import Added, Intake, LeftOut, NewCase, add_cases, list_volumes, with_other_scan
 from barl.project.store import Project
 
 
@@ -55,19 +57,14 @@ def add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
     if options.series:
         content = replace(content, cases=tuple(_with_series(case, options.series) for case in content.cases))
     cases = named(project, [replace(case, meaning=meaning) for case in content.cases], options)
-    there = {case.name: case for case in project.cases.all()}
-    new = [case for case in cases if clean(case.name) not in there]
-    later = [
-        LaterOutline(there[clean(case.name)], case.label, case.notes)
-        for case in cases
-        if clean(case.name) in there and case.label
-    ]
+    new, there, others = sorted_out(project, cases, terminal.progress)
+    later = [LaterOutline(row, case.label, case.notes) for case, row in there if case.label]
     outlined = _store(project, later, options, terminal)
     intake = add_cases(project, new, terminal.progress, options.allow)
     remember(project, intake, new, options)
-    left_out = (*intake.left_out, *outlined.left_out, *content.left_out)
+    left_out = (*others, *intake.left_out, *outlined.left_out, *content.left_out)
     scans = [item for item in left_out if item.is_scan]
-    if not intake.added and len(new) == len(cases) and len(scans) == 1:
+    if not intake.added and not there and len(scans) == 1:
         raise scans[0].reason
     n_outlined = sum(item.case.is_accepted for item in intake.added)
     added = f"{len(intake.added)} {'case' if len(intake.added) == 1 else 'cases'}"
@@ -75,11 +72,23 @@ def add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
     notes = _about(outlined)
     if options.labels and cases and not any(case.label for case in cases):
         notes.append(f"No outline of these cases was found in {options.labels}.")
-    if unchanged := len(cases) - len(new) - len(outlined.stored) - len(outlined.left_out):
+    if unchanged := len(there) - len(outlined.stored) - len(outlined.left_out):
         is_there = "case is" if unchanged == 1 else "cases are"
         notes.append(f"{unchanged} {is_there} in the project already and unchanged.")
     tell_intake(Intake(intake.added, left_out), first, terminal, notes)
     return InputError.exit_code if scans else 0
+
+
+def sorted_out(
+    project: Project, cases: Sequence[NewCase], progress: Progress
+) -> tuple[list[NewCase], list[tuple[NewCase, Case]], list[LeftOut]]:
+    """Cases that are new, those that are in the project, and other scans under a name of the project."""
+    rows = project.cases.all()
+    known = {row.id: row for row in rows} | {key(row.name): row for row in rows}
+    named_alike = [(case, known[key(case.name)]) for case in cases if key(case.name) in known]
+    others = with_other_scan(project, [(case, row.id) for case, row in named_alike], progress)
+    there = [(case, row) for case, row in named_alike if case.name not in others]
+    return [case for case in cases if key(case.name) not in known], there, list(others.values())
 
 
 def _with_series(case: NewCase, series: Sequence[str]) -> NewCase:
@@ -139,11 +148,11 @@ def named(project: Project, cases: Sequence[NewCase], options: Namespace) -> lis
 
 
 def remember(project: Project, intake: Intake, new: Sequence[NewCase], options: Namespace) -> None:
-    """Take the cases that were not added out of the list of names again."""
+    """Take the numbers that became no case out of the list of names again; those of deleted cases stay."""
     if options.anonymous:
         names = NameList.beside(project, options.list)
-        added = {item.case.name for item in intake.added}
-        names.forget([case.name for case in new if case.name not in added])
+        used = {case.id for case in (*project.cases.all(), *project.cases.deleted())}
+        names.forget([case.name for case in new if case.name not in used])
         names.write()
 
 

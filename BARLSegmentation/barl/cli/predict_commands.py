@@ -146,6 +146,7 @@ def _predict_scan(options: Namespace, compute: Compute, roi: Roi | None, termina
         compute=compute,
         roi=roi,
         progress=terminal.progress,
+        overwrite=options.overwrite,
     )
     terminal.answer(result, "\n".join([f"Wrote {options.output}.", *_findings(result)]))
     return 0

@@ -19,7 +19,7 @@ from barl.fill.next_plane import next_plane
 from barl.images.geometry import Grid
 from barl.images.label_maps import read_label
 from barl.images.reading import read_channels, read_image
-from barl.images.writing import write_image
+from barl.images.writing import check_outputs, write_image
 from barl.progress import SILENT, Progress
 
 _VALUES = range(1, 256)
@@ -62,9 +62,7 @@ def fill_files(task: Task, *, overwrite: bool = False, progress: Progress = SILE
         Cancelled: The work was ended.
     """
     outputs = [path for path in (task.output, task.uncertainty) if path is not None]
-    for path in outputs:
-        if path.exists() and not overwrite:
-            raise InputError(f"'{path.name}' is there already.", "Choose another name, or add --overwrite.")
+    check_outputs(outputs, [*task.scan, task.labels], overwrite)
     notes: list[str] = []
     scans = read_channels(task.scan, notes)
     grid = Grid.of(scans[0])

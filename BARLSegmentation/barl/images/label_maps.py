@@ -11,10 +11,11 @@ import SimpleITK as sitk
 
 from barl.errors import InputError
 from barl.images.formats.kinds import ending
+from barl.images.formats.nifti_names import nifti_label_names
 from barl.images.formats.volume import ROUNDING_VOXELS, Volume, no_number
 from barl.images.geometry import Grid, axes_between
 from barl.images.reading import difference, is_dicom, load, no_memory
-from barl.images.segments import Segment, Structure, join, label_array, nrrd_segments, values_of
+from barl.images.segments import Segment, Structure, is_in_table, join, label_array, nrrd_segments, values_of
 
 # Scaled whole numbers may miss theirs by this: half a step of the coarsest scale in use, 2/255.
 _ROUNDED = 0.005
@@ -173,7 +174,8 @@ def _outline(
             return array
     volume = load(path)
     notes += volume.notes
-    volume.array = _labels(volume, path.name, values, structures, notes, numbers)
+    names = {value: text for value, text in nifti_label_names(path).items() if text} if path.is_file() else {}
+    volume.array = _labels(volume, path.name, values, structures, notes, numbers, names)
     return _on_grid(volume, grid, path.name, resample, notes)
 
 
@@ -204,8 +206,9 @@ def _labels(
     structures: Sequence[Structure],
     notes: list[str],
     meaning: Mapping[int, int],
+    names: Mapping[int, str],
 ) -> np.ndarray:
-    """Values of the table ``[k, j, i]``, uint16, still on the file's own grid."""
+    """Values of the table ``[k, j, i]``, uint16, still on the file's own grid; ``names``: of values in its header."""
     segments = nrrd_segments(volume.texts)
     if segments and structures:
         array = label_array(volume, segments, structures, name, notes)
@@ -215,6 +218,8 @@ def _labels(
         array = _whole(volume.array, name, notes)
         if meaning:
             array = with_meaning(array, meaning, name)
+        elif names and structures:
+            array = _by_names(volume, array, names, structures, name, notes)
     found = np.flatnonzero(np.bincount(array.ravel())) if array.dtype == np.uint16 else np.unique(array)
     if unknown := sorted({int(value) for value in found} - {0, *values}):
         shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
@@ -224,6 +229,26 @@ def _labels(
             f"but {', '.join(map(str, [0, *sorted(values)]))}.",
         )
     return array.astype(np.uint16)
+
+
+def _by_names(
+    volume: Volume,
+    array: np.ndarray,
+    names: Mapping[int, str],
+    structures: Sequence[Structure],
+    file: str,
+    notes: list[str],
+) -> np.ndarray:
+    """The values of the table, found by the names that the header gives; as they are if the table has none of these."""
+    present = [int(value) for value in np.unique(array) if value in names]
+    segments = [Segment(names[value], value) for value in present]
+    if any(is_in_table(segment, structures) for segment in segments):
+        volume.array = array
+        return label_array(volume, segments, structures, file, notes)
+    table = {structure.value: structure.name for structure in structures}
+    if taken := [f"{names[value]} as {table[value]}" for value in present if value in table]:
+        notes.append(f"The label table has none of the names in the file; its values were taken: {', '.join(taken)}.")
+    return array
 
 
 def with_meaning(array: np.ndarray, meaning: Mapping[int, int], name: str) -> np.ndarray:

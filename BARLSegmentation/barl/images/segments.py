@@ -89,6 +89,11 @@ def values_of(
     return result
 
 
+def is_in_table(segment: Segment, structures: Sequence[Structure]) -> bool:
+    """Whether the table has the segment's name."""
+    return _plain(segment.name) in {_plain(structure.name) for structure in structures}
+
+
 def label_array(
     volume: Volume, segments: Sequence[Segment], structures: Sequence[Structure], file: str, notes: list[str]
 ) -> np.ndarray:

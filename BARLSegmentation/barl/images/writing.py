@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -36,6 +37,27 @@ def write_image(image: sitk.Image, path: Path | str) -> None:
         raise storage_error(error, path.name) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bool) -> None:
+    """What a command may write to; to be asked before the work.
+
+    Args:
+        outputs: Files to write.
+        inputs: Files that are read; none of them may be written to.
+        overwrite: Other files that are there already may be replaced.
+
+    Raises:
+        InputError: A file may not be replaced, or two outputs are one file.
+    """
+    read = {path.resolve() for path in inputs}
+    for number, path in enumerate(outputs):
+        if path.resolve() in read:
+            raise InputError(f"'{path.name}' is read here and would be replaced.", "Name another file for the output.")
+        if path.resolve() in {other.resolve() for other in outputs[:number]}:
+            raise InputError(f"Two outputs would be called '{path.name}'.", "Give one of them another name.")
+        if path.exists() and not overwrite:
+            raise InputError(f"'{path.name}' is there already.", "Choose another name, or add --overwrite.")
 
 
 def _write_whole(image: sitk.Image, path: Path, ending: str) -> None:

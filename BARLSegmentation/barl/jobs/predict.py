@@ -10,7 +10,7 @@ from typing import Any
 from barl.errors import Cancelled, InputError, ProjectError, StorageError
 from barl.images.geometry import Roi
 from barl.images.reading import read_channels
-from barl.images.writing import write_image
+from barl.images.writing import check_outputs, write_image
 from barl.jobs.choice import choose_cases, choose_model
 from barl.jobs.compute import AUTOMATIC, Compute
 from barl.jobs.failures import explain
@@ -118,6 +118,7 @@ def predict_files(
     compute: Compute = AUTOMATIC,
     roi: Roi | None = None,
     progress: Progress = SILENT,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Predict one scan without a project.
 
@@ -126,6 +127,7 @@ def predict_files(
         scans: One file or DICOM folder per channel, in the model's order.
         output: Where the label map goes, on the scan's own grid (NIfTI, NRRD or MHA by its ending).
         uncertainty: Where the uncertainty goes, if wanted.
+        overwrite: Replace files that are there already; a scan is never replaced.
 
     Returns:
         The paths written and what ``Prediction.details`` says.
@@ -136,6 +138,7 @@ def predict_files(
     for path in filter(None, (output, uncertainty)):  # before the work, not after it
         if not Path(path).resolve().parent.is_dir():
             raise InputError(f"There is no folder {Path(path).parent} to write to.", "Make it, or choose another one.")
+    check_outputs([path for path in (output, uncertainty) if path is not None], scans, overwrite)
     check_channels(read_card(model), len(scans))
     notes: list[str] = []
     channels = read_channels([Path(scan) for scan in scans], notes)

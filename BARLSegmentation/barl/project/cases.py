@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import SimpleITK as sitk
@@ -153,8 +154,14 @@ class Cases:
     def _check_new_name(self, name: str, own_id: str = "") -> None:
         if self._database.row("SELECT 1 FROM cases WHERE name_key = ? AND id != ?", (key(name), own_id)):
             raise InputError(f"The project has a case named {name!r} already.", "Give the case another name.")
-        if self._database.row("SELECT 1 FROM cases WHERE id = ? AND id != ?", (key(name), own_id)):
+        taken = self._database.row(f"SELECT {_NOT_DELETED} FROM cases WHERE id = ? AND id != ?", (key(name), own_id))
+        if taken and taken[0]:
             raise InputError(f"{name!r} is the id of another case.", "Give the case another name.")
+        if taken:
+            raise InputError(
+                f"{name!r} is the id of a case that was deleted.",
+                f'Bring it back ("barl project undelete PROJECT {key(name)}"), or give the case another name.',
+            )
 
     def _check_new_scan(self, name: str, held_out: bool, digests: set[str]) -> None:
         """``digests``: of the voxels, and of the files, for cases that 0.1 added have only those."""
@@ -207,6 +214,19 @@ class Cases:
         rows = self._database.rows(query, (self.get(case_id).id,))
         with self._database.decoding():
             return [digest for row in rows for digest in json.loads(row["facts"]).get("voxels", ())]
+
+    def has_scan(self, case_id: str, channels: Sequence[sitk.Image | Path], series: Sequence[str | None] = ()) -> bool:
+        """Whether these are a case's scan, by the voxels of each channel.
+
+        Raises:
+            InputError: One cannot be used.
+            ProjectError: The case is unknown.
+        """
+        known = self.voxel_digests(case_id)
+        with TemporaryDirectory() as folder:
+            paths = [as_file(item, Path(folder) / f"{k}.nrrd") for k, item in enumerate(channels)]
+            given = [voxel_digest(image) for image in read_channels(paths, [], series)]
+        return given == (known or [voxel_digest(sitk.ReadImage(str(path))) for path in self.image_paths(case_id)])
 
     def all(self, state: CaseState | str | None = None) -> list[Case]:
         """The cases in the order in which they were added, all or those in one state."""

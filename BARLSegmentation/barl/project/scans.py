@@ -162,21 +162,14 @@ def add_cases(
     for case, _ in progress.stage(Stage.ADDING).each(cases, lambda case: case.name):
         notes = list(case.notes)
         try:
-            wanted = case.series or (None,) * len(case.channels)
-            images: list[sitk.Image | Path] = [
-                _read_files(item, case.name, series, notes) if isinstance(item, tuple) else item
-                for item, series in zip(case.channels, wanted, strict=True)
-            ]
+            images, series = _scan_of(case, notes)
             stored = project.cases.add(
                 case.name,
                 images,
                 label=case.label,
                 held_out=case.held_out,
                 group=case.group,
-                series=[
-                    None if isinstance(item, tuple) else series
-                    for item, series in zip(case.channels, wanted, strict=True)
-                ],
+                series=series,
                 resample=case.resample,
                 notes=notes,
                 allow=allow,
@@ -188,6 +181,41 @@ def add_cases(
         except (InputError, DeviceError) as error:  # a device that has too little memory for this one
             left_out.append(LeftOut(case.name, error))
     return Intake(tuple(added), tuple(left_out))
+
+
+def with_other_scan(
+    project: Project, cases: Sequence[tuple[NewCase, str]], progress: Progress = SILENT
+) -> dict[str, LeftOut]:
+    """Cases that bear the name of one of the project but are another scan: name -> what to tell.
+
+    Args:
+        project: Open.
+        cases: What a folder holds, each with the id of the case of the project that has its name.
+        progress: Of reading their scans.
+    """
+    found = {}
+    for (case, case_id), _ in progress.stage(Stage.COMPARING).each(cases, lambda item: item[0].name):
+        try:
+            if project.cases.has_scan(case_id, *_scan_of(case, [])):
+                continue
+            reason = InputError(
+                f"The project has a case named {case.name!r} already, with another scan.",
+                "If it is another one, give its files another name; if it is a new version, delete the case first.",
+            )
+            found[case.name] = LeftOut(case.name, reason)
+        except (InputError, DeviceError) as error:
+            found[case.name] = LeftOut(case.name, error)
+    return found
+
+
+def _scan_of(case: NewCase, notes: list[str]) -> tuple[list[sitk.Image | Path], list[str | None]]:
+    """Image or place of each channel, and which series of its folder is meant."""
+    wanted = case.series or (None,) * len(case.channels)
+    pairs = list(zip(case.channels, wanted, strict=True))
+    images: list[sitk.Image | Path] = [
+        _read_files(item, case.name, series, notes) if isinstance(item, tuple) else item for item, series in pairs
+    ]
+    return images, [None if isinstance(item, tuple) else series for item, series in pairs]
 
 
 def _read_files(files: tuple[Path, ...], name: str, series: str | None, notes: list[str]) -> sitk.Image:

@@ -123,6 +123,7 @@ class RequestHandlers:
             compute=self._compute(request.device, request.fast, request.cleanup),
             roi=_roi(request.roi),
             progress=context.progress,
+            overwrite=True,  # files of whoever asks, made for this
         )
 
     def prepare_fill(self, context: Reports, request: messages.PrepareFill) -> messages.Nothing:
