@@ -208,6 +208,62 @@ def test_a_keyhole_and_a_tumor_in_its_organ(scan, tmp_path):
     )
 
 
+@pytest.mark.parametrize("kind", ["CLOSED_PLANAR", "CLOSEDPLANAR_XOR"])
+def test_a_contour_that_is_stored_twice_counts_once(kind, scan, tmp_path):
+    """Also from another corner on, in the other direction, and with other roundings."""
+    _, grid = scan
+    first = box(1, 6, 2, 7, 2)
+    again = [(i + 0.004, j - 0.004, k) for i, j, k in reversed([*first[2:], *first[:2]])]
+    expected = np.zeros_like(LABELS)
+    expected[1:4, 2:8, 1:7] = 1
+    for twice in ([first], [again], [first, again]):
+        rois = {"liver": [box(1, 6, 2, 7, 1), first, *twice, box(1, 6, 2, 7, 3)]}
+        found, notes = read(write_contours(tmp_path / "a.dcm", grid, rois, kind), grid)
+        assert np.array_equal(found, expected)
+        assert f"Outline: {len(twice)} contours that repeat another contour of their slice were left out." in notes
+
+
+def test_contours_that_overlap_in_part_are_united_but_those_of_an_exclusive_or(scan, tmp_path):
+    _, grid = scan
+    rois = {"liver": [box(0, 5, 0, 5, 1), box(4, 8, 4, 8, 1)]}
+    union, either = np.zeros_like(LABELS), np.zeros_like(LABELS)
+    union[1, 0:6, 0:6] = union[1, 4:9, 4:9] = 1
+    either[:] = union
+    either[1, 4:6, 4:6] = 0
+    for kind, expected in (("CLOSED_PLANAR", union), ("CLOSEDPLANAR_XOR", either)):
+        found, notes = read(write_contours(tmp_path / "a.dcm", grid, rois, kind), grid)
+        assert np.array_equal(found, expected)
+        assert not any("repeat" in note for note in notes)
+    # Its pixels lie inside of the other contour, its corners do not: no hole.
+    part = {"liver": [box(0.5, 5.5, 0.5, 5.5, 1), box(3.5, 5.8, 2.5, 4.5, 1)]}
+    found, _ = read(write_contours(tmp_path / "b.dcm", grid, part), grid)
+    assert np.count_nonzero(found) == 25
+
+
+def test_only_what_lies_wholly_inside_is_a_hole_and_an_island_lies_in_a_hole(scan, tmp_path):
+    _, grid = scan
+    outer, hole, island = box(0.5, 9.5, 0.5, 9.5, 1), box(1.5, 7.5, 1.5, 7.5, 1), box(2.5, 6.5, 2.5, 6.5, 1)
+    inmost, crossing = box(3.5, 5.5, 3.5, 5.5, 1), box(6.6, 10, 3.5, 5.5, 1)
+    expected = np.zeros_like(LABELS)
+    expected[1, 1:10, 1:10] = 1
+    expected[1, 2:8, 2:8] = 0
+    expected[1, 3:7, 3:7] = 1
+    expected[1, 4:6, 4:6] = 0
+    for contours in ([outer, hole, island, inmost], [inmost, outer, island, hole]):
+        found, _ = read(write_contours(tmp_path / "a.dcm", grid, {"liver": contours}), grid)
+        assert np.array_equal(found, expected)
+    expected[1, 4:6, 7:11] = 1  # covers a part of the hole and reaches beyond the outer line
+    found, _ = read(write_contours(tmp_path / "b.dcm", grid, {"liver": [crossing, outer, hole, island, inmost]}), grid)
+    assert np.array_equal(found, expected)
+    # A hole in both of two that overlap, with a side on the line of one.
+    rois = {"liver": [box(0.5, 6.5, 0.5, 9.5, 1), box(2.5, 9.5, 0.5, 9.5, 1), box(2.5, 5.5, 3.5, 5.501, 1)]}
+    found, _ = read(write_contours(tmp_path / "c.dcm", grid, rois), grid)
+    expected[:] = 0
+    expected[1, 1:10, 1:10] = 1
+    expected[1, 4:6, 3:6] = 0
+    assert np.array_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("rois", "match"),
     [

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,6 +154,11 @@ def tell_overlap(voxels: int, lost: Sequence[int], file: str, notes: list[str]) 
             "A voxel has one label: let the segments not overlap (in Slicer: Masking, Overwrite all).",
         )
     notes.append(f"{voxels} voxels that belong to two segments went to the smaller one: a voxel has one label.")
+
+
+def empty_between(planes: Collection[int]) -> int:
+    """How many planes between the first and the last of ``planes``, indices that differ, are not among them."""
+    return max(planes) - min(planes) + 1 - len(planes) if planes else 0
 
 
 def _value_of(segment: Segment, structures: Sequence[Structure], file: str) -> int | None:

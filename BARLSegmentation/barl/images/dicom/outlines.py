@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ from barl.images.dicom.pixels import stored_values
 from barl.images.dicom.stacks import axes_of
 from barl.images.formats.volume import ROUNDING_VOXELS, damaged
 from barl.images.geometry import Grid, axes_between
-from barl.images.segments import Segment, Structure, join, tell_overlap, values_of
+from barl.images.segments import Segment, Structure, empty_between, join, tell_overlap, values_of
 
 # Contours may miss the plane of their slice by this share of a voxel.
 _OUT_OF_PLANE = 0.1
+# What is nearer to a contour than this share of a voxel lies on it: coordinates are rounded, often to 0.01 mm.
+_ON_THE_LINE = 0.05
+# So many pairs of a point and a corner are compared at once: 8 MB for each number of a pair.
+_MOST_PAIRS = 10**6
 
 
 def read_outline(path: Path, grid: Grid, structures: Sequence[Structure], notes: list[str]) -> np.ndarray | None:
@@ -172,13 +177,83 @@ def _structure_set(header: Header, grid: Grid, structures: Sequence[Structure], 
     return result
 
 
+@dataclass
+class _Contour:
+    """A closed contour in a slice.
+
+    Attributes:
+        points: (column, row) of each corner, in voxels.
+        first: Column and row of the first pixel of ``mask``.
+        mask: Which pixels ``[row, column]`` of a part of the slice have their centers inside.
+        is_xor: Of the type ``CLOSEDPLANAR_XOR``.
+    """
+
+    points: np.ndarray
+    first: tuple[int, int]
+    mask: np.ndarray
+    is_xor: bool
+
+    @classmethod
+    def of(cls, points: np.ndarray, shape: tuple[int, int], is_xor: bool) -> _Contour:
+        """The contour through ``points`` in a slice of ``shape``: rows, columns."""
+        column, row = np.maximum(np.floor(points.min(axis=0)).astype(int), 0).tolist()
+        columns, rows = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 1, shape[::-1]).tolist()
+        mask = _polygon(points - (column, row), (max(rows - row, 0), max(columns - column, 0)))
+        return cls(points, (column, row), mask, is_xor)
+
+    @property
+    def size(self) -> tuple[int, float]:
+        """Number of pixels and area: a contour inside of another one is not larger."""
+        x, y = self.points.T
+        return int(np.count_nonzero(self.mask)), abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+
+    def box(self, plane: np.ndarray) -> np.ndarray:
+        """The part of the slice ``plane`` in which ``mask`` lies."""
+        column, row = self.first
+        return plane[row : row + self.mask.shape[0], column : column + self.mask.shape[1]]
+
+    def pixels(self) -> np.ndarray:
+        """(column, row) in the slice of each pixel of ``mask`` that is set."""
+        return np.argwhere(self.mask)[:, ::-1] + self.first
+
+    def has(self, pixels: np.ndarray) -> np.ndarray:
+        """Which of some pixels, (column, row) in the slice, are set in ``mask``."""
+        places = pixels - self.first
+        result = np.asarray(((places >= 0) & (places < self.mask.shape[::-1])).all(axis=1))
+        result[result] = self.mask[tuple(places[result].T[::-1])]
+        return result
+
+    def cut(self, other: _Contour) -> None:
+        """Take the pixels of another contour out of ``mask``."""
+        pixels = other.pixels()
+        self.mask[tuple((pixels[self.has(pixels)] - self.first).T[::-1])] = False
+
+    def ends(self) -> np.ndarray:
+        """The lowest and the highest column and row of the line ``[lowest or highest, column or row]``."""
+        return np.array([self.points.min(axis=0), self.points.max(axis=0)])
+
+    def repeats(self, other: _Contour) -> bool:
+        """Whether both are the same line, wherever it begins and in whichever direction it goes."""
+        return _all_inside(self.points, other.points, on_the_line=True) and _all_inside(
+            other.points, self.points, on_the_line=True
+        )
+
+    def contains(self, other: _Contour) -> bool:
+        """Whether ``other`` lies wholly inside: its corners do, and its pixels."""
+        pixels, corners = other.pixels(), np.floor(other.points).astype(int)
+        # A corner between four pixels that are inside need not be compared with the line.
+        deep = np.logical_and.reduce([self.has(corners + shift) for shift in ((0, 0), (1, 0), (0, 1), (1, 1))])
+        return _all_inside(other.points[~deep], self.points) and _all_inside(pixels[~self.has(pixels)], self.points)
+
+
 def _filled(contours: list[Any], grid: Grid, roi: str, name: str, notes: list[str]) -> np.ndarray:
-    """The voxels ``[k, j, i]`` whose centers lie inside of closed contours; one within another is a hole."""
+    """The voxels ``[k, j, i]`` whose centers lie inside of closed contours; one wholly within another is a hole."""
     mask = np.zeros(grid.shape, dtype=bool)
-    slices: dict[int, int] = defaultdict(int)
-    skipped = 0
+    slices: dict[tuple[int, int], list[_Contour]] = defaultdict(list)
+    skipped = repeated = 0
     for contour in contours:
-        if str(value_of(contour, "ContourGeometricType") or "").strip() not in ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"):
+        kind = str(value_of(contour, "ContourGeometricType") or "").strip()
+        if kind not in ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"):
             skipped += 1
             continue
         points = grid.mm_to_index(np.array([float(v) for v in contour.ContourData]).reshape(-1, 3))
@@ -193,14 +268,78 @@ def _filled(contours: list[Any], grid: Grid, roi: str, name: str, notes: list[st
         u, v = (a for a in range(3) if a != axis)
         if not 0 <= index < grid.size[axis] or points.min() < -1 or (points.max(axis=0) > grid.size).any():
             raise InputError(f"A contour of '{roi}' in '{name}' lies outside of the scan.", "Choose the right scan.")
+        drawn = _Contour.of(points[:, [u, v]], (grid.size[v], grid.size[u]), kind == "CLOSEDPLANAR_XOR")
+        slices[axis, index].append(drawn)
+    for (axis, index), drawn_there in slices.items():
         plane = np.moveaxis(mask, 2 - axis, 0)[index]  # [v, u]
-        plane ^= _polygon(points[:, [u, v]], (grid.size[v], grid.size[u]))
-        slices[index] += 1
+        different = _different(drawn_there)
+        plane |= _joined(different, plane.shape)
+        repeated += len(drawn_there) - len(different)
     if skipped:
         notes.append(f"{skipped} contours that are not closed were left out.")
-    if slices and (missing := max(slices) - min(slices) + 1 - len(slices)):
+    if repeated:
+        notes.append(f"{repeated} contours that repeat another contour of their slice were left out.")
+    if missing := sum(empty_between([index for own, index in slices if own == axis]) for axis in range(3)):
         notes.append(f"{missing} slices between the contours of a structure have none and stay empty.")
     return mask
+
+
+def _different(contours: list[_Contour]) -> list[_Contour]:
+    """The contours of a slice without those that repeat an earlier one."""
+    ends = np.array([contour.ends() for contour in contours])
+    result = []
+    for n, own in enumerate(contours):
+        near = np.flatnonzero(np.abs(ends[:n] - ends[n]).max(axis=(1, 2)) <= _ON_THE_LINE)
+        if not any(own.repeats(contours[m]) for m in near):
+            result.append(own)
+    return result
+
+
+def _joined(contours: list[_Contour], shape: tuple[int, ...]) -> np.ndarray:
+    """The pixels of a slice's contours ``[row, column]``: contours that overlap are united; one wholly within another
+    is a hole, one within a hole an island; those of the type ``CLOSEDPLANAR_XOR`` are combined by exclusive or."""
+    result = np.zeros(shape, dtype=bool)
+    order = sorted((contour for contour in contours if not contour.is_xor), key=lambda contour: contour.size)
+    ends = np.array([contour.ends() for contour in order]).reshape(-1, 2, 2)
+    around = []
+    for n, own in enumerate(order):
+        low, high = ends[n, 0] + _ON_THE_LINE, ends[n, 1] - _ON_THE_LINE
+        near = np.flatnonzero((ends[:, 0] <= low).all(axis=1) & (ends[:, 1] >= high).all(axis=1))
+        around.append({m for m in near.tolist() if m > n and order[m].contains(own)})
+    for own, larger in zip(order, around, strict=True):  # the smallest first: its own holes are cut out by then
+        nearest = larger.difference(*(around[n] for n in larger))
+        for n in nearest:
+            order[n].cut(own)
+        if not nearest:
+            own.box(result)[own.mask] = True
+    for own in contours:
+        if own.is_xor:
+            part = own.box(result)
+            part ^= own.mask
+    return result
+
+
+def _all_inside(points: np.ndarray, corners: np.ndarray, *, on_the_line: bool = False) -> bool:
+    """Whether all of some points (column, row) lie inside of or on a polygon, or only on its line."""
+    step = max(1, _MOST_PAIRS // len(corners))
+    return all(_are_inside(points[n : n + step, None], corners, on_the_line).all() for n in range(0, len(points), step))
+
+
+def _are_inside(points: np.ndarray, corners: np.ndarray, on_the_line: bool) -> np.ndarray:
+    """For points ``[n, 1, 2]``."""
+    ends = np.roll(corners, -1, axis=0)
+    along = ends - corners
+    length = np.maximum((along**2).sum(axis=-1), np.finfo(float).tiny)
+    share = np.clip(((points - corners) * along).sum(axis=-1) / length, 0, 1)
+    off = points - corners - share[..., None] * along
+    near = np.hypot(off[..., 0], off[..., 1]).min(axis=1) <= _ON_THE_LINE
+    if on_the_line:
+        return near
+    x, y = points[..., 0], points[..., 1]
+    crossing = (corners[:, 1] <= y) != (ends[:, 1] <= y)
+    rise = np.where(along[:, 1] == 0, 1.0, along[:, 1])
+    left = crossing & (corners[:, 0] + (y - corners[:, 1]) / rise * along[:, 0] < x)
+    return near | (left.sum(axis=1) % 2 == 1)
 
 
 def _polygon(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
