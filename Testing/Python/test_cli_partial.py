@@ -115,6 +115,164 @@ def test_a_folder_of_masks_belongs_to_the_outlines_by_name(barl, study, tmp_path
     assert [case["looked_share"] for case in barl("project", "cases", study)["cases"]] == [1, pytest.approx(1 / 3), 1]
 
 
+def shares(barl, study: Path) -> dict[str, float]:
+    return {case["name"]: round(case["looked_share"], 3) for case in barl("project", "cases", study)["cases"]}
+
+
+WHOLE = "The folder of masks holds none for this outline: it counts as an outline of the whole scan."
+
+
+@pytest.fixture
+def masked(tmp_path) -> list:
+    """Options of ``barl add`` for folders of outlines and masks with names as people give them; beside them scans."""
+    label, looked = outline()
+    for n, name in enumerate(["alpha", "bravo", "coral", "delta", "eagle"]):
+        scan(tmp_path / "scans", name, n)
+    for name in ("alpha_seg.nii.gz", "BRAVO.nii.gz", "coral_seg.nii.gz", "delta.seg.nrrd"):
+        write(tmp_path / "outlines" / name, label)
+    for name in ("alpha.nii.gz", "bravo_looked.nii.gz", "delta.nii.gz", "eagle.nii.gz", "fjord.nii.gz"):
+        write(tmp_path / "masks" / name, looked)
+    return ["--labels", tmp_path / "outlines", "--looked", tmp_path / "masks"]
+
+
+@pytest.mark.parametrize("names", [["--anonymous"], []])
+@pytest.mark.parametrize("way", ["new", "later", "again"])
+def test_masks_belong_to_outlines_by_the_names_of_the_cases_too(way, names, barl, study, masked, tmp_path, capsys):
+    scans = ["--images", tmp_path / "scans"]
+    if way != "new":
+        barl("add", study, *scans, *names)
+    words = map(str, ["add", study, *([] if way == "later" else scans), *masked, *names, "--json"])
+    assert main([*words]) == 2, "masks without an outline are told as outlines without a scan are"
+    done = json.loads(capsys.readouterr().out)
+    found = shares(barl, study)
+    assert [*found.values()] == [0.333, 0.333, 1, 0.333, 1]
+    left = {item["name"]: item["message"] for item in done["failed"]}
+    assert left == dict.fromkeys(
+        ("eagle.nii.gz", "fjord.nii.gz"), "There is no outline for this mask, or its outline has another one."
+    )
+    notes = {case["name"]: case["notes"] for case in done["cases"]}
+    third = [*found][2]
+    told = notes[third] if way != "again" else [note.removesuffix(f" ({third})") for note in done["notes"]]
+    assert WHOLE in told
+    text = json.dumps(done)
+    assert text.count(WHOLE) == 1
+    assert "The mask was matched to the scan by a name that differs by '_looked'." in text
+
+
+@pytest.mark.parametrize("way", ["new", "later"])
+def test_an_outline_of_which_several_masks_could_be_is_left_out(way, barl, study, tmp_path, capsys):
+    label, looked = outline()
+    for n, name in enumerate(["a", "b", "c"]):
+        scan(tmp_path / "scans", name, n)
+        write(tmp_path / "outlines" / f"{name}.nii.gz", label)
+    for name in ("a.nii.gz", "a.nrrd", "b_1st.nii.gz", "b_2nd.nii.gz", "c.nii.gz", "c_old.nii.gz"):
+        write(tmp_path / "masks" / name, looked)
+    words = ["--labels", tmp_path / "outlines", "--looked", tmp_path / "masks"]
+    if way == "later":
+        barl("add", study, "--images", tmp_path / "scans")
+    else:
+        words += ["--images", tmp_path / "scans"]
+    assert main([*map(str, ["add", study, *words]), "--json"]) == 2
+    failed = {item["name"].partition(".")[0]: item["message"] for item in json.loads(capsys.readouterr().out)["failed"]}
+    assert failed == {
+        "a": "Any of 'a.nii.gz', 'a.nrrd' could be the mask of the outline of 'a'.",
+        "b": "Any of 'b_1st.nii.gz', 'b_2nd.nii.gz' could be the mask of the outline of 'b'.",
+        "c_old": "There is no outline for this mask, or its outline has another one.",
+    }
+    with Project.open(study, read_only=True) as project:
+        assert [case.name for case in project.cases.all() if case.is_accepted] == ["c"]
+        assert project.cases.find("c").is_partial
+
+
+def test_a_folder_for_each_case_has_a_folder_for_each_mask(barl, study, tmp_path):
+    label, looked = outline()
+    for n, name in enumerate(["a", "b"]):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        (tmp_path / "outlines" / name).mkdir(parents=True)
+        scan(tmp_path / "scans" / name, "t1", n)
+        write(tmp_path / "outlines" / name / "seg.nii.gz", label)
+    (tmp_path / "masks" / "b").mkdir(parents=True)
+    write(tmp_path / "masks" / "b" / "seg.nii.gz", looked)
+    words = ["--images", tmp_path / "scans", "--labels", tmp_path / "outlines", "--looked", tmp_path / "masks"]
+    barl("add", study, *words)
+    assert shares(barl, study) == {"a": 1, "b": 0.333}
+
+
+def test_a_later_outline_has_a_value_for_what_nobody_has_looked_at(barl, study, tmp_path):
+    label, looked = outline()
+    for n, name in enumerate(["a", "b"]):
+        scan(tmp_path / "scans", name, n)
+    write(tmp_path / "outlines" / "a.nii.gz", np.where(looked, label, 9).astype(np.uint8))
+    write(tmp_path / "outlines" / "b.nii.gz", label)
+    barl("add", study, "--images", tmp_path / "scans")
+    done = barl("add", study, "--labels", tmp_path / "outlines", "--ignore", 9)
+    assert shares(barl, study) == {"a": 0.333, "b": 1}
+    missing = "Outline: It has no voxel of the value 9, which means that nobody has looked: it counts as an outline of "
+    notes = {case["name"]: case["notes"] for case in done["cases"]}
+    assert notes == {"a": [], "b": [missing + "the whole scan."]}
+    again = barl("add", study, "--labels", tmp_path / "outlines", "--ignore", 9)
+    assert (again["cases"], again["notes"]) == ([], ["2 cases have the same accepted outline already."])
+
+
+def test_an_outline_is_the_accepted_one_only_if_the_same_part_was_looked_at(barl, study, tmp_path):
+    label, looked = outline()
+    scan(tmp_path / "scans", "a", 1)
+    write(tmp_path / "outlines" / "a.nii.gz", label)
+    write(tmp_path / "masks" / "a.nii.gz", looked)
+    barl("add", study, "--images", tmp_path / "scans", "--labels", tmp_path / "outlines")
+    words = ["add", study, "--labels", tmp_path / "outlines", "--looked", tmp_path / "masks"]
+    assert "has another accepted outline" in barl(*words, fails=True)["error"]
+    barl(*words, "--replace")
+    assert shares(barl, study) == {"a": 0.333}
+    assert barl(*words)["notes"] == ["1 case has the same accepted outline already."]
+    assert "has another accepted outline" in barl(*words[:4], fails=True)["error"], "of the whole scan"
+
+
+def test_a_mask_without_any_labeled_voxel_is_a_doubt(barl, study, tmp_path):
+    """As an inverted mask is."""
+    label, looked = outline()
+    whole = write(tmp_path / "outlines" / "a.nii.gz", label)
+    inverted = write(tmp_path / "masks" / "a.nii.gz", (label == 0).astype(np.uint8))
+    mask = write(tmp_path / "mask.nii.gz", looked)
+    text = "All labeled voxels of the outline of 'a' lie outside of the mask of what was looked at."
+    add = ["add", study, scan(tmp_path, "a", 1), "--label", whole, "--looked"]
+    said = barl(*add, inverted, fails=True)["error"]
+    assert text in said and "it may be inverted" in said and "--allow empty" in said
+    assert shares(barl, study) == {}
+    nothing = write(tmp_path / "nothing.nii.gz", np.zeros(SHAPE, np.uint8))
+    assert "No voxel of the outline was looked at" in barl(*add, nothing, fails=True)["error"]
+    barl(*add, mask)
+    for words in (
+        ["project", "accept", study, "a", whole, "--looked", inverted, "--replace"],
+        ["add", study, "--labels", whole.parent, "--looked", inverted.parent, "--replace"],
+    ):
+        assert text in barl(*words, fails=True)["error"]
+        assert shares(barl, study) == {"a": 0.333}
+        barl(*words, "--allow", "empty")
+        assert shares(barl, study) == {"a": round(float((label == 0).mean()), 3)}
+        barl("project", "accept", study, "a", whole, "--looked", mask, "--replace")
+
+
+def test_single_planes_are_told_unless_the_outline_is_a_partial_one(barl, study, tmp_path):
+    label = np.zeros((9, 8, 10), np.uint8)
+    label[[1, 4, 7], 2:6, 2:6] = 2
+    label[3:6, 6:8, 6:9] = 5
+    case = write(tmp_path / "a.nii.gz", np.random.default_rng(1).normal(size=label.shape).astype(np.float32))
+    file = write(tmp_path / "planes.nii.gz", label)
+    looked = np.zeros_like(label)
+    looked[[1, 4, 7]] = 1
+    mask, full = write(tmp_path / "mask.nii.gz", looked), write(tmp_path / "full.nii.gz", np.ones_like(label))
+    barl("add", study, case)
+    text = (
+        "Outline: 'organ' has voxels in 3 single planes and none in the 4 planes between them, which count as "
+        "background. If nobody has looked at these, give the outline as a partial one (on the command line: --looked "
+        "or --ignore)."
+    )
+    accept = ["project", "accept", study, "a", file, "--replace"]
+    assert barl(*accept)["notes"] == barl(*accept, "--looked", full)["notes"] == [text]
+    assert barl(*accept, "--looked", mask)["notes"] == []
+
+
 def test_accept_takes_a_part_and_a_partial_draft_as_a_part_or_as_a_whole(barl, study, tmp_path):
     label, looked = outline()
     mask, whole = write(tmp_path / "mask.nii.gz", looked), write(tmp_path / "whole.nii.gz", label)

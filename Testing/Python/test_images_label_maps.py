@@ -13,7 +13,7 @@ from barl.cli import main
 from barl.errors import InputError
 from barl.images.geometry import Grid
 from barl.images.label_maps import OtherGridError, read_label
-from barl.images.segments import Structure
+from barl.images.segments import Structure, in_single_planes
 from barl.project.store import Project
 
 TURN = (0.8, -0.6, 0.0, 0.36, 0.48, -0.8, 0.48, 0.64, 0.6)
@@ -331,3 +331,33 @@ def test_a_name_in_a_nifti_header_that_the_table_lacks_is_refused_beside_one_tha
     np.testing.assert_array_equal(array, np.array([0, 0, 1])[LABELS])
     array, _ = read(path, structures=TABLE, meaning={1: 1, 2: 2})
     np.testing.assert_array_equal(array, LABELS, "what the user says about values counts first")
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("planes", "found"),
+    [
+        ([2, 5, 8], (3, 4)),
+        ([1, 3, 6, 9], (4, 5)),
+        ([2, 7], None),
+        ([2, 3, 7], None),  # a plane beside another one
+        ([2, 3, 5, 6, 8, 9], None),
+        (range(2, 9), None),
+    ],
+)
+def test_single_planes_with_empty_planes_between_them(planes, found, axis):
+    label = np.zeros((12, 10, 10), np.uint16)
+    label[list(planes), 3:7, 3:6] = 300
+    label[4:8, 8:10, 8:10] = 2
+    turned = np.moveaxis(label, 0, axis)
+    turned.flags.writeable = False
+    assert in_single_planes(turned) == ({300: found} if found else {})
+
+
+def test_separate_lesions_of_one_plane_are_no_outline_of_single_planes():
+    label = np.zeros((12, 10, 10), np.uint8)
+    label[2, 1:3, 1:3] = label[5, 6:9, 1:3] = label[9, 1:3, 6:9] = 1
+    assert in_single_planes(label) == {}
+    rng = np.random.default_rng(1)
+    assert in_single_planes((rng.random((20, 20, 20)) < 0.1).astype(np.uint8)) == {}
+    assert in_single_planes(np.zeros((3, 3, 3), np.uint8)) == {}

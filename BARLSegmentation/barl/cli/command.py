@@ -48,7 +48,8 @@ def looked_options(parser: argparse.ArgumentParser) -> None:
         "--looked",
         type=Path,
         metavar="MASK",
-        help="mask of the voxels that were looked at (not 0); the others are as of an untouched scan",
+        help="mask of the voxels that were looked at (not 0), or a folder of masks for a folder of outlines; the other "
+        "voxels are as of an untouched scan",
     )
     what.add_argument(
         "--ignore", type=int, metavar="VALUE", help="the value in the outline that means that nobody has looked"

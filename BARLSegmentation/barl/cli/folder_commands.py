@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from barl.cli.command import looked, segment_meaning
-from barl.cli.intake import tell_intake
+from barl.cli.intake import some_names, tell_intake
 from barl.cli.terminal import Terminal
 from barl.errors import InputError
 from barl.progress import Progress
@@ -58,7 +59,7 @@ def add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
         content = replace(content, cases=tuple(_with_series(case, options.series) for case in content.cases))
     cases = named(project, [replace(case, meaning=meaning) for case in content.cases], options)
     new, there, others = sorted_out(project, cases, terminal.progress)
-    later = [LaterOutline(row, case.label, case.notes) for case, row in there if case.label]
+    later = [LaterOutline(row, case.label, case.notes, case.looked) for case, row in there if case.label]
     outlined = _store(project, later, options, terminal)
     intake = add_cases(project, new, terminal.progress, options.allow)
     remember(project, intake, new, options)
@@ -69,7 +70,7 @@ def add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
     n_outlined = sum(item.case.is_accepted for item in intake.added)
     added = f"{len(intake.added)} {'case' if len(intake.added) == 1 else 'cases'}"
     first = f"Added {added}, {n_outlined} of them with an outline."
-    notes = _about(outlined)
+    notes = [*_about(outlined), *_notes_of(outlined, later)]
     if options.labels and cases and not any(case.label for case in cases):
         notes.append(f"No outline of these cases was found in {options.labels}.")
     if unchanged := len(there) - len(outlined.stored) - len(outlined.left_out):
@@ -106,7 +107,8 @@ def add_labels(project: Project, options: Namespace, terminal: Terminal) -> int:
     if options.anonymous:
         shown = {case: name for case, (name, _, _) in NameList.beside(project, options.list).rows.items()}
     cases = project.cases.all()
-    found, unknown = match_outlines(cases, files, {case.id: shown[case.name] for case in cases if case.name in shown})
+    names = {case.id: shown[case.name] for case in cases if case.name in shown}
+    found, unknown = match_outlines(cases, files, names, looked(options))
     outlined = _store(project, found, options, terminal)
     left_out = [*outlined.left_out, *unknown, *left_out]
     notes = _about(outlined)[1:]
@@ -163,7 +165,6 @@ def _store(project: Project, later: Sequence[LaterOutline], options: Namespace, 
         replace=options.replace,
         resample=options.resample,
         meaning=segment_meaning(options, project.labels),
-        looked=looked(options),
         allow=options.allow,
         neutral=options.anonymous,
         progress=terminal.progress,
@@ -181,3 +182,13 @@ def _about(outlined: LaterIntake) -> list[str]:
         if stored.replaced is not None:
             notes.append(stored.in_words(case.name))
     return notes
+
+
+def _notes_of(outlined: LaterIntake, later: Sequence[LaterOutline]) -> list[str]:
+    """What a user should know of outlines of cases that were there: each sentence with the cases that it is about."""
+    about = defaultdict(list)
+    found = {item.case.id: item.notes for item in later}
+    for case, stored in outlined.stored:
+        for note in (*found[case.id], *stored.notes):
+            about[note].append(case.name)
+    return [f"{note} ({some_names(names)})" for note, names in about.items()]

@@ -18,11 +18,11 @@ def tell_intake(intake: Intake, first: str, terminal: Terminal, notes: Sequence[
         for note in item.notes:
             about[note].append(item.case.name)
     text = [first, *(f"Note: {note}" for note in notes)]
-    text += [f"Note: {note} ({_names(names)})" for note, names in about.items()]
+    text += [f"Note: {note} ({some_names(names)})" for note, names in about.items()]
     alike = defaultdict(list)  # reasons that differ by the case's name alone
     for left in intake.left_out:
         alike[str(left.reason).replace(left.name, "")].append(left)
-    text += [f"Left out {_names([item.name for item in items])}: {items[0].reason}" for items in alike.values()]
+    text += [f"Left out {some_names([item.name for item in items])}: {items[0].reason}" for items in alike.values()]
     document = {
         "notes": list(notes),
         "cases": [{**case_facts(item.case), "notes": list(item.notes)} for item in intake.added],
@@ -39,7 +39,8 @@ def tell_intake(intake: Intake, first: str, terminal: Terminal, notes: Sequence[
     terminal.answer(document, "\n".join(text))
 
 
-def _names(names: list[str]) -> str:
+def some_names(names: list[str]) -> str:
+    """The names, or the first of them and how many more."""
     return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} more"
 
 

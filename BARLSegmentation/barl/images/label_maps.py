@@ -115,6 +115,11 @@ def read_partial_label(
     )
     array = sitk.GetArrayFromImage(image)
     looked = array != marker
+    if notes is not None and looked.all():
+        notes.append(
+            f"Outline: It has no voxel of the value {ignored}, which means that nobody has looked: it counts as an "
+            "outline of the whole scan."
+        )
     array[~looked] = 0
     return grid.image(array), grid.image(looked.astype(np.uint8))
 

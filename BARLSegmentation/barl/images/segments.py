@@ -8,8 +8,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+from scipy import ndimage
 
 from barl.errors import InputError
 from barl.images.formats.volume import Volume
@@ -159,6 +161,28 @@ def tell_overlap(voxels: int, lost: Sequence[int], file: str, notes: list[str]) 
 def empty_between(planes: Collection[int]) -> int:
     """How many planes between the first and the last of ``planes``, indices that differ, are not among them."""
     return max(planes) - min(planes) + 1 - len(planes) if planes else 0
+
+
+def in_single_planes(labels: np.ndarray) -> dict[int, tuple[int, int]]:
+    """The labels that look as if only every n-th plane was outlined: along an axis, at least three planes that hold the
+    label, none beside another one, each with voxels where the next one has some too. Lesions of one plane in other
+    places are none of these.
+
+    Args:
+        labels: Whole numbers ``[k, j, i]``.
+
+    Returns:
+        Label -> how many planes hold it, and how many empty ones lie between them.
+    """
+    found = {}
+    for value, box in enumerate(ndimage.find_objects(labels), 1):
+        for axis in range(3) if box else ():
+            part = np.moveaxis(labels[box], axis, 0) == value
+            planes = np.flatnonzero(part.any(axis=(1, 2))).tolist()
+            if len(planes) >= 3 and all(b - a > 1 and (part[a] & part[b]).any() for a, b in pairwise(planes)):
+                found[value] = (len(planes), empty_between(planes))
+                break
+    return found
 
 
 def _value_of(segment: Segment, structures: Sequence[Structure], file: str) -> int | None:

@@ -14,6 +14,7 @@ from barl.images.formats.kinds import ending
 from barl.images.reading import is_dicom
 from barl.project.channel_patterns import SEEN, seen_patterns
 from barl.project.labels import Channel
+from barl.project.masks import Outlined, match_masks
 from barl.project.matching import match_names, matched_note
 from barl.project.scans import FolderContent, LeftOut, NewCase, list_volumes, stem
 
@@ -50,8 +51,9 @@ def find_cases(
         held_out: For all of them.
         group: For all of them.
         resample: For all of them.
-        looked: Folder with masks of the voxels looked at, each named as its outline, or the value in the outlines that
-            means that nobody has looked. An outline without a mask is of the whole scan.
+        looked: Folder with masks of the voxels looked at, each named as its outline or its case, or with a suffix; or
+            the value in the outlines that means that nobody has looked. An outline without a mask is of the whole scan,
+            which a note says; a case of which several masks could be is left out.
 
     Raises:
         InputError: A folder is missing or holds no scan, or channels lack patterns.
@@ -79,7 +81,7 @@ def find_cases(
     left_out += others
     cases = _with_outlines(cases, outlines, left_out)
     if looked is not None:
-        cases = _with_looked(cases, looked)
+        cases = _with_looked(cases, looked, left_out, (images, labels))
     unmatched = "Outlines and scans belong together by their file names."
     for paths in outlines.values():
         left_out += [LeftOut(path.name, InputError("There is no scan for this outline.", unmatched)) for path in paths]
@@ -230,12 +232,20 @@ def _with_similar_names(
     return result
 
 
-def _with_looked(cases: Sequence[NewCase], looked: Path | int) -> list[NewCase]:
-    """The cases with what was looked at of their outlines."""
+def _with_looked(
+    cases: Sequence[NewCase], looked: Path | int, left_out: list[LeftOut], told: Sequence[Path | None]
+) -> list[NewCase]:
+    """The cases with what was looked at of their outlines; ``told``: folders of which ``left_out`` tells already."""
     if isinstance(looked, int):
         return [replace(case, looked=looked if case.label else None) for case in cases]
-    masks = {stem(path): path for path in list_volumes(looked)[0]}
-    return [replace(case, looked=masks.get(stem(case.label)) if case.label else None) for case in cases]
+    masks = match_masks(looked, [Outlined(case.name, (case.name,), case.label) for case in cases])
+    left_out += [LeftOut(name, reason) for name, reason in masks.unclear.items()]
+    left_out += [] if looked in told else masks.left_out
+    return [
+        replace(case, looked=masks.of.get(case.name), notes=(*case.notes, *masks.notes.get(case.name, ())))
+        for case in cases
+        if case.name not in masks.unclear
+    ]
 
 
 def _by_case(paths: list[Path], channels: Sequence[Channel], left_out: list[LeftOut]) -> dict[str, list[Path]]:

@@ -25,7 +25,7 @@ from barl.project import files
 from barl.project.case_files import as_file, image_names, without_files
 from barl.project.database import Database, Transaction, now
 from barl.project.definition import Definition
-from barl.project.doubts import Doubt, DoubtError, check_not_a_label_map, check_not_empty, voxel_digest
+from barl.project.doubts import Doubt, DoubtError, check_not_a_label_map, check_not_empty, check_seen, voxel_digest
 from barl.project.names import check_name, clean, key
 from barl.project.records import BY_SCAN, Case, as_cases
 from barl.project.soundness import known_problem
@@ -118,8 +118,12 @@ class Cases:
                 )
                 if allow is not None:
                     check_not_empty(staged.is_empty, name, allow)
+                    check_seen(staged.is_unseen, name, allow)
             if neutral:
-                told = [without_files(text, name, [*channels, label]) for text in told]
+                told = [
+                    without_files(text, name, [*channels, label, None if isinstance(looked, int) else looked])
+                    for text in told
+                ]
             with self._database.write() as transaction:
                 self._check_new_name(name)
                 self._check_subject(name, held_out, group)
@@ -216,12 +220,7 @@ class Cases:
             return [digest for row in rows for digest in json.loads(row["facts"]).get("voxels", ())]
 
     def has_scan(self, case_id: str, channels: Sequence[sitk.Image | Path], series: Sequence[str | None] = ()) -> bool:
-        """Whether these are a case's scan, by the voxels of each channel.
-
-        Raises:
-            InputError: One cannot be used.
-            ProjectError: The case is unknown.
-        """
+        """Whether these are a case's scan, by the voxels of each channel; raises what ``add`` raises about images."""
         known = self.voxel_digests(case_id)
         with TemporaryDirectory() as folder:
             paths = [as_file(item, Path(folder) / f"{k}.nrrd") for k, item in enumerate(channels)]

@@ -71,6 +71,33 @@ def check_not_empty(is_empty: bool, case_name: str, allow: Collection[Doubt]) ->
         )
 
 
+def is_unseen(label: sitk.Image, looked: sitk.Image) -> bool:
+    """Whether somebody has looked at voxels of an outline, and none of these bears a label, but others do.
+
+    Args:
+        label: Label map.
+        looked: Mask on the same grid, not 0 where somebody has looked.
+    """
+    views = [sitk.GetArrayViewFromImage(image) for image in (label, looked)]
+    if not (views[0].any() and views[1].any()):
+        return False
+    return not any(((plane != 0) & (mask != 0)).any() for plane, mask in zip(*views, strict=True))
+
+
+def check_seen(unseen: bool, case_name: str, allow: Collection[Doubt]) -> None:
+    """Refuse an outline of which nobody has looked at a labeled voxel, as with an inverted mask.
+
+    Raises:
+        DoubtError: It is ``unseen``, and ``allow`` lacks ``Doubt.EMPTY``: what was looked at is empty.
+    """
+    if Doubt.EMPTY not in allow and unseen:
+        raise DoubtError(
+            Doubt.EMPTY,
+            f"All labeled voxels of the outline of {case_name!r} lie outside of the mask of what was looked at.",
+            "The mask must not be 0 where somebody has looked; it may be inverted or that of another outline.",
+        )
+
+
 def check_alike(
     label: sitk.Image,
     accepted: sitk.Image,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,17 +11,19 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import SimpleITK as sitk
+
 from barl.errors import InputError
-from barl.images.label_maps import read_label
 from barl.progress import SILENT, Progress, Stage
-from barl.project.acceptance import Stored, accept, check_outline
+from barl.project.acceptance import Stored, accept, accepted_outline, check_outline
 from barl.project.doubts import Doubt, DoubtError
-from barl.project.labels import structures
+from barl.project.masks import Outlined, match_masks
 from barl.project.matching import Match, match_names, matched_note
 from barl.project.names import clean, key
 from barl.project.records import Case
 from barl.project.scans import LeftOut, stem
-from barl.project.staging import Looked
+from barl.project.staging import read_outline
 from barl.project.store import Project
 
 
@@ -32,11 +35,14 @@ class LaterOutline:
         case: The case.
         path: The file, or a folder with a file for each label.
         notes: Sentences for the user.
+        looked: Mask of the voxels looked at, or the value in the outline that means that nobody has looked; None: the
+            whole scan.
     """
 
     case: Case
     path: Path
     notes: tuple[str, ...] = ()
+    looked: Path | int | None = None
 
 
 @dataclass
@@ -55,14 +61,25 @@ class LaterIntake:
 
 
 def match_outlines(
-    cases: Sequence[Case], files: Sequence[Path], names: dict[str, str] | None = None
+    cases: Sequence[Case],
+    files: Sequence[Path],
+    names: dict[str, str] | None = None,
+    looked: Path | int | None = None,
 ) -> tuple[list[LaterOutline], list[LeftOut]]:
     """Find the case of each file: by equal names, else by its id, else by a name that goes on, such as ``case7_seg``.
+
+    An outline of which several masks could be is left out.
 
     Args:
         cases: Of the project.
         files: The outlines.
         names: Case id -> the name that its files have, where that is not the case's name.
+        looked: Folder with masks of the voxels looked at, named as the outlines or the cases (``match_masks``), or the
+            value in the outlines that means that nobody has looked.
+
+    Raises:
+        InputError: The folder of masks is missing.
+        StorageError: The folder of masks cannot be read.
     """
     shown = {case.id: (names or {}).get(case.id, case.name) for case in cases}
     by_name = {name: case for case in cases if (name := shown[case.id])}
@@ -84,7 +101,22 @@ def match_outlines(
             text = f"Several outlines could belong to the case {matches.unclear[name]!r}."
             reason = InputError(text, "Move the wrong ones away.")
         left_out.append(LeftOut(by_stem[name].name, reason))
-    return found, left_out
+    if not isinstance(looked, Path):
+        return [dataclasses.replace(item, looked=looked) for item in found], left_out
+    outlines = {item.case.id: item.path for item in found}
+    also = {case.id: (case.id,) if case.id not in by_name else () for case in cases}
+    masks = match_masks(
+        looked,
+        [Outlined(case.id, (shown[case.id] or case.id, *also[case.id]), outlines.get(case.id)) for case in cases],
+    )
+    left_out += [LeftOut(outlines[case_id].name, reason) for case_id, reason in masks.unclear.items()]
+    return [
+        dataclasses.replace(
+            item, looked=masks.of.get(item.case.id), notes=(*item.notes, *masks.notes.get(item.case.id, ()))
+        )
+        for item in found
+        if item.case.id not in masks.unclear
+    ], left_out + masks.left_out
 
 
 def _numbers(name: str) -> list[int]:
@@ -105,7 +137,6 @@ def add_outlines(
     replace: bool = False,
     resample: bool = False,
     meaning: Mapping[int | str, int] | None = None,
-    looked: Looked | None = None,
     allow: Collection[Doubt] = (),
     neutral: bool = False,
     progress: Progress = SILENT,
@@ -119,7 +150,6 @@ def add_outlines(
         replace: Also where a case has another accepted outline.
         resample: Bring an outline of another grid onto the scan's, nearest voxel.
         meaning: Value or segment's name in the files -> value of the label table, where they are others.
-        looked: Mask of the voxels looked at, or the value in the outline that means that nobody has looked.
         allow: Doubts that are confirmed.
         neutral: Keep no sentence that names a file.
         progress: Of the work.
@@ -133,11 +163,11 @@ def add_outlines(
         case = item.case
         try:
             grid = project.cases.grid(case.id)
-            rows = structures(project.labels)
+            notes: list[str] = []
             how: dict[str, Any] = {"resample": resample, "meaning": meaning}
-            label = read_label(item.path, grid, project.values, structures=rows, **how)
+            label, seen = read_outline(item.path, grid, project.labels, item.looked, notes=notes, **how)
             if case.is_accepted:
-                if check_outline(project, case, label, tuple(Doubt)) == 0:
+                if _is_accepted(project, case, label, seen):
                     intake.unchanged.append(case)
                     continue
                 if not replace:
@@ -146,9 +176,24 @@ def add_outlines(
                         f"The case {case.name!r} has another accepted outline.",
                         "Leave the file away.",
                     )
-            outline = label if neutral else item.path
-            stored = accept(project, case.id, outline, author=author, allow=allow, looked=looked, **how)
+            if neutral:
+                stored = accept(project, case.id, label, author=author, allow=allow, looked=seen)
+                stored = dataclasses.replace(stored, notes=tuple(notes))
+            else:
+                stored = accept(project, case.id, item.path, author=author, allow=allow, looked=item.looked, **how)
             intake.stored.append((case, stored))
         except InputError as error:
             intake.left_out.append(LeftOut(item.path.name, error))
     return intake
+
+
+def _is_accepted(project: Project, case: Case, label: sitk.Image, seen: sitk.Image | None) -> bool:
+    """Whether the accepted outline of a case is equal, and that of the same part of the scan."""
+    if check_outline(project, case, label, tuple(Doubt), looked=seen) != 0:
+        return False
+    accepted = accepted_outline(project, case)
+    before = project.revisions.read_looked(accepted) if accepted else None
+    masks = [np.ones(1) if mask is None else sitk.GetArrayViewFromImage(mask) for mask in (seen, before)]
+    if any((mask != 0).all() for mask in masks):
+        return all((mask != 0).all() for mask in masks)
+    return np.array_equal(masks[0] != 0, masks[1] != 0)

@@ -77,9 +77,9 @@ def match_names(cases: Sequence[str], files: Sequence[str]) -> Matches:
     return found
 
 
-def matched_note(match: Match) -> str:
-    """The sentence about an outline whose name is not equal to its case's."""
-    return f"The outline was matched to the scan by a name that differs by '{match.added}'."
+def matched_note(match: Match, what: str = "outline") -> str:
+    """The sentence about an outline or a mask whose name is not equal to its case's."""
+    return f"The {what} was matched to the scan by a name that differs by '{match.added}'."
 
 
 def _added(one: str, other: str) -> str:

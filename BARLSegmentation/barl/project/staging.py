@@ -21,8 +21,10 @@ import SimpleITK as sitk
 from barl.errors import InputError
 from barl.images.geometry import Grid
 from barl.images.label_maps import read_label, read_mask, read_partial_label
+from barl.images.segments import in_single_planes
 from barl.images.writing import write_image
 from barl.project.database import Transaction, now
+from barl.project.doubts import is_unseen
 from barl.project.files import flush_tree, sha256
 from barl.project.labels import LARGEST_VALUE, Label, structures
 from barl.project.states import CaseState, RevisionKind
@@ -32,7 +34,10 @@ _ROUNDING = 1e-3  # by how much an uncertainty may miss 0 or 1
 
 @dataclass(frozen=True)
 class StagedRevision:
-    """Label map (and uncertainty, and what was looked at) written and flushed under temporary names, with digests."""
+    """Label map (and uncertainty, and what was looked at) written and flushed under temporary names, with digests.
+
+    ``is_unseen``: see ``doubts.is_unseen``.
+    """
 
     label: Path
     sha256: str
@@ -42,6 +47,7 @@ class StagedRevision:
     looked: Path | None = None
     looked_sha256: str | None = None
     looked_share: float = 1.0
+    is_unseen: bool = False
 
 
 # Which voxels a person has looked at: a mask (image or file), not 0 where looked at; or the value in a file of a label
@@ -72,14 +78,29 @@ def read_outline(
         InputError: A file cannot be used.
     """
     values, rows = [row.value for row in labels], structures(labels)
+    how: dict[str, Any] = {"resample": resample, "notes": notes}
     if isinstance(looked, int):
-        return read_partial_label(
-            label, grid, values, looked, structures=rows, resample=resample, notes=notes, meaning=meaning
-        )
-    image = read_label(label, grid, values, structures=rows, resample=resample, notes=notes, meaning=meaning)
-    if isinstance(looked, Path):
-        looked = read_mask(looked, grid, resample=resample, notes=notes)
+        image, looked = read_partial_label(label, grid, values, looked, structures=rows, meaning=meaning, **how)
+    else:
+        image = read_label(label, grid, values, structures=rows, meaning=meaning, **how)
+        if isinstance(looked, Path):
+            looked = read_mask(looked, grid, **how)
+    if notes is not None and (looked is None or sitk.GetArrayViewFromImage(looked).all()):
+        _tell_single_planes(image, labels, notes)
     return image, looked
+
+
+def _tell_single_planes(label: sitk.Image, labels: Sequence[Label], notes: list[str]) -> None:
+    """Say which labels of an outline of the whole scan look as if only some planes were outlined."""
+    single = in_single_planes(sitk.GetArrayViewFromImage(label))
+    for row in labels:
+        if row.value in single:
+            planes, empty = single[row.value]
+            notes.append(
+                f"Outline: '{row.name}' has voxels in {planes} single planes and none in the {empty} planes between "
+                "them, which count as background. If nobody has looked at these, give the outline as a partial one (on "
+                "the command line: --looked or --ignore)."
+            )
 
 
 def stage_revision(
@@ -123,9 +144,10 @@ def stage_revision(
     if uncertainty is not None:
         uncertainty_file = staging / "uncertainty.nii.gz"
         write_image(_stepped(uncertainty, grid), uncertainty_file)
-    looked_file, share = None, 1.0
+    looked_file, share, unseen = None, 1.0, False
     if isinstance(looked, sitk.Image):
         mask, share = _mask(looked, grid)
+        unseen = is_unseen(label, mask)
         if share < 1:
             looked_file = staging / "looked.nii.gz"
             write_image(mask, looked_file)
@@ -139,6 +161,7 @@ def stage_revision(
         looked_file,
         sha256(looked_file) if looked_file else None,
         share,
+        unseen,
     )
 
 
