@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from barl.api import add_case
 from barl.cli import main
+from barl.errors import InputError
 from barl.project.names import patients_names
 from barl.project.store import Project
+
+SHIPPED = Path(__file__).resolve().parents[2] / "BARLSegmentation/Resources/Models/hippocampus"
 
 
 def barl(capsys, *words, code: int = 0) -> dict:
@@ -230,3 +234,70 @@ def test_the_list_of_names_keeps_cases_that_were_deleted_or_renamed(place, capsy
     assert Path("study-names.csv").read_text() == names, "a number that became no case is free again"
     barl(capsys, "project", "undelete", "study", "case_0001")
     assert set(states()) == {"case_0001", "knee", "case_0003"}
+
+
+@pytest.mark.parametrize("other", ["la_000.nrrd", "LA_000.nii.gz", "case_0001.nrrd", "la_000.seg.nrrd"])
+def test_two_outlines_of_one_case_are_refused_also_later(place, capsys, other):
+    barl(capsys, "add", "study", "--images", "scans")
+    write(Path("outlines") / other, 0, label=3)
+    write(Path("outlines/la_001.nii.gz"), 1, label=2)
+    done = barl(capsys, "add", "study", "--labels", "outlines", "--replace", code=2)
+    assert [case["name"] for case in done["cases"]] == ["la_001"], "one case stops no other"
+    told = " ".join(f"{item['name']} {item['message']}" for item in done["failed"])
+    assert "la_000.nii.gz" in told and other in told and ("both outlines" in told or "Several outlines" in told)
+    assert all("away" in item["remedy"] for item in done["failed"])
+    assert states()["la_000"] == ("new", False)
+
+
+def test_two_masks_of_one_outline_are_refused(place, capsys):
+    for ending in ("nii.gz", "nrrd"):
+        write(Path(f"looked/la_000.{ending}"), 0, label=1)
+    words = ["add", "study", "--images", "scans", "--labels", "outlines", "--looked", "looked"]
+    (failed,) = barl(capsys, *words, code=2)["failed"]
+    assert failed["message"] == ("Any of 'la_000.nii.gz', 'la_000.nrrd' could be the mask of the outline of 'la_000'.")
+    assert set(states()) == {"la_001", "la_002"}
+
+
+def test_the_outline_of_a_second_visit_is_not_that_of_the_first(place, capsys):
+    barl(capsys, "add", "study", "scans/la_000.nii.gz", "--name", "q_1")
+    write(Path("visits/q_1_2_seg.nii.gz"), 0, label=2)
+    (failed,) = barl(capsys, "add", "study", "--labels", "visits", code=2)["failed"]
+    assert failed["name"] == "q_1_2_seg.nii.gz" and failed["message"] == "The project has no case 'q_1_2_seg'."
+    assert states() == {"q_1": ("new", False)}
+
+
+def test_files_whose_names_contradict_the_order_of_the_channels_are_refused(place, capsys):
+    names = ("p1_FLAIR", "p1_t1", "p1_T1_on_FLAIR", "x", "pT1")
+    for n, name in enumerate(names):
+        write(Path(f"brain/{name}.nii.gz"), n)
+    flair, t1, both, plain, part = (Path(f"brain/{name}.nii.gz") for name in names)
+    barl(capsys, "project", "new", "two", "--label", "1=tumor", "--channel", "T1", "--channel", "FLAIR")
+    error = barl(capsys, "add", "two", flair, t1, "--name", "p1", code=2)["error"]
+    assert error["message"] == "'p1_FLAIR.nii.gz' is given as the channel T1, but its name says FLAIR."
+    assert "in this order: p1_t1.nii.gz p1_FLAIR.nii.gz;" in error["remedy"]
+    error = barl(capsys, "add", "two", t1, t1, "--name", "p1", code=2)["error"]
+    assert "p1_t1.nii.gz' is given as the channel FLAIR" in error["message"] and "T1, FLAIR" in error["remedy"]
+    with Project.open("two") as project, pytest.raises(InputError, match="its name says FLAIR"):
+        add_case(project, "p1", [str(flair), t1])
+    assert states("two") == {}
+    for number, files in enumerate(((t1, flair), (flair, both), (flair, plain), (flair, part))):
+        barl(capsys, "add", "two", *files, "--name", f"case {number}", "--allow", "same-scan")
+    barl(capsys, "project", "new", "gd", "--label", "1=a", "--channel", "T1", "--channel", "T1-Gd")
+    shutil.copy(t1, "brain/p1_T1-Gd.nii.gz")
+    error = barl(capsys, "add", "gd", "brain/p1_T1-Gd.nii.gz", t1, "--name", "p", code=2)["error"]
+    assert "its name says T1-Gd" in error["message"]
+
+
+def test_a_model_gets_its_channels_by_name(place, capsys):
+    """The names are compared with the card before anything is loaded."""
+    card = json.loads((SHIPPED / "model.json").read_text())
+    card |= {"channels": ["T1", "FLAIR"], "normalisations": 2 * card["normalisations"]}
+    card["network"]["in_channels"] = 2
+    Path("model").mkdir()
+    Path("model/model.json").write_text(json.dumps(card))
+    shutil.copy(SHIPPED / "weights.safetensors", "model")
+    for n, name in enumerate(("a_FLAIR", "a_T1")):
+        write(Path(f"brain/{name}.nii.gz"), n)
+    words = ["predict", "brain/a_FLAIR.nii.gz", "brain/a_T1.nii.gz", "--model", "model", "--output", "o.nii.gz"]
+    error = barl(capsys, *words, code=2)["error"]
+    assert "a_FLAIR.nii.gz' is given as the channel T1" in error["message"]

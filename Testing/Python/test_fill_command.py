@@ -113,6 +113,18 @@ def test_folders_are_filled_file_by_file(capsys, tmp_path, scan, drawn, truth):
     assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["a.nii.gz"]
 
 
+@pytest.mark.parametrize("doubled", ["scans", "drawn"])
+def test_two_files_of_one_name_are_refused(capsys, tmp_path, scan, drawn, truth, doubled):
+    write(tmp_path / "scans" / "not_drawn.nii.gz", read(scan))
+    write(tmp_path / "scans" / "not_drawn.nrrd", read(scan))
+    write(tmp_path / doubled / "a.nrrd", np.zeros_like(truth))
+    words = [tmp_path / "scans", tmp_path / "drawn", "--output", tmp_path / "whole"]
+    error = barl(capsys, *words, code=2)["error"]
+    assert error["message"] == f"'a.nii.gz' and 'a.nrrd' in {doubled} have one name."
+    (tmp_path / doubled / "a.nrrd").unlink()
+    assert [entry["name"] for entry in barl(capsys, *words)["filled"]] == ["a"], "others may be double"
+
+
 @pytest.mark.parametrize("damage", [b"", b"not an image", b"\x1f\x8b\x08broken"])
 def test_damaged_files_get_a_sentence(capsys, tmp_path, scan, drawn, damage):
     broken = tmp_path / "broken.nii.gz"

@@ -271,6 +271,44 @@ def test_a_plan_stores_nothing_and_names_what_fits_no_case(a_project, tmp_path, 
     )
 
 
+def test_two_predictions_of_one_case_are_refused(a_project, tmp_path, capsys):
+    """In two folders, in one folder, by name and by id, and as a file beside a folder."""
+    zero = image(np.zeros(SHAPE, np.uint8))
+
+    def fill(folder: str, *names: str) -> Path:
+        for name in names:
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(zero, str(tmp_path / folder / name))
+        return tmp_path / folder
+
+    first, second = fill("A", "k1.nii.gz", "k2.nii.gz"), fill("B", "k1.nrrd")
+    planned = barl(capsys, "import-predictions", a_project, first, second, "--plan")
+    assert [item["case"] for item in planned["plan"]] == ["k2"]
+    (left,) = planned["left_out"]
+    assert left["message"] == "'A/k1.nii.gz' and 'B/k1.nrrd' are both predictions of the case 'k1'."
+    error = barl(capsys, "import-predictions", a_project, first / "k1.nii.gz", second, code=2)["error"]
+    assert "both predictions of the case 'k1'" in error["message"] and error["remedy"] == "Move one of them away."
+    for folder in (
+        fill("C", "k1.nii.gz", "k1.nrrd", "k2.nii.gz"),
+        fill("D", "k1.nii.gz", "case_0001.nii.gz", "k2.nii.gz"),
+        fill("E", "k1.nii.gz", "k1/seg.nii.gz", "k2.nii.gz"),
+        fill("F", "k1/tumor.nii.gz", "k1/tumor.nrrd", "k1/liver.nrrd", "k2.nii.gz"),
+    ):
+        planned = barl(capsys, "import-predictions", a_project, folder, "--plan")
+        assert [item["case"] for item in planned["plan"]] == ["k2"], folder.name
+        assert ["both" in item["message"] for item in planned["left_out"]] == [True], folder.name
+    error = barl(capsys, "import-predictions", a_project, tmp_path / "F/k1", "--case", "k1", code=2)["error"]
+    assert "'tumor.nii.gz' and 'tumor.nrrd'" in error["message"]
+
+
+def test_a_label_map_and_its_probabilities_may_be_given_as_two_paths(a_project, tmp_path, capsys):
+    sitk.WriteImage(image(np.zeros(SHAPE, np.uint8)), str(tmp_path / "k1.nii.gz"))
+    np.savez(tmp_path / "k1.npz", probabilities=softmax())
+    paths = [tmp_path / "k1.nii.gz", tmp_path / "k1.npz", tmp_path / "k1.nii.gz"]
+    (row,) = barl(capsys, "import-predictions", a_project, *paths, "--plan")["plan"]
+    assert Path(row["label"]).name == "k1.nii.gz" and Path(row["probabilities"]).name == "k1.npz"
+
+
 def test_what_was_exported_comes_back_by_the_ids_of_the_cases(a_project, tmp_path, capsys):
     sitk.WriteImage(image(np.full(SHAPE, 5, np.uint8)), str(tmp_path / "case_0002.nii.gz"))
     (case,) = barl(capsys, "import-predictions", a_project, tmp_path / "case_0002.nii.gz")["cases"]

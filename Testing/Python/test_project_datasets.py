@@ -269,6 +269,28 @@ def test_a_bids_mask_is_of_the_structure_in_its_name(tmp_path, capsys):
         assert np.array_equal(stored(project, "sub-00"), 2 * outline(0, (0, 1)))
 
 
+@pytest.mark.parametrize(
+    ("part", "file", "what"),
+    [("labelsTr", "b", "outlines"), ("labelsTr", "c_seg", "outlines"), ("imagesTr", "b_0001", "channel _0001")],
+)
+def test_two_files_of_one_name_leave_their_case_out(an_nnunet_folder, part, file, what):
+    write(an_nnunet_folder / f"{part}/{file}.nii", outline(9))
+    dataset = read_dataset(an_nnunet_folder)
+    case = file[0]
+    (left,) = [item for item in dataset.left_out if item.name == case]
+    assert left.reason.message == f"'{file}.nii' and '{file}.nii.gz' are both {what} of the case '{case}'."
+    assert case not in [entry.name for entry in dataset.entries] and len(dataset.entries) == 4
+
+
+def test_two_scans_of_one_name_are_refused(tmp_path):
+    for ending in ("nii", "nii.gz"):
+        write(tmp_path / f"D/imagesTr/a.{ending}", scan(1))
+    write(tmp_path / "D/imagesTr/b.nii.gz", scan(2))
+    dataset = read_dataset(tmp_path / "D")
+    assert [entry.name for entry in dataset.entries] == ["b"]
+    assert "both scans of the case 'a'" in dataset.left_out[0].reason.message
+
+
 def test_other_channels_are_refused_or_told(an_nnunet_folder):
     dataset = read_dataset(an_nnunet_folder)
     with pytest.raises(InputError, match="channels T1, FLAIR") as caught:
@@ -292,6 +314,11 @@ def test_other_channels_are_refused_or_told(an_nnunet_folder):
         (["a"], ["a_seg", "a_mask"], {}),
         (["abc"], ["abcd"], {}),
         (["A"], ["a"], {"A": "a"}),
+        (["p1"], ["P1", "p1"], {}),
+        (["q_1"], ["q_1_2_seg"], {}),
+        (["q_1"], ["seg_2_q_1"], {}),
+        (["q_1"], ["q_1_0000_seg"], {"q_1": "q_1_0000_seg"}),
+        (["q_1"], ["q_1_T1_seg"], {"q_1": "q_1_T1_seg"}),
     ],
 )
 def test_names_that_differ_by_a_suffix(cases, files, pairs):

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk
 
-from barl.api.inputs import OnProgress, Scan, as_images, as_progress, as_values, before_torch, on_grid
+from barl.api.inputs import OnProgress, Scan, as_images, as_progress, as_values, before_torch, check_files, on_grid
 from barl.fill.drawn import drawn_voxels
 from barl.fill.filling import Filled, fill_scan
 from barl.fill.filling import Prediction as Prior
 from barl.images.geometry import Grid, Roi
 from barl.images.label_maps import read_label
 from barl.images.writing import write_image
+from barl.project.labels import Channel
 from barl.project.store import Project
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Model:
         """
         roi = Roi.from_bounds_mm(roi_mm) if roi_mm is not None else None
         notes: list[str] = []
+        check_files(scan, [Channel(name) for name in self.channels])
         images = as_images(scan, notes)
         found = self._predictor.predict(
             images, roi=roi, want_probabilities=True, progress=as_progress(on_progress), cleanup=cleanup

@@ -16,7 +16,8 @@ from barl.images.geometry import Grid
 from barl.images.reading import read_channels
 from barl.openmp import wait_briefly
 from barl.progress import Event, Progress
-from barl.project.labels import LARGEST_VALUE
+from barl.project.channel_patterns import check_order
+from barl.project.labels import LARGEST_VALUE, Channel
 
 Scan: TypeAlias = Path | str | sitk.Image
 # Stage, share of it that is done (0 to 1), and what is being done, in words.
@@ -40,6 +41,17 @@ def on_grid(array: np.ndarray, grid: Grid) -> sitk.Image:
 
 def as_channels(scan: Scan | Sequence[Scan]) -> list[Scan]:
     return [scan] if isinstance(scan, Path | str | sitk.Image) else list(scan)
+
+
+def check_files(scan: Scan | Sequence[Scan], channels: Sequence[Channel]) -> None:
+    """Refuse files whose names say that they are of other channels.
+
+    Raises:
+        InputError: The names contradict the order of the channels.
+    """
+    items = as_channels(scan)
+    if not any(isinstance(item, sitk.Image) for item in items):
+        check_order([Path(item) for item in items if not isinstance(item, sitk.Image)], channels)
 
 
 def as_images(scan: Scan | Sequence[Scan], notes: list[str]) -> list[sitk.Image]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from barl.api.inputs import OnProgress, Scan, as_channels, as_progress, as_values, before_torch, on_grid
+from barl.api.inputs import OnProgress, Scan, as_channels, as_progress, as_values, before_torch, check_files, on_grid
 from barl.errors import Cancelled, InputError
 from barl.project import acceptance
 from barl.project.case_finding import find_cases
@@ -116,6 +116,7 @@ def add_case(
     notes: list[str] = []
     label = Path(outline) if isinstance(outline, str) else outline
     channels = as_channels(scan)
+    check_files(scan, project.channels)
     doubts = as_doubts(allow)
     case = project.cases.add(
         name, channels, label=label, held_out=held_out, group=subject, notes=notes, allow=doubts, author="Python"

@@ -16,6 +16,7 @@ from barl.cli.folder_commands import add_folder, add_labels, named, remember
 from barl.cli.intake import case_facts, tell_intake
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError, ProjectError
+from barl.project.channel_patterns import check_order
 from barl.project.datasets.intake import is_dataset, labels_of, read_dataset
 from barl.project.export import export_dataset, write_names
 from barl.project.labels import Channel, Label
@@ -169,6 +170,7 @@ def add(options: Namespace, terminal: Terminal) -> int:
             return add_folder(project, options, terminal)
         if later:
             return add_labels(project, options, terminal)
+        check_order(options.scan, project.channels)
         name = options.name or stem(options.scan[0])
         scans, series = _with_series(options.scan, options.series)
         new = NewCase(

@@ -86,10 +86,10 @@ def _tasks(options: Namespace) -> Iterator[tuple[str, Task]]:
     drawn = _files(options.labels)
     if not drawn:
         raise InputError(f"The folder {options.labels.name} holds no label map.", "Name the folder of what was drawn.")
-    scans = _files(options.scan)
+    scans = _files(options.scan, set(drawn))
     if lost := sorted(set(drawn) - set(scans)):
         raise InputError(f"There is no scan named {lost[0]} in {options.scan.name}.", "Give both files one name.")
-    others = {name: _files(folder) if (folder := getattr(options, name)) else {} for name in _BESIDE}
+    others = {name: _files(folder, set(drawn)) if (folder := getattr(options, name)) else {} for name in _BESIDE}
     for name, labels in drawn.items():
         for option, files in others.items():
             if getattr(options, option) and name not in files:
@@ -113,10 +113,24 @@ def _tasks(options: Namespace) -> Iterator[tuple[str, Task]]:
 _BESIDE = ("drawn", "prior", "prior_uncertainty")
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def _files(folder: Path, wanted: set[str] | None = None) -> dict[str, Path]:
+    """Name -> file of a folder; ``wanted``: the names that are used, None: all of them.
+
+    Raises:
+        InputError: It is no folder, or two files have one of the names.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder.name} is not a folder.", "Give folders, or files, for all.")
-    return {stem(path): path for path in sorted(folder.iterdir()) if path.name.lower().endswith(_ENDINGS)}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not path.name.lower().endswith(_ENDINGS) or (wanted is not None and stem(path) not in wanted):
+            continue
+        if other := found.get(stem(path)):
+            raise InputError(
+                f"'{other.name}' and '{path.name}' in {folder.name} have one name.", "Move one of them away."
+            )
+        found[stem(path)] = path
+    return found
 
 
 def _findings(result: dict) -> list[str]:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from barl.errors import InputError, storage_error
 from barl.images.formats.kinds import ending
-from barl.project.scans import LeftOut, stem
+from barl.project.scans import LeftOut, stem, twice
 
 # What these programs write beside their results; the pickles are never read.
 _BESIDE = ("dataset.json", "plans.json", "predict_from_raw_data_args.json", "postprocessing.json", "summary.json")
@@ -30,6 +31,12 @@ class GivenFiles:
     label_map: Path | None = None
     probabilities: Path | None = None
     parts: tuple[Path, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """The file that names the case, or the folder of its structures, with the folder around it."""
+        path = self.label_map or self.probabilities or self.parts[0].parent
+        return f"{path.parent.name}/{path.name}"
 
     @property
     def newest(self) -> Path:
@@ -55,33 +62,44 @@ def find_given_files(path: Path, left_out: list[LeftOut], *, one_case: bool = Fa
 
     Args:
         path: A file, or a folder with a file (nnU-Net) or a folder (MONAI, TotalSegmentator) for each case.
-        left_out: Gets what is no prediction.
+        left_out: Gets what is no prediction, and names that several predictions have.
         one_case: The folder holds the prediction of one case; never an empty answer.
 
     Raises:
-        InputError: There is nothing at ``path``, or no prediction in it.
+        InputError: There is nothing at ``path``, or no prediction in it, or only some of which it is unclear which is
+            meant.
         StorageError: A folder cannot be read.
     """
     if not path.exists():
         raise InputError(f"There is no file or folder {path}.", "Check the path.")
+    unclear: list[LeftOut] = []
     try:
         if path.is_file():
-            found = _of_files([path])
+            found = _of_files([path], unclear)
         elif one_case:
             whole = _of_folder(path)
             found = [whole] if whole else []
         else:
             entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-            found = _of_files([entry for entry in entries if entry.is_file()])
+            found = _of_files([entry for entry in entries if entry.is_file()], unclear)
             for folder in (entry for entry in entries if entry.is_dir()):
-                if whole := _of_folder(folder):
+                try:
+                    whole = _of_folder(folder)
+                except InputError as error:
+                    unclear.append(LeftOut(folder.name, error))
+                    continue
+                if whole:
                     found.append(whole)
                 else:
                     reason = InputError("The folder holds no label map.", "Name the folder that holds the files.")
                     left_out.append(LeftOut(folder.name, reason, is_scan=False))
+            found = _named_once(found, unclear)
             left_out += _others([entry for entry in entries if entry.is_file()])
     except OSError as error:
         raise storage_error(error, path) from error
+    if not found and unclear:
+        raise unclear[0].reason
+    left_out += unclear
     if not found:
         raise InputError(
             f"'{path.name}' holds no label map and no probabilities.", "Give NIfTI, NRRD, MHA or .npz files."
@@ -89,17 +107,46 @@ def find_given_files(path: Path, left_out: list[LeftOut], *, one_case: bool = Fa
     return found
 
 
-def _of_files(files: list[Path]) -> list[GivenFiles]:
-    """A prediction for each name; a NumPy file belongs to the label map of the same name."""
-    maps = {stem(path): path for path in files if ending(path.name)}
+def _of_files(files: list[Path], unclear: list[LeftOut]) -> list[GivenFiles]:
+    """A prediction for each name; a NumPy file belongs to the label map of the same name. Names of several label maps
+    go to ``unclear``."""
+    maps: dict[str, list[Path]] = {}
+    for path in files:
+        if ending(path.name):
+            maps.setdefault(stem(path), []).append(path)
     arrays = {path.stem: path for path in files if path.suffix.lower() == ".npz"}
-    return [GivenFiles(name, maps.get(name), arrays.get(name)) for name in sorted({*maps, *arrays})]
+    unclear += [twice(paths, "label maps", name) for name, paths in maps.items() if len(paths) > 1]
+    single = {name: paths[0] for name, paths in maps.items() if len(paths) == 1}
+    names = {*single, *(name for name in arrays if name not in maps)}
+    return [GivenFiles(name, single.get(name), arrays.get(name)) for name in sorted(names)]
+
+
+def _named_once(found: list[GivenFiles], unclear: list[LeftOut]) -> list[GivenFiles]:
+    """Those whose name no other has: a folder may have the name of a file beside it."""
+    groups: dict[str, list[GivenFiles]] = {}
+    for item in found:
+        groups.setdefault(item.name, []).append(item)
+    unclear += [both_given(items, name) for name, items in groups.items() if len(items) > 1]
+    return [items[0] for items in groups.values() if len(items) == 1]
+
+
+def both_given(items: Sequence[GivenFiles], case: str) -> LeftOut:
+    """A case that is left out because any of two predictions could be meant."""
+    text = f"'{items[0].place}' and '{items[1].place}' are both predictions of the case '{case}'."
+    return LeftOut(case, InputError(text, "Move one of them away."))
 
 
 def _of_folder(folder: Path) -> GivenFiles | None:
-    """The prediction of one case: a file, or a file for each structure."""
+    """The prediction of one case: a file, or a file for each structure.
+
+    Raises:
+        InputError: Two files have one name.
+    """
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    found = _of_files(files)
+    unclear: list[LeftOut] = []
+    found = _of_files(files, unclear)
+    if unclear:
+        raise unclear[0].reason
     if len(found) == 1:
         return GivenFiles(folder.name, found[0].label_map, found[0].probabilities)
     parts = tuple(item.label_map for item in found if item.label_map)

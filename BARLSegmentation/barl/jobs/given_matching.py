@@ -9,12 +9,14 @@ from pathlib import Path
 
 from barl.errors import InputError
 from barl.images.formats.nifti_names import nifti_label_names
-from barl.jobs.given_files import GivenFiles, find_given_files
+from barl.jobs.given_files import GivenFiles, both_given, find_given_files
 from barl.project.datasets.description import FILE_NAME, read_description
 from barl.project.matching import match_names
 from barl.project.records import Case
 from barl.project.scans import LeftOut
 from barl.project.store import Project
+
+_NO_CASE = "There is no case of this name."
 
 
 @dataclass(frozen=True)
@@ -53,35 +55,53 @@ def plan_given_predictions(project: Project, paths: Sequence[Path], case: str = 
     found = [item for path in paths for item in find_given_files(path, left_out)]
     matched = match_given_files(project, found)
     if not matched.pairs:
-        raise InputError(
-            "None of the files has the name of a case.",
-            'Name the case with --case, or rename the files as the cases: "barl project cases PROJECT".',
+        unclear = [item.reason for item in matched.left_out if item.reason.message != _NO_CASE]
+        raise next(
+            iter(unclear),
+            InputError(
+                "None of the files has the name of a case.",
+                'Name the case with --case, or rename the files as the cases: "barl project cases PROJECT".',
+            ),
         )
     return Plan(matched.pairs, (*left_out, *matched.left_out), matched.notes)
 
 
 def match_given_files(project: Project, found: Sequence[GivenFiles]) -> Plan:
-    """Match what was found to cases by their names or ids; there may be no pair.
+    """Match what was found to cases by their names or ids; there may be no pair. Two predictions of one case are left
+    out.
 
     Args:
         project: Open, also for reading only.
         found: As ``find_given_files`` gives it.
     """
     left_out: list[LeftOut] = []
-    by_name = {item.name: item for item in found}
     cases = {item.name: item for item in project.cases.all()}
     # What BARL exported bears the ids of the cases.
-    by_id = {item.id: item.name for item in cases.values() if item.id in by_name and item.id not in cases}
-    by_name = {by_id.get(name, name): item for name, item in by_name.items()}
+    by_id = {item.id: item.name for item in cases.values() if item.id not in cases}
+    by_name: dict[str, list[GivenFiles]] = {}
+    for item in dict.fromkeys(found):  # a path may be given twice
+        by_name.setdefault(by_id.get(item.name, item.name), []).append(item)
+    by_name = {name: _joined(items) for name, items in by_name.items()}
     matches = match_names(list(cases), list(by_name))
     for name in matches.unmatched:
-        reason = InputError("There is no case of this name.", "Name the case with --case, or add its scan first.")
+        reason = InputError(_NO_CASE, "Name the case with --case, or add its scan first.")
         left_out.append(LeftOut(name, reason))
     for name, its_case in matches.unclear.items():
         reason = InputError(f"Several files could belong to the case '{its_case}'.", "Name one with --case.")
         left_out.append(LeftOut(name, reason))
-    notes = tuple(f"'{m.file}' was matched to the case {m.case}." for m in matches.pairs if m.added)
-    return Plan(tuple((cases[match.case], by_name[match.file]) for match in matches.pairs), tuple(left_out), notes)
+    single = [match for match in matches.pairs if len(by_name[match.file]) == 1]
+    left_out += [both_given(by_name[match.file], match.case) for match in matches.pairs if match not in single]
+    notes = tuple(f"'{m.file}' was matched to the case {m.case}." for m in single if m.added)
+    return Plan(tuple((cases[match.case], by_name[match.file][0]) for match in single), tuple(left_out), notes)
+
+
+def _joined(items: list[GivenFiles]) -> list[GivenFiles]:
+    """As one prediction a label map and probabilities of one name and folder that were each given as a path."""
+    maps = [item.label_map for item in items if item.label_map and not item.probabilities]
+    arrays = [item.probabilities for item in items if item.probabilities and not item.label_map]
+    if len(items) == 2 and len(maps) == len(arrays) == 1 and maps[0].parent == arrays[0].parent:
+        return [GivenFiles(items[0].name, maps[0], arrays[0])]
+    return items
 
 
 def plan_chosen(project: Project, path: Path, pairs: Mapping[str, str], *, one_case: bool = False) -> Plan:

@@ -17,6 +17,8 @@ from barl.jobs.failures import explain
 from barl.jobs.outputs import Output
 from barl.models.disk import check_channels
 from barl.progress import SILENT, Progress, Stage
+from barl.project.channel_patterns import check_order
+from barl.project.labels import Channel
 from barl.project.model_card import read_card
 from barl.project.states import RevisionKind
 from barl.project.store import Project
@@ -139,7 +141,9 @@ def predict_files(
         if not Path(path).resolve().parent.is_dir():
             raise InputError(f"There is no folder {Path(path).parent} to write to.", "Make it, or choose another one.")
     check_outputs([path for path in (output, uncertainty) if path is not None], scans, overwrite)
-    check_channels(read_card(model), len(scans))
+    card = read_card(model)
+    check_channels(card, len(scans))
+    check_order([Path(scan) for scan in scans], [Channel(name) for name in card.channels])
     notes: list[str] = []
     channels = read_channels([Path(scan) for scan in scans], notes)
     progress.stage(Stage.LOADING).at(0.0)

@@ -12,11 +12,11 @@ from pathlib import Path
 from barl.errors import InputError
 from barl.images.formats.kinds import ending
 from barl.images.reading import is_dicom
-from barl.project.channel_patterns import SEEN, seen_patterns
+from barl.project.channel_patterns import SEEN, is_word, seen_patterns
 from barl.project.labels import Channel
 from barl.project.masks import Outlined, match_masks
 from barl.project.matching import match_names, matched_note
-from barl.project.scans import FolderContent, LeftOut, NewCase, list_volumes, stem
+from barl.project.scans import FolderContent, LeftOut, NewCase, list_volumes, stem, twice
 
 _MOST_LOOKED_AT = 300
 _BY_NAMES = "The case is a folder of several files: their names tell which are its scan and its outline."
@@ -207,8 +207,7 @@ def _with_outlines(cases: list[NewCase], outlines: dict[str, list[Path]], left_o
     for case in cases:
         own = outlines.pop(case.name, []) if case.label is None else []
         if len(own) > 1:
-            two = f"'{own[0].name}' and '{own[1].name}' are both outlines of the case '{case.name}'."
-            left_out.append(LeftOut(case.name, InputError(two, "Move one of them away.")))
+            left_out.append(twice(own, "outlines", case.name))
             continue
         result.append(replace(case, label=own[0]) if own else case)
     return _with_similar_names(result, outlines, left_out)
@@ -265,12 +264,10 @@ def _by_case(paths: list[Path], channels: Sequence[Channel], left_out: list[Left
         groups.setdefault(case or name, {}).setdefault(position, []).append(path)
     complete = {}
     for case, files in groups.items():
-        twice = next((n for n, found in files.items() if len(found) > 1), None)
+        doubled = next((n for n, found in files.items() if len(found) > 1), None)
         missing = [channel.name for n, channel in enumerate(channels) if n not in files]
-        if twice is not None:
-            one, other = files[twice][:2]
-            text = f"'{one.name}' and '{other.name}' are both {channels[twice].name} of the case '{case}'."
-            left_out.append(LeftOut(case, InputError(text, "Move one of them away.")))
+        if doubled is not None:
+            left_out.append(twice(files[doubled], channels[doubled].name, case))
         elif missing:
             text = f"The case '{case}' has no file of channel {missing[0]}."
             left_out.append(LeftOut(case, InputError(text, "Add it, or move the case away.")))
@@ -288,14 +285,8 @@ def _channel(name: str, channels: Sequence[Channel]) -> tuple[int, int, int] | N
         start = name.find(channel.pattern) if channel.pattern else -1
         while start >= 0:
             stop = start + len(channel.pattern)
-            rank = (_is_word(name, start, stop), stop, stop - start)
+            rank = (is_word(name, start, stop), stop, stop - start)
             if best is None or rank > best:
                 best, result = rank, (position, start, stop)
             start = name.find(channel.pattern, start + 1)
     return result
-
-
-def _is_word(name: str, start: int, stop: int) -> bool:
-    """Whether letters or digits do not go on at either end."""
-    before, after = name[:start][-1:], name[stop:][:1]
-    return not (before.isalnum() and name[start].isalnum()) and not (after.isalnum() and name[stop - 1].isalnum())

@@ -22,7 +22,7 @@ from barl.project.masks import Outlined, match_masks
 from barl.project.matching import Match, match_names, matched_note
 from barl.project.names import clean, key
 from barl.project.records import Case
-from barl.project.scans import LeftOut, stem
+from barl.project.scans import LeftOut, stem, twice
 from barl.project.staging import read_outline
 from barl.project.store import Project
 
@@ -68,7 +68,7 @@ def match_outlines(
 ) -> tuple[list[LaterOutline], list[LeftOut]]:
     """Find the case of each file: by equal names, else by its id, else by a name that goes on, such as ``case7_seg``.
 
-    An outline of which several masks could be is left out.
+    Two files of one case are both left out, and so is an outline of which several masks could be.
 
     Args:
         cases: Of the project.
@@ -83,13 +83,20 @@ def match_outlines(
     """
     shown = {case.id: (names or {}).get(case.id, case.name) for case in cases}
     by_name = {name: case for case in cases if (name := shown[case.id])}
-    by_stem = {stem(path).removesuffix(".seg"): path for path in files}
-    ids = {case.id: case for case in cases if case.id in by_stem and case.id not in by_name}
-    found = [LaterOutline(case, by_stem.pop(case_id)) for case_id, case in ids.items()]
-    matches = match_names(list(by_name), list(by_stem))
-    found += [LaterOutline(by_name[match.case], by_stem[match.file], _notes(match)) for match in matches.pairs]
-    left_out = []
-    matched = {item.case.id for item in found}
+    by_stem: dict[str, list[Path]] = {}
+    for path in files:
+        by_stem.setdefault(stem(path).removesuffix(".seg"), []).append(path)
+    own = {case.id: list(by_stem[case.id]) for case in cases if case.id in by_stem and case.id not in by_name}
+    matches = match_names(list(by_name), [name for name in by_stem if name not in own])
+    notes = {}
+    for match in matches.pairs:
+        case = by_name[match.case]
+        own.setdefault(case.id, []).extend(by_stem[match.file])
+        notes[case.id] = _notes(match)
+    by_id = {case.id: case for case in cases}
+    found = [LaterOutline(by_id[i], paths[0], notes.get(i, ())) for i, paths in own.items() if len(paths) == 1]
+    left_out = [twice(paths, "outlines", shown[case_id]) for case_id, paths in own.items() if len(paths) > 1]
+    matched = set(own)
     free = [name for name, case in by_name.items() if case.id not in matched]
     for name in (*matches.unmatched, *matches.unclear):
         # Another number is another case, and no typing error.
@@ -100,7 +107,7 @@ def match_outlines(
         if name in matches.unclear:
             text = f"Several outlines could belong to the case {matches.unclear[name]!r}."
             reason = InputError(text, "Move the wrong ones away.")
-        left_out.append(LeftOut(by_stem[name].name, reason))
+        left_out += [LeftOut(path.name, reason) for path in by_stem[name]]
     if not isinstance(looked, Path):
         return [dataclasses.replace(item, looked=looked) for item in found], left_out
     outlines = {item.case.id: item.path for item in found}

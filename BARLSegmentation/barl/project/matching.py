@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -45,8 +46,9 @@ class Matches:
 def match_names(cases: Sequence[str], files: Sequence[str]) -> Matches:
     """Find the file of each case: by equal names, else by names of which one goes on where the other ends.
 
-    The part that goes on is set off by a character that is no letter or digit. A number makes another case (``case_1``
-    and ``case_1_2``), but for ``_0000``. A file goes to the case with the longest such name.
+    The part that goes on is set off by a character that is no letter or digit. A number among its words makes another
+    case (``case_1`` and ``case_1_2`` or ``case_1_2_seg``), but for ``_0000``. A file goes to the case with the longest
+    such name.
 
     Args:
         cases: Names of cases; upper and lower case are the same.
@@ -55,11 +57,15 @@ def match_names(cases: Sequence[str], files: Sequence[str]) -> Matches:
     found = Matches()
     by_key = {key(case): case for case in cases}
     rest = []
+    keys = Counter(key(file) for file in files)
     for file in files:
-        if case := by_key.pop(key(file), None):
-            found.pairs.append(Match(case, file))
-        else:
+        if (case := by_key.get(key(file))) is None:
             rest.append(file)
+        elif keys[key(file)] > 1:
+            found.unclear[file] = case
+        else:
+            found.pairs.append(Match(case, file))
+    by_key = {name: case for name, case in by_key.items() if name not in keys}
     candidates: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for file in rest:
         additions = [(case, _added(key(case), key(file))) for case in by_key.values()]
@@ -94,5 +100,5 @@ def _added(one: str, other: str) -> str:
         joint = rest[-1:]
     if not rest or joint.isalnum():
         return ""
-    word = "".join(letter for letter in rest if letter.isalnum())
-    return "" if not word or (word.isdigit() and word != _FIRST_CHANNEL) else rest
+    words = re.findall(r"[^\W_]+", rest)
+    return "" if not words or any(word.isdigit() and word != _FIRST_CHANNEL for word in words) else rest

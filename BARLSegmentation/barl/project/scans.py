@@ -233,6 +233,18 @@ def stem(path: Path) -> str:
     return name.removesuffix(ending(name) or (path.suffix if path.suffix.lower() == ".dcm" else ""))
 
 
+def twice(paths: Sequence[Path], what: str, case: str) -> LeftOut:
+    """A case that is left out because any of two files could be the same part of it.
+
+    Args:
+        paths: Two or more.
+        what: What they are, such as "outlines".
+        case: Its name.
+    """
+    names = f"'{paths[0].name}' and '{paths[1].name}'"
+    return LeftOut(case, InputError(f"{names} are both {what} of the case '{case}'.", "Move one of them away."))
+
+
 def list_volumes(folder: Path, *, outlines: bool = False) -> tuple[list[Path], list[LeftOut]]:
     """The volume files of a folder, and everything else in it."""
     try:

@@ -11,7 +11,7 @@ from barl.errors import InputError
 from barl.project.datasets.dataset import Dataset, Entry
 from barl.project.datasets.description import FILE_NAME, Description, read_description
 from barl.project.matching import match_names, matched_note
-from barl.project.scans import LeftOut, list_volumes, stem
+from barl.project.scans import LeftOut, list_volumes, stem, twice
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
@@ -72,32 +72,54 @@ def _cases_of(folder: Path, part: str, described: Description, left_out: list[Le
     whole = not all(matches)
     n_channels = max(1, len(described.channels))
     if whole:
-        images = {stem(path): (path,) * n_channels for path in scans}
+        files = _by_stem(scans)
+        left_out += [twice(paths, "scans", name) for name, paths in files.items() if len(paths) > 1]
+        images = {name: (paths[0],) * n_channels for name, paths in files.items() if len(paths) == 1}
     else:
         images = _sets(scans, n_channels if described.channels else 0, left_out)
     outlines: list[Path] = []
     if (folder / f"labels{part}").is_dir():
         outlines, others = list_volumes(folder / f"labels{part}", outlines=True)
         left_out += others
-    labels, notes = _matched(list(images), outlines, left_out)
+    found, notes = _matched(list(images), outlines, left_out)
+    left_out += [twice(paths, "outlines", name) for name, paths in found.items() if len(paths) > 1]
+    labels = {name: paths[0] for name, paths in found.items() if len(paths) == 1}
     return [
-        Entry(name, paths, labels.get(name), part == "Ts" and name in labels, "", notes.get(name, ()))
+        Entry(
+            name,
+            paths,
+            labels.get(name),
+            part == "Ts" and name in labels,
+            "",
+            notes.get(name, ()),
+        )
         for name, paths in images.items()
+        if name in labels or name not in found
     ], whole
+
+
+def _by_stem(paths: list[Path]) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(stem(path), []).append(path)
+    return groups
 
 
 def _sets(scans: list[Path], n_channels: int, left_out: list[LeftOut]) -> dict[str, tuple[Path, ...]]:
     """Case -> its files in the order of their numbers; 0 channels: as many as the first case has."""
-    groups: dict[str, dict[int, Path]] = defaultdict(dict)
+    groups: dict[str, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in scans:
         match = _CHANNEL.fullmatch(stem(path))
         assert match is not None  # the caller looked
-        groups[match["case"]][int(match["channel"])] = path
+        groups[match["case"]][int(match["channel"])].append(path)
     n_channels = n_channels or max(len(files) for files in groups.values())
     complete = {}
     for case, files in groups.items():
-        if sorted(files) == list(range(n_channels)):
-            complete[case] = tuple(files[number] for number in range(n_channels))
+        doubled = next((number for number, paths in files.items() if len(paths) > 1), None)
+        if doubled is not None:
+            left_out.append(twice(files[doubled], f"channel _{doubled:04d}", case))
+        elif sorted(files) == list(range(n_channels)):
+            complete[case] = tuple(files[number][0] for number in range(n_channels))
         else:
             missing = sorted(set(range(n_channels)) - set(files))
             what = f"has no file _{missing[0]:04d}" if missing else f"has {len(files)} files for {n_channels} channels"
@@ -107,16 +129,16 @@ def _sets(scans: list[Path], n_channels: int, left_out: list[LeftOut]) -> dict[s
 
 def _matched(
     names: list[str], outlines: list[Path], left_out: list[LeftOut]
-) -> tuple[dict[str, Path], dict[str, tuple[str, ...]]]:
-    """Case -> its outline, and notes on names that are not equal."""
-    by_stem = {stem(path): path for path in outlines}
+) -> tuple[dict[str, list[Path]], dict[str, tuple[str, ...]]]:
+    """Case -> the outlines of its name, and notes on names that are not equal."""
+    by_stem = _by_stem(outlines)
     matches = match_names(names, list(by_stem))
     for file in matches.unmatched:
         reason = InputError("There is no scan for this outline.", "Outlines and scans belong together by their names.")
-        left_out.append(LeftOut(by_stem[file].name, reason, path=by_stem[file]))
+        left_out += [LeftOut(path.name, reason, path=path) for path in by_stem[file]]
     for file, case in matches.unclear.items():
         reason = InputError(f"Several outlines could belong to the case '{case}'.", "Move the wrong ones away.")
-        left_out.append(LeftOut(by_stem[file].name, reason, path=by_stem[file]))
+        left_out += [LeftOut(path.name, reason, path=path) for path in by_stem[file]]
     notes: dict[str, tuple[str, ...]] = {m.case: (matched_note(m),) for m in matches.pairs if m.added}
     return {match.case: by_stem[match.file] for match in matches.pairs}, notes
 
