@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import SimpleITK as sitk
 from barl.cli import main
 from barl.cli.parser import build_parser
 from barl.cli.terminal import Terminal, table
+from barl.jobs.failures import write_log
 
 TINY = ["--device", "cpu", "--set", "widths=[4,8]", "--set", "patch=[16,16,16]", "--set", "loader_workers=0"]
 
@@ -237,6 +239,25 @@ def test_an_unforeseen_error_is_one_sentence_and_a_log(tmp_path, capsys, monkeyp
     assert seen.out == "" and len(seen.err.splitlines()) == 1 and "Traceback" not in seen.err
     assert str(project / "barl.log") in seen.err
     assert "Mueller" not in (project / "barl.log").read_text()
+
+
+@pytest.mark.parametrize("words", [["project", "show"], ["project", "cases"], ["evaluate"], ["predict"], ["add"]])
+def test_a_path_that_no_drive_takes_is_one_sentence(words, tmp_path, capsys):
+    place = str(tmp_path / ("x" * 300))
+    assert main([*words, place, *(["scan.nii.gz"] if words == ["add"] else [])]) in (2, 3)
+    seen = capsys.readouterr()
+    assert seen.out == "" and len(seen.err.splitlines()) == 1 and "File name too long" in seen.err
+    assert "Check the path" in seen.err and "did not foresee" not in seen.err
+
+
+def test_a_network_drive_that_is_gone_is_one_sentence(tmp_path, capsys, monkeypatch):
+    def is_dir(path: Path) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    assert main(["project", "show", str(tmp_path)]) == 3
+    assert "cannot be read (Stale file handle). Check the path" in capsys.readouterr().err
+    assert write_log(OSError("gone"), tmp_path) == Path("(no log could be written)")
 
 
 def test_names_do_not_steer_the_terminal(tmp_path, capsys):

@@ -6,18 +6,20 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from barl.cli import main
 from barl.errors import InputError, ProjectError
 from barl.evaluation.statistics import paired_test
 from barl.jobs.compare import compare_models, in_words
 from barl.jobs.compute import Compute
 from barl.jobs.evaluate import evaluate_model
 from barl.jobs.runs import RunFolder
-from barl.jobs.train_job import TrainingOptions, prepare_run, run_training
+from barl.jobs.train_job import TrainingOptions, prepare_run, prepare_training, run_training
 from barl.progress import Progress
 from barl.project.labels import Channel, Label
 from barl.project.store import Project
@@ -113,7 +115,44 @@ def test_what_the_parents_have_learned_counts_as_well(copy):
     with Project.open(copy) as project:
         assert project.models.get(third).parent == "model_0001"
         result = compare_models(project, third, compute=Compute("cpu"))
+        alone = evaluate_model(project, third, compute=Compute("cpu"))
+        run = project.runs.get(project.models.get(third).summary["run"])
     assert "case 1" in result["notes"][0] and "case 1" not in [row["name"] for row in result["cases"]]
+    assert [row["name"] for row in alone["cases"]] == ["case 3", "case 4"]
+    assert "1 held-out case was left out: the model has learned from it." in alone["notes"]
+    assert [case["id"] for case in run.plan["run"]["cases"] if case["held_out"]] == ["case_0004", "case_0005"]
+
+
+def test_a_model_is_not_evaluated_on_what_it_has_learned_from(copy, capsys):
+    """Held out after the training."""
+    assert main(["project", "mark", str(copy), "case 3", "case 4", "--held-out", "yes"]) == 0
+    assert "Note" not in capsys.readouterr().out
+    assert main(["project", "mark", str(copy), "case 0", "case 1", "--held-out", "yes"]) == 0
+    text = capsys.readouterr().out
+    assert "Note: The current model model_0001 has learned from case 0: an evaluation leaves this case out" in text
+    with Project.open(copy) as project:
+        result = evaluate_model(project, compute=Compute("cpu"))
+        assert [row["name"] for row in result["cases"]] == ["case 3", "case 4"]
+        assert result["notes"] == ["2 held-out cases were left out: the model has learned from them."]
+        project.cases.set_held_out("case 4", False)
+        notes = evaluate_model(project, compute=Compute("cpu"))["notes"]
+        assert notes[0] == "Only 1 case was judged: the figures are rough."
+        project.cases.set_held_out("case 3", False)
+        with pytest.raises(InputError, match="has learned from every case that is held out now") as caught:
+            evaluate_model(project, compute=Compute("cpu"))
+        assert "--from-scratch" in caught.value.remedy
+
+
+def test_a_training_is_not_measured_on_what_its_parents_have_learned_from(copy):
+    options = TrainingOptions(iterations=2, device="cpu", overrides=dict(TINY), method="supervised")
+    with Project.open(copy) as project:
+        project.cases.set_held_out("case 0", True)
+        warm = prepare_training(project, options)
+        fresh = prepare_training(project, replace(options, warm_start=False))
+    assert warm.parent == "model_0001" and any("1 held-out case does not measure the model" in n for n in warm.notes)
+    held_out = [[case["id"] for case in prepared.cases if case["held_out"]] for prepared in (warm, fresh)]
+    assert held_out == [["case_0004", "case_0005"], ["case_0001", "case_0004", "case_0005"]]
+    assert not any("does not measure" in note for note in fresh.notes)
 
 
 @pytest.mark.parametrize(

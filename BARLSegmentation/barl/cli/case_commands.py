@@ -16,6 +16,7 @@ from barl.cli.folder_commands import add_folder, add_labels, named, remember
 from barl.cli.intake import case_facts, tell_intake
 from barl.cli.terminal import Terminal, table
 from barl.errors import InputError, ProjectError
+from barl.jobs.unseen import learned_though_held_out
 from barl.project.channel_patterns import check_order
 from barl.project.datasets.intake import is_dataset, labels_of, read_dataset
 from barl.project.export import export_dataset, write_names
@@ -91,16 +92,32 @@ def mark(options: Namespace, terminal: Terminal) -> None:
         )
     with Project.open(options.project) as project:
         cases = [project.cases.find(name) for name in options.cases]  # all names are right before the first is changed
+        moved = {case.id for case in cases}
         for case in cases:
             if options.held_out:
-                project.cases.set_held_out(case.id, options.held_out == "yes")
+                moved |= {one.id for one in project.cases.set_held_out(case.id, options.held_out == "yes")}
             if options.exclude:
                 project.cases.set_state(case.id, CaseState.EXCLUDED)
             if options.include and case.is_excluded:
                 project.cases.include(case.id)
         cases = [project.cases.get(case.id) for case in cases]
-    text = "\n".join(f"{c.name}: {c.state.replace('_', ' ')}{', held out' if c.held_out else ''}" for c in cases)
-    terminal.answer({"cases": [case_facts(case) for case in cases]}, text)
+        notes = _learned_notes(project, moved) if options.held_out == "yes" else []
+    lines = [f"{c.name}: {c.state.replace('_', ' ')}{', held out' if c.held_out else ''}" for c in cases]
+    lines += [f"Note: {note}" for note in notes]
+    terminal.answer({"cases": [case_facts(case) for case in cases], "notes": notes}, "\n".join(lines))
+
+
+def _learned_notes(project: Project, moved: set[str]) -> list[str]:
+    """What a user should know if the current model has learned from cases that are held out now."""
+    current = project.models.current()
+    if current is None:
+        return []
+    names = [case.name for case in learned_though_held_out(project, current.id) if case.id in moved]
+    return [
+        f"The current model {current.id} has learned from {name}: an evaluation leaves this case out until a model is "
+        "trained from scratch (--from-scratch)."
+        for name in names
+    ]
 
 
 def rename(options: Namespace, terminal: Terminal) -> None:

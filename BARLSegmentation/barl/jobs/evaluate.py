@@ -21,7 +21,7 @@ from barl.images.reading import read_channels
 from barl.inference.predictor import Prediction
 from barl.jobs.choice import choose_model
 from barl.jobs.compute import AUTOMATIC, Compute, WarmPredictors
-from barl.jobs.unseen import judged_cases, out_of_fold
+from barl.jobs.unseen import judged_cases, learned_though_held_out, out_of_fold
 from barl.models.disk import check_channels
 from barl.progress import SILENT, Progress, Stage
 from barl.project.model_card import read_card
@@ -67,7 +67,8 @@ def evaluate_model(
     Args:
         project: May be open for reading only; nothing is stored.
         model: Id or folder; by default the current model.
-        cases: Those to evaluate on, outlined; by default ``judged_cases``.
+        cases: Those to evaluate on, outlined; by default ``judged_cases``, and a note tells how many held-out cases
+            the model has learned from.
         compute: Device and loaded models.
         progress: Gets the stages loading and evaluating.
         look: Called with each case once it is predicted, such as to draw it.
@@ -82,6 +83,7 @@ def evaluate_model(
         BarlError: Of model or device.
     """
     folder, model_id = choose_model(project, model)
+    left_out = [] if cases is not None else learned_though_held_out(project, model_id)
     cases = judged_cases(project, model_id) if cases is None else cases
     members = out_of_fold(project, model_id)
     card = read_card(folder)
@@ -121,13 +123,20 @@ def evaluate_model(
         "calibration_error": expected_calibration_error(confidence, correct),
         "risk_coverage_area": area_under_risk_coverage(confidence, correct),
         "cases": rows,
-        "notes": _notes(cases, len({case.id for case in cases} & set(members))),
+        "notes": _notes(cases, len({case.id for case in cases} & set(members)), len(left_out)),
     }
 
 
-def _notes(cases: Sequence[Case], apart: int) -> list[str]:
-    """``apart``: cases judged by one member."""
-    notes = [f"Only {len(cases)} case is held out: the figures are rough."] if len(cases) == 1 else []
+def _notes(cases: Sequence[Case], apart: int, left_out: int) -> list[str]:
+    """``apart``: cases judged by one member. ``left_out``: held-out cases that the model has learned from."""
+    notes = ["Only 1 case was judged: the figures are rough."] if len(cases) == 1 else []
+    if left_out:
+        words = (
+            "case was left out: the model has learned from it."
+            if left_out == 1
+            else ("cases were left out: the model has learned from them.")
+        )
+        notes.append(f"{left_out} held-out {words}")
     if apart:
         notes.append(f"{apart} of {len(cases)} cases were judged out of fold: by the member that has not seen them.")
     if partial := sum(case.is_partial for case in cases):

@@ -21,6 +21,12 @@ _PATH = re.compile(r"""(["'])(?:(?!\1).)*[/\\](?:(?!\1).)*\1|\S*[/\\]\S*""")
 # What Slicer's own Python lacks.
 _PACKAGES = ("torch", "monai", "safetensors", "jsonschema", "filelock")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# A name that no drive takes, and a drive that is gone; Windows lacks some of the numbers.
+_UNREACHABLE = tuple(
+    getattr(errno, name)
+    for name in ("ENAMETOOLONG", "EIO", "ENODEV", "ENOTCONN", "ESTALE", "EHOSTDOWN", "EHOSTUNREACH", "ETIMEDOUT")
+    if hasattr(errno, name)
+)
 
 
 class InternalError(BarlError):
@@ -58,6 +64,11 @@ def explain(error: BaseException, log_folder: Path | None = None) -> BarlError:
         )
     if isinstance(error, OSError) and error.filename and error.errno in _DISK:
         return storage_error(error, error.filename)
+    if isinstance(error, OSError) and error.filename and error.errno in _UNREACHABLE:
+        return InputError(
+            f"The path {error.filename} cannot be reached ({error.strerror}).",
+            "Check the path and that the drive is connected.",
+        )
     if isinstance(error, UnicodeError) and _while_importing("matplotlib", error):
         return InputError(
             "matplotlib cannot read its settings, the file matplotlibrc.",
@@ -92,9 +103,9 @@ def write_log(error: BaseException, folder: Path | None) -> Path:
         lines.append(f"{type(part).__name__}: {_PATH.sub('<path>', str(part))}")
     text = "\n".join(lines) + "\n\n"
     for target in [folder, Path(tempfile.gettempdir())]:
-        if target is None or not target.is_dir():
-            continue
         try:
+            if target is None or not target.is_dir():
+                continue
             with (target / LOG_NAME).open("a", encoding="utf-8") as log:
                 log.write(text)
         except OSError:

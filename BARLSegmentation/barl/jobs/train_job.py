@@ -148,7 +148,8 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
     """Choose cases and plan without starting anything.
 
     Outlined cases (state accepted) are learned from; the scans of untouched ones (new, predicted, in review) are used
-    by the method without outlines; excluded ones not at all; held-out ones are never trained on.
+    by the method without outlines; excluded ones not at all; held-out ones are never trained on, and measure the model
+    unless the one that it starts from has learned from them.
 
     Raises:
         InputError: No outlined case, all outlines empty, or a scan that cannot be read.
@@ -212,12 +213,15 @@ def prepare_training(project: Project, options: TrainingOptions, progress: Progr
     elif parent and NetworkSpec.from_json(read_card(parent.folder).network) != plan.network:
         notes.append(f"Training starts from scratch: {plan.method} needs another network than {parent.id} has.")
         parent = None
+    learned = learned_revisions(project, parent.id if parent else None)
+    if parent and (known := [case for case in held_out if case.id in learned]):
+        held_out = [case for case in held_out if case.id not in learned]
+        notes.append(_not_judged_by(len(known), parent.id))
     n_cases = len(outlined) + len(held_out) + len(untouched)
     notes += short_budget(plan, planning + _PREPARING * reading / len(measured) * n_cases)
     notes += small_parts(project, [*outlined, *held_out], plan)
     if options.folds is not None:
         notes.append(folds_in_words(options.folds, plan))
-    learned = learned_revisions(project, parent.id if parent else None)
     fold_of = assign_folds(outlined, options.folds) if options.folds is not None else {}
     cases = [
         {"id": case.id, "revision": revision, "held_out": case.held_out}
@@ -306,6 +310,16 @@ def share_training(project_folder: Path, run_id: str) -> None:
     with Project.open(project_folder, read_only=True) as project:
         run = project.runs.get(run_id)
         _train(project, run, RunFolder(run.folder), lambda event: None, 0.0)
+
+
+def _not_judged_by(count: int, parent: str) -> str:
+    """A note for the user about held-out cases that the model that training starts from has learned from."""
+    cases = "1 held-out case does" if count == 1 else f"{count} held-out cases do"
+    them = "it" if count == 1 else "them"
+    return (
+        f"{cases} not measure the model: {parent}, which it starts from, has learned from {them}. Train from scratch "
+        f"(--from-scratch) to be measured on {them}."
+    )
 
 
 def _beside(others: list[str]) -> str:

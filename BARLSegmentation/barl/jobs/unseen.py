@@ -32,15 +32,25 @@ def out_of_fold(project: Project, model_id: str | None) -> dict[str, int]:
 
 
 def judged_cases(project: Project, model_id: str | None) -> list[Case]:
-    """The cases to evaluate a model on: those held out, and those out of fold.
+    """The cases to evaluate a model on: ``unseen_cases``.
 
     Raises:
         InputError: There is none.
     """
-    members = out_of_fold(project, model_id)
-    if not members:
-        return held_out_cases(project)
-    return [case for case in project.cases.all() if case.evaluates or case.id in members]
+    unseen = unseen_cases(project, model_id)
+    if not unseen and held_out_cases(project):
+        raise InputError(
+            "The model has learned from every case that is held out now.",
+            "Hold out a case whose outline was never used, or train a model from scratch (--from-scratch), which "
+            "learns from no case that is held out.",
+        )
+    return [case for case in project.cases.all() if case.id in unseen]
+
+
+def learned_though_held_out(project: Project, model_id: str | None) -> list[Case]:
+    """The held-out cases with an accepted outline by which a model cannot be judged."""
+    unseen = unseen_cases(project, model_id)
+    return [case for case in project.cases.all() if case.evaluates and case.id not in unseen]
 
 
 def unseen_cases(project: Project, model_id: str | None) -> set[str]:

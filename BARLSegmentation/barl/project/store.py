@@ -122,21 +122,13 @@ class Project:
             StorageError: It is to be opened for writing but cannot be written.
         """
         folder = Path(folder).absolute()
-        if not folder.is_dir():
+        try:
+            _must_be_a_project(folder)
+        except OSError as error:  # a name that is too long, a network drive that is gone, a folder without permission
             raise ProjectError(
-                f"There is no project folder {folder}.", "Check the path and that the drive is connected."
-            )
-        for name in (FILE_NAME, *FOLDERS):
-            if (folder / name).is_symlink():
-                files.inside(folder, name)
-        if not (folder / FILE_NAME).is_file():
-            backup = (folder / BACKUP_NAME).is_file()
-            raise ProjectError(
-                f"{folder} is not a BARL project: it has no {FILE_NAME}.",
-                f"Restore its copy: barl project restore {shlex.quote(str(folder))}"
-                if backup
-                else "Choose a project's folder, or create a new project in an empty folder.",
-            )
+                f"The project folder {folder} cannot be read ({error.strerror or error}).",
+                "Check the path, its permissions and that the drive is connected.",
+            ) from error
         if not read_only and not is_writable(folder):
             raise StorageError(
                 f"The project folder cannot be written: {folder}.",
@@ -210,6 +202,27 @@ class Project:
             What is damaged, by case name (empty: nothing).
         """
         return verify(self.database, everything)
+
+
+def _must_be_a_project(folder: Path) -> None:
+    """
+    Raises:
+        ProjectError: It is no folder of a project, or a link in it leads elsewhere.
+        OSError: It cannot be read.
+    """
+    if not folder.is_dir():
+        raise ProjectError(f"There is no project folder {folder}.", "Check the path and that the drive is connected.")
+    for name in (FILE_NAME, *FOLDERS):
+        if (folder / name).is_symlink():
+            files.inside(folder, name)
+    if not (folder / FILE_NAME).is_file():
+        backup = (folder / BACKUP_NAME).is_file()
+        raise ProjectError(
+            f"{folder} is not a BARL project: it has no {FILE_NAME}.",
+            f"Restore its copy: barl project restore {shlex.quote(str(folder))}"
+            if backup
+            else "Choose a project's folder, or create a new project in an empty folder.",
+        )
 
 
 def _make_folders(folder: Path) -> None:
