@@ -76,6 +76,27 @@ def test_no_file_is_overwritten_silently(capsys, tmp_path, scan, drawn):
     assert read(output).any()
 
 
+def test_nothing_that_is_read_is_replaced(capsys, tmp_path, scan, drawn, truth):
+    mask = write(tmp_path / "mask.nii.gz", np.ones_like(truth))
+    for words in (
+        ["--output", scan],
+        ["--output", drawn],
+        ["--output", mask, "--drawn", mask],
+        ["--output", mask, "--prior", mask],
+        ["--output", "o.nii.gz", "--uncertainty", mask, "--prior", drawn, "--prior-uncertainty", mask],
+    ):
+        error = barl(capsys, scan, drawn, *words, "--overwrite", code=2)["error"]
+        assert "is read here and would be replaced" in error["message"]
+    output = tmp_path / "o.nii.gz"
+    for words, said in (
+        (["--uncertainty", tmp_path / "u.png"], "no file name for a volume"),
+        (["--uncertainty", tmp_path / "nowhere" / "u.nii.gz"], "There is no folder"),
+        (["--prior-uncertainty", mask], "without the prediction"),
+    ):
+        message = barl(capsys, scan, drawn, "--output", output, *words, code=2)["error"]["message"]
+        assert said in message.replace("is not a file", "no file") and not output.exists()
+
+
 def test_a_mask_says_what_was_looked_at(capsys, tmp_path, scan, drawn, truth):
     """An empty plane in the mask stays empty, though the scan is bright there."""
     mask = np.zeros_like(truth)
@@ -111,6 +132,14 @@ def test_folders_are_filled_file_by_file(capsys, tmp_path, scan, drawn, truth):
     assert [entry["name"] for entry in answer["failed"]] == ["b"]
     assert "Nothing is drawn" in answer["failed"][0]["message"]
     assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["a.nii.gz"]
+    mask = np.ones_like(truth)
+    mask[tuple(np.argwhere(read(drawn))[0])] = 0  # a labeled voxel was not looked at
+    write(tmp_path / "masks" / "a.nii.gz", mask)
+    (tmp_path / "drawn" / "b.nii.gz").unlink()
+    words = ["fill", tmp_path / "scans", tmp_path / "drawn", "--drawn", tmp_path / "masks", "--output", tmp_path / "o"]
+    main([*map(str, words)])
+    said = capsys.readouterr()
+    assert "lie outside of the mask of drawn voxels" in said.out + said.err
 
 
 @pytest.mark.parametrize("doubled", ["scans", "drawn"])

@@ -161,6 +161,36 @@ def test_one_label_map_with_names_in_its_header_as_totalsegmentator_writes(a_pro
     assert np.array_equal(newest(a_project, "k1")[1], np.select([values == 5, values == 9], [5, 2]))
 
 
+def test_a_value_without_a_name_has_no_meaning_where_others_are_named(a_project, tmp_path, capsys):
+    values = np.random.default_rng(2).choice(np.array([0, 2, 7], np.uint8), SHAPE)
+    sitk.WriteImage(image(values), str(tmp_path / "k1.nii.gz"))
+    words = ["import-predictions", a_project, tmp_path / "k1.nii.gz"]
+    error = barl(capsys, *words, "--label", "7=tumor", code=2)
+    assert "value(s) 2, which have no name there" in json.dumps(error)
+    barl(capsys, *words, "--label", "7=tumor", "--label", "2=liver")
+    assert np.array_equal(newest(a_project, "k1")[1], np.select([values == 7, values == 2], [2, 5]))
+
+
+def test_probabilities_of_two_structures_of_one_label_add_up(a_project, tmp_path, capsys):
+    home = tmp_path / "k1"
+    home.mkdir()
+    left, right = np.zeros((2, *SHAPE), np.float32)
+    left[:, :, :4], right[:, :, 8:] = 0.9, 0.8
+    for name, part in (("left", left), ("right", right), ("liver", np.zeros_like(left))):
+        sitk.WriteImage(image(part), str(home / f"{name}.nii.gz"))
+    words = ["import-predictions", a_project, tmp_path, "--label", "left=tumor", "--label", "right=tumor"]
+    barl(capsys, *words)
+    assert np.array_equal(newest(a_project, "k1")[1], np.where(left + right > 0.5, 2, 0))
+
+
+def test_as_many_maps_as_labels_that_leave_no_background_are_refused(a_project, tmp_path, capsys):
+    np.savez(tmp_path / "k1.npz", probabilities=softmax(classes=2))
+    words = ["import-predictions", a_project, tmp_path / "k1.npz"]
+    assert "sum to 1 in every voxel" in json.dumps(barl(capsys, *words, code=2))
+    barl(capsys, *words, "--label", "1=tumor")
+    assert set(np.unique(newest(a_project, "k1")[1])) == {0, 2}
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
 def test_probability_volumes_in_a_folder_for_each_case_as_monai_writes(a_project, tmp_path, capsys, ending):
     given = softmax(4)

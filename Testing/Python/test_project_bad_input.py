@@ -17,6 +17,7 @@ from barl.errors import BarlError, InputError, ProjectError, StorageError
 from barl.images.geometry import Grid
 from barl.project import database
 from barl.project.labels import Channel, Label
+from barl.project.restore import restore
 from barl.project.store import Project
 
 SHAPE = (6, 7, 8)
@@ -214,6 +215,31 @@ def test_a_creation_that_was_killed_can_be_repeated(tmp_path: Path) -> None:
     (tmp_path / "cases").mkdir()
     with Project.create(tmp_path, "x", [Label(1, "a")], [Channel("CT")]) as project:
         assert project.cases.all() == []
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_no_project_is_made_over_one_that_has_lost_its_database(project: Project, content: bytes | None) -> None:
+    project.cases.add("a", [make_scan()])
+    project.close()
+    Project.open(project.folder).close()
+    backup, path = project.folder / database.BACKUP_NAME, project.folder / database.FILE_NAME
+    sound = backup.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ProjectError) as made:
+        Project.create(project.folder, "x", [Label(1, "a")], [Channel("CT")])
+    with pytest.raises(ProjectError) as opened:
+        Project.open(project.folder)
+    assert all("barl project restore" in caught.value.remedy for caught in (made, opened))
+    assert backup.read_bytes() == sound
+    backup.unlink()
+    with pytest.raises(ProjectError, match=r"lost its project\.db"):
+        Project.create(project.folder, "x", [Label(1, "a")], [Channel("CT")])
+    backup.write_bytes(sound)
+    restore(project.folder)
+    with Project.open(project.folder) as restored:
+        assert [case.name for case in restored.cases.all()] == ["a"]
 
 
 def test_a_name_with_an_accent_is_one_name_however_it_is_coded(project: Project) -> None:

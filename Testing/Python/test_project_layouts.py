@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -115,6 +116,20 @@ def test_the_plain_layout_comes_back_but_for_what_nobody_accepted(a_project, tmp
         ):
             one, other = (sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in (here, there))
             assert np.array_equal(one, other), "channels by their names"
+
+
+def test_the_names_beside_an_export_replace_no_other_file(a_project, tmp_path, capsys):
+    """The list that ``--anonymous`` keeps bears such a name."""
+    kept = tmp_path / "out-names.csv"
+    kept.write_text("case,name,subject,their subject\ncase_0001,doe_jane,,\n")
+    before = kept.read_bytes()
+    for folder in ("out", "out"):  # as before, the second time
+        assert main(["export", str(a_project), str(tmp_path / folder), "--layout", "plain"]) == 0
+        assert "out-names-2.csv says which case is which" in capsys.readouterr().out
+        shutil.rmtree(tmp_path / folder)
+    assert kept.read_bytes() == before and not (tmp_path / "out-names-3.csv").exists()
+    assert main(["export", str(a_project), str(a_project / "models")]) == 2
+    assert "lies in the folder of the project" in capsys.readouterr().err
 
 
 def test_segments_come_back_to_their_cases(a_project, tmp_path, capsys):

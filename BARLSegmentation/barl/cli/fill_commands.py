@@ -76,6 +76,7 @@ def fill(options: Namespace, terminal: Terminal) -> int:
         except InputError as error:
             failed.append({"name": name, "message": error.message, "remedy": error.remedy})
     lines = [f"Filled {len(done)} scans."]
+    lines += [f"{item['name']}: {note}" for item in done for note in item["notes"]]
     lines += [f"Left out {f['name']}: {f['message']} {f['remedy']}" for f in failed]
     terminal.answer({"filled": done, "failed": failed}, "\n".join(lines))
     return InputError.exit_code if failed else 0

@@ -62,7 +62,12 @@ def fill_files(task: Task, *, overwrite: bool = False, progress: Progress = SILE
         Cancelled: The work was ended.
     """
     outputs = [path for path in (task.output, task.uncertainty) if path is not None]
-    check_outputs(outputs, [*task.scan, task.labels], overwrite)
+    others = (task.drawn, task.prior, task.prior_uncertainty)
+    check_outputs(outputs, [*task.scan, task.labels, *(path for path in others if path is not None)], overwrite)
+    if task.prior_uncertainty is not None and task.prior is None:
+        raise InputError(
+            "An uncertainty of a prediction is given without the prediction.", "Name its label map with --prior."
+        )
     notes: list[str] = []
     scans = read_channels(task.scan, notes)
     grid = Grid.of(scans[0])

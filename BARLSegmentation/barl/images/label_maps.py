@@ -266,7 +266,7 @@ def with_meaning(array: np.ndarray, meaning: Mapping[int, int], name: str) -> np
     if unknown := sorted(set(found.tolist()) - {0, *meaning}):
         raise InputError(
             f"The label map '{name}' holds the value(s) {', '.join(map(str, unknown[:5]))}, which have no name there.",
-            f"Change them to one of: {', '.join(map(str, sorted(meaning)))}.",
+            f"Name them as well, or change them to one of: {', '.join(map(str, sorted(meaning)))}.",
         )
     table = np.array([meaning.get(int(value), 0) for value in found], dtype=np.uint16)
     return table[np.searchsorted(found, array)]

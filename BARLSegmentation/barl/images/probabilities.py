@@ -91,6 +91,12 @@ def with_background(array: np.ndarray, n_labels: int, name: str) -> np.ndarray:
                 f"The probabilities in '{name}' sum to {total.max():.3g} in some voxels: its labels overlap.",
                 "Give the label map instead; a voxel has one label.",
             )
+        if n_labels > 1 and total.min() > 1 - _ROUNDING:
+            raise InputError(
+                f"The {n_labels} maps in '{name}' sum to 1 in every voxel: one of them seems to be the background's, "
+                "but as many labels are expected.",
+                "Name the labels of its classes with --label VALUE=NAME.",
+            )
         return np.concatenate([(1 - total).clip(0, 1)[None], array])
     if np.abs(total - 1).max() > _ROUNDING:
         raise InputError(

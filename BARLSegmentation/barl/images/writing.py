@@ -22,9 +22,7 @@ def write_image(image: sitk.Image, path: Path | str) -> None:
         StorageError: The disk is full or cannot be written.
     """
     path = Path(path)
-    ending = next((e for e in (".nii.gz", ".nii", ".nrrd", ".mha") if path.name.lower().endswith(e)), None)
-    if ending is None:
-        raise InputError(f"'{path.name}' is not a file name for a volume.", "Use .nii.gz, .nrrd or .mha.")
+    ending = check_file_name(path)
     bare = sitk.Image(image)
     bare.MakeUnique()  # Copies of an image share their metadata until then.
     for key in bare.GetMetaDataKeys():
@@ -39,6 +37,18 @@ def write_image(image: sitk.Image, path: Path | str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_file_name(path: Path) -> str:
+    """The ending of a file to write.
+
+    Raises:
+        InputError: The file name has none of the endings .nii.gz, .nii, .nrrd, .mha.
+    """
+    ending = next((e for e in (".nii.gz", ".nii", ".nrrd", ".mha") if path.name.lower().endswith(e)), None)
+    if ending is None:
+        raise InputError(f"'{path.name}' is not a file name for a volume.", "Use .nii.gz, .nrrd or .mha.")
+    return ending
+
+
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bool) -> None:
     """What a command may write to; to be asked before the work.
 
@@ -48,7 +58,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bo
         overwrite: Other files that are there already may be replaced.
 
     Raises:
-        InputError: A file may not be replaced, or two outputs are one file.
+        InputError: A file may not be replaced or cannot be written there, or two outputs are one file.
     """
     read = {path.resolve() for path in inputs}
     for number, path in enumerate(outputs):
@@ -56,6 +66,9 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bo
             raise InputError(f"'{path.name}' is read here and would be replaced.", "Name another file for the output.")
         if path.resolve() in {other.resolve() for other in outputs[:number]}:
             raise InputError(f"Two outputs would be called '{path.name}'.", "Give one of them another name.")
+        check_file_name(path)
+        if not path.resolve().parent.is_dir():
+            raise InputError(f"There is no folder {path.parent} to write to.", "Make it, or choose another one.")
         if path.exists() and not overwrite:
             raise InputError(f"'{path.name}' is there already.", "Choose another name, or add --overwrite.")
 

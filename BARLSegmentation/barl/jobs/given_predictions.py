@@ -177,8 +177,9 @@ def _label_map(
     """A label map with the values of the project's table."""
     meaning: dict[int | str, int] = {}
     if names or origin.renamed:
-        table = dict(names) or {label.value: label.name for label in labels}
-        meaning = _meaning(table | origin.named_values, labels, origin)
+        # Where values are named, the others have no meaning: the table's own would be a guess.
+        named = dict(names) | origin.named_values
+        meaning = _meaning(named or {label.value: label.name for label in labels}, labels, origin)
     values = [label.value for label in labels]
     told: list[str] = []
     read = read_label(path, grid, values, structures=structures(labels), resample=resample, notes=told, meaning=meaning)
@@ -245,10 +246,10 @@ def _of_parts(
         raise InputError(f"None of the files ({names}) is named as a label of the project.", "Use --label THERE=HERE.")
     if others := len(files.parts) - len(own):
         notes.append(f"{others} files are of labels that the project does not have and were not read.")
-    if all(_is_probability(path) for path in own):
+    if any(_is_probability(path) for path in own):  # that of a structure that is not there may hold nothing but 0
         array = np.zeros((len(labels), *grid.shape), np.float32)
         for path, label in own.items():
-            array[labels.index(label)] = read_probabilities(path, grid)[0]
+            array[labels.index(label)] += read_probabilities(path, grid)[0]
         return Given(predict_from_probabilities([with_background(array, len(labels), files.name)], grid, labels))
     result = np.zeros(grid.shape, np.uint16)
     overlap = 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from barl.errors import Cancelled, InputError, ProjectError, StorageError
+from barl.errors import Cancelled, ProjectError, StorageError
 from barl.images.geometry import Roi
 from barl.images.reading import read_channels
 from barl.images.writing import check_outputs, write_image
@@ -137,9 +137,6 @@ def predict_files(
     Raises:
         BarlError: Of input, model, device or disk.
     """
-    for path in filter(None, (output, uncertainty)):  # before the work, not after it
-        if not Path(path).resolve().parent.is_dir():
-            raise InputError(f"There is no folder {Path(path).parent} to write to.", "Make it, or choose another one.")
     check_outputs([path for path in (output, uncertainty) if path is not None], scans, overwrite)
     card = read_card(model)
     check_channels(card, len(scans))

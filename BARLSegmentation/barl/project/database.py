@@ -215,9 +215,12 @@ class Database:
         with self._plain_errors():
             application, version = self._pragma("application_id"), self._pragma("user_version")
         if application != APPLICATION_ID:
+            restore = f"Restore its copy: barl project restore {self.folder}"
             raise ProjectError(
                 f"{self.folder} is not a BARL project: its {FILE_NAME} holds something else.",
-                "Choose a project's folder, or create a new project in an empty folder.",
+                restore
+                if (self.folder / BACKUP_NAME).is_file()
+                else "Choose a project's folder, or create a new project in an empty folder.",
             )
         if version > FORMAT:
             raise ProjectError(

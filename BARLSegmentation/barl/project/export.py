@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -86,8 +87,8 @@ def export_dataset(
         source: For ``dicom-seg`` the folder with the DICOM series that the scans came from.
 
     Raises:
-        InputError: The layout is unknown, the folder is not empty, no case is accepted, or a package or the DICOM
-            series is missing.
+        InputError: The layout is unknown, the folder is not empty or lies in the project's, no case is accepted, or a
+            package or the DICOM series is missing.
         ProjectError: An accepted label map is not as it was stored.
         StorageError: The disk is full or read-only.
     """
@@ -101,6 +102,8 @@ def export_dataset(
     folder = Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not an empty folder.", "Choose a new or empty folder.")
+    if folder.resolve().is_relative_to(project.folder.resolve()):
+        raise InputError(f"{folder} lies in the folder of the project.", "Choose a folder outside of it.")
     outlines = _outlines(project, predictions)
     cases = [case for case, _ in outlines]
     if not cases:
@@ -141,15 +144,25 @@ def export_dataset(
 def write_names(project: Project, ids: list[str], folder: Path) -> Path:
     """A table of ids and names beside an export, which may be sent: names of cases may be those of patients.
 
+    It replaces no other file: ``FOLDER-names.csv`` may be the list that ``--anonymous`` keeps.
+
     Raises:
         StorageError: The disk is full or read-only.
     """
-    path = folder.parent / f"{folder.name}-names.csv"
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("case", "name"))
     writer.writerows((case_id, plain_cell(project.cases.get(case_id).name)) for case_id in ids)
-    files.write_atomically(path, lambda file: file.write_text(text.getvalue(), encoding="utf-8"))
+    content = text.getvalue().encode("utf-8")
+    path = folder.parent / f"{folder.name}-names.csv"
+    try:
+        for number in itertools.count(2):
+            if not path.exists() or path.read_bytes() == content:
+                break
+            path = path.with_name(f"{folder.name}-names-{number}.csv")
+    except OSError as error:
+        raise storage_error(error, path) from error
+    files.write_atomically(path, lambda file: file.write_bytes(content))
     return path
 
 

@@ -92,6 +92,7 @@ class Project:
             raise storage_error(error, folder) from error
         if foreign:
             raise ProjectError(f"The folder {folder} is not empty.", "Choose a new or empty folder.")
+        _refuse_remains(folder)
         database = Database(folder, wait_seconds=wait_seconds)
         try:
             database.create(
@@ -222,6 +223,28 @@ def _must_be_a_project(folder: Path) -> None:
             f"Restore its copy: barl project restore {shlex.quote(str(folder))}"
             if backup
             else "Choose a project's folder, or create a new project in an empty folder.",
+        )
+
+
+def _refuse_remains(folder: Path) -> None:
+    """Make no project where one has lost its database: the next copy of the database would replace the sound one.
+
+    Raises:
+        ProjectError: There is a copy, or a case, a model or a run.
+        StorageError: The folder cannot be read.
+    """
+    database = folder / FILE_NAME
+    try:
+        if database.exists() and database.stat().st_size > 0:
+            return  # what it holds is looked at when it is opened
+        copy = (folder / BACKUP_NAME).exists()
+        held = [name for name in FOLDERS if (folder / name).is_dir() and any((folder / name).iterdir())]
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    if copy or held:
+        raise ProjectError(
+            f"{folder} holds a project that has lost its {FILE_NAME}.",
+            f"Restore its copy: barl project restore {folder}" if copy else "Choose a new or empty folder.",
         )
 
 
