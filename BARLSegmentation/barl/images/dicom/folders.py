@@ -62,6 +62,7 @@ def sort_files(paths: Iterable[Path]) -> Found:
     """Read the headers of files and sort them."""
     found = Found()
     by_series: dict[tuple[str, str], list[Header]] = defaultdict(list)
+    names: dict[tuple[str, str], str] = {}
     foreign, unknown = [], []
     shapes = set()
     for path in paths:
@@ -72,7 +73,7 @@ def sort_files(paths: Iterable[Path]) -> Found:
         if header is None or header.is_damaged:
             found.damaged.append(path)
         elif header.is_scan:
-            by_series[header.text("SeriesInstanceUID"), header.text("PatientID")].append(header)
+            by_series[header.text("SeriesInstanceUID"), _patient_of(header, names)].append(header)
             shapes.add(_shape(path))
         elif header.kind == UNKNOWN:
             unknown.append(header)
@@ -91,6 +92,22 @@ def sort_files(paths: Iterable[Path]) -> Found:
             found.damaged.append(path)
     found.scans = _join_single_slices(list(by_series.values()))
     return found
+
+
+def _patient_of(header: Header, names: dict[tuple[str, str], str]) -> str:
+    """Who is in a scan: by the patient's number, or else by the first name in that series and study.
+
+    So patients without a number are two only where their names and their studies both differ.
+
+    Args:
+        header: A slice.
+        names: Series and study -> name; gets what is missing.
+    """
+    if number := header.text("PatientID"):
+        return number
+    # The same name may be written with other separators, padding or case.
+    name = re.sub(r"[\W_]+", "", header.text("PatientName")).casefold()
+    return names.setdefault((header.text("SeriesInstanceUID"), header.text("StudyInstanceUID")), name)
 
 
 def _shape(path: Path) -> tuple[Path, str]:

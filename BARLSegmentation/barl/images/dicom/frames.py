@@ -35,6 +35,7 @@ class Frame:
         spacing: Millimeters between columns and between rows: along x, along y.
         slope, intercept: Intensity = slope * stored value + intercept.
         is_scaled: Its tags give the slope or the intercept.
+        units: What its intensities are by its Units and by its RescaleType; empty where a tag is missing.
         marks: What may distinguish it from other frames at the same place, by name.
         problem: Why it cannot be part of a volume: the rest of a sentence of which it is the subject; empty if it can.
     """
@@ -48,6 +49,7 @@ class Frame:
     slope: float = 1.0
     intercept: float = 0.0
     is_scaled: bool = False
+    units: tuple[str, str] = ("", "")
     marks: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
 
@@ -168,8 +170,13 @@ def _frame(header: Header, index: int, n_frames: int, tags: _Tags) -> Frame:
         slope,
         intercept,
         is_scaled,
+        (_unit(tags.value("", "Units")), _unit(tags.value(scaling, "RescaleType"))),
         _marks(header, tags),
     )
+
+
+def _unit(value: Any) -> str:
+    return " ".join(str(value or "").upper().split())[:16]
 
 
 def _groups(header: Header, index: int) -> tuple[Any, Any]:

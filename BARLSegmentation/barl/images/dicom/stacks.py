@@ -29,7 +29,7 @@ _CONVERT = (
     "Load it in Slicer with the DICOM plugin's 'acquisition geometry regularization' and export the result as a volume."
 )
 # What makes another image of the same place even if the slices of two images alternate.
-_CONTRASTS = ("image type", "component", "echo time", "echo", "inversion time", "b-value", "kVp")
+_CONTRASTS = ("image type", "component", "echo time", "echo", "inversion time", "b-value", "kVp", "kernel")
 _TIMES = ("time point", "heart phase", "frame time", "time of acquisition", "time of content")
 
 
@@ -42,23 +42,26 @@ class Stack:
         words: What distinguishes them from the other stacks of the series; empty if there is no other.
         copies: Frames left out because they are others once more: (the one kept, its copy).
         problem: Why they make no volume; empty if that is not known yet.
+        n_in_series: Frames of the whole series, without copies.
     """
 
     frames: tuple[Frame, ...]
     words: str = ""
     copies: tuple[tuple[Frame, Frame], ...] = ()
     problem: str = ""
+    n_in_series: int = 0
 
 
 def stacks(frames: Sequence[Frame]) -> list[Stack]:
     """The stacks of a series, the largest first."""
     found = []
-    for parallel in _parallel(frames):
-        kept, copies = _without_copies(parallel)
+    groups = [_without_copies(parallel) for parallel in _parallel(frames)]
+    count = sum(len(kept) for kept, _ in groups)
+    for kept, copies in groups:
         parts = _apart(kept, _modality(kept))
         for words, part, problem in parts:
             ours = {id(frame) for frame in part}
-            found.append(Stack(tuple(part), words, tuple(c for c in copies if id(c[0]) in ours), problem))
+            found.append(Stack(tuple(part), words, tuple(c for c in copies if id(c[0]) in ours), problem, count))
     return sorted(found, key=lambda stack: -len(stack.frames)) if len({s.words for s in found}) == 1 else found
 
 
@@ -95,6 +98,8 @@ def check(stack: Stack, name: str) -> list[str]:
             f"{unscaled[0].name}{more}.",
             "Export the series again from the archive or the scanner, with these tags.",
         )
+    if mixed := _mixed_units(stack):
+        raise InputError(f"The DICOM series in '{name}' has {mixed}.", "Export the wanted images separately.")
     problems = [*_uneven(stack), *_sideways(stack)]
     if problems:
         raise InputError(f"The DICOM series in '{name}' has {' and '.join(problems)}.", _CONVERT)
@@ -280,6 +285,19 @@ def _in_words(name: str, value: Any, number: int, count: int) -> str:
     return f"{name} {value}"
 
 
+def _mixed_units(stack: Stack) -> str:
+    """Intensities of two units; a slice that names none may have either."""
+    for units in zip(*(frame.units for frame in stack.frames), strict=True):
+        found: dict[str, Frame] = {}
+        for unit, frame in zip(units, stack.frames, strict=True):
+            found.setdefault(unit, frame)
+        found.pop("", None)
+        if len(found) > 1:
+            first, second = [f"{unit} in {frame.name}" for unit, frame in found.items()][:2]
+            return f"intensities of different units: {first}, {second}"
+    return ""
+
+
 def _uneven(stack: Stack) -> list[str]:
     heights = _heights(stack.frames)
     steps = np.diff(heights)
@@ -319,7 +337,21 @@ def _notes(stack: Stack) -> list[str]:
             f"The tags of the slices name {len(places)} coordinate systems (frames of reference): check that all "
             "slices are of one examination."
         )
-    said = {frame.header.number("NumberOfSlices") for frame in stack.frames} - {None}
-    if len(said) == 1 and stack.frames[0].n_in_file == 1 and (expected := said.pop()) and expected > len(stack.frames):
-        notes.append(f"The tags of the scan speak of {expected} slices, but only {len(stack.frames)} are there.")
+    n_slices = _said(stack, "NumberOfSlices")
+    # An acquisition may have other images than these slices, such as a scout or another echo of the series.
+    acquisitions = {frame.header.number("AcquisitionNumber") for frame in stack.frames}
+    n_images = _said(stack, "ImagesInAcquisition") if len(acquisitions) == 1 else 0
+    if n_slices > len(stack.frames):
+        notes.append(f"The tags of the scan speak of {n_slices} slices, but only {len(stack.frames)} are there.")
+    elif n_images > stack.n_in_series:
+        notes.append(
+            f"The tags of the scan speak of {n_images} images in its acquisition, but only {stack.n_in_series} are "
+            "there: check that no slice is missing."
+        )
     return notes
+
+
+def _said(stack: Stack, keyword: str) -> int:
+    """The number that a tag gives in all files of one frame; 0 if they differ or none has it."""
+    said = {frame.header.number(keyword) for frame in stack.frames} - {None}
+    return said.pop() or 0 if len(said) == 1 and stack.frames[0].n_in_file == 1 else 0
