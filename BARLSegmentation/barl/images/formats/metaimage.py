@@ -11,7 +11,7 @@ import numpy as np
 
 from barl.errors import InputError
 from barl.images.formats.content import ZLIB, open_beside, open_regular, read_raw, text_numbers, unpack
-from barl.images.formats.volume import Volume, damaged, nearest_axes, no_number, spatial_sizes
+from barl.images.formats.volume import SKEW, Volume, damaged, in_millimeters, nearest_axes, no_number, spatial_sizes
 
 _LONGEST_HEADER = 2**16
 _TYPES = {
@@ -109,9 +109,8 @@ def _first(fields: dict[str, str], *keys: str) -> str | None:
 def _placed(fields: dict[str, str], sizes: tuple[int, int, int], n_dims: int, name: str) -> Volume:
     notes = []
     key = _first(fields, "ElementSpacing", "ElementSize")
+    has_spacing = key is not None
     spacing = _numbers(fields, key, name)[:3] if key else [1.0, 1.0, 1.0]
-    if key is None:
-        notes.append("The header gives no spacing; 1 mm is assumed.")
     if len(spacing) < 3:
         raise damaged(name)
     if not all(s > 0 for s in spacing):
@@ -128,17 +127,36 @@ def _placed(fields: dict[str, str], sizes: tuple[int, int, int], n_dims: int, na
         raise damaged(name)
     directions = given.reshape(n_dims, n_dims)[:3, :3].T
     lengths = np.linalg.norm(directions, axis=0)
-    if (lengths > 0).all():
-        directions = directions / lengths
-    _, axes, turned = nearest_axes(directions * spacing, sizes, name) if (lengths > 0).all() else _no_axes(name)
-    return Volume(np.empty((0, 0, 0)), spacing, origin, axes, notes + turned)
+    if not (lengths > 0).all():
+        raise InputError(
+            f"The axes of '{name}' are not at right angles to each other: one has no direction.",
+            "Correct its header or export the scan again.",
+        )
+    factors, told = in_millimeters([fields.get("DistanceUnits", "")] * 3)
+    is_scaled = np.abs(lengths - 1).max() > SKEW
+    used = factors * spacing * (lengths if is_scaled else 1)
+    _, axes, turned = nearest_axes(directions / lengths * used, sizes, name)
+    if is_scaled:
+        notes.append(_lengths_as_spacing(lengths, spacing, name))
+    elif not has_spacing:
+        notes.append("The header gives no spacing; 1 mm is assumed.")
+    return Volume(np.empty((0, 0, 0)), used.tolist(), (factors * origin).tolist(), axes, notes + told + turned)
 
 
-def _no_axes(name: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    raise InputError(
-        f"The axes of '{name}' are not at right angles to each other: one has no direction.",
-        "Correct its header or export the scan again.",
-    )
+def _lengths_as_spacing(lengths: np.ndarray, spacing: list[float], name: str) -> str:
+    """A note that directions give the spacing, for ITK and Slicer multiply both.
+
+    Raises:
+        InputError: The spacing is given as well; programs that write both mean either one or the product.
+    """
+    shown = " x ".join(f"{length:g}" for length in lengths)
+    if not np.allclose(spacing, 1):
+        raise InputError(
+            f"'{name}' gives a spacing of {' x '.join(f'{s:g}' for s in spacing)}, but its directions have lengths of "
+            f"{shown} instead of 1.",
+            "Correct its header (ElementSpacing or TransformMatrix) or export the scan again.",
+        )
+    return f"The directions in the header have lengths of {shown}, which are taken as the spacing."
 
 
 def _voxels(path: Path, fields: dict[str, str], end: int, count: int) -> np.ndarray:

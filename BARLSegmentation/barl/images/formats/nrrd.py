@@ -6,6 +6,7 @@ from __future__ import annotations
 import bz2
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -23,7 +24,7 @@ from barl.images.formats.content import (
     too_long,
     unpack,
 )
-from barl.images.formats.volume import Volume, damaged, nearest_axes, no_number, spatial_sizes
+from barl.images.formats.volume import Volume, damaged, in_millimeters, nearest_axes, no_number, spatial_sizes
 
 _LONGEST_HEADER = 2**20
 _TYPES = {
@@ -192,7 +193,10 @@ def _placed(
     else:
         steps = np.diag(np.array(_spacings(header, spatial, name, notes)))
         notes.append("The header does not say where the scan lies; which side is left is not known.")
-    spacing, axes, turned = nearest_axes(signs @ steps, sizes, name)
+    # Directions have the units of the space, spacings those of the axes; some programs write the other field.
+    fields = ("space units", "units") if directions else ("units", "space units")
+    factors, told = in_millimeters(_units(header, spatial, fields))
+    spacing, axes, turned = nearest_axes(signs @ (factors[:, None] * steps), sizes, name)
     origin = np.zeros(3)
     text = header.fields.get("space origin")
     if text is not None:
@@ -202,8 +206,8 @@ def _placed(
             raise damaged(name) from None
         if origin.shape != (3,) or not np.isfinite(origin).all():
             raise damaged(name)
-    place = (signs @ origin).tolist()
-    return Volume(np.empty((0, 0, 0)), spacing.tolist(), place, axes, notes + turned)
+    place = (signs @ (factors * origin)).tolist()
+    return Volume(np.empty((0, 0, 0)), spacing.tolist(), place, axes, notes + told + turned)
 
 
 def _signs(header: _Header, name: str, notes: list[str]) -> tuple[int, int, int]:
@@ -216,6 +220,17 @@ def _signs(header: _Header, name: str, notes: list[str]) -> tuple[int, int, int]
     if signs is None:
         notes.append("The header does not say which way the patient lies in its space; LPS is assumed.")
     return signs or (1, 1, 1)
+
+
+def _units(header: _Header, spatial: list[int], fields: Sequence[str]) -> list[str]:
+    """The units of length along the three axes, from the first of two fields that names one."""
+    for field in fields:
+        found = [quoted or bare for quoted, bare in re.findall(r'"([^"]*)"|([^\s"]+)', header.fields.get(field, ""))]
+        places = spatial[:3] if field == "units" else range(3)
+        units = [found[place].strip() if place < len(found) else "" for place in places]
+        if any(units):
+            return units
+    return [""] * 3
 
 
 def _spacings(header: _Header, spatial: list[int], name: str, notes: list[str]) -> list[float]:

@@ -18,6 +18,15 @@ SKEW = 5e-3
 # A change of place below this share of a voxel, over the whole scan, is the rounding of a header.
 ROUNDING_VOXELS = 0.01
 
+_MILLIMETERS = {
+    **dict.fromkeys(("nm", "nanometer", "nanometers"), 1e-6),
+    # Case folding makes the Greek letter of the micro sign.
+    **dict.fromkeys(("um", "\N{GREEK SMALL LETTER MU}m", "micron", "microns", "micrometer", "micrometers"), 1e-3),
+    **dict.fromkeys(("mm", "millimeter", "millimeters"), 1.0),
+    **dict.fromkeys(("cm", "centimeter", "centimeters"), 10.0),
+    **dict.fromkeys(("m", "meter", "meters"), 1000.0),
+}
+
 
 @dataclass
 class Volume:
@@ -99,6 +108,28 @@ def nearest_axes(matrix: np.ndarray, sizes: Sequence[int], name: str) -> tuple[n
             f"The axes were not quite at right angles and were straightened; voxels moved by up to {moved:.3g} mm."
         )
     return spacing, axes, notes
+
+
+def in_millimeters(units: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Millimeters in the units of length of a header, and notes.
+
+    Args:
+        units: One for each axis; empty where there is none. Nothing is said if all are empty, as in most files.
+    """
+    if not any(units):
+        return np.ones(len(units)), []
+    factors = {unit: _MILLIMETERS.get(unit.casefold()) for unit in units}
+    unknown = [unit[:20] or "none" for unit, factor in factors.items() if factor is None]
+    others = [unit for unit, factor in factors.items() if factor not in (None, 1.0)]
+    notes = []
+    if unknown:
+        notes.append(f"The header's unit of length ({', '.join(unknown)}) is not known; millimeters are assumed.")
+    if others:
+        notes.append(
+            f"The header gives lengths in {', '.join(others)}; they were converted to millimeters. Programs that pass "
+            "over the unit see the scan in another size."
+        )
+    return np.array([factors[unit] or 1.0 for unit in units]), notes
 
 
 def damaged(name: str) -> InputError:
