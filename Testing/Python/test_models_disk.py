@@ -258,7 +258,9 @@ def test_weights_of_another_network_are_refused(folder, network):
     assert "(2, 2)" in refusal(disk.load_model, folder)
 
 
-@pytest.mark.parametrize("change", [{"strides": [[1, 1, 1]]}, {"feature_level": 5}, {"patch": [8, 16, 15]}])
+@pytest.mark.parametrize(
+    "change", [{"strides": [[1, 1, 1]]}, {"feature_level": 5}, {"patch": [8, 16, 15]}, {"patch": [4, 4, 4]}]
+)
 def test_a_card_whose_network_cannot_be_built_is_refused(folder, change):
     edit(folder, **(change if "patch" in change else {"network": {**SPEC.to_json(), **change}}))
     assert refusal(disk.load_model, folder)

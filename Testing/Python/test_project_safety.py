@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -26,6 +27,7 @@ from barl.project.labels import Channel, Label
 from barl.project.restore import unlisted
 from barl.project.store import Project
 
+SHIPPED = Path(__file__).resolve().parents[2] / "BARLSegmentation/Resources/Models/hippocampus"
 posix = pytest.mark.skipif(os.name == "nt", reason="needs the signals and permissions of Unix")
 
 # A program as Slicer or the worker is one: it opens the project and writes; it says what it was told is stored.
@@ -66,8 +68,10 @@ print("done", flush=True)
 def make_project(folder: Path) -> Path:
     model = folder / "model"
     model.mkdir(parents=True)
-    (model / "model.json").write_text("{}")
     (model / "weights.safetensors").write_bytes(os.urandom(100_000))
+    card = json.loads((SHIPPED / "model.json").read_text("utf-8"))
+    card["weights_sha256"] = files.sha256(model / "weights.safetensors")
+    (model / "model.json").write_text(json.dumps(card), "utf-8")
     labels = [Label(1, "a"), Label(2, "b")]
     with Project.create(folder / "project", "Test", labels, [Channel("CT")]) as project:
         project.cases.add("first", [volume(np.float32)], label=volume(np.uint8))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from barl.project.records import BY_SCAN
 from barl.project.store import Project
 
 SIZE = (8, 7, 6)
+SHIPPED = Path(__file__).resolve().parents[2] / "BARLSegmentation/Resources/Models/hippocampus"
 
 
 def make_scan(seed: int = 0, spacing: tuple[float, ...] = (1.0, 1.5, 3.0)) -> sitk.Image:
@@ -52,7 +54,9 @@ def project(tmp_path: Path):
 
 def make_model(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    (folder / "model.json").write_text("{}")
+    card = json.loads((SHIPPED / "model.json").read_text("utf-8"))
+    card["weights_sha256"] = hashlib.sha256(b"weights").hexdigest()
+    (folder / "model.json").write_text(json.dumps(card), "utf-8")
     (folder / "weights.safetensors").write_bytes(b"weights")
     return folder
 

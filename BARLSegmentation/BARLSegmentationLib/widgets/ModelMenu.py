@@ -163,9 +163,9 @@ class ModelMenu:
     def _onImported(self, answer: ImportedModel) -> None:
         self.session.notifyModels()
         text = (
-            _("Added the model {name} as {id}; it predicts now.")
+            _("Imported the model {name} as {id}; it predicts now.")
             if answer.current
-            else _("Added the model {name} as {id}.")
+            else _("Imported the model {name} as {id}.")
         )
         text = text.format(name=answer.name, id=answer.model)
         self.session.status(" ".join([text, *answer.notes]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from barl.cli.terminal import Terminal, minute, table
 from barl.errors import InputError
 from barl.project.next_case import RULES, rank_cases
+from barl.project.soundness import model_damage
 from barl.project.store import Project
 
 if TYPE_CHECKING:
@@ -89,8 +90,11 @@ def next_cases(options: Namespace, terminal: Terminal) -> None:
 def list_models(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project, read_only=True) as project:
         models = project.models.all()
-    rows = [[m.id, m.is_current, m.name, minute(m.created), m.parent, _dice(m.summary)] for m in models]
+    damage = {m.id: [found.in_words() for found in model_damage(m, with_weights=False)] for m in models}
+    names = {m.id: f"{m.name} (damaged)" if damage[m.id] else m.name for m in models}
+    rows = [[m.id, m.is_current, names[m.id], minute(m.created), m.parent, _dice(m.summary)] for m in models]
     text = table(rows, ["id", "current", "name", "created", "parent", "Dice held out"]) if rows else "No model yet."
+    text = "\n".join([text, *(words for texts in damage.values() for words in texts)])
     document = [
         {
             "id": model.id,
@@ -100,6 +104,7 @@ def list_models(options: Namespace, terminal: Terminal) -> None:
             "parent": model.parent,
             "folder": model.folder,
             "summary": model.summary,
+            "damaged": damage[model.id],
         }
         for model in models
     ]

@@ -36,7 +36,7 @@ def add_parsers(actions: Commands) -> None:
         actions,
         "import",
         import_model,
-        "check a model and copy it into a project",
+        "check a model and copy it into a project, or into the place of its damaged copy there",
         "  barl models import study model.zip --promote",
     )
     project_folder(importing)
@@ -89,7 +89,7 @@ def import_model(options: Namespace, terminal: Terminal) -> None:
         if options.promote:
             model = project.models.promote(model.id)
     use = "It is the current model now." if model.is_current else f"Use it: barl models promote PROJECT {model.id}"
-    text = "\n".join([f"Added {model.name} as {model.id}. {use}", *(f"Note: {note}" for note in notes)])
+    text = "\n".join([f"Imported {model.name} as {model.id}. {use}", *(f"Note: {note}" for note in notes)])
     terminal.answer({"model": model.id, "name": model.name, "current": model.is_current, "notes": notes}, text)
 
 

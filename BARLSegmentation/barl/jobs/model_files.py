@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from barl.errors import ModelError
@@ -17,6 +17,7 @@ from barl.models.disk import check_channels
 from barl.models.disk import check_model as sound_model
 from barl.project.labels import Label
 from barl.project.model_card import ModelCard, read_card
+from barl.project.models import weights_digest
 from barl.project.names import key
 from barl.project.records import ModelRow
 from barl.project.store import Project
@@ -57,7 +58,8 @@ def import_model(project: Project, source: Path, *, name: str = "") -> tuple[Mod
     """Check a model's folder or file and copy it into a project.
 
     It becomes the current model only by ``promote``. Its card stays as it is. If the model that it was trained on from
-    is in the project as well, the project enters that one as its parent.
+    is in the project as well, the project enters that one as its parent. Where the project holds the same model with
+    damaged or missing files, the files are replaced and no model is added.
 
     Args:
         project: Open for writing.
@@ -76,13 +78,16 @@ def import_model(project: Project, source: Path, *, name: str = "") -> tuple[Mod
     notes: list[str] = []
     with _model_folder(source, notes, project.labels) as folder:
         card = sound_model(folder)
-        cards = {row.id: read_card(row.folder) for row in project.models.all()}
-        twin = next((row_id for row_id, other in cards.items() if other.weights_sha256 == card.weights_sha256), None)
-        if twin:
-            raise ModelError(f"The project holds this model already: {twin}.", f"Use {twin}.")
+        twins = [row for row in project.models.all() if weights_digest(row) == card.weights_sha256]
+        if sound := next((row.id for row in twins if not _is_damaged(row)), None):
+            raise ModelError(f"The project holds this model already: {sound}.", f"Use {sound}.")
         notes += check_labels(project.labels, card)
         check_channels(card, project.definition.channel_names_for(card.channels))
-        parent = next((row_id for row_id, other in cards.items() if other.id == card.parent), None)
+        if twins:
+            row = project.models.repair(twins[0].id, folder)
+            notes.append(f"The project held this model as {row.id}, and its files were damaged: they were replaced.")
+            return row, notes
+        parent = _model_with_card(project, card.parent)
         summary = {"method": card.method, "data": card.counts, "metrics": card.metrics, "imported": True}
         row = project.models.add(folder, summary, name=name or card.name, parent=parent)
     if card.parent and not parent:
@@ -90,6 +95,22 @@ def import_model(project: Project, source: Path, *, name: str = "") -> tuple[Mod
     if card.metrics:
         notes.append("The scores on its card were measured on other cases than those of this project.")
     return row, notes
+
+
+def _is_damaged(model: ModelRow) -> bool:
+    try:
+        return sound_model(model.folder).weights_sha256 != weights_digest(model)
+    except ModelError:
+        return True
+
+
+def _model_with_card(project: Project, card_id: str | None) -> str | None:
+    """The model of the project whose card has this id; damaged cards are passed over."""
+    for row in project.models.all():
+        with suppress(ModelError):
+            if read_card(row.folder).id == card_id:
+                return row.id
+    return None
 
 
 def check_labels(labels: list[Label], card: ModelCard) -> list[str]:

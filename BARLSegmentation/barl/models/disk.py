@@ -114,6 +114,11 @@ def load_members(folder: Path, device: str | torch.device = "cpu") -> tuple[Mode
         raise ModelError(
             f"The model card's patch {card.patch} is no multiple of {spec.divisor}, as its network needs.", FRESH_COPY
         )
+    if tuple(card.patch) == spec.divisor:  # one voxel has no mean and deviation to normalize with
+        raise ModelError(
+            f"The model card's patch {card.patch} is too small: the deepest level of its network would have one voxel.",
+            FRESH_COPY,
+        )
     _check_fit(weights, join_members([network.state_dict() for network in networks]))
     for n, network in enumerate(networks):
         own = {name: weights[_prefix(n) + name] for name in network.state_dict()}

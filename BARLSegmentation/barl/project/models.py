@@ -6,17 +6,25 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from barl.errors import ModelError, ProjectError, storage_error
 from barl.project.database import Database, now, unknown
-from barl.project.files import flush_tree, inside, staging_folder
-from barl.project.model_card import CARD_FILE, WEIGHTS_FILE
+from barl.project.files import flush_tree, inside, settle, staging_folder
+from barl.project.model_card import CARD_FILE, WEIGHTS_FILE, weights_checksum
 from barl.project.records import ModelRow
 from barl.project.states import RunState
 
 _QUERY = "SELECT m.*, m.id = p.current_model AS is_current FROM models m, project p"
+_DIGEST = "weights_sha256"  # in the summary; models that earlier versions added lack it
+
+
+def weights_digest(model: ModelRow) -> str:
+    """SHA-256 of a model's weights when they were stored, or else as its card names it; empty: unknown."""
+    return model.summary.get(_DIGEST) or weights_checksum(model.folder)
 
 
 class Models:
@@ -40,6 +48,51 @@ class Models:
             ProjectError: The parent is unknown, or another program is changing the project.
             StorageError: The disk is full or read-only.
         """
+        with self._copied(folder) as staging, self._database.write() as transaction:
+            if parent is not None:
+                transaction.must_exist("models", parent)
+            model_id = transaction.free_id("models", "model")
+            summary = {**summary, _DIGEST: weights_checksum(staging)}
+            transaction.settle(staging, self._folder / model_id, "models", model_id)
+            transaction.execute(
+                "INSERT INTO models (id, name, created, parent, summary) VALUES (?, ?, ?, ?, ?)",
+                (model_id, name.strip() or model_id, now(), parent, json.dumps(summary)),
+            )
+            transaction.log("model added", facts={"model": model_id, "parent": parent})
+        return self.get(model_id)
+
+    def repair(self, model_id: str, folder: Path) -> ModelRow:
+        """Put a copy of the same model in the place of its damaged files; nothing else about it changes.
+
+        A process that is killed between the two renames leaves the model without a folder: it can be repaired again.
+
+        Args:
+            model_id: The damaged one.
+            folder: Holds ``model.json`` and ``weights.safetensors``.
+
+        Raises:
+            ModelError: The folder holds no model.
+            ProjectError: There is none with this id, or another program is changing the project.
+            StorageError: The disk is full or read-only, or a file is in use.
+        """
+        place = self.get(model_id).folder
+        with (
+            self._copied(folder) as staging,
+            staging_folder(self._folder) as aside,
+            self._database.write() as transaction,
+        ):
+            try:
+                if place.exists():
+                    place.rename(aside / "replaced")
+            except OSError as error:
+                raise storage_error(error, place) from error
+            settle(staging, place)
+            transaction.log("model repaired", facts={"model": model_id})
+        return self.get(model_id)
+
+    @contextmanager
+    def _copied(self, folder: Path) -> Iterator[Path]:
+        """A flushed copy of a model's folder, ready to be moved to its place."""
         self._database.must_be_writable()
         folder = Path(folder)
         missing = [file for file in (CARD_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
@@ -52,17 +105,7 @@ class Models:
                 cause = error if isinstance(error, OSError) and error.errno else OSError(str(error))
                 raise storage_error(cause, self._folder) from error
             flush_tree(staging)
-            with self._database.write() as transaction:
-                if parent is not None:
-                    transaction.must_exist("models", parent)
-                model_id = transaction.free_id("models", "model")
-                transaction.settle(staging, self._folder / model_id, "models", model_id)
-                transaction.execute(
-                    "INSERT INTO models (id, name, created, parent, summary) VALUES (?, ?, ?, ?, ?)",
-                    (model_id, name.strip() or model_id, now(), parent, json.dumps(summary)),
-                )
-                transaction.log("model added", facts={"model": model_id, "parent": parent})
-        return self.get(model_id)
+            yield staging
 
     def all(self, *, removed: bool = False) -> list[ModelRow]:
         """All models, oldest first; with ``removed`` those without weights as well."""
@@ -139,6 +182,6 @@ class Models:
                 row["created"],
                 inside(self._folder, row["id"]),
                 row["parent"],
-                json.loads(row["summary"]),
+                dict(json.loads(row["summary"])),
                 bool(row["is_current"]),
             )

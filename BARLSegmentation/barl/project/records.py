@@ -222,7 +222,11 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A file of the project that is not as it was stored."""
+    """A file of the project that is not as it was stored.
+
+    Attributes:
+        case_name: Of a file of a model, the id of the model; empty: the project itself.
+    """
 
     case_name: str
     path: Path

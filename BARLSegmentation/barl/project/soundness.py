@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from barl.errors import ModelError
 from barl.project.database import Database
 from barl.project.files import inside, sha256
-from barl.project.records import Damage
+from barl.project.model_card import CARD_FILE, WEIGHTS_FILE, read_card
+from barl.project.models import Models, weights_digest
+from barl.project.records import Damage, ModelRow
 from barl.project.states import RevisionKind
 
 _sound: dict[Path, tuple[int, int, str]] = {}
@@ -18,11 +21,11 @@ def verify(database: Database, everything: bool = False) -> list[Damage]:
 
     Args:
         database: The project's.
-        everything: Check images, predictions and drafts as well, not only the accepted label maps and which voxels
-            of them were looked at.
+        everything: Check images, predictions, drafts and models as well, not only the accepted label maps and which
+            voxels of them were looked at.
 
     Returns:
-        What is damaged, with the name of the case (empty: nothing).
+        What is damaged, with the name of the case or the id of the model (empty: nothing).
     """
     damage = [Damage("", database.path, f"is damaged ({text})") for text in database.problems()]
     cases = database.folder / "cases"
@@ -55,6 +58,26 @@ def verify(database: Database, everything: bool = False) -> list[Damage]:
         path = inside(cases, *parts)
         if problem := _problem(path, digest):
             damage.append(Damage(name, path, problem))
+    if everything:
+        damage += [found for model in Models(database).all() for found in model_damage(model)]
+    return damage
+
+
+def model_damage(model: ModelRow, *, with_weights: bool = True) -> list[Damage]:
+    """What is damaged of a model whose weights were not removed.
+
+    Args:
+        model: The project's.
+        with_weights: Read the weights and compare them with their digest; else only folder and card are looked at.
+    """
+    damage = []
+    try:
+        read_card(model.folder)
+    except ModelError as error:
+        damage.append(Damage(model.id, model.folder / CARD_FILE, f"cannot be used ({error.message.rstrip('.')})"))
+    path, digest = model.folder / WEIGHTS_FILE, weights_digest(model) if with_weights else ""
+    if digest and (problem := _problem(path, digest)):
+        damage.append(Damage(model.id, path, problem))
     return damage
 
 

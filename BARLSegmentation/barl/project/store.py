@@ -197,10 +197,10 @@ class Project:
         """Compare what is on disk with what was stored, bit for bit.
 
         Args:
-            everything: Check images, predictions and drafts as well, not only the accepted label maps.
+            everything: Check images, predictions, drafts and models as well, not only the accepted label maps.
 
         Returns:
-            What is damaged, by case name (empty: nothing).
+            What is damaged, by case name or id of the model (empty: nothing).
         """
         return verify(self.database, everything)
 
