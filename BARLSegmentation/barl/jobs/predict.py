@@ -137,10 +137,10 @@ def predict_files(
     Raises:
         BarlError: Of input, model, device or disk.
     """
-    check_outputs([path for path in (output, uncertainty) if path is not None], scans, overwrite)
     card = read_card(model)
     check_channels(card, len(scans))
     check_order([Path(scan) for scan in scans], [Channel(name) for name in card.channels])
+    check_outputs([path for path in (output, uncertainty) if path is not None], scans, overwrite)
     notes: list[str] = []
     channels = read_channels([Path(scan) for scan in scans], notes)
     progress.stage(Stage.LOADING).at(0.0)
