@@ -350,7 +350,7 @@ def test_single_planes_with_empty_planes_between_them(planes, found, axis):
     label[list(planes), 3:7, 3:6] = 300
     label[4:8, 8:10, 8:10] = 2
     turned = np.moveaxis(label, 0, axis)
-    turned.flags.writeable = False
+    turned.setflags(write=False)
     assert in_single_planes(turned) == ({300: found} if found else {})
 
 
