@@ -203,7 +203,7 @@ def add(options: Namespace, terminal: Terminal) -> int:
         )
         cases = named(project, [new], options)
         intake = add_cases(project, cases, terminal.progress, options.allow)
-        remember(project, intake, cases, options)
+        remember(project, cases, options)
     if intake.left_out:
         raise intake.left_out[0].reason
     tell_intake(intake, f"Added {intake.added[0].case.name} ({intake.added[0].case.state}).", terminal)

@@ -46,7 +46,7 @@ def add_dataset(options: Namespace, terminal: Terminal) -> int:
             return 0
         _add_labels(project, intake, options.add_labels, notes)
         done = add_cases(project, new, terminal.progress, options.allow)
-        remember(project, done, new, options)
+        remember(project, new, options)
     left_out = (*done.left_out, *passed_over)
     n_outlined = sum(item.case.is_accepted for item in done.added)
     n_held_out = sum(item.case.held_out for item in done.added)

@@ -62,7 +62,7 @@ def add_folder(project: Project, options: Namespace, terminal: Terminal) -> int:
     later = [LaterOutline(row, case.label, case.notes, case.looked) for case, row in there if case.label]
     outlined = _store(project, later, options, terminal)
     intake = add_cases(project, new, terminal.progress, options.allow)
-    remember(project, intake, new, options)
+    remember(project, new, options)
     left_out = (*others, *intake.left_out, *outlined.left_out, *content.left_out)
     scans = [item for item in left_out if item.is_scan]
     if not intake.added and not there and len(scans) == 1:
@@ -149,7 +149,7 @@ def named(project: Project, cases: Sequence[NewCase], options: Namespace) -> lis
     return list(cases)
 
 
-def remember(project: Project, intake: Intake, new: Sequence[NewCase], options: Namespace) -> None:
+def remember(project: Project, new: Sequence[NewCase], options: Namespace) -> None:
     """Take the numbers that became no case out of the list of names again; those of deleted cases stay."""
     if options.anonymous:
         names = NameList.beside(project, options.list)
