@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from barl.benchmark.field_sets import FIELD_SETS
 from barl.benchmark.harness import runs_of, work
 from barl.benchmark.plans import named_plans, read_plan, sources_of
 from barl.benchmark.plots import draw
-from barl.benchmark.tables import differences, mean_ranks, read_results, run_score, table, tables
+from barl.benchmark.tables import differences, mean_ranks, read_results, run_score, subjects_csv, table, tables
 from barl.cli import main
 from barl.errors import InputError
 from barl.images.fingerprint import fingerprint_case
@@ -221,6 +222,21 @@ def test_seeds_that_only_one_arm_has_are_not_compared():
     rows = [*rows_of({"A": 0.0}, seeds=(0, 1)), *rows_of({"B": 0.3}, seeds=(2,))]
     assert differences(rows, "B", "A").size == 0
     assert mean_ranks(rows, ["A", "B"]) == {}
+
+
+def test_the_test_can_be_done_again_from_the_published_dice_of_each_subject():
+    rows = rows_of({"A": 0.0, "B": 0.001})
+    bound = [{**row, "labelled": None} for row in rows_of({"bound": 0.2}, seeds=(0,))]
+    missing = bound[0]["cases"][0] = {**bound[0]["cases"][0], "mean": {"1": {"dice": float("nan")}}}
+    lines = list(csv.DictReader(io.StringIO(subjects_csv([*bound, *rows]))))
+    assert len(lines) == 5 * 12
+    assert [line["outlined"] for line in lines[::12]] == ["4", "4", "4", "4", "all"]
+    assert next(line for line in lines if line["method"] == "bound")["dice"] == "" and missing["group"] == "g0"
+    dice = {arm: np.array([float(line["dice"]) for line in lines if line["method"] == arm]) for arm in "AB"}
+    again = (dice["B"] - dice["A"]).reshape(2, 12).mean(axis=0)  # seed by seed, then their mean for each subject
+    groups = sorted(f"g{n}" for n in range(12))
+    published = dict(zip([f"g{n}" for n in range(12)], differences(rows, "B", "A"), strict=True))
+    assert again == pytest.approx([published[group] for group in groups], abs=2e-6)
 
 
 def test_figures_are_drawn(tmp_path):

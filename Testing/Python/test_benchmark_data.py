@@ -73,6 +73,7 @@ def test_an_la_folder_goes_through_the_la_plan(an_la_folder, tmp_path, capsys):
             assert scores["field"]["jaccard"] == pytest.approx(scores["jaccard"])
     text = (results / "report" / "report.md").read_text()
     assert "95HD (voxels)" in text
+    assert (results / "report" / "subjects.csv").read_text().count("\n") == 1 + 2 * len(rows)
     assert "differences_la2018_2.png" in text and (results / "report" / "differences_la2018_2.png").is_file()
 
 

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,22 @@ def run_score(row: Row, metric: str = "dice", which: str = "mean") -> float:
     """
     values = [value for case in row["cases"] for value in _values(case, metric, which)]
     return summarize(values).mean
+
+
+def subjects_csv(rows: Sequence[Row]) -> str:
+    """The Dice of every subject in every run, as the paired tests and ranks take it: one line of CSV each.
+
+    Averaged over the subject's scans and labels, of the branches' mean; empty where no scan defines it.
+    """
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["dataset", "outlined", "method", "seed", "subject", "dice"])
+    for row in sorted(rows, key=lambda row: (row["dataset"], row["labelled"] or math.inf, row["arm"], row["seed"])):
+        for subject, dice in sorted(subject_scores([row]).items()):
+            outlined = row["labelled"] or "all"
+            cell = "" if math.isnan(dice) else f"{dice:.6f}"
+            lines.writerow([row["dataset"], outlined, row["arm"], row["seed"], subject, cell])
+    return text.getvalue()
 
 
 def lesion_f1(row: Row, which: str = "mean") -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``barl benchmark``: carry out a plan, then tables and figures."""
+"""``barl benchmark``: carry out a plan, then tables, figures and the Dice of each subject."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def benchmark(options: Namespace, terminal: Terminal) -> None:
 
 def _report(plan: dict, options: Namespace, terminal: Terminal) -> None:
     from barl.benchmark.plots import draw
-    from barl.benchmark.tables import read_results, tables
+    from barl.benchmark.tables import read_results, subjects_csv, tables
 
     rows = read_results(options.results) if options.results.is_dir() else []
     if not rows:
@@ -73,6 +73,7 @@ def _report(plan: dict, options: Namespace, terminal: Terminal) -> None:
         figures = draw(options.results, plan, folder)
         lines = [text, *(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in figures)]
         (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / "subjects.csv").write_text(subjects_csv(rows), encoding="utf-8")
     except OSError as error:
         raise storage_error(error, folder) from error
     document = {"runs": len(rows), "report": folder / "report.md", "figures": figures}
