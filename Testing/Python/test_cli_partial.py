@@ -253,6 +253,23 @@ def test_a_mask_without_any_labeled_voxel_is_a_doubt(barl, study, tmp_path):
         barl("project", "accept", study, "a", whole, "--looked", mask, "--replace")
 
 
+def test_an_outline_as_its_own_mask_is_a_doubt(barl, study, tmp_path):
+    """As with one folder for --labels and --looked: nothing would be learned about the background."""
+    label, _ = outline()
+    whole = write(tmp_path / "outlines" / "a.nii.gz", label)
+    text = "The mask of what was looked at of 'a' is the outline itself"
+    add = ["add", study, scan(tmp_path / "scans", "a", 1), "--label", whole, "--looked", whole]
+    assert text in barl(*add, fails=True)["error"] and shares(barl, study) == {}
+    folders = ["--labels", whole.parent, "--looked", whole.parent]
+    assert text in barl("add", study, "--images", tmp_path / "scans", *folders, fails=True)["error"]
+    barl("add", study, tmp_path / "scans" / "a.nii.gz")
+    for words in (["add", study, *folders], ["project", "accept", study, "a", whole, "--looked", whole]):
+        said = barl(*words, fails=True)["error"]
+        assert text in said and "files of their own" in said and "--allow empty" in said
+    barl(*words, "--allow", "empty")
+    assert shares(barl, study) == {"a": round(float((label != 0).mean()), 3)}
+
+
 def test_single_planes_are_told_unless_the_outline_is_a_partial_one(barl, study, tmp_path):
     label = np.zeros((9, 8, 10), np.uint8)
     label[[1, 4, 7], 2:6, 2:6] = 2

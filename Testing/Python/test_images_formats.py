@@ -153,6 +153,7 @@ def test_units_of_length(unit, factor, tmp_path):
     image = read_image(nifti(tmp_path / "a.nii", q=matrix, s=matrix, edit=edit), notes)
     assert image.GetSpacing() == pytest.approx((2.4 * factor * (1e-3 if unit == 1 else 1),) * 3, rel=1e-5)
     assert ("names no unit" in " ".join(notes)) == (unit == 0)
+    assert ("converted to millimeters" in " ".join(notes)) == (unit in (1, 3))
 
 
 @pytest.mark.parametrize("noise", [1e-7, 1e-5, 1e-4, 1e-3])

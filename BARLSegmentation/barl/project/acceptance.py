@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from barl.errors import InputError, ProjectError
 from barl.images.label_maps import read_label, read_mask
 from barl.images.reading import read_image
-from barl.project.doubts import Doubt, DoubtError, check_alike, check_not_empty, check_seen, is_unseen
+from barl.project.doubts import Doubt, DoubtError, check_alike, check_mask, check_not_empty, mask_doubt
 from barl.project.records import Case, Revision
 from barl.project.staging import Looked, read_outline
 from barl.project.states import CaseState, RevisionKind
@@ -124,7 +124,7 @@ def accept(
         label = outline
         seen = read_mask(looked, grid, resample=resample, notes=notes) if isinstance(looked, Path) else looked
     if masked and seen is not None and seen.GetSize() == label.GetSize():  # storing says what is wrong with the size
-        check_seen(is_unseen(label, seen), case.name, allow)
+        check_mask(mask_doubt(label, seen), case.name, allow)
     if notes:
         journal["notes"] = notes
     if replaced is not None:

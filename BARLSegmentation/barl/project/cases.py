@@ -25,7 +25,7 @@ from barl.project import files
 from barl.project.case_files import as_file, image_names, without_files
 from barl.project.database import Database, Transaction, now
 from barl.project.definition import Definition
-from barl.project.doubts import Doubt, DoubtError, check_not_a_label_map, check_not_empty, check_seen, voxel_digest
+from barl.project.doubts import Doubt, DoubtError, check_mask, check_not_a_label_map, check_not_empty, voxel_digest
 from barl.project.names import check_name, clean, key
 from barl.project.records import BY_SCAN, Case, as_cases
 from barl.project.soundness import known_problem
@@ -118,7 +118,7 @@ class Cases:
                 )
                 if allow is not None:
                     check_not_empty(staged.is_empty, name, allow)
-                    check_seen(staged.is_unseen, name, allow)
+                    check_mask(staged.mask_doubt, name, allow)
             if neutral:
                 told = [
                     without_files(text, name, [*channels, label, None if isinstance(looked, int) else looked])

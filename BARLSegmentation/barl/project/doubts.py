@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 
 import numpy as np
 import SimpleITK as sitk
@@ -57,6 +57,13 @@ def as_doubts(names: Collection[str]) -> list[Doubt]:
     return [Doubt(name) for name in names]
 
 
+class MaskDoubt(Enum):
+    """What is probably wrong with the mask of what was looked at."""
+
+    UNSEEN = auto()  # it leaves out every labeled voxel
+    OUTLINE = auto()  # it holds the labeled voxels and no others
+
+
 def check_not_empty(is_empty: bool, case_name: str, allow: Collection[Doubt]) -> None:
     """Refuse an outline without any voxel.
 
@@ -71,8 +78,8 @@ def check_not_empty(is_empty: bool, case_name: str, allow: Collection[Doubt]) ->
         )
 
 
-def is_unseen(label: sitk.Image, looked: sitk.Image) -> bool:
-    """Whether somebody has looked at voxels of an outline, and none of these bears a label, but others do.
+def mask_doubt(label: sitk.Image, looked: sitk.Image) -> MaskDoubt | None:
+    """What is probably wrong with the mask of what was looked at of an outline; None: nothing, or either is empty.
 
     Args:
         label: Label map.
@@ -80,21 +87,33 @@ def is_unseen(label: sitk.Image, looked: sitk.Image) -> bool:
     """
     views = [sitk.GetArrayViewFromImage(image) for image in (label, looked)]
     if not (views[0].any() and views[1].any()):
-        return False
-    return not any(((plane != 0) & (mask != 0)).any() for plane, mask in zip(*views, strict=True))
+        return None
+    planes = [(plane != 0, mask != 0) for plane, mask in zip(*views, strict=True)]
+    if not any((labeled & seen).any() for labeled, seen in planes):
+        return MaskDoubt.UNSEEN
+    if all(np.array_equal(labeled, seen) for labeled, seen in planes) and not views[0].all():
+        return MaskDoubt.OUTLINE
+    return None
 
 
-def check_seen(unseen: bool, case_name: str, allow: Collection[Doubt]) -> None:
-    """Refuse an outline of which nobody has looked at a labeled voxel, as with an inverted mask.
+def check_mask(doubt: MaskDoubt | None, case_name: str, allow: Collection[Doubt]) -> None:
+    """Refuse an outline whose mask is probably another one, or the outline itself.
 
     Raises:
-        DoubtError: It is ``unseen``, and ``allow`` lacks ``Doubt.EMPTY``: what was looked at is empty.
+        DoubtError: There is a ``doubt``, and ``allow`` lacks ``Doubt.EMPTY``: no voxel of a label, or none of the
+            background, was looked at.
     """
-    if Doubt.EMPTY not in allow and unseen:
+    if doubt is MaskDoubt.UNSEEN and Doubt.EMPTY not in allow:
         raise DoubtError(
             Doubt.EMPTY,
             f"All labeled voxels of the outline of {case_name!r} lie outside of the mask of what was looked at.",
             "The mask must not be 0 where somebody has looked; it may be inverted or that of another outline.",
+        )
+    if doubt is MaskDoubt.OUTLINE and Doubt.EMPTY not in allow:
+        raise DoubtError(
+            Doubt.EMPTY,
+            f"The mask of what was looked at of {case_name!r} is the outline itself: no background was looked at.",
+            "Give the masks as files of their own, or none if the whole scan was outlined.",
         )
 
 

@@ -24,7 +24,7 @@ from barl.images.label_maps import read_label, read_mask, read_partial_label
 from barl.images.segments import in_single_planes
 from barl.images.writing import write_image
 from barl.project.database import Transaction, now
-from barl.project.doubts import is_unseen
+from barl.project.doubts import MaskDoubt, mask_doubt
 from barl.project.files import flush_tree, sha256
 from barl.project.labels import LARGEST_VALUE, Label, structures
 from barl.project.states import CaseState, RevisionKind
@@ -36,7 +36,7 @@ _ROUNDING = 1e-3  # by how much an uncertainty may miss 0 or 1
 class StagedRevision:
     """Label map (and uncertainty, and what was looked at) written and flushed under temporary names, with digests.
 
-    ``is_unseen``: see ``doubts.is_unseen``.
+    ``mask_doubt``: see ``doubts.mask_doubt``.
     """
 
     label: Path
@@ -47,7 +47,7 @@ class StagedRevision:
     looked: Path | None = None
     looked_sha256: str | None = None
     looked_share: float = 1.0
-    is_unseen: bool = False
+    mask_doubt: MaskDoubt | None = None
 
 
 # Which voxels a person has looked at: a mask (image or file), not 0 where looked at; or the value in a file of a label
@@ -144,10 +144,10 @@ def stage_revision(
     if uncertainty is not None:
         uncertainty_file = staging / "uncertainty.nii.gz"
         write_image(_stepped(uncertainty, grid), uncertainty_file)
-    looked_file, share, unseen = None, 1.0, False
+    looked_file, share, doubt = None, 1.0, None
     if isinstance(looked, sitk.Image):
         mask, share = _mask(looked, grid)
-        unseen = is_unseen(label, mask)
+        doubt = mask_doubt(label, mask)
         if share < 1:
             looked_file = staging / "looked.nii.gz"
             write_image(mask, looked_file)
@@ -161,7 +161,7 @@ def stage_revision(
         looked_file,
         sha256(looked_file) if looked_file else None,
         share,
-        unseen,
+        doubt,
     )
 
 

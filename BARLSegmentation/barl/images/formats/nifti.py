@@ -33,6 +33,7 @@ from barl.images.formats.volume import (
     SKEW,
     Volume,
     damaged,
+    in_millimeters,
     nearest_axes,
     no_number,
     spatial_sizes,
@@ -52,8 +53,8 @@ _TYPES = {
     1280: "u8",
 }
 _SEVERAL = {32: "complex", 1792: "complex", 2048: "complex", 128: "3", 2304: "4"}
-# Millimeters in the header's unit of length; 0 says nothing.
-_UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+# The header's units of length; 0 says nothing.
+_UNITS = {1: "m", 2: "mm", 3: "um"}
 _LONGEST = 544  # of a header
 
 
@@ -291,9 +292,9 @@ def _scaled(array: np.ndarray, header: Header, name: str) -> np.ndarray:
 
 def _placed(header: Header, sizes: tuple[int, int, int], name: str) -> Volume:
     """A volume with place and notes, still without voxels."""
-    unit = _UNITS.get(header.units, 1.0)
-    notes = []
-    if header.units not in (1, 2, 3):
+    factors, notes = in_millimeters([_UNITS.get(header.units, "")])
+    unit = float(factors[0])
+    if header.units not in _UNITS:
         notes.append("The header names no unit of length; millimeters are assumed.")
     qform = _qform(header, unit) if header.qform_code > 0 else None
     sform = _sform(header, unit) if header.sform_code > 0 else None
