@@ -28,6 +28,7 @@ from BARLSegmentationLib.logic.Outline import (
     tagSegments,
     takeLabels,
     takeSnapshot,
+    withoutLabel,
 )
 from BARLSegmentationLib.logic.Session import UNSAVED_ATTRIBUTE, Session
 
@@ -64,9 +65,12 @@ class Stored:
     def inWords(self, caseName: str) -> str:
         """What was stored, and what of the outline was not."""
         accepted = self.revision.is_accepted
-        sentences = [
-            (_("{name} is accepted.") if accepted else _("A draft of {name} is stored.")).format(name=caseName)
-        ]
+        stored = (_("{name} is accepted.") if accepted else _("A draft of {name} is stored.")).format(name=caseName)
+        return " ".join([stored, *self.notes()])
+
+    def notes(self) -> list[str]:
+        """Sentences: what was replaced, changed and left out."""
+        sentences = []
         if self.replaced is not None:
             text = _("It takes the place of {revision} by {author}, which stays in the project.")
             sentences.append(text.format(revision=self.replaced.id, author=self.replaced.author))
@@ -74,12 +78,17 @@ class Stored:
             text = _("{count} voxels lay in several labels and went to the one that is later in the label table.")
             sentences.append(text.format(count=self.overlaps))
         if self.leftOut:
-            text = _("Not stored, because the label table has no such label: {names}.")
-            sentences.append(text.format(names=", ".join(self.leftOut)))
+            sentences.append(leftOutText(self.leftOut))
         if self.missing:
             text = _("Stored without {names}, whose segment was removed; a new segment of that name would be stored.")
             sentences.append(text.format(names=", ".join(self.missing)))
-        return " ".join(sentences)
+        return sentences
+
+
+def leftOutText(names: Sequence[str]) -> str:
+    """That segments without a label were not stored; a segmentation that has some stays in the scene."""
+    text = _("Not stored but kept in the scene, because the label table has no such label: {names}.")
+    return text.format(names=", ".join(names))
 
 
 class EditingClock:
@@ -324,14 +333,11 @@ class Correction:
 
     def leftOut(self) -> list[str]:
         """Names of segments with voxels but without a label: the project does not hold them."""
-        if self.segmentation is None:
-            return []
-        segments = self.segmentation.GetSegmentation()
-        drawn = [segments.GetSegment(segmentId) for segmentId, modified in self.outlineState() if modified is not None]
-        return [segment.GetName() for segment in drawn if not segmentTag(segment, LABEL_TAG)]
+        return withoutLabel(self.segmentation) if self.segmentation is not None else []
 
     def revert(self) -> None:
-        """Replace the outline on screen by the newest prediction; nothing is stored by this.
+        """Replace the outline on screen by the newest prediction; nothing is stored by this. Segments that are no label
+        of the project stay.
 
         Raises:
             barl.errors.BarlError: There is no prediction, its file cannot be read, or the outline was removed from the
@@ -351,7 +357,8 @@ class Correction:
             tagSegments(fresh, project.labels)
             segments = loaded.segmentation.GetSegmentation()
             for segmentId in list(segments.GetSegmentIDs()):
-                segments.RemoveSegment(segmentId)
+                if segmentTag(segments.GetSegment(segmentId), LABEL_TAG):
+                    segments.RemoveSegment(segmentId)
             for segmentId in fresh.GetSegmentation().GetSegmentIDs():
                 segments.CopySegmentFromSegmentation(fresh.GetSegmentation(), segmentId)
         finally:

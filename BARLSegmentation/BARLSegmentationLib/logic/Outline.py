@@ -187,6 +187,17 @@ def takeSnapshot(
     return Snapshot(grid, list(labels), layers, leftOut, missing)
 
 
+def withoutLabel(segmentation: slicer.vtkMRMLSegmentationNode) -> list[str]:
+    """Names of the segments with voxels that are no label of the project, which does not hold them."""
+    segments, names = segmentation.GetSegmentation(), []
+    for segmentId in segments.GetSegmentIDs():
+        segment = segments.GetSegment(segmentId)
+        image = segment.GetRepresentation(binaryName())
+        if image is not None and not image.IsEmpty() and not segmentTag(segment, LABEL_TAG):
+            names.append(segment.GetName())
+    return names
+
+
 def segmentTag(segment: slicer.vtkSegment, name: str) -> str:
     """A segment's tag; empty if it has none."""
     value = vtk.reference("")

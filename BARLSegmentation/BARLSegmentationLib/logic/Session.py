@@ -12,7 +12,7 @@ import slicer
 
 from BARLSegmentationLib.logic.CaseFolder import putIntoFolder, removeEmptyFolders
 from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader, LoadedCase, isOurs
-from BARLSegmentationLib.logic.Outline import order
+from BARLSegmentationLib.logic.Outline import order, withoutLabel
 from BARLSegmentationLib.logic.Question import Question
 from BARLSegmentationLib.logic.Signal import Signal
 from BARLSegmentationLib.logic.Voxels import inOrder
@@ -210,7 +210,7 @@ class Session:
         return loaded
 
     def closeCase(self) -> None:
-        """Remove the nodes of the case on screen; an edit that could not be stored stays in the scene."""
+        """Remove the nodes of the case on screen; an edit that is not stored, or a segment without a label, stays."""
         if self.loaded is None:
             return
         self.beforeClose.emit()
@@ -251,6 +251,8 @@ class Session:
                 continue
             if node.GetAttribute(UNSAVED_ATTRIBUTE) == "1":
                 self.status(f"The edit of {node.GetName()} could not be stored; it stays in the scene.", error=True)
+                continue
+            if node is outline and withoutLabel(node):  # the user's own segments, which the project does not hold
                 continue
             slicer.mrmlScene.RemoveNode(node)
         removeEmptyFolders(slicer.mrmlScene)

@@ -10,7 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.CaseLoader import REVISION_ATTRIBUTE
-from BARLSegmentationLib.logic.Correction import Correction
+from BARLSegmentationLib.logic.Correction import Correction, leftOutText
 from BARLSegmentationLib.logic.Difference import lastTwo, showDifference
 from BARLSegmentationLib.logic.Hotspots import HotSpotList, jumpTo
 from BARLSegmentationLib.logic.Outline import order
@@ -225,9 +225,13 @@ class ReviewPanel(Panel):
         self.editor.stop()
         if self.correction.segmentation is None or self.correction.segmentation.GetScene() is None:
             return
-        if self.session.ask(self.correction.keep, self.reader(), otherwise=None) is not None:
+        stored = self.session.ask(self.correction.keep, self.reader(), otherwise=None)
+        if stored is not None:
             self.session.notifyCases()
-            self.session.status(_("Your edit of {name} was kept as a draft.").format(name=self.session.case().name))
+            kept = _("Your edit of {name} was kept as a draft.").format(name=self.session.case().name)
+            self.session.status(" ".join([kept, *stored.notes()]))
+        elif (left := self.correction.leftOut()) and not self.correction.isChanged():
+            self.session.status(leftOutText(left))
 
     def update(self) -> None:
         loaded, case = self.session.loaded, None

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segments that are no label of the project, copies of segments, and segments on other grids than the scan's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from barldriver.loop import settle
+
+pytestmark = pytest.mark.host
+PREDICTED, UNTOUCHED = "case_0001", "case_0002"
+
+
+@pytest.fixture
+def panel(a_review_panel):
+    return a_review_panel
+
+
+def status(panel) -> str:
+    return panel.moduleWidget.ui.statusLabel.text
+
+
+def segments(panel):
+    return panel.correction.segmentation.GetSegmentation()
+
+
+def names(panel) -> list[str]:
+    return [segments(panel).GetSegment(segmentId).GetName() for segmentId in segments(panel).GetSegmentIDs()]
+
+
+def draw(panel, segmentId: str, *box: slice) -> None:
+    """Set the voxels of a segment as a script does."""
+    import slicer
+
+    scan = panel.session.loaded.volumes[0]
+    voxels = np.zeros(slicer.util.arrayFromVolume(scan).shape, np.uint8)
+    voxels[box] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, panel.correction.segmentation, segmentId, scan)
+    settle(panel)
+
+
+def drawn(panel, name: str) -> int:
+    """How many voxels a segment has."""
+    import slicer
+
+    segmentId = segments(panel).GetSegmentIdBySegmentName(name)
+    scan = panel.session.loaded.volumes[0]
+    return int(slicer.util.arrayFromSegmentBinaryLabelmap(panel.correction.segmentation, segmentId, scan).sum())
+
+
+def stored(panel) -> dict[int, int]:
+    """Voxels of each label of the newest revision."""
+    path = panel.session.project.revisions.newest(PREDICTED).path
+    values, counts = np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), return_counts=True)
+    return {int(value): int(count) for value, count in zip(values, counts, strict=True) if value}
+
+
+def test_a_segment_without_a_label_stays_in_the_scene_when_the_case_is_left(panel):
+    """As Islands makes them, or the Segment Editor module; the project cannot hold it."""
+    outline = panel.correction.segmentation
+    draw(panel, segments(panel).AddEmptySegment("", "muscle"), slice(0, 2), slice(0, 2), slice(0, 2))
+    panel.session.openCase(UNTOUCHED)
+    assert "kept as a draft" in status(panel) and "no such label: muscle" in status(panel)
+    settle(panel)
+    assert not outline.GetDisplayVisibility()
+    panel.session.openCase(PREDICTED)
+    settle(panel)
+    assert panel.correction.segmentation is outline and drawn(panel, "muscle") == 8
+    assert not panel.correction.isChanged()
+    panel.session.openCase(UNTOUCHED)
+    assert "no such label: muscle" in status(panel), "also if nothing was changed since"
+    assert outline.GetScene() is not None
+    panel.session.openCase(PREDICTED)
+    segments(panel).RemoveSegment(segments(panel).GetSegmentIdBySegmentName("muscle"))
+    panel.session.openCase(UNTOUCHED)
+    assert outline.GetScene() is None
+
+
+def test_revert_leaves_segments_without_a_label(panel):
+    segments(panel).RemoveSegment(segments(panel).GetSegmentIdBySegmentName("lesion"))
+    own = segments(panel).AddEmptySegment("", "muscle")
+    draw(panel, own, slice(0, 2), slice(0, 2), slice(0, 2))
+    panel.onRevert()
+    settle(panel)
+    assert sorted(names(panel)) == ["edema", "lesion", "muscle", "necrosis"]
+    assert (drawn(panel, "muscle"), drawn(panel, "lesion"), drawn(panel, "necrosis")) == (8, 45, 4)
+    panel.onSaveDraft()
+    settle(panel)
+    assert stored(panel) == {1: 45, 7: 4}
