@@ -88,3 +88,46 @@ def test_revert_leaves_segments_without_a_label(panel):
     panel.onSaveDraft()
     settle(panel)
     assert stored(panel) == {1: 45, 7: 4}
+
+
+def clone(panel, name: str) -> str:
+    """Copy a segment as Clone does in the module Data: under a new id, with the same name and tags."""
+    import slicer
+
+    original, copy = segments(panel).GetSegmentIdBySegmentName(name), slicer.vtkSegment()
+    copy.DeepCopy(segments(panel).GetSegment(original))
+    copied = segments(panel).GenerateUniqueSegmentID(original)
+    segments(panel).AddSegment(copy, copied)
+    settle(panel)
+    return copied
+
+
+def test_a_copy_of_a_segment_is_not_stored_with_it(panel):
+    """It has the tag of its original: what was erased from the original was stored all the same."""
+    original = segments(panel).GetSegmentIdBySegmentName("lesion")
+    copied = clone(panel, "lesion")
+    assert "2 segments are lesion: lesion, lesion." in status(panel)
+    draw(panel, original, slice(0, 1), slice(0, 1), slice(0, 1))
+    panel.onAccept()
+    settle(panel)
+    assert "2 segments are lesion" in status(panel) and panel.session.case().state == "predicted"
+    segments(panel).GetSegment(copied).SetName("before")
+    panel.onSaveDraft()
+    settle(panel)
+    assert stored(panel) == {1: 1, 7: 4} and "no such label: before" in status(panel)
+    panel.planes.tick((0, 0), True)
+    panel.planes.fill()
+    settle(panel)
+    assert drawn(panel, "before") == 45, "Fill changes labels alone"
+    segments(panel).RemoveSegment(original)
+    segments(panel).GetSegment(copied).SetName("Lesion")
+    panel.onSaveDraft()
+    settle(panel)
+    assert stored(panel)[1] == 45, "the copy takes the place of the removed one"
+
+
+def test_a_copy_under_the_name_of_another_label_is_refused(panel):
+    segments(panel).GetSegment(clone(panel, "lesion")).SetName("edema")
+    panel.onSaveDraft()
+    settle(panel)
+    assert "The segment edema was lesion before it was renamed." in status(panel)

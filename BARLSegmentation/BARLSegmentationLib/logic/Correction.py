@@ -28,6 +28,7 @@ from BARLSegmentationLib.logic.Outline import (
     tagSegments,
     takeLabels,
     takeSnapshot,
+    untagCopies,
     withoutLabel,
 )
 from BARLSegmentationLib.logic.Session import UNSAVED_ATTRIBUTE, Session
@@ -220,10 +221,11 @@ class Correction:
 
         Raises:
             barl.errors.InputError: It was removed from the scene, lies under another transform than the scan, or has
-                no voxels to give.
+                no voxels to give; or it is not clear which of several segments is a label.
         """
         self._requireOutline()
         project, loaded = self.session.project, self.session.loaded
+        untagCopies(self.segmentation, project.labels)
         grid = project.cases.grid(loaded.caseId)
         return takeSnapshot(self.segmentation, loaded.volumes[0], grid, project.labels)
 

@@ -92,6 +92,31 @@ def tagSegments(segmentation: slicer.vtkMRMLSegmentationNode, labels: list[Label
             segment.SetTag(LABEL_TAG, str(values[segment.GetName().casefold()]))
 
 
+def untagCopies(segmentation: slicer.vtkMRMLSegmentationNode, labels: Sequence[Label]) -> None:
+    """Of several segments that are one label, only the one with its name stays it: a copy has the tag of its original.
+
+    Raises:
+        barl.errors.InputError: None of them has the label's name, or several have it.
+    """
+    from barl.errors import InputError
+
+    tagSegments(segmentation, list(labels))
+    segments = segmentation.GetSegmentation()
+    each = [segments.GetSegment(segmentId) for segmentId in segments.GetSegmentIDs()]
+    taken = {label.name.casefold() for label in labels}
+    for label in labels:
+        found = [segment for segment in each if segmentTag(segment, LABEL_TAG) == str(label.value)]
+        others = [segment for segment in found if segment.GetName().casefold() != label.name.casefold()]
+        if len(found) > 1 and len(others) != len(found) - 1:
+            raise InputError(
+                f"{len(found)} segments are {label.name}: {', '.join(segment.GetName() for segment in found)}.",
+                f"Name the one that counts {label.name} and give the others another name, or remove them.",
+            )
+        for segment in others if len(found) > 1 else ():
+            if segment.GetName().casefold() not in taken:  # else it was renamed, which takeSnapshot refuses
+                segment.RemoveTag(LABEL_TAG)
+
+
 def takeLabels(segmentation: slicer.vtkMRMLSegmentationNode, before: Sequence[Label], labels: Sequence[Label]) -> None:
     """Give segments the names of a label table, and each new label an empty segment; what is drawn stays.
 
