@@ -106,7 +106,27 @@ def test_volumes_of_the_scene_with_their_segmentation(a_cases_panel, a_study):
     label = sitk.GetArrayFromImage(sitk.ReadImage(str(project.revisions.accepted_label(case.id))))
     assert np.array_equal(label, np.where(tumor, 3, liver))
     assert cells(a_cases_panel, NAME)[-1] == "new case" and a_cases_panel.ui.nameLineEdit.text == ""
+    assert a_cases_panel.adding.labelSelector.currentNode() is None, "the next case has another outline"
     assert staged() == []
+
+
+def test_an_outline_that_was_drawn_on_another_volume_is_told(a_cases_panel, a_study):
+    import slicer
+
+    open_project(a_cases_panel, a_study)
+    drawn = a_volume(an_oblique_image(), "drawn")
+    liver = np.zeros((7, 8, 9), np.uint8)
+    liver[2:5, 2:6, 1:7] = 1
+    finer = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, drawn, "finer")
+    finer.SetSpacing(0.4, 0.55, 1.5)
+    for number, (name, volume) in enumerate((("drawn", drawn), ("finer", finer)), start=1):
+        other = a_volume(an_oblique_image() + number, f"not {name}")
+        add(a_cases_panel, SCENE, name)
+        a_cases_panel.adding.selectors[0].setCurrentNode(other)
+        a_cases_panel.adding.labelSelector.setCurrentNode(a_segmentation(volume, {"Liver": liver}))
+        press_add(a_cases_panel)
+        assert f"outline was drawn on {name}, not on not {name}" in a_cases_panel.said[-1][1]
+    assert "Liver (0.0238 ml became 0.0317 ml)" in a_cases_panel.said[-1][1]
 
 
 def test_scene_that_cannot_be_a_case_is_one_sentence(a_cases_panel, a_study):

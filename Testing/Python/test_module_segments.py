@@ -131,3 +131,44 @@ def test_a_copy_under_the_name_of_another_label_is_refused(panel):
     panel.onSaveDraft()
     settle(panel)
     assert "The segment edema was lesion before it was renamed." in status(panel)
+
+
+def put(panel, name: str, first: tuple, size: tuple, divided: int = 1) -> None:
+    """Give a segment a box of voxels from an index (i, j, k) of the scan on, each a part of the scan's."""
+    import slicer
+    import vtk
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    toRAS, image = vtk.vtkMatrix4x4(), slicer.vtkOrientedImageData()
+    panel.session.loaded.volumes[0].GetIJKToRASMatrix(toRAS)
+    matrix = slicer.util.arrayFromVTKMatrix(toRAS)
+    matrix[:3, 3] = (matrix @ [*first, 1.0])[:3]
+    matrix[:3, :3] /= divided
+    image.SetExtent(0, size[0] - 1, 0, size[1] - 1, 0, size[2] - 1)
+    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    scalars = numpy_to_vtk(np.ones(int(np.prod(size)), np.uint8), deep=True)
+    scalars.SetName("ImageScalars")
+    image.GetPointData().SetScalars(scalars)
+    segment = segments(panel).GetSegment(segments(panel).GetSegmentIdBySegmentName(name))
+    segment.AddRepresentation("Binary labelmap", image)
+    segment.SetLabelValue(1)
+    settle(panel)
+
+
+@pytest.mark.parametrize(
+    "first, size, divided, kept, told",
+    [
+        ((3.3, 4.3, 5.3), (2, 2, 2), 5, 0, "edema (0.000169 ml became 0 ml)"),
+        ((2.75, 3.75, 4.75), (4, 4, 4), 2, 8, "edema (0.0211 ml became 0.0211 ml)"),
+        ((-1, -2, 8), (3, 4, 2), 1, 4, "edema (0.0634 ml became 0.0106 ml)"),
+        ((20, 0, 0), (1, 1, 1), 1, 0, "edema (0.00264 ml became 0 ml)"),
+        ((0, 0, 8), (3, 4, 1), 1, 12, ""),
+    ],
+)
+def test_what_is_lost_on_the_scans_grid_is_told(panel, first, size, divided, kept, told):
+    """A segment copied from a finer segmentation, or one that reaches out of the scan."""
+    put(panel, "edema", first, size, divided)
+    panel.onAccept()
+    settle(panel)
+    assert stored(panel).get(4, 0) == kept
+    assert told in status(panel) and ("another grid" in status(panel)) == bool(told)

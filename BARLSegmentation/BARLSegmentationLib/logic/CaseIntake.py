@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
+from BARLSegmentationLib.logic.Correction import fittedText
 from BARLSegmentationLib.logic.Outline import LABEL_TAG, segmentTag, takeSnapshot
 from BARLSegmentationLib.logic.Prediction import objection, writeNrrd
 
@@ -40,24 +41,24 @@ def writeVolumes(volumes: Sequence, channels: Sequence[Channel], folder: Path) -
 
 def writeSegmentation(
     segmentation: slicer.vtkMRMLSegmentationNode,
-    volume: slicer.vtkMRMLScalarVolumeNode,
+    volumes: Sequence[slicer.vtkMRMLScalarVolumeNode],
     scan: Path,
     labels: Sequence[Label],
     values: Mapping[str, int] | None = None,
-) -> tuple[Path, int]:
+) -> tuple[Path, str]:
     """Write a segmentation as a label map on its scan's grid; segments are matched to labels by name.
 
     The node stays as it is, and what a project left in it does not count: the user sees names.
 
     Args:
         segmentation: vtkMRMLSegmentationNode.
-        volume: The scan.
-        scan: The file that ``writeVolumes`` made of it.
+        volumes: The scan, a node for each channel.
+        scan: The file that ``writeVolumes`` made of the first one.
         labels: The project's table.
         values: The label value of each segment by the segment's id, instead of names; other segments are left out.
 
     Returns:
-        The file, and how many voxels lay in more than one segment; these went to the later label.
+        The file, and what is doubtful about it or was changed, in words.
 
     Raises:
         barl.errors.InputError: A segment has no label of its name, or nothing is outlined.
@@ -76,7 +77,7 @@ def writeSegmentation(
             segment.RemoveTag(LABEL_TAG)
             if values is not None:
                 segment.SetTag(LABEL_TAG, str(values.get(segmentId, 0)))
-        snapshot = takeSnapshot(segmentation, volume, grid, list(labels))
+        snapshot = takeSnapshot(segmentation, volumes[0], grid, list(labels))
     finally:
         for segment, tag in zip(segments, tags, strict=True):
             segment.SetTag(LABEL_TAG, tag) if tag else segment.RemoveTag(LABEL_TAG)
@@ -93,9 +94,23 @@ def writeSegmentation(
             _("The segmentation {name} is empty where the scan lies.").format(name=segmentation.GetName()),
             _("Choose another one, or add the case without an outline."),
         )
-    path = scan.with_name("outline.nii")
+    path, notes = scan.with_name("outline.nii"), []
     write_image(grid.image(array), path)
-    return path, overlaps
+    if overlaps:
+        notes.append(_("{count} voxels outlined twice went to the later label.").format(count=overlaps))
+    drawnOn = referenceVolume(segmentation)
+    if drawnOn is not None and drawnOn not in volumes:
+        text = _("{segmentation} was drawn on {other}, not on {scan}: look whether it belongs to this case.")
+        names = {"segmentation": segmentation.GetName(), "other": drawnOn.GetName(), "scan": volumes[0].GetName()}
+        notes.append(text.format(**names))
+    if snapshot.fitted:
+        notes.append(fittedText(snapshot.fitted))
+    return path, " ".join(notes)
+
+
+def referenceVolume(segmentation: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLVolumeNode | None:
+    """The volume that a segmentation was drawn on, if it is known."""
+    return segmentation.GetNodeReference(segmentation.GetReferenceImageGeometryReferenceRole())
 
 
 def writeLabelMap(labelMap: slicer.vtkMRMLLabelMapVolumeNode, folder: Path) -> Path:

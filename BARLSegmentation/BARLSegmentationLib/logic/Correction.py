@@ -22,6 +22,7 @@ from BARLSegmentationLib.logic.CaseLoader import (
 from BARLSegmentationLib.logic.Drawing import Drawing
 from BARLSegmentationLib.logic.Outline import (
     LABEL_TAG,
+    Fitted,
     Snapshot,
     binaryName,
     segmentTag,
@@ -55,6 +56,7 @@ class Stored:
         leftOut: Names of segments that were not stored, for no label has their name.
         replaced: The accepted outline until then, if there was one.
         missing: Names of labels that the outline has no segment of: somebody has removed it.
+        fitted: What was brought onto the scan's grid.
     """
 
     revision: Revision
@@ -62,6 +64,7 @@ class Stored:
     leftOut: list[str]
     replaced: Revision | None = None
     missing: Sequence[str] = ()
+    fitted: Sequence[Fitted] = ()
 
     def inWords(self, caseName: str) -> str:
         """What was stored, and what of the outline was not."""
@@ -78,12 +81,23 @@ class Stored:
         if self.overlaps:
             text = _("{count} voxels lay in several labels and went to the one that is later in the label table.")
             sentences.append(text.format(count=self.overlaps))
+        if self.fitted:
+            sentences.append(fittedText(self.fitted))
         if self.leftOut:
             sentences.append(leftOutText(self.leftOut))
         if self.missing:
             text = _("Stored without {names}, whose segment was removed; a new segment of that name would be stored.")
             sentences.append(text.format(names=", ".join(self.missing)))
         return sentences
+
+
+def fittedText(fitted: Sequence[Fitted]) -> str:
+    """What segments became on the scan's grid that were not drawn on it."""
+    each = [
+        _("{name} ({drawn:.3g} ml became {kept:.3g} ml)").format(name=one.name, drawn=one.drawn, kept=one.kept)
+        for one in fitted
+    ]
+    return _("Drawn on another grid than the scan's, or in part outside of it: {names}.").format(names=", ".join(each))
 
 
 def leftOutText(names: Sequence[str]) -> str:
@@ -289,7 +303,7 @@ class Correction:
                 filled_by=drawn.filledBy or None,
             )
             self._pending = ((*state, drawn.key), seconds, look)
-            return Stored(revision, overlaps, snapshot.leftOut, replaced, snapshot.missing)
+            return Stored(revision, overlaps, snapshot.leftOut, replaced, snapshot.missing, snapshot.fitted)
 
         return store
 

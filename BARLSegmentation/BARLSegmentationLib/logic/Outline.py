@@ -30,6 +30,16 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """A segment that lay on another grid than the scan's, or in part outside of it: its name, and its volume in ml
+    as it was drawn and on the scan's grid."""
+
+    name: str
+    drawn: float
+    kept: float
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The outline at one moment, apart from the scene, so that any thread may work on it.
 
@@ -39,6 +49,7 @@ class Snapshot:
         layers: The voxels.
         leftOut: Names of segments without a label in the table; they are not part of the label map.
         missing: Names of labels whose segment was removed.
+        fitted: What was brought onto the scan's grid.
     """
 
     grid: Grid
@@ -46,6 +57,7 @@ class Snapshot:
     layers: list[Layer]
     leftOut: list[str]
     missing: list[str]
+    fitted: Sequence[Fitted] = ()
 
     def labelMap(self) -> tuple[np.ndarray, int]:
         """The outline with the values of the label table, ``[k, j, i]`` on the scan's grid.
@@ -199,17 +211,27 @@ def takeSnapshot(
         )
     tags = {segmentTag(segments.GetSegment(segmentId), LABEL_TAG) for segmentId in segments.GetSegmentIDs()}
     missing = [label.name for label in labels if str(label.value) not in tags]
+    fitted: list[Fitted] = []
     for image, members in arrays.values():
-        placed = _placed(_voxels(image), image.GetExtent()[::2], nodeToRAS(image), grid)
+        voxels, toRAS = _voxels(image), nodeToRAS(image)
+        placed = _placed(voxels, image.GetExtent()[::2], toRAS, grid)
+        layer, outside = None, []
         if placed is not None:
-            layer = _cut(*placed, grid.shape, tuple((a, b) for _, a, b in members))
+            layer, outside = _cut(*placed, grid.shape, tuple((a, b) for _, a, b in members))
             layers += [layer] if layer else []
-            continue
-        for segmentId, _ignored, value in members:  # drawn on another grid: Slicer resamples it
-            array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
-            if array is not None:
+        for segmentId, segmentValue, value in members:
+            lost, kept = sum(int(np.count_nonzero(part == segmentValue)) for part in outside), 0
+            if placed is None:  # drawn on another grid: Slicer resamples it
+                array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
+                kept = int(np.count_nonzero(array))
                 layers.append(Layer(array[order(volume, grid)], (0, 0, 0), ((1, value),)))
-    return Snapshot(grid, list(labels), layers, leftOut, missing)
+            elif lost and layer:
+                kept = int(np.count_nonzero(layer.voxels == segmentValue))
+            if placed is None or lost:
+                drawn = lost + kept if placed is not None else int(np.count_nonzero(voxels == segmentValue))
+                voxelMl = abs(float(np.linalg.det(toRAS[:3, :3]))) / 1000
+                fitted.append(Fitted(segments.GetSegment(segmentId).GetName(), drawn * voxelMl, kept * grid.voxel_ml))
+    return Snapshot(grid, list(labels), layers, leftOut, missing, fitted)
 
 
 def withoutLabel(segmentation: slicer.vtkMRMLSegmentationNode) -> list[str]:
@@ -297,14 +319,18 @@ def gridToRAS(grid: Grid) -> np.ndarray:
 
 def _cut(
     voxels: np.ndarray, offset: tuple[int, int, int], shape: tuple[int, int, int], values: Sequence[tuple[int, int]]
-) -> Layer | None:
-    """A copy of the part of ``voxels`` that lies on the scan."""
+) -> tuple[Layer | None, list[np.ndarray]]:
+    """A copy of the part of ``voxels`` that lies on the scan, and the parts that do not."""
     start = tuple(max(n, 0) for n in offset)
     stop = tuple(min(n + size, whole) for n, size, whole in zip(offset, voxels.shape, shape, strict=True))
     if any(b <= a for a, b in zip(start, stop, strict=True)):
-        return None
-    part = tuple(slice(a - n, b - n) for a, b, n in zip(start, stop, offset, strict=True))
-    return Layer(voxels[part].copy(), start, values)
+        return None, [voxels]
+    outside = []
+    for axis, (a, b, n) in enumerate(zip(start, stop, offset, strict=True)):
+        sides = [slice(0, a - n), slice(b - n, None), slice(a - n, b - n)]
+        below, above, voxels = (voxels[(slice(None),) * axis + (side,)] for side in sides)
+        outside += [part for part in (below, above) if part.size]
+    return Layer(voxels.copy(), start, values), outside
 
 
 def replaceOutline(

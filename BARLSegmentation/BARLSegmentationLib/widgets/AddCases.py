@@ -222,5 +222,7 @@ class AddCases:
             whole = whole and not self.source.plan.hasNews()
         elif answer.cases:
             self.ui.nameLineEdit.text = ""
+            if self.source is not None:
+                self.source.forgetOutline()
         if whole:
             self.box.collapsed = True  # the list shows them

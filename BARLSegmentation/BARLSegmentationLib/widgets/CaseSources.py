@@ -90,6 +90,11 @@ class Source:
         """What is chosen; volumes of the scene are written to files."""
         raise NotImplementedError
 
+    def forgetOutline(self) -> None:
+        """Choose no outline any more: it is that of a case which was added."""
+        if self.labelSelector is not None:
+            self.labelSelector.currentPath = ""
+
 
 class SceneSource(Source):
     """Volumes of the scene, and a segmentation or a label map of them."""
@@ -124,12 +129,14 @@ class SceneSource(Source):
             if outline is not None and outline.IsA("vtkMRMLLabelMapVolumeNode"):
                 label = writeLabelMap(outline, staging)
             elif outline is not None:
-                label, overlap = writeSegmentation(outline, volumes[0], paths[0], project.labels)
-                note = overlapNote(overlap)
+                label, note = writeSegmentation(outline, volumes, paths[0], project.labels)
         except BaseException:
             removeStaging(staging)
             raise
         return Scans([str(path) for path in paths], str(label) if label else None, staging=staging, note=note)
+
+    def forgetOutline(self) -> None:
+        self.labelSelector.setCurrentNode(None)
 
 
 class FilesSource(Source):
@@ -173,6 +180,10 @@ class FilesSource(Source):
     def scans(self) -> Scans:
         label, looked = (one.currentPath or None for one in (self.labelSelector, self.lookedSelector))
         return Scans([selector.currentPath for selector in self.selectors], label, looked=looked)
+
+    def forgetOutline(self) -> None:
+        super().forgetOutline()
+        self.lookedSelector.currentPath = ""
 
 
 class DatabaseSource(Source):
@@ -351,10 +362,6 @@ def removeStaging(folder: Path) -> None:
     import shutil
 
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def overlapNote(count: int) -> str:
-    return _("{count} voxels outlined twice went to the later label.").format(count=count) if count else ""
 
 
 def nodeWidget(tip: str, *nodeTypes: str) -> slicer.qMRMLNodeComboBox:

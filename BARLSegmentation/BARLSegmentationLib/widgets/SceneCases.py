@@ -14,7 +14,7 @@ from BARLSegmentationLib.logic.CaseIntake import writeSegmentation, writeVolumes
 from BARLSegmentationLib.logic.Prediction import objection
 from BARLSegmentationLib.logic.SceneVolumes import nameOf, proposedNames, usersVolumes
 from BARLSegmentationLib.logic.Signal import Signal
-from BARLSegmentationLib.widgets.CaseSources import comboWidget, nodeWidget, overlapNote
+from BARLSegmentationLib.widgets.CaseSources import comboWidget, nodeWidget
 from BARLSegmentationLib.widgets.Panel import signalsBlocked
 
 if TYPE_CHECKING:
@@ -228,7 +228,6 @@ class SceneCases:
             folder.mkdir()
             paths, label = writeVolumes(volumes, self.channels(), folder), None
             if segmentation is not None and name == outlined:
-                label, overlap = writeSegmentation(segmentation, volumes[0], paths[0], labels, values)
-                note = overlapNote(overlap)
+                label, note = writeSegmentation(segmentation, volumes, paths[0], labels, values)
             cases.append(CaseFiles(name, [str(path) for path in paths], str(label) if label else None))
         return cases, note
