@@ -183,3 +183,42 @@ def test_a_question_fits_beside_the_step_on_a_small_screen(panel):
         assert button.width >= button.minimumSizeHint.width() and button.toolTip
     assert ui.questionWidget.minimumSizeHint.width() <= 424
     answer(panel, False)
+
+
+def test_what_is_accepted_while_another_case_is_opened(a_review_panel):
+    """The next case is not opened after it, for the user has chosen another one."""
+    panel = a_review_panel
+    project, opened = panel.session.project, []
+    image = sitk.ReadImage(str(project.cases.image_paths(UNTOUCHED)[0]))
+    project.cases.add("third", [image * 2 + 5])
+    panel.session.notifyCases()
+    proposed = panel.moduleWidget.panels["Cases"]._ranked[0].case.id
+    chosen = next(case for case in (UNTOUCHED, "case_0003") if case != proposed)
+    panel.session.caseOpened.connect(lambda: opened.append(panel.session.caseId))
+    panel.ui.goOnCheckBox.checked = True
+    panel.onAccept()
+    panel.session.openCase(chosen)
+    settle(panel)
+    assert opened == [chosen] and panel.session.caseId == chosen
+    assert panel.moduleWidget.ui.statusLabel.text == "predicted is accepted."
+    assert project.cases.get(PREDICTED).is_accepted
+
+
+def test_an_outline_that_is_refused_while_another_case_is_opened_is_told(a_review_panel):
+    """Nobody is left to ask; the question went without a word, and the case counted as accepted for its user."""
+    from barl.project.review import store_correction
+
+    panel = a_review_panel
+    project = panel.session.project
+    prediction = project.revisions.newest(PREDICTED)
+    outline = sitk.ReadImage(str(prediction.path))
+    with Project.open(project.folder) as other:
+        store_correction(
+            other, PREDICTED, outline, "accepted", author="somebody", prediction=prediction, editing_seconds=1.0
+        )
+    panel.onAccept()
+    panel.session.openCase(UNTOUCHED)
+    settle(panel)
+    assert panel.session.question is None and panel.session.caseId == UNTOUCHED
+    assert panel.moduleWidget.ui.statusLabel.text.startswith("predicted was not accepted: ")
+    assert project.revisions.newest(PREDICTED).author == "somebody"

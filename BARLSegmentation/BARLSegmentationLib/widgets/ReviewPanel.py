@@ -221,17 +221,21 @@ class ReviewPanel(Panel):
     def onBeforeClose(self) -> None:
         """The case is about to close: store an unsaved edit as a draft."""
         self.storeTicks()
-        self.background.finish()
+        refused = self.storing.finish()
         self.editor.stop()
-        if self.correction.segmentation is None or self.correction.segmentation.GetScene() is None:
-            return
-        stored = self.session.ask(self.correction.keep, self.reader(), otherwise=None)
-        if stored is not None:
-            self.session.notifyCases()
-            kept = _("Your edit of {name} was kept as a draft.").format(name=self.session.case().name)
-            self.session.status(" ".join([kept, *stored.notes()]))
-        elif (left := self.correction.leftOut()) and not self.correction.isChanged():
-            self.session.status(leftOutText(left))
+        outline, said = self.correction.segmentation, []
+        if outline is not None and outline.GetScene() is not None:
+            stored = self.session.ask(self.correction.keep, self.reader(), otherwise=None)
+            if stored is not None:
+                self.session.notifyCases()
+                said.append(_("Your edit of {name} was kept as a draft.").format(name=self.session.case().name))
+                said += stored.notes()
+            elif self.correction.isChanged():
+                return  # why it could not be stored is on the status line
+            elif left := self.correction.leftOut():
+                said.append(leftOutText(left))
+        if refused or said:
+            self.session.status(" ".join(filter(None, [refused, *said])), error=bool(refused))
 
     def update(self) -> None:
         loaded, case = self.session.loaded, None

@@ -51,6 +51,7 @@ class Storing:
         self.isBusy = False
         self.session, self.correction, self.background = session, correction, background
         self._reader, self._whenAccepted, self._looked = reader, whenAccepted, looked
+        self._isLeaving, self._refused = False, ""
 
     def start(self, kind: str, allow: Collection[Doubt] = ()) -> bool:
         """Store the outline as ``draft`` or ``accepted``; ``allow``: the doubts that the user has confirmed.
@@ -81,12 +82,29 @@ class Storing:
         self.background.submit(work, lambda future: self._onStored(future, allow))
         return True
 
+    def finish(self) -> str:
+        """Wait for what is being stored because its case is about to be left: no case is opened after it, and there is
+        nobody to ask.
+
+        Returns:
+            That an outline was not accepted, and why; empty if there is nothing to say.
+        """
+        self._isLeaving, self._refused = True, ""
+        try:
+            self.background.finish()
+        finally:
+            self._isLeaving = False
+        return self._refused
+
     def _onStored(self, future: Future, allow: Collection[Doubt]) -> None:
         from barl.project.doubts import DoubtError
 
         self.isBusy = False
         try:
-            if isinstance(error := future.exception(), DoubtError):
+            if isinstance(error := future.exception(), DoubtError) and self._isLeaving:
+                text = _("{name} was not accepted: {reason}")
+                self._refused = text.format(name=self.session.case().name, reason=error.message)
+            elif isinstance(error, DoubtError):
                 self._askAbout(error, allow)
             elif (stored := self.session.ask(future.result, otherwise=None)) is not None:
                 self._settle(stored)
@@ -102,7 +120,7 @@ class Storing:
         self.correction.settle(stored)
         self.session.notifyCases()
         text = stored.inWords(self.session.project.cases.get(stored.revision.case_id).name)
-        if stored.revision.is_accepted and (more := self._whenAccepted()):
+        if stored.revision.is_accepted and not self._isLeaving and (more := self._whenAccepted()):
             text = f"{text} {more}"
         self.session.status(text)
 
