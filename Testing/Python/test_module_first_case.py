@@ -221,6 +221,18 @@ def test_an_outline_whose_case_is_unticked_goes_to_no_other(panel, tmp_path):
     assert [str(case.state) for case in panel.session.cases()] == ["new", "new"]
 
 
+def test_an_outline_of_nobody_knows_which_case_is_proposed_for_none(panel, tmp_path):
+    """A segmentation from a file does not say what it was drawn on: it became the outline of the first volume."""
+    scans = [a_volume(name, seed) for seed, name in enumerate("ab")]
+    unfold(panel, tmp_path / "study")
+    loaded = a_segmentation(scans[1])
+    loaded.SetNodeReferenceID(loaded.GetReferenceImageGeometryReferenceRole(), None)
+    panel.scene.segmentationSelector.setCurrentNode(loaded)
+    assert panel.scene.outlineComboBox.currentIndex == 0 and panel.scene.outlineComboBox.count == 3
+    create(panel)
+    assert panel.said[-1] == (False, "Added 2 cases, 0 with an outline.")
+
+
 def test_another_scene_brings_its_own_volumes(panel, tmp_path):
     """A closed scene gives the ids of its nodes away again."""
     import slicer

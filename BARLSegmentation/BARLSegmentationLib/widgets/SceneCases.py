@@ -10,7 +10,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from BARLSegmentationLib.logic.CaseIntake import writeSegmentation, writeVolumes
+from BARLSegmentationLib.logic.CaseIntake import referenceVolume, writeSegmentation, writeVolumes
 from BARLSegmentationLib.logic.Prediction import objection
 from BARLSegmentationLib.logic.SceneVolumes import nameOf, proposedNames, usersVolumes
 from BARLSegmentationLib.logic.Signal import Signal
@@ -138,9 +138,9 @@ class SceneCases:
         segmentation = self.segmentationSelector.currentNode()
         self._showCases()
         if segmentation is not None:
-            role = segmentation.GetReferenceImageGeometryReferenceRole()
-            drawnOn = segmentation.GetNodeReference(role)
-            names = [row.case for row in self.rows if row.volume is drawnOn] or [row.case for row in self.rows[:1]]
+            drawnOn = referenceVolume(segmentation)
+            # Of several cases only the one that it was drawn on: which of them a file belongs to, its user must say.
+            names = [row.case for row in self.rows if row.volume is drawnOn or len(self.rows) == 1]
             self.outlineComboBox.setCurrentIndex(max(self.outlineComboBox.findData(names[0]), 0) if names else 0)
         self.segmentationChanged.emit(segmentation)
 
