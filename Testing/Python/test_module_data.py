@@ -137,3 +137,24 @@ def test_nodes_of_a_scene_that_is_added_are_ours_under_their_new_ids(review):
     assert not isOurs(other)
     adopt([other, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")])
     assert isOurs(other)
+
+
+def test_what_is_read_of_a_scan_under_a_transform_lies_where_the_scan_lies(review, label):
+    """A prediction that came meanwhile lay beside its scan, and Accept refused it."""
+    import slicer
+
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    matrix = np.eye(4)
+    matrix[0, 3] = 30.0
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    for node in review.session.loaded.nodes:
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    revisions = review.session.project.revisions
+    image = sitk.ReadImage(str(revisions.newest(PREDICTED).path))
+    certain = sitk.Cast(image, sitk.sitkFloat32) * 0.1
+    revisions.store(PREDICTED, image, "prediction", author="BARL model_0002", uncertainty=certain)
+    review.session.openCase(PREDICTED)
+    assert {node.GetTransformNodeID() for node in review.session.loaded.nodes} == {transform.GetID()}
+    assert np.array_equal(review.correction.snapshot().labelMap()[0], label)
+    stored = review.correction.store("draft", "reader 1").revision
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(stored.path))), label)

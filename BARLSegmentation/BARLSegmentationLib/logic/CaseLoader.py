@@ -118,8 +118,9 @@ class CaseLoader:
     def readUncertainty(
         self, path: Path, name: str, attributes: dict[str, str], volume: slicer.vtkMRMLScalarVolumeNode
     ) -> slicer.vtkMRMLScalarVolumeNode:
-        """A map of 0 to 1 of a scan from a file, its window the same for every case."""
+        """A map of 0 to 1 of a scan from a file, under the scan's transform, its window the same for every case."""
         node = self._readVolume(path, name, volume)
+        node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
         self._addDisplay(node, 0.0, 1.0)
         return _marked(node, attributes)
 
@@ -151,8 +152,9 @@ class CaseLoader:
     def emptySegmentation(
         self, name: str, labels: list[Label], volume: slicer.vtkMRMLScalarVolumeNode, attributes: dict[str, str]
     ) -> slicer.vtkMRMLSegmentationNode:
-        """Segments of a label table with nothing in them, to draw on a scan."""
+        """Segments of a label table with nothing in them, to draw on a scan; under the scan's transform."""
         node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
         node.CreateDefaultDisplayNodes()
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         self._completeSegments(node.GetSegmentation(), labels)

@@ -49,7 +49,6 @@ class OtherOutline:
         labels = self.session.project.labels
         node = CaseLoader().readSegmentation(self.revision.path, name, labels, loaded.volumes[0], attributes)
         node.SetSaveWithScene(False)
-        node.SetAndObserveTransformNodeID(loaded.volumes[0].GetTransformNodeID())
         node.GetDisplayNode().SetVisibility2DFill(False)
         node.GetDisplayNode().SetSliceIntersectionThickness(LINE_WIDTH)
         putIntoFolder([node], case.name)
