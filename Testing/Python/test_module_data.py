@@ -158,3 +158,24 @@ def test_what_is_read_of_a_scan_under_a_transform_lies_where_the_scan_lies(revie
     assert np.array_equal(review.correction.snapshot().labelMap()[0], label)
     stored = review.correction.store("draft", "reader 1").revision
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(stored.path))), label)
+
+
+def test_a_scan_that_was_changed_in_the_scene_is_not_lost_with_its_case(review):
+    """As a filter does whose output is its input; the project's own scan stays, and what is learned from is that."""
+    import slicer
+
+    scan = review.session.loaded.volumes[0]
+    before = slicer.util.arrayFromVolume(scan).copy()
+    scan.GetDisplayNode().SetWindowLevelMinMax(0, 50)  # the window is no change
+    scan.SetName("brighter")
+    assert review.session.loaded.changedVolumes() == []
+    slicer.util.arrayFromVolume(scan)[:] += 100
+    slicer.util.arrayFromVolumeModified(scan)
+    review.session.openCase(UNTOUCHED)
+    assert review.moduleWidget.ui.statusLabel.text.startswith("brighter: changed in the scene and kept there")
+    assert scan.GetScene() is not None
+    review.session.openCase(PREDICTED)
+    shown = review.session.loaded.volumes[0]
+    assert shown is not scan and np.array_equal(slicer.util.arrayFromVolume(shown), before)
+    assert review.moduleWidget.ui.statusLabel.text == ""
+    slicer.mrmlScene.RemoveNode(scan)

@@ -53,6 +53,10 @@ class LoadedCase:
     uncertainty: slicer.vtkMRMLScalarVolumeNode | None = None
     revision: Revision | None = None
 
+    def changedVolumes(self) -> list[slicer.vtkMRMLScalarVolumeNode]:
+        """Those in the scene whose voxels are not those that the project holds; one that was only moved is none."""
+        return [node for node in self.volumes if node.GetScene() is not None and _isChanged(node)]
+
     @property
     def nodes(self) -> list:
         return [node for node in (*self.volumes, self.segmentation, self.uncertainty) if node is not None]
@@ -303,6 +307,14 @@ def _isHollow(node: slicer.vtkMRMLDisplayableNode) -> bool:
     return node.GetImageData() is None
 
 
+def _isChanged(node: slicer.vtkMRMLScalarVolumeNode) -> bool:
+    """Whether somebody has changed the voxels of a scan since they were read."""
+    storage, image = node.GetStorageNode(), node.GetImageData()
+    if storage is None or image is None or not node.GetModifiedSinceRead():
+        return False
+    return image.GetMTime() > storage.GetStoredTime().GetMTime()
+
+
 def isOurs(node: slicer.vtkMRMLNode) -> bool:
     """Whether the attributes of a node were written for it, and not for one that it is a copy of."""
     return node.GetAttribute(NODE_ATTRIBUTE) in (None, node.GetID())
@@ -317,6 +329,12 @@ def adopt(nodes: Iterable[slicer.vtkMRMLNode]) -> None:
         if node.GetAttribute(ROLE_ATTRIBUTE) is not None and what not in ours:
             ours.add(what)
             node.SetAttribute(NODE_ATTRIBUTE, node.GetID())
+
+
+def disown(node: slicer.vtkMRMLNode) -> None:
+    """Make a node of a case one of the user's own."""
+    for name in (PROJECT_ATTRIBUTE, CASE_ATTRIBUTE, ROLE_ATTRIBUTE, CHANNEL_ATTRIBUTE, NODE_ATTRIBUTE):
+        node.RemoveAttribute(name)
 
 
 def _marked(node: slicer.vtkMRMLDisplayableNode, attributes: dict[str, str]) -> slicer.vtkMRMLDisplayableNode:

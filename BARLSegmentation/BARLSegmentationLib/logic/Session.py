@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import slicer
 
 from BARLSegmentationLib.logic.CaseFolder import putIntoFolder, removeEmptyFolders
-from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader, LoadedCase, isOurs
+from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader, LoadedCase, disown, isOurs
 from BARLSegmentationLib.logic.Outline import order, withoutLabel
 from BARLSegmentationLib.logic.Question import Question
 from BARLSegmentationLib.logic.Signal import Signal
@@ -210,7 +210,7 @@ class Session:
         return loaded
 
     def closeCase(self) -> None:
-        """Remove the nodes of the case on screen; an edit that is not stored, or a segment without a label, stays."""
+        """Remove the nodes of the case on screen; what the project does not hold stays in the scene."""
         if self.loaded is None:
             return
         self.beforeClose.emit()
@@ -246,6 +246,7 @@ class Session:
         if outline is not None and outline.GetScene() is not None and outline.GetAttribute(UNSAVED_ATTRIBUTE) == "1":
             # Beside a scan that was read anew, an outline that was moved with its scan would lie elsewhere.
             kept |= {volume.GetID() for volume in before.volumes}
+        changed = before.changedVolumes() if before else []
         for node in before.nodes if before else []:
             if node.GetScene() is None or node.GetID() in kept:  # None: the user has removed it
                 continue
@@ -253,6 +254,9 @@ class Session:
                 self.status(f"The edit of {node.GetName()} could not be stored; it stays in the scene.", error=True)
                 continue
             if node is outline and withoutLabel(node):  # the user's own segments, which the project does not hold
+                continue
+            if node in changed:
+                disown(node)
                 continue
             slicer.mrmlScene.RemoveNode(node)
         removeEmptyFolders(slicer.mrmlScene)

@@ -234,6 +234,9 @@ class ReviewPanel(Panel):
                 return  # why it could not be stored is on the status line
             elif left := self.correction.leftOut():
                 said.append(leftOutText(left))
+        if self.session.loaded is not None and (changed := self.session.loaded.changedVolumes()):
+            text = _("{names}: changed in the scene and kept there; the project keeps the scan as it was added.")
+            said.append(text.format(names=", ".join(node.GetName() for node in changed)))
         if refused or said:
             self.session.status(" ".join(filter(None, [refused, *said])), error=bool(refused))
 
