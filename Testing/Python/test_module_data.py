@@ -108,6 +108,7 @@ def test_segments_that_exchanged_their_names_are_not_stored(review, label):
 def test_a_copy_of_the_outline_in_data_is_not_taken_for_it(review, label):
     """Data > Clone copies the attributes, too."""
     import slicer
+    from BARLSegmentationLib.logic.SceneVolumes import usersVolumes
 
     hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
     clones = []
@@ -116,6 +117,7 @@ def test_a_copy_of_the_outline_in_data_is_not_taken_for_it(review, label):
             hierarchy, hierarchy.GetItemByDataNode(node)
         )
         clones.append(hierarchy.GetItemDataNode(item))
+    assert usersVolumes() == [clones[1]], "a new project can begin with it"
     clones[0].GetSegmentation().RemoveAllSegments()
     slicer.util.arrayFromVolume(clones[1])[:] = 0
     review.session.openCase(UNTOUCHED)

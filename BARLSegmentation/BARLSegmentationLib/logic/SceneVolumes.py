@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import slicer
 
-from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE
+from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, isOurs
 from BARLSegmentationLib.logic.Correction import segmentTag
 
 if TYPE_CHECKING:
@@ -21,13 +21,16 @@ _PERSONAL = re.compile(r"[\^,]|(19|20)\d{2}[-_. ]?\d{2}[-_. ]?\d{2}|\b[A-Za-z]{0
 
 
 def usersVolumes(scene: slicer.vtkMRMLScene | None = None) -> list[slicer.vtkMRMLScalarVolumeNode]:
-    """The scalar volumes of the scene that belong to no case, in the order in which they came."""
+    """The scalar volumes of the scene that belong to no case, in the order in which they came.
+
+    A copy of a case's volume, as Clone and Crop Volume make it, has the attributes of its original and belongs to none.
+    """
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene or slicer.mrmlScene)
     return [
         node
         for node in nodes
         if node.GetClassName() == "vtkMRMLScalarVolumeNode"
-        and node.GetAttribute(ROLE_ATTRIBUTE) is None
+        and (node.GetAttribute(ROLE_ATTRIBUTE) is None or not isOurs(node))
         and not node.GetHideFromEditors()
         and node.GetImageData() is not None
     ]
