@@ -92,3 +92,24 @@ def test_the_next_slice_is_shown_in_the_plane_of_the_voxels_and_the_view_turned_
     panel.session.closeCase()
     settle(panel)
     assert np.allclose(normal(red()), before), "as the user had turned it"
+
+
+def test_a_next_slice_that_no_view_on_screen_can_show_is_told(panel):
+    """Slicer keeps the views of all layouts: one that nobody sees was turned to the slice."""
+    import slicer
+
+    manager, planes = slicer.app.layoutManager(), panel.planes
+    planes.proposeNext()
+    settle(panel)
+    view = planes.views.nodeOf(planes._proposed[0]).GetLayoutName()
+    alone = {"Red": "Yellow", "Yellow": "Green", "Green": "Red"}[view]
+    try:
+        manager.setLayout(getattr(slicer.vtkMRMLLayoutNode, f"SlicerLayoutOneUp{alone}SliceView"))
+        slicer.app.processEvents()
+        assert planes.views.nodeOf(planes._proposed[0]) is None
+        planes.proposeNext()
+        settle(panel)
+        assert "No view on screen shows slices of this direction" in panel.moduleWidget.ui.statusLabel.text
+    finally:
+        manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        slicer.app.processEvents()

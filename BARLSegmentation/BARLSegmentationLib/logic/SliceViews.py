@@ -54,8 +54,8 @@ class SliceViews:
         return 2 - axis, index
 
     def nodeOf(self, axis: int) -> slicer.vtkMRMLSliceNode | None:
-        """The first view whose planes are perpendicular to an axis of the array."""
-        for node in sliceNodes():
+        """The first view on screen whose planes are perpendicular to an axis of the array; None if there is none."""
+        for node in sliceNodes(onScreen=True):
             normal = np.linalg.inv(self.toWorld())[:3, :3] @ slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())[:3, 2]
             if 2 - int(np.abs(normal).argmax()) == axis:
                 return node
@@ -142,11 +142,15 @@ class PlaneFrames:
         self._actors = {}
 
 
-def sliceNodes() -> list[slicer.vtkMRMLSliceNode]:
-    """The nodes of the slice views on screen."""
+def sliceNodes(onScreen: bool = False) -> list[slicer.vtkMRMLSliceNode]:
+    """The nodes of the slice views, in the order of their names.
+
+    Args:
+        onScreen: Those alone that the layout shows; Slicer keeps the views of all layouts that were shown.
+    """
     manager = slicer.app.layoutManager()
-    names = manager.sliceViewNames() if manager is not None else ()
-    return [manager.sliceWidget(name).mrmlSliceNode() for name in sorted(names)]
+    widgets = [manager.sliceWidget(name) for name in sorted(manager.sliceViewNames())] if manager is not None else []
+    return [widget.mrmlSliceNode() for widget in widgets if widget.visible or not onScreen]
 
 
 def _turningBack(node: slicer.vtkMRMLSliceNode) -> Callable[[], None]:

@@ -187,7 +187,7 @@ class PlanesRow(VTKObservationMixin):
         self._menu.clear()
         if self.views is None:
             return
-        shown = {plane for node in sliceNodes() if (plane := self.views.plane(node)) is not None}
+        shown = {plane for node in sliceNodes(onScreen=True) if (plane := self.views.plane(node)) is not None}
         for title, planes in ((_("On screen"), shown), (_("Drawn"), set(self.drawn.planes) - shown)):
             if planes:
                 self._menu.addSection(title)
@@ -312,6 +312,10 @@ class PlanesRow(VTKObservationMixin):
             self.mark.show(world, text.format(plane=name), [node.GetLayoutName()] if node is not None else [])
             self._showFrames()
         self.correction.clock.tick()
+        if node is None:
+            text = _("Next slice: {plane}. No view on screen shows slices of this direction: choose a layout with one.")
+            self.session.status(text.format(plane=name))
+            return
         slicer.util.showStatusMessage(_("Next slice: {plane}. Then press Fill (L).").format(plane=name), SHOWN_MS)
 
     # Texts
