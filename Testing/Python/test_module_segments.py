@@ -162,6 +162,7 @@ def put(panel, name: str, first: tuple, size: tuple, divided: int = 1) -> None:
         ((2.75, 3.75, 4.75), (4, 4, 4), 2, 8, "edema (0.0211 ml became 0.0211 ml)"),
         ((-1, -2, 8), (3, 4, 2), 1, 4, "edema (0.0634 ml became 0.0106 ml)"),
         ((20, 0, 0), (1, 1, 1), 1, 0, "edema (0.00264 ml became 0 ml)"),
+        ((20.5, 0, 0), (2, 2, 2), 2, 0, "edema (0.00264 ml became 0 ml)"),
         ((0, 0, 8), (3, 4, 1), 1, 12, ""),
     ],
 )

@@ -223,8 +223,9 @@ def takeSnapshot(
             lost, kept = sum(int(np.count_nonzero(part == segmentValue)) for part in outside), 0
             if placed is None:  # drawn on another grid: Slicer resamples it
                 array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
-                kept = int(np.count_nonzero(array))
-                layers.append(Layer(array[order(volume, grid)], (0, 0, 0), ((1, value),)))
+                if array is not None:
+                    kept = int(np.count_nonzero(array))
+                    layers.append(Layer(array[order(volume, grid)], (0, 0, 0), ((1, value),)))
             elif lost and layer:
                 kept = int(np.count_nonzero(layer.voxels == segmentValue))
             if placed is None or lost:
