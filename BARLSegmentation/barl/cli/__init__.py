@@ -34,9 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(arguments)
         project = getattr(options, "project", None)
         code = options.run(options, terminal)
-    except BrokenPipeError:  # `barl ... | head`: the reader has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
     except (Exception, KeyboardInterrupt) as error:
         cause = explain(error, project)
         terminal.failed(cause)

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from barl.errors import BarlError
+from barl.errors import BarlError, StorageError
 from barl.json_text import dumps
 from barl.progress import Event, Progress
 from barl.worker.protocol import error_event
@@ -18,6 +22,7 @@ from barl.worker.protocol import error_event
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+T = TypeVar("T")
 # Seconds between two lines of progress where there is no terminal.
 LINE_INTERVAL_S = 30.0
 
@@ -25,14 +30,19 @@ LINE_INTERVAL_S = 30.0
 class Terminal:
     """Standard output for the answer, standard error for everything else.
 
+    Nobody need read either: a terminal that was closed, ``| head`` or a full disk for a log end no job.
+
     Args:
         as_json: The answer is one JSON document.
     """
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
-        for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks must not end the command
-            if isinstance(stream, io.TextIOWrapper):
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:  # closed by the caller, or a program without a console
+                setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
+            elif isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end a job
                 stream.reconfigure(errors="backslashreplace")
         self._bar: tqdm | None = None
         self._stage = ""
@@ -60,32 +70,49 @@ class Terminal:
             return
         if self._bar is None or stage != self._stage:
             self.end_bar()
-            self._bar, self._stage = self._new_bar(stage), stage
-        self._bar.set_postfix_str(message, refresh=False)
-        self._bar.update(round(100 * fraction, 1) - self._bar.n)
+            self._bar, self._stage = _if_read(lambda: self._new_bar(stage)), stage
+        if (bar := self._bar) is not None:
+            bar.set_postfix_str(message, refresh=False)
+            _if_read(lambda: bar.update(round(100 * fraction, 1) - bar.n))
 
     def note(self, text: str) -> None:
         """One line beside the answer."""
-        if self._bar is not None:
-            self._bar.clear()
-        print(_shown(text), file=sys.stderr, flush=True)
+        if (bar := self._bar) is not None:
+            _if_read(bar.clear)
+        _if_read(lambda: print(_shown(text), file=sys.stderr, flush=True))
 
     def answer(self, document: dict, text: str) -> None:
-        """The answer, as the user wants it."""
+        """The answer, as the user wants it.
+
+        Raises:
+            StorageError: It was to go into a file that cannot be written.
+        """
         self.end_bar()
-        print(dumps(document, indent=2) if self.as_json else _shown(text).rstrip())
+        try:
+            print(dumps(document, indent=2) if self.as_json else _shown(text).rstrip(), flush=True)
+        except BrokenPipeError:  # `barl ... | head`: the reader has closed the pipe
+            _silence(sys.stdout)
+        except OSError as error:
+            _silence(sys.stdout)
+            raise StorageError(
+                f"The answer could not be written ({error.strerror}).",
+                "The command itself was carried out; see the result with another command.",
+            ) from error
 
     def failed(self, error: BarlError) -> None:
         """One line on standard error; with ``as_json`` the document says it as well."""
         self.end_bar()
-        print(f"barl: {_shown(str(error))}", file=sys.stderr)
+        self.note(f"barl: {error}")
         if self.as_json:
             facts = {key: value for key, value in error_event(error).items() if key != "event"}
-            print(json.dumps({"error": facts}, indent=2))
+            try:
+                print(json.dumps({"error": facts}, indent=2), flush=True)
+            except OSError:
+                _silence(sys.stdout)
 
     def end_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if (bar := self._bar) is not None:
+            _if_read(bar.close)
             self._bar = None
 
     @staticmethod
@@ -94,6 +121,25 @@ class Terminal:
 
         form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
         return tqdm(total=100, desc=stage, bar_format=form, leave=False, dynamic_ncols=True)
+
+
+def _if_read(write: Callable[[], T]) -> T | None:
+    """Write to standard error, or to nobody from the moment on when that fails."""
+    try:
+        return write()
+    except RuntimeError:  # Ctrl-C in the middle of a line: its handler cannot write another one
+        return None
+    except (OSError, ValueError):
+        _silence(sys.stderr)
+        return None
+
+
+def _silence(stream: TextIO) -> None:
+    """What is written from now on, and what still waits to be written at the end of the process, goes nowhere."""
+    with suppress(OSError, ValueError):  # ValueError: closed
+        number, nowhere = stream.fileno(), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 def _draws_bars() -> bool:

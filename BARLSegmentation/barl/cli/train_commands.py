@@ -137,8 +137,8 @@ def _interrupt_stops(folder: RunFolder, terminal: Terminal) -> Iterator[None]:
     """The first Ctrl-C makes the training save a checkpoint and end, the second one ends it at once."""
 
     def asked(number: int, frame: FrameType | None) -> None:
-        terminal.note("Saving a checkpoint, then stopping. Press Ctrl-C again to stop at once.")
         folder.ask_to_stop()
+        terminal.note("Saving a checkpoint, then stopping. Press Ctrl-C again to stop at once.")
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     try:
