@@ -124,6 +124,19 @@ def test_an_interrupted_run_resumes_exactly(a_study, a_plan, tmp_path, optimizer
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "part"))
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads which files are mapped from Linux")
+def test_a_resumed_run_and_a_loaded_model_keep_no_file_mapped(a_study, a_plan, tmp_path):
+    """Windows replaces and removes no file that is mapped: the next checkpoint of a resumed run would fail."""
+    done = train(a_plan, a_study, tmp_path, cache=tmp_path / "cache")
+    network = load_model(done.model_folder)
+    run = TrainingRun(a_plan, cache_cases(a_study, a_plan, tmp_path / "cache"), tmp_path, torch.device("cpu"), World())
+    run.prepare(None, True)
+    assert network and run.optimizer.state
+    assert "safetensors" not in "".join(
+        line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line
+    )
+
+
 def test_the_saved_weights_are_the_mean_of_the_last_steps(a_study, a_plan, tmp_path):
     plan = dataclasses.replace(a_plan, average=0.25, method="supervised")  # of 12 steps: the mean goes back 3
     run = TrainingRun(plan, cache_cases(a_study, plan, tmp_path / "cache"), tmp_path, torch.device("cpu"), World())

@@ -196,8 +196,9 @@ def load_weights(folder: Path, card: ModelCard) -> dict[str, Any]:
                     f"The weights of the model {card.name} hold values that are not finite numbers ({broken}).",
                     FRESH_COPY,
                 )
+            # Copies: a mapped file cannot be removed on Windows, and ends the process if its drive goes.
             return {
-                name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+                name: tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()
                 for name, tensor in weights.items()
             }
         load_file(path)

@@ -62,7 +62,8 @@ def load_checkpoint(
     try:
         with safe_open(folder / NAME, framework="pt") as file:
             metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            # Copies: the tensors read are views of the mapped file, which Windows then lets no next checkpoint replace.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
         network.load_state_dict(_of("network", tensors))
         method.kept.load_state_dict(_of("kept", tensors))
         for owner, own in {"optimizer": optimizer, **_owned(method)}.items():
