@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.cli import main
-from barl.errors import InputError, ProjectError
+from barl.errors import InputError, ProjectError, StorageError
 from barl.images.fingerprint import fingerprint_case
 from barl.images.writing import write_image
+from barl.project import erasing
 from barl.project.labels import Channel, Label, check_labels
 from barl.project.store import Project
 from barl.training.cases import NOT_LOOKED_AT
@@ -73,6 +74,47 @@ def test_an_erased_case_leaves_no_file_no_name_and_no_damage(project: Project) -
     with pytest.raises(ProjectError, match="not clear which deleted case"):
         project.cases.undelete(identity)
     assert project.cases.add("a", [a_scan(9)]).id != identity
+
+
+def test_erasing_that_was_killed_is_finished_by_the_next_opening(project: Project, monkeypatch) -> None:
+    identity = project.cases.get("a").id
+    with monkeypatch.context() as patch:  # as a kill, or a file that a program of Windows has open
+        patch.setattr(
+            erasing.shutil, "rmtree", lambda *_args, **_options: (_ for _ in ()).throw(PermissionError(13, ""))
+        )
+        with pytest.raises(StorageError, match="cannot be removed now"):
+            project.cases.erase("a")
+    assert (project.cases.folder / identity).is_dir()
+    assert project.cases.deleted() == []  # what is erased cannot be brought back, whatever is left of it
+    with pytest.raises(ProjectError, match="was erased"):
+        project.cases.get(identity)
+    Project.open(project.folder).close()
+    assert not (project.cases.folder / identity).exists() and project.verify(everything=True) == []
+
+
+def test_a_deleted_case_can_be_erased(project: Project, capsys) -> None:
+    first, second = (project.cases.get(name).id for name in "ab")
+    project.cases.rename("a", "Jane Doe")
+    project.cases.delete("Jane Doe")
+    assert main(["project", "delete", str(project.folder), "b", "b"]) == 0
+    assert main(["project", "delete", str(project.folder), "b"]) == 3
+    assert main(["project", "delete", str(project.folder), "Jane Doe", second, "--erase"]) == 0
+    assert not any((project.cases.folder / name).exists() for name in (first, second))
+    assert project.cases.deleted() == [] and "Jane" not in str(project.journal.entries())
+
+
+def test_what_a_stopped_training_has_prepared_goes_with_an_erased_case(project: Project) -> None:
+    cases = [{"id": project.cases.get(name).id} for name in "ab"]
+    with_it, without = (project.runs.new({"run": {"cases": some}}) for some in (cases, cases[1:]))
+    for run in (with_it, without):
+        (run.folder / "cache" / "0123").mkdir(parents=True)
+    project.runs.update(with_it.id, "running")  # this very process
+    with pytest.raises(ProjectError, match=f"{with_it.id} is being trained with the case"):
+        project.cases.erase("a")
+    assert names(project) == ["a", "b", "c"]
+    project.runs.update(with_it.id, "stopped")
+    project.cases.erase("a")
+    assert not (with_it.folder / "cache").exists() and (without.folder / "cache").exists()
 
 
 def test_a_case_is_renamed_but_never_to_what_means_another(project: Project) -> None:

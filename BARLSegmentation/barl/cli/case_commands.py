@@ -129,7 +129,8 @@ def rename(options: Namespace, terminal: Terminal) -> None:
 
 def delete(options: Namespace, terminal: Terminal) -> None:
     with Project.open(options.project) as project:
-        cases = [project.cases.find(name) for name in options.cases]
+        named = [_to_delete(project, name, options.erase) for name in options.cases]
+        cases = list({case.id: case for case in named}.values())
         for case in cases:
             (project.cases.erase if options.erase else project.cases.delete)(case.id)
     names = ", ".join(case.name for case in cases)
@@ -139,6 +140,16 @@ def delete(options: Namespace, terminal: Terminal) -> None:
             f'"barl project undelete {options.project} {case.id}"' for case in cases
         )
     terminal.answer({"deleted": [case_facts(case) for case in cases], "erased": options.erase}, text)
+
+
+def _to_delete(project: Project, name: str, erase: bool) -> Case:
+    """The case that a user names; to be erased it may be a deleted one."""
+    try:
+        return project.cases.find(name)
+    except ProjectError:
+        if erase and any(name in (case.id, case.name) for case in project.cases.deleted()):
+            return project.cases.find_deleted(name)
+        raise
 
 
 def undelete(options: Namespace, terminal: Terminal) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import SimpleITK as sitk
 
-from barl.errors import InputError, ProjectError, storage_error
+from barl.errors import InputError, ProjectError
 from barl.images.fingerprint import scan_features
 from barl.images.geometry import Grid
 from barl.images.reading import read_channels
@@ -26,6 +25,7 @@ from barl.project.case_files import as_file, image_names, without_files
 from barl.project.database import Database, Transaction, now
 from barl.project.definition import Definition
 from barl.project.doubts import Doubt, DoubtError, check_mask, check_not_a_label_map, check_not_empty, voxel_digest
+from barl.project.erasing import DELETED, check_not_in_use, enter_erased, erased_ids, remove_files
 from barl.project.names import check_name, clean, key
 from barl.project.records import BY_SCAN, Case, as_cases
 from barl.project.soundness import known_problem
@@ -33,8 +33,6 @@ from barl.project.staging import Looked, enter_revision, enter_score, stage_revi
 from barl.project.states import CaseState, RevisionKind
 
 _ID = re.compile(r"case_\d{4,9}")
-# What the keys of deleted cases begin with; no user's name can, for it counts as a space.
-_DELETED = "\x1f"
 _NOT_DELETED = "substr(name_key, 1, 1) != char(31)"
 
 
@@ -251,6 +249,8 @@ class Cases:
         if not row:
             raise ProjectError(f"The project has no case {id_or_name!r}.", "Choose one of its cases.")
         if _is_deleted(row):
+            if row["id"] in erased_ids(self._database):
+                raise ProjectError(f"The case {id_or_name!r} was erased.", "Add its scan again if it shall come back.")
             raise ProjectError(
                 f"The case {id_or_name!r} was deleted.", f'Bring it back: "barl project undelete PROJECT {row["id"]}".'
             )
@@ -307,15 +307,15 @@ class Cases:
             # Older versions of BARL show the row as an excluded case of this name. No user's name holds an em space.
             transaction.execute(
                 "UPDATE cases SET name = ?, name_key = ?, state = ?, updated = ? WHERE id = ?",
-                (f"{case.name}\u2003(deleted, {case.id})", _DELETED + case.id, CaseState.EXCLUDED, now(), case.id),
+                (f"{case.name}\u2003(deleted, {case.id})", DELETED + case.id, CaseState.EXCLUDED, now(), case.id),
             )
 
     def deleted(self) -> list[Case]:
         """The deleted cases that can be brought back, with the names and states that they had."""
         rows = self._database.rows(f"SELECT * FROM cases WHERE NOT ({_NOT_DELETED}) ORDER BY number")
-        cases = []
+        cases, erased = [], erased_ids(self._database)
         for row in rows:
-            if (self.folder / row["id"]).is_dir():
+            if row["id"] not in erased and (self.folder / row["id"]).is_dir():
                 before = self._before_deletion(row["id"])
                 cases.append(replace(as_cases([row])[0], name=before["name"], state=CaseState(before["state"])))
         return cases
@@ -331,11 +331,7 @@ class Cases:
             InputError: The name is taken by now, or its subject is split between held-out cases and others.
             ProjectError: No such case was deleted, or another program is changing the project.
         """
-        matches = [case for case in self.deleted() if case.id == case_id or key(case.name) == key(case_id)]
-        if len(matches) != 1:
-            which = ", ".join(f"{case.id} ({case.name})" for case in matches or self.deleted()) or "none"
-            raise ProjectError(f"It is not clear which deleted case {case_id!r} is.", f"Deleted cases: {which}.")
-        (case,) = matches
+        case = self.find_deleted(case_id)
         name = check_name(name or case.name, "case")
         with self._database.write() as transaction:
             self._check_new_name(name, case.id)
@@ -347,27 +343,33 @@ class Cases:
             transaction.log("case brought back", case.id, {"name": name, "state": case.state})
         return self.get(case.id)
 
+    def find_deleted(self, text: str) -> Case:
+        """The deleted case with this id or name.
+
+        Raises:
+            ProjectError: There is none, or several had this name.
+        """
+        matches = [case for case in self.deleted() if case.id == text or key(case.name) == key(text)]
+        if len(matches) != 1:
+            which = ", ".join(f"{case.id} ({case.name})" for case in matches or self.deleted()) or "none"
+            raise ProjectError(f"It is not clear which deleted case {text!r} is.", f"Deleted cases: {which}.")
+        return matches[0]
+
     def erase(self, case_id: str) -> None:
-        """Delete a case with its images and outlines for good, as when a patient withdraws consent.
+        """Remove a case, deleted before or not, with its images and outlines for good.
 
         The rows about it stay, without its name: models and the journal refer to them.
 
         Raises:
-            ProjectError: The case is unknown, or another program is changing the project.
-            StorageError: A file cannot be removed.
+            ProjectError: The case is unknown or being trained with, or another program is changing the project.
+            StorageError: A file cannot be removed now.
         """
-        case = self.get(case_id)
+        deleted = [case for case in self.deleted() if case.id == case_id]
+        case = deleted[0] if deleted else self.get(case_id)
+        check_not_in_use(self._database, case.id)
         with self._database.write() as transaction:
-            transaction.log("case erased", case.id, {})
-            transaction.execute(
-                "UPDATE cases SET name = ?, name_key = ?, state = ?, subject = '', embedding = NULL, "
-                "uncertainty = NULL, updated = ? WHERE id = ?",
-                (f"\u2003(erased, {case.id})", _DELETED + case.id, CaseState.EXCLUDED, now(), case.id),
-            )
-        try:
-            shutil.rmtree(self.folder / case.id)
-        except OSError as error:
-            raise storage_error(error, self.folder / case.id) from error
+            enter_erased(transaction, case.id)
+        remove_files(self._database, case.id)
 
     def _before_deletion(self, case_id: str) -> dict[str, str]:
         row = self._database.one(
@@ -486,7 +488,7 @@ class Cases:
 
 
 def _is_deleted(row: sqlite3.Row) -> bool:
-    return row["name_key"].startswith(_DELETED)
+    return row["name_key"].startswith(DELETED)
 
 
 def _as_state(state: CaseState | str) -> CaseState:

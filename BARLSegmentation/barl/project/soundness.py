@@ -7,6 +7,7 @@ from pathlib import Path
 
 from barl.errors import ModelError
 from barl.project.database import Database
+from barl.project.erasing import erased_ids
 from barl.project.files import inside, sha256
 from barl.project.model_card import CARD_FILE, WEIGHTS_FILE, read_card
 from barl.project.models import Models, weights_digest
@@ -49,9 +50,7 @@ def verify(database: Database, everything: bool = False) -> list[Damage]:
         ]
         images = database.rows("SELECT c.name, i.* FROM images i JOIN cases c ON c.id = i.case_id")
         expected += [(row["name"], (row["case_id"], row["file"]), row["sha256"]) for row in images]
-    erased = {
-        row["id"] for row in database.rows("SELECT DISTINCT case_id AS id FROM journal WHERE action = 'case erased'")
-    }
+    erased = erased_ids(database)
     for name, parts, digest in expected:
         if parts[0] in erased:
             continue

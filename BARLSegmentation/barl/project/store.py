@@ -23,6 +23,7 @@ from barl.project.agreement import Agreements
 from barl.project.cases import Cases
 from barl.project.database import BACKUP_NAME, FILE_NAME, WAIT_SECONDS, Database, is_writable
 from barl.project.definition import Definition
+from barl.project.erasing import finish_erasing
 from barl.project.journal import Journal
 from barl.project.labels import Channel, Label, check_channels, check_labels
 from barl.project.models import Models
@@ -150,6 +151,7 @@ class Project:
     def _tidy(self) -> None:
         _make_folders(self.folder)
         self.database.remove_unfinished()
+        finish_erasing(self.database)
         files.remove_announced(self.folder)
         runs = [path for path in (self.folder / "runs").glob("*") if path.is_dir()]
         caches = [path for run in runs for path in (run / "cache", *(run / "cache").glob("*")) if path.is_dir()]
