@@ -30,6 +30,19 @@ def cluster_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_options(options: Namespace) -> None:
+    """Refuse what says how jobs are sent where none is, before anything is begun.
+
+    Raises:
+        InputError: With the option.
+    """
+    _settings(options)
+    if getattr(options, "jobs", 1) != 1 and not options.cluster:
+        raise InputError("--jobs divides the cases among jobs of a cluster.", "Add --cluster, or leave it away.")
+    if getattr(options, "jobs", 1) < 1:
+        raise InputError(f"{options.jobs} jobs are not possible.", "Give --jobs 1 or more.")
+
+
 def train(options: Namespace, terminal: Terminal, run_id: str) -> None:
     """Train a run as a job and wait; a job that is killed is sent again and goes on from its checkpoint."""
     from barl.worker.detached import run_command

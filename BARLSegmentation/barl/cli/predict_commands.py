@@ -78,11 +78,17 @@ def predict(options: Namespace, terminal: Terminal) -> int:
             "--uncertainty, --probabilities and --overwrite go with --output.",
             "Name a folder with --output; a project keeps the uncertainty of its predictions.",
         )
+    cluster_commands.check_options(options)
     compute = Compute(options.device, options.fast, cleanup=not options.no_cleanup)
     roi = Roi.from_bounds_mm(options.roi) if options.roi else None
     first = Path(options.inputs[0])
     if (first / FILE_NAME).is_file() or not (options.model or options.output):
         return _predict_project(options, compute, roi, terminal)
+    if options.cluster or options.computer:
+        raise InputError(
+            "--cluster and --computer are for the cases of a project.",
+            "Add the scans to a project, or predict them here.",
+        )
     if not options.model:
         if not first.exists():
             raise InputError(f"There is no project or scan {first}.", "Check the path.")

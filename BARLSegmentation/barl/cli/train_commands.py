@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import time
 from argparse import Namespace
@@ -41,6 +42,8 @@ def train(options: Namespace, terminal: Terminal) -> int:
         )
     if options.cluster and (options.detach or options.computer):
         raise InputError("--cluster waits for its job.", "Leave --detach and --computer away.")
+    cluster_commands.check_options(options)
+    _refuse_unused(options)
     if options.runs:
         return _list_runs(options, terminal)
     if options.attach is not None:
@@ -53,7 +56,7 @@ def train(options: Namespace, terminal: Terminal) -> int:
         run_id = computer_commands.start_training(options, terminal, _training_options(options))
         if not options.detach:
             return _watch(options, run_id, terminal)
-        text = f'{run_id} trains on {options.computer}; see "barl train {options.project} --attach".'
+        text = f'{run_id} trains on {options.computer}; see "barl train {_typed(options)} --attach".'
         terminal.answer({"run": run_id, "state": RunState.RUNNING}, text)
         return 0
     from barl.jobs.train_job import prepare_run, prepare_training
@@ -66,6 +69,28 @@ def train(options: Namespace, terminal: Terminal) -> int:
             return 0
         run = prepare_run(project, _training_options(options), terminal.progress)
         return _go(project, run.id, options, terminal)
+
+
+def _refuse_unused(options: Namespace) -> None:
+    """Refuse options of a new training where none is begun: they would do nothing.
+
+    Raises:
+        InputError: With the first of them.
+    """
+    about = next(
+        (word for word in ("resume", "attach", "stop", "cancel") if getattr(options, word) is not None), "runs"
+    )
+    if about == "runs" and not options.runs:
+        return
+    new = ("minutes", "effort", "iterations", "method", "folds", "seed", "set", "from_scratch", "promote", "computer")
+    given = next((name for name in new if getattr(options, name)), "")
+    if not given and options.device != "auto":
+        given = "device"
+    if given or options.gpus != 1:
+        option = (given or "gpus").replace("_", "-")
+        raise InputError(
+            f"--{option} is for a new training: a run keeps what it began with.", f"Leave it away with --{about}."
+        )
 
 
 def _go(project: Project, run_id: str, options: Namespace, terminal: Terminal) -> int:
@@ -85,7 +110,7 @@ def _go(project: Project, run_id: str, options: Namespace, terminal: Terminal) -
         run = detached.start(project, run_id)
         terminal.answer(
             {"run": run.id, "state": run.state, "pid": run.pid, "folder": run.folder},
-            f'{run.id} trains in the background; see "barl train {options.project} --attach".',
+            f'{run.id} trains in the background; see "barl train {_typed(options)} --attach".',
         )
         return 0
     from barl.jobs.runs import RunFolder, process_age
@@ -109,14 +134,19 @@ def _finish(project: Project, run_id: str, options: Namespace, terminal: Termina
         judged = "out of fold" if "out_of_fold" in model.summary else "on the held-out cases"
         text += f"\nMean Dice {judged}: {dice:.3f}" if dice is not None else ""
         if not model.is_current:
-            text += f'\nMake it the current model with "barl models promote {project.folder.name} {model.id}".'
+            text += f'\nMake it the current model with "barl models promote {_typed(options)} {model.id}".'
         elif options.then_predict:
             document["predicted"], words = _predict_untouched(project, options, terminal)
             text += f"\n{words}"
     elif run.state.has_ended:
-        text += f'\nGo on with "barl train {project.folder.name} --resume {run.id}".'
+        text += f'\nGo on with "barl train {_typed(options)} --resume {run.id}".'
     terminal.answer(document, text)
     return _EXIT_CODES[run.state]
+
+
+def _typed(options: Namespace) -> str:
+    """The project's folder as a word of a command."""
+    return shlex.quote(str(options.project))
 
 
 def _predict_untouched(project: Project, options: Namespace, terminal: Terminal) -> tuple[dict[str, Any], str]:
