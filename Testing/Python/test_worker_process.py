@@ -273,6 +273,17 @@ def test_a_training_outlives_its_worker_is_found_again_and_stops_in_peace(projec
             detached.cancel(opened)
 
 
+def test_a_training_that_cannot_begin_says_why(project):
+    with Project.open(project) as opened:
+        run = prepare_run(opened, TrainingOptions(iterations=1, device="cpu", overrides=OVERRIDES))
+        (run.folder / "claim.lock").mkdir()  # before the run is the process's own: no event can tell it
+        (run.folder / "output.log").write_text("barl: of another day\n")
+        with pytest.raises(ProjectError, match=f"{run.id} was not started: ") as caught:
+            detached.start(opened, run.id)
+        assert "another day" not in str(caught.value)
+        assert opened.runs.get(run.id).state == "queued"
+
+
 def test_cancel_ends_the_whole_tree_within_two_seconds(worker, running):
     project, started = running
     wait_for_steps(project, started.run)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from barl.project.states import RunState
 from barl.project.store import Project
 from barl.worker.client import worker_environment
 from barl.worker.process_tree import end_process_tree
+from barl.worker.run_process import SAID
 
 # Importing torch from a cold disk takes its time.
 _START_S = 120.0
@@ -59,6 +61,7 @@ def start(project: Project, run_id: str) -> RunRow:
         options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
     command = run_command(project, run)
     log = run.folder / "output.log"
+    before = log.stat().st_size if log.exists() else 0
     launched = subprocess.run(
         [sys.executable, "-c", _LAUNCH, json.dumps([command, str(log), options])],
         env=worker_environment(),
@@ -80,6 +83,11 @@ def start(project: Project, run_id: str) -> RunRow:
         if not process.is_alive():
             break
         time.sleep(0.05)
+    with contextlib.suppress(OSError), log.open("rb") as output:
+        output.seek(before)
+        said = [line for line in output.read().decode(errors="replace").splitlines() if line.startswith(SAID)]
+        if said:
+            raise ProjectError(f"{run_id} was not started: {said[-1].removeprefix(SAID)}", "It can be resumed.")
     raise ProjectError(f"The training process of {run_id} ended at once.", f"See the end of {log}.")
 
 

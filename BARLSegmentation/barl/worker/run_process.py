@@ -7,9 +7,12 @@ import os
 import sys
 from pathlib import Path
 
+# What the line begins with that a training which fails writes to its output.
+SAID = "barl: "
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train; events go to the run's ``events.jsonl``, the output of a crash to its ``output.log``.
+    """Train; events go to the run's ``events.jsonl``, the output of a crash and the reason to its ``output.log``.
 
     Of several processes that ``torchrun`` has started only the first writes.
     """
@@ -28,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
             share_training(Path(project), run)
         else:
             run_training(Path(project), run, spent=process_age())
-    except BarlError as error:  # the run's events have told it
+    except BarlError as error:  # the run's events have told it, unless it came before the run was this process's
+        print(f"{SAID}{error}", file=sys.stderr)
         return error.exit_code
     return 0
 
