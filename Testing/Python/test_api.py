@@ -123,6 +123,19 @@ def test_arrays_and_images_are_taken_and_wrong_ones_refused(tmp_path):
             barl.accept(project, "two", array * 0.5)
         with pytest.raises(ProjectError, match="Did you mean 'two'"):
             barl.accept(project, "tow", array)
+        barl.accept(project, added.case, array.astype(">f8"), allow="different")
+        assert barl.add_case(project, "three", a_ball(3)[0], sitk.GetArrayFromImage(a_ball(3)[1]) > 0).case.teaches
+        with pytest.raises(InputError, match="No case is named"):
+            barl.predict_cases(project, [])
+        with barl.create_project(tmp_path / "other", {np.uint8(1): "ball"}, "T1") as other:
+            assert [channel.name for channel in other.channels] == ["T1"]
+            stranger = barl.add_case(other, "uno", scan).case
+        with pytest.raises(ProjectError, match="'one' in this project, and not 'uno'"):
+            barl.accept(project, stranger, array)
+        with pytest.raises(InputError, match="dictionary or rows"):
+            barl.create_project(tmp_path / "third", ["ball"])
+        with pytest.raises(InputError, match="no ndarray"):
+            barl.add_case(project, "four", sitk.GetArrayFromImage(scan))
     with pytest.raises(InputError, match="mixes"):
         barl.fill_planes([scan, "scan.nii.gz"], array)
 
@@ -144,3 +157,64 @@ def test_an_outline_of_a_part_takes_a_mask_of_any_kind(tmp_path):
         assert project.cases.get(case.id).looked_share == pytest.approx(1 / len(array))
         with pytest.raises(InputError, match="needs a file"):
             barl.accept(project, "a", array, looked=9)
+
+
+def test_images_in_memory_are_checked_as_files_are(place):
+    with barl.create_project("p", {1: "ball"}, ["T1", "T2"]) as project:
+        for seed in range(3):
+            scan, ball = a_ball(seed)
+            barl.add_case(project, f"c{seed}", [scan, scan * 2], ball)
+        row = barl.train(project, iterations=1, device="cpu", plan=TINY)
+        model = barl.load_model(row, device="cpu", fast=True)
+    scan = a_ball(7)[0]
+    holed = sitk.Image(scan)
+    holed[3, 3, 3] = float("nan")
+    assert any("without a finite value" in note for note in model.predict([holed, scan]).notes)
+    moved, large = sitk.Image(scan), sitk.Image(scan)
+    moved.SetOrigin((0, 0, 40))
+    large.SetSpacing((1000, 1000, 1000))
+    wrong = {
+        "four dimensions": sitk.JoinSeries([scan, scan]),
+        "2 values per voxel": sitk.Compose([scan, scan]),
+        "two-dimensional": scan[:, :, 3],
+        "single slice": scan[:, :, 3:4],
+        "complex": sitk.RealAndImaginaryToComplex(scan, scan),
+        "unusable spacing": large,
+        "without a finite value": scan * float("nan"),
+        "apart": moved,
+    }
+    for words, image in wrong.items():
+        with pytest.raises(InputError, match=words):
+            model.predict([scan, image])
+    with pytest.raises(InputError, match="six numbers"):
+        model.predict([scan, scan], roi_mm=[0, 10, 0, 10])
+
+
+def test_what_was_drawn_must_lie_on_the_scan_and_hold_labels(place):
+    scan, planes = "scans/s6.nii.gz", sitk.ReadImage("three-planes.nii.gz")
+    array = sitk.GetArrayFromImage(planes)
+    filled = barl.fill_planes(scan, sitk.Cast(planes, sitk.sitkFloat64)).labels
+    assert filled.dtype == np.uint8 and filled.sum() > array.sum()
+    planes.SetOrigin((5, 0, 0))
+    with pytest.raises(InputError, match="grid"):
+        barl.fill_planes(scan, planes)
+    for wrong in (array * 0.5, -array.astype(int)):
+        with pytest.raises(InputError, match="no label map"):
+            barl.fill_planes(scan, array, predicted=wrong)
+    spread = barl.fill_planes(scan, array, predicted=np.where(filled, 300, 0)).labels
+    assert set(np.unique(spread)) <= {0, 1, 300}, "a value of two bytes is not cut to one"
+
+
+def test_arrays_of_any_real_type_are_written_and_never_over_the_scan(place):
+    scan = "scans/s1.nii.gz"
+    shape = sitk.ReadImage(scan).GetSize()[::-1]
+    for kind in (bool, ">i2", "<u2", np.int64, np.float16, ">f4", float):
+        array = np.arange(np.prod(shape)).reshape(shape).astype(kind)
+        barl.write_volume(np.asfortranarray(array), scan, "out.nii.gz")
+        assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage("out.nii.gz")), array), kind
+    before = Path(scan).read_bytes()
+    with pytest.raises(InputError, match="would be replaced"):
+        barl.write_volume(array, scan, scan)
+    assert Path(scan).read_bytes() == before
+    with pytest.raises(InputError, match="no volume"):
+        barl.write_volume(array.astype(complex), scan, "out.mha")

@@ -11,20 +11,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk
 
-from barl.api.inputs import OnProgress, Scan, as_images, as_progress, as_values, before_torch, check_files, on_grid
+from barl.api.inputs import (
+    OnProgress,
+    Scan,
+    as_channels,
+    as_images,
+    as_label,
+    as_progress,
+    as_values,
+    before_torch,
+    check_files,
+    model_place,
+    on_grid,
+)
+from barl.errors import InputError
 from barl.fill.drawn import drawn_voxels
 from barl.fill.filling import Filled, fill_scan
 from barl.fill.filling import Prediction as Prior
 from barl.images.geometry import Grid, Roi
 from barl.images.label_maps import read_label
-from barl.images.writing import write_image
-from barl.project.labels import Channel
+from barl.images.reading import read_image
+from barl.images.writing import check_outputs, write_image
+from barl.project.labels import LARGEST_VALUE, Channel
+from barl.project.records import ModelRow
 from barl.project.store import Project
 
 if TYPE_CHECKING:
     from barl.inference.predictor import Predictor
 
-_VALUES = range(1, 256)
+_VALUES = range(1, LARGEST_VALUE + 1)
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,8 @@ class Model:
             ModelError: The scan has not the model's channels.
             DeviceError: The memory is too small.
         """
+        if roi_mm is not None and np.shape(roi_mm) != (6,):
+            raise InputError("The box is not six numbers.", "Give the smallest and largest x, y and z in LPS.")
         roi = Roi.from_bounds_mm(roi_mm) if roi_mm is not None else None
         notes: list[str] = []
         check_files(scan, [Channel(name) for name in self.channels])
@@ -106,11 +123,11 @@ class Model:
         )
 
 
-def load_model(model: Project | Path | str, *, device: str = "auto", fast: bool = False) -> Model:
+def load_model(model: Project | ModelRow | Path | str, *, device: str = "auto", fast: bool = False) -> Model:
     """Load a model.
 
     Args:
-        model: A project, for its current model, or a model's folder.
+        model: A project, for its current model; what ``train`` returned; or a model's folder.
         device: As for ``train``.
         fast: One branch and fewer windows: a fifth of the work, rougher uncertainty.
 
@@ -122,12 +139,12 @@ def load_model(model: Project | Path | str, *, device: str = "auto", fast: bool 
     from barl.inference.loading import load_predictor
     from barl.jobs.choice import choose_model
 
-    folder = choose_model(model)[0] if isinstance(model, Project) else Path(model)
+    folder = choose_model(model)[0] if isinstance(model, Project) else Path(model_place(model))
     return Model(load_predictor(folder, device, fast))
 
 
 def predict(
-    model: Model | Project | Path | str,
+    model: Model | Project | ModelRow | Path | str,
     scan: Scan | Sequence[Scan],
     *,
     device: str = "auto",
@@ -136,7 +153,7 @@ def predict(
     """Predict one scan as arrays; nothing is stored. ``load_model`` is for many scans.
 
     Args:
-        model: A loaded model, a model's folder, or a project for its current model.
+        model: A loaded model, or what ``load_model`` takes.
         scan: One file, DICOM folder or SimpleITK image for each channel.
         device: As for ``train``.
         on_progress: Called while it works.
@@ -162,7 +179,7 @@ def fill_planes(
         scan: One file, DICOM folder or SimpleITK image for each channel.
         drawn: Label map of what was drawn, on the scan's grid; a plane with a labeled area counts as outlined whole.
         mask: True ``[k, j, i]`` where somebody has drawn or looked; by default found in ``drawn``.
-        predicted: Label values ``[k, j, i]`` of a model, which pull.
+        predicted: Label values ``[k, j, i]`` of a model, such as ``Prediction.labels``, which pull.
         on_progress: Called while it works.
 
     Returns:
@@ -173,15 +190,12 @@ def fill_planes(
     """
     images = as_images(scan, [])
     grid = Grid.of(images[0])
-    if isinstance(drawn, np.ndarray):
-        drawn = on_grid(as_values(drawn), grid)
-    elif isinstance(drawn, str):
-        drawn = Path(drawn)
-    label = drawn if isinstance(drawn, sitk.Image) else read_label(drawn, grid, _VALUES)
-    labels = sitk.GetArrayFromImage(label)
+    given = as_label(drawn, grid)
+    label = given if isinstance(given, sitk.Image) else read_label(given, grid, _VALUES)
+    labels = as_values(sitk.GetArrayViewFromImage(label))
     arrays = [sitk.GetArrayViewFromImage(image) for image in images]
-    prior = None if predicted is None else Prior(predicted)
-    seen = drawn_voxels(labels) if mask is None else mask
+    prior = None if predicted is None else Prior(as_values(np.asarray(predicted)))
+    seen = drawn_voxels(labels) if mask is None else np.asarray(mask) != 0
     return fill_scan(arrays, labels, grid.spacing[::-1], seen, prior, progress=as_progress(on_progress))
 
 
@@ -189,13 +203,21 @@ def write_volume(array: np.ndarray, like: Scan, path: Path | str) -> None:
     """Write an array ``[k, j, i]``, such as ``labels`` or ``uncertainty``, to a file on the grid of a scan.
 
     Args:
-        array: Of the scan's shape.
+        array: Of the scan's shape, real numbers.
         like: The scan.
-        path: Ends with .nii.gz, .nii, .nrrd or .mha.
+        path: Ends with .nii.gz, .nii, .nrrd or .mha; a file of that name is replaced, but never the scan.
 
     Raises:
-        InputError: The shapes differ, or the file name has another ending.
+        InputError: The shapes differ, the array holds no real numbers, or the file name has another ending or is the
+            scan's.
         StorageError: The file cannot be written.
     """
-    array = array.astype(np.uint8) if array.dtype == bool else array
-    write_image(on_grid(array, Grid.of(as_images(like, [])[0])), path)
+    array = np.asarray(array)
+    if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
+        raise InputError(f"An array of the type {array.dtype} is no volume.", "Give whole numbers or floats.")
+    kept = {np.dtype(bool): np.dtype(np.uint8), np.dtype(np.float16): np.dtype(np.float32)}
+    array = array.astype(kept.get(array.dtype, array.dtype).newbyteorder("="), copy=False)
+    scan = as_channels(like)[0]
+    check_outputs([Path(path)], [] if isinstance(scan, sitk.Image) else [Path(scan)], overwrite=True)
+    grid = Grid.of(scan if isinstance(scan, sitk.Image) else read_image(scan))
+    write_image(on_grid(array, grid), path)

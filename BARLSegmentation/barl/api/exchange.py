@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from barl.api.inputs import OnProgress, as_progress, before_torch
+from barl.api.inputs import OnProgress, as_progress, before_torch, case_id, model_place
 from barl.errors import InputError
 from barl.project.datasets.intake import prepare_intake, read_dataset
 from barl.project.doubts import as_doubts
 from barl.project.export import Exported, export_dataset
 from barl.project.names import key
-from barl.project.records import ModelRow
+from barl.project.records import Case, ModelRow
 from barl.project.scans import Intake, add_cases
 from barl.project.store import Project
 
@@ -63,7 +63,7 @@ def import_predictions(
     path: Path | str,
     *,
     author: str,
-    case: str = "",
+    case: Case | str = "",
     made: str = "",
     labels: Mapping[str, str] | None = None,
     resample: bool = False,
@@ -93,7 +93,7 @@ def import_predictions(
     before_torch()
     from barl.jobs.given_predictions import Origin, add_given_predictions
 
-    plan = plan_given_predictions(project, [Path(path)], case)
+    plan = plan_given_predictions(project, [Path(path)], case_id(project, case) if case else "")
     origin = Origin(author, made, described_names([Path(path)]), dict(labels or {}))
     return add_given_predictions(project, plan, origin, resample=resample, progress=as_progress(on_progress))
 
@@ -128,8 +128,11 @@ def export_cases(
     return export_dataset(project, folder, layout, as_progress(on_progress), predictions=predictions, source=place)
 
 
-def export_model(project: Project, file: Path | str, model: str | None = None) -> Path:
-    """Write a model, by default the current one, into one file (``.zip``) that can be sent; gives the file.
+def export_model(project: Project, file: Path | str, model: ModelRow | Path | str | None = None) -> Path:
+    """Write a model (id, folder or what ``train`` returned; by default the current one) into one file (``.zip``).
+
+    Returns:
+        The file, which can be sent.
 
     Raises:
         ModelError: There is no such model, or it is damaged.
@@ -138,7 +141,8 @@ def export_model(project: Project, file: Path | str, model: str | None = None) -
     before_torch()
     from barl.jobs import model_files
 
-    model_files.export_model(project, model, Path(file))
+    place = None if model is None else model_place(model, project)
+    model_files.export_model(project, place, Path(file))
     return Path(file)
 
 

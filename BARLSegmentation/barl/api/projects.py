@@ -12,15 +12,28 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from barl.api.inputs import OnProgress, Scan, as_channels, as_progress, as_values, before_torch, check_files, on_grid
+from barl.api.inputs import (
+    OnProgress,
+    Scan,
+    as_channels,
+    as_images,
+    as_label,
+    as_progress,
+    before_torch,
+    case_id,
+    check_files,
+    model_place,
+    on_grid,
+)
 from barl.errors import Cancelled, InputError
+from barl.images.geometry import Grid
 from barl.project import acceptance
 from barl.project.case_finding import find_cases
 from barl.project.doubts import as_doubts
-from barl.project.labels import Channel, Label
+from barl.project.labels import Channel, Label, check_labels
 from barl.project.next_case import Ranked, rank_cases
 from barl.project.palette import label_color
-from barl.project.records import ModelRow
+from barl.project.records import Case, ModelRow
 from barl.project.scans import Added, Intake
 from barl.project.scans import add_cases as add_all
 from barl.project.sides import with_sides
@@ -52,7 +65,7 @@ class Evaluation:
 def create_project(
     folder: Path | str,
     labels: Mapping[int, str] | Sequence[Label],
-    channels: Sequence[str | Channel] = ("image",),
+    channels: str | Sequence[str | Channel] = ("image",),
     name: str = "",
 ) -> Project:
     """Make a project in a new or empty folder and open it; close it, or use it in a ``with`` statement.
@@ -61,7 +74,7 @@ def create_project(
         folder: Its folder.
         labels: Value -> name, such as ``{1: "tumor", 2: "edema"}``, or rows with colors and terminology. Labels whose
             names say left or right are never mirrored.
-        channels: The images that every case has.
+        channels: The images that every case has; the name of a single one may stand by itself.
         name: What the project is called; the folder's name by default.
 
     Raises:
@@ -70,9 +83,18 @@ def create_project(
         StorageError: The folder cannot be written.
     """
     if isinstance(labels, Mapping):
-        labels = with_sides([Label(value, text, label_color(n)) for n, (value, text) in enumerate(labels.items())])
-    rows = [Channel(channel) if isinstance(channel, str) else channel for channel in channels]
+        named = [Label(_number(value), text, label_color(n)) for n, (value, text) in enumerate(labels.items())]
+        labels = with_sides(check_labels(named))
+    if isinstance(labels, str) or not all(isinstance(label, Label) for label in labels):
+        raise InputError("The label table is a dictionary or rows (Label).", 'Give values and names: {1: "tumor"}.')
+    channels = [channels] if isinstance(channels, str) else channels
+    rows = [channel if isinstance(channel, Channel) else Channel(channel) for channel in channels]
     return Project.create(folder, name or Path(folder).resolve().name, labels, rows)
+
+
+def _number(value: Any) -> Any:
+    """NumPy's whole numbers as Python's."""
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def open_project(folder: Path | str, read_only: bool = False) -> Project:
@@ -89,7 +111,7 @@ def add_case(
     project: Project,
     name: str,
     scan: Scan | Sequence[Scan],
-    outline: Path | str | sitk.Image | None = None,
+    outline: Path | str | sitk.Image | np.ndarray | None = None,
     *,
     held_out: bool = False,
     subject: str = "",
@@ -101,7 +123,7 @@ def add_case(
         project: Open for writing.
         name: What the case is called; not a patient's name.
         scan: A file, DICOM folder or SimpleITK image for each channel.
-        outline: Label map on the scan's grid, or a file that holds one; the case is learned from.
+        outline: Label map on the scan's grid, as an array ``[k, j, i]``, an image or a file; the case is learned from.
         held_out: Never learn from it, evaluate on it.
         subject: Common to the cases of one subject, who is held out as a whole.
         allow: Doubts (``Doubt``) that are confirmed.
@@ -114,10 +136,14 @@ def add_case(
         ProjectError: Another program is changing the project.
     """
     notes: list[str] = []
-    label = Path(outline) if isinstance(outline, str) else outline
     channels = as_channels(scan)
     check_files(scan, project.channels)
     doubts = as_doubts(allow)
+    label = outline
+    if isinstance(outline, np.ndarray):
+        label = as_label(outline, Grid.of(as_images(scan, [])[0]))
+    elif isinstance(outline, str):
+        label = Path(outline)
     case = project.cases.add(
         name, channels, label=label, held_out=held_out, group=subject, notes=notes, allow=doubts, author="Python"
     )
@@ -151,7 +177,7 @@ def add_folder(
 
 def accept(
     project: Project,
-    case: str,
+    case: Case | str,
     outline: Path | str | sitk.Image | np.ndarray,
     *,
     author: str = "Python",
@@ -162,7 +188,7 @@ def accept(
 
     Args:
         project: Open for writing.
-        case: Its name or id.
+        case: The case, its name or its id.
         outline: Label map on the scan's grid, as an array ``[k, j, i]``, an image or a file.
         author: Who accepts it: a person's or a role's name, not a patient's.
         allow: Doubts (``Doubt``) that are confirmed.
@@ -173,17 +199,14 @@ def accept(
         InputError: The outline does not fit; a ``DoubtError`` if it is probably a mistake.
         ProjectError: The case is unknown, or another program is changing the project.
     """
-    known = project.cases.find(case)
-    grid = project.cases.grid(known.id)
-    if isinstance(outline, np.ndarray):
-        outline = on_grid(as_values(outline), grid)
-    elif isinstance(outline, str):
-        outline = Path(outline)
+    known = case_id(project, case)
+    grid = project.cases.grid(known)
+    outline = as_label(outline, grid)
     if isinstance(looked, np.ndarray):
         looked = on_grid((looked != 0).astype(np.uint8), grid)
     elif isinstance(looked, str):
         looked = Path(looked)
-    return acceptance.accept(project, known.id, outline, author=author, allow=as_doubts(allow), looked=looked)
+    return acceptance.accept(project, known, outline, author=author, allow=as_doubts(allow), looked=looked)
 
 
 def train(
@@ -242,7 +265,7 @@ def train(
 
 def predict_cases(
     project: Project,
-    cases: Sequence[str] | None = None,
+    cases: Case | str | Sequence[Case | str] | None = None,
     *,
     device: str = "auto",
     on_progress: OnProgress | None = None,
@@ -251,7 +274,7 @@ def predict_cases(
 
     Args:
         project: Open for writing.
-        cases: Names or ids; by default all that have no accepted outline.
+        cases: Cases, names or ids; by default all that have no accepted outline.
         device: As for ``train``.
         on_progress: Called while it works.
 
@@ -260,19 +283,24 @@ def predict_cases(
         ``failed``: ``name``, ``message`` and ``remedy`` of those that could not be predicted.
 
     Raises:
-        BarlError: There is nothing to predict; of model, device or disk.
+        InputError: ``cases`` is empty, or there is no case without an accepted outline.
+        BarlError: Of model, device or disk.
     """
     before_torch()
     from barl.jobs.compute import Compute
     from barl.jobs.predict import predict_cases as predict_all
 
-    wanted = [project.cases.find(name).id for name in cases] if cases else None
+    wanted = None
+    if cases is not None:
+        wanted = [case_id(project, case) for case in ([cases] if isinstance(cases, Case | str) else cases)]
+        if not wanted:
+            raise InputError("No case is named.", "Leave the cases away to predict all without an accepted outline.")
     return predict_all(project, wanted, compute=Compute(device), progress=as_progress(on_progress))
 
 
 def evaluate(
     project: Project,
-    model: Path | str | None = None,
+    model: ModelRow | Path | str | None = None,
     *,
     device: str = "auto",
     on_progress: OnProgress | None = None,
@@ -281,7 +309,7 @@ def evaluate(
 
     Args:
         project: May be open for reading only.
-        model: Id or folder; by default the current model.
+        model: What ``train`` returned, an id or a folder; by default the current model.
         device: As for ``train``.
         on_progress: Called while it works.
 
@@ -293,7 +321,8 @@ def evaluate(
     from barl.jobs.compute import Compute
     from barl.jobs.evaluate import evaluate_model
 
-    table = evaluate_model(project, model, compute=Compute(device), progress=as_progress(on_progress))
+    place = None if model is None else model_place(model, project)
+    table = evaluate_model(project, place, compute=Compute(device), progress=as_progress(on_progress))
     names = {str(label.value): label.name for label in project.labels}
     return Evaluation(
         table["model"],
@@ -311,7 +340,7 @@ def evaluate(
 
 def next_cases(project: Project, count: int = 5) -> list[Ranked]:
     """The cases to correct next, as ``barl next`` proposes them, each with ``case`` and the ``reason`` in words."""
-    return rank_cases(project.cases.all())[:count]
+    return rank_cases(project.cases.all())[: max(count, 0)]
 
 
 def write_report(project: Project, path: Path | str, *, device: str = "auto") -> None:

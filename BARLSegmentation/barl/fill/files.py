@@ -22,7 +22,7 @@ from barl.images.reading import read_channels, read_image
 from barl.images.writing import check_outputs, write_image
 from barl.progress import SILENT, Progress
 
-_VALUES = range(1, 256)
+_VALUES = range(1, 65536)
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,15 @@ def fill_files(task: Task, *, overwrite: bool = False, progress: Progress = SILE
     notes: list[str] = []
     scans = read_channels(task.scan, notes)
     grid = Grid.of(scans[0])
-    labels = _array(read_label(task.labels, grid, _VALUES, notes=notes))
+    labels = _labels(task.labels, grid, notes)
     drawn = drawn_voxels(labels)
     if task.drawn is not None:
-        drawn = _array(read_label(task.drawn, grid, _VALUES)) != 0
+        drawn = _labels(task.drawn, grid) != 0
         if (outside := np.count_nonzero((labels != 0) & ~drawn)) > 0:
             notes.append(f"{outside} labeled voxels lie outside of the mask of drawn voxels and were not used.")
     prediction = None
     if task.prior is not None:
-        predicted = _array(read_label(task.prior, grid, _VALUES))
-        prediction = Prediction(predicted, read_uncertainty(task.prior_uncertainty, grid))
+        prediction = Prediction(_labels(task.prior, grid), read_uncertainty(task.prior_uncertainty, grid))
     arrays = [sitk.GetArrayViewFromImage(scan) for scan in scans]
     filled = fill_scan(arrays, labels, grid.spacing[::-1], drawn, prediction, progress=progress)
     write_image(grid.image(filled.labels), task.output)
@@ -99,6 +98,12 @@ def fill_files(task: Task, *, overwrite: bool = False, progress: Progress = SILE
         "next_plane": None if plane is None else {"axis": "kji"[plane.axis], "index": plane.index},
         "notes": notes,
     }
+
+
+def _labels(path: Path, grid: Grid, notes: list[str] | None = None) -> np.ndarray:
+    """The values of a label map ``[k, j, i]``, in one byte each where that holds them."""
+    array = _array(read_label(path, grid, _VALUES, notes=notes))
+    return array.astype(np.uint8) if array.max() < 256 else array
 
 
 def _array(image: sitk.Image) -> np.ndarray:

@@ -119,6 +119,8 @@ def fill_scan(
     """
     drawn = drawn_voxels(labels) if drawn is None else drawn.astype(bool)
     _check(images, labels, drawn, prediction)
+    if prediction is not None:  # a value of the prediction alone may need more bits
+        labels = labels.astype(np.promote_types(labels.dtype, prediction.labels.dtype), copy=False)
     seen = np.where(drawn, labels, 0).astype(labels.dtype)
     values = sorted(_present(seen))
     if prediction is None:

@@ -18,7 +18,7 @@ from scipy import ndimage
 from barl.errors import DeviceError, InputError
 from barl.images.formats.content import open_regular
 from barl.images.formats.kinds import read_volume
-from barl.images.formats.volume import Volume, no_number
+from barl.images.formats.volume import Volume, no_number, of_memory
 from barl.images.geometry import Grid
 from barl.images.intensity import padding_of
 
@@ -34,17 +34,21 @@ _REPAIRED_SHARE = 1e-3
 _BORDER_SHARE = 0.9
 
 
-def read_image(path: Path | str, notes: list[str] | None = None, series: str | None = None) -> sitk.Image:
+def read_image(
+    path: Path | str | sitk.Image, notes: list[str] | None = None, series: str | None = None, name: str = ""
+) -> sitk.Image:
     """Read a scan.
 
     Few voxels without a finite value (up to 0.1 %, as divisions leave in computed maps) and a border without values (as
     a reslicing leaves) become the scan's minimum.
 
     Args:
-        path: NIfTI, NRRD, MetaImage or FreeSurfer file, one multi-frame DICOM file, or a folder with a DICOM series.
+        path: NIfTI, NRRD, MetaImage or FreeSurfer file, one multi-frame DICOM file, or a folder with a DICOM series; or
+            an image in memory, which is checked as a file is.
         notes: Gets a sentence for everything that was changed, left out or is doubtful; none names a file.
         series: Number, UID or a part of the description of the wanted series, where a DICOM folder holds several; the
             number of the wanted volume, from 1, where another file holds several.
+        name: What messages call it; by default the file's name.
 
     Returns:
         A 3D scalar image of at least two slices; its pixel type is the file's (64-bit numbers become 32-bit floats), so
@@ -54,15 +58,16 @@ def read_image(path: Path | str, notes: list[str] | None = None, series: str | N
         InputError: The scan cannot be used.
         DeviceError: It does not fit into this computer's memory.
     """
-    path = Path(path)
+    in_memory = isinstance(path, sitk.Image)
+    name = name or ("the image" if in_memory else Path(path).name)
     try:
-        volume = load(path, series)
+        volume = _checked(of_memory(path, name), name) if in_memory else load(Path(path), series)
         if volume.array.ndim > 3:
-            raise no_number(path.name, str(len(volume.array)))
+            raise no_number(name, str(len(volume.array)))
         told = volume.notes
-        array = _finite(volume.array, path.name, told)
+        array = _finite(volume.array, name, told)
         if array.dtype.itemsize == 8:
-            array = _narrowed(array, path.name)
+            array = _narrowed(array, name)
         if all((part == array.flat[0]).all() for part in array):  # ends at the first plane of two values
             told.append(f"All voxels hold the same value, {array.flat[0]:g}.")
         if padding := padding_of(array):
@@ -71,11 +76,11 @@ def read_image(path: Path | str, notes: list[str] | None = None, series: str | N
             notes += told
         return volume.grid.image(array)
     except (MemoryError, RuntimeError) as error:
-        raise no_memory(path.name, error) from None
+        raise no_memory(name, error) from None
 
 
 def read_channels(
-    paths: Sequence[Path | str], notes: list[str] | None = None, series: Sequence[str | None] = ()
+    paths: Sequence[Path | str | sitk.Image], notes: list[str] | None = None, series: Sequence[str | None] = ()
 ) -> list[sitk.Image]:
     """Read the channels of one case, as ``read_image`` does; ``series`` has one entry for each or none at all.
 
@@ -86,18 +91,18 @@ def read_channels(
     if not paths:
         raise InputError("The case has no image.", "Choose at least one scan.")
     images = []
+    names = [f"image {n}" if isinstance(path, sitk.Image) else Path(path).name for n, path in enumerate(paths, 1)]
     for number, (path, wanted) in enumerate(zip(paths, series or [None] * len(paths), strict=True), 1):
         told: list[str] = []
-        images.append(read_image(path, told, wanted))
+        images.append(read_image(path, told, wanted, names[number - 1]))
         if notes is not None:
             notes += [f"Channel {number}: {note}" for note in told] if len(paths) > 1 else told
     first = Grid.of(images[0])
-    for path, image in zip(paths[1:], images[1:], strict=True):
+    for name, image in zip(names[1:], images[1:], strict=True):
         grid = Grid.of(image)
         if not first.matches(grid):
             raise InputError(
-                f"'{Path(path).name}' and '{Path(paths[0]).name}' are channels of one case but "
-                f"{difference(grid, first)}.",
+                f"'{name}' and '{names[0]}' are channels of one case but {difference(grid, first)}.",
                 "Resample or register them onto one grid first.",
             )
         first.place(image)
@@ -127,15 +132,19 @@ def load(path: Path, series: str | None = None, *, several: bool = False) -> Vol
         if series is not None:
             _choose_volume(volume, series, path.name)
     volume.notes = notes + volume.notes
+    return _checked(volume, path.name)
+
+
+def _checked(volume: Volume, name: str) -> Volume:
     low, high = _SPACING_MM
     if not all(low <= s <= high for s in volume.spacing):
         raise InputError(
-            f"'{path.name}' has an unusable spacing of {' x '.join(f'{s:g}' for s in volume.spacing)} mm.",
+            f"'{name}' has an unusable spacing of {' x '.join(f'{s:g}' for s in volume.spacing)} mm.",
             "Correct its header (the unit must be millimeters) or export the scan again.",
         )
     if min(volume.grid.size) < 2:
         raise InputError(
-            f"'{path.name}' has {' x '.join(map(str, volume.grid.size))} voxels: it is a single slice, not a volume.",
+            f"'{name}' has {' x '.join(map(str, volume.grid.size))} voxels: it is a single slice, not a volume.",
             "Use a scan with at least two slices; for DICOM, choose the folder of the series.",
         )
     return volume

@@ -9,16 +9,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from barl.images.writing import write_image
 from barl.project.labels import Channel
-
-
-def as_file(image: sitk.Image | Path | str, place: Path) -> Path:
-    """Images in memory take the way through a file too: one place says what a usable scan is."""
-    if isinstance(image, sitk.Image):
-        write_image(image, place)
-        return place
-    return Path(image)
 
 
 def without_files(text: str, name: str, files: Sequence[Path | str | sitk.Image | None]) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import SimpleITK as sitk
@@ -21,7 +20,7 @@ from barl.images.geometry import Grid
 from barl.images.reading import read_channels
 from barl.images.writing import write_image
 from barl.project import files
-from barl.project.case_files import as_file, image_names, without_files
+from barl.project.case_files import image_names, without_files
 from barl.project.database import Database, Transaction, now
 from barl.project.definition import Definition
 from barl.project.doubts import Doubt, DoubtError, check_mask, check_not_a_label_map, check_not_empty, voxel_digest
@@ -94,8 +93,7 @@ class Cases:
         with files.staging_folder(self.folder) as staging, files.staging_folder(self.folder) as other:
             (staging / "revisions").mkdir()
             told = list(notes or ())
-            paths = [as_file(item, other / f"{k}.nrrd") for k, item in enumerate(channels)]
-            images = read_channels(paths, told, series)
+            images = read_channels(channels, told, series)
             voxels, features = [voxel_digest(image) for image in images], scan_features(images)
             if allow is not None:
                 for image in images:
@@ -220,9 +218,7 @@ class Cases:
     def has_scan(self, case_id: str, channels: Sequence[sitk.Image | Path], series: Sequence[str | None] = ()) -> bool:
         """Whether these are a case's scan, by the voxels of each channel; raises what ``add`` raises about images."""
         known = self.voxel_digests(case_id)
-        with TemporaryDirectory() as folder:
-            paths = [as_file(item, Path(folder) / f"{k}.nrrd") for k, item in enumerate(channels)]
-            given = [voxel_digest(image) for image in read_channels(paths, [], series)]
+        given = [voxel_digest(image) for image in read_channels(channels, [], series)]
         return given == (known or [voxel_digest(sitk.ReadImage(str(path))) for path in self.image_paths(case_id)])
 
     def all(self, state: CaseState | str | None = None) -> list[Case]:

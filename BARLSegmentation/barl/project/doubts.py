@@ -46,11 +46,12 @@ class DoubtError(InputError):
 
 
 def as_doubts(names: Collection[str]) -> list[Doubt]:
-    """The doubts with these names.
+    """The doubts with these names; a text by itself is one name.
 
     Raises:
         InputError: There is no such doubt.
     """
+    names = [names] if isinstance(names, str) else names
     unknown = sorted(set(names) - set(Doubt))
     if unknown:
         raise InputError(f"There is no doubt {unknown[0]!r} to allow.", f"Use: {', '.join(Doubt)}.")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import SimpleITK as sitk
 
 from barl.errors import InputError
 from barl.images.geometry import Grid
@@ -56,6 +57,32 @@ class Volume:
         x, y, z = (float(s) for s in self.spacing)
         a, b, c = (float(o) for o in self.origin)
         return Grid((nx, ny, nz), (x, y, z), (a, b, c), tuple(self.axes.ravel().tolist()))
+
+
+def of_memory(image: sitk.Image, name: str) -> Volume:
+    """The volume of an image in memory, checked as files are.
+
+    Args:
+        image: Must live as long as the volume, which holds a view of its voxels.
+        name: What messages call it.
+
+    Raises:
+        InputError: It has not three dimensions, holds no real numbers, or its axes are not at right angles.
+    """
+    kind = image.GetPixelIDTypeAsString()
+    if "complex" in kind:
+        raise no_number(name, "complex")
+    if "label" in kind:
+        image = sitk.LabelMapToLabel(image)
+    sizes = spatial_sizes(image.GetSize(), name)
+    n = image.GetDimension()
+    direction = np.array(image.GetDirection()).reshape(n, n)[:3, :3]
+    spacing, axes, notes = nearest_axes(direction * image.GetSpacing()[:3], sizes, name)
+    array = sitk.GetArrayViewFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        array = np.moveaxis(array, -1, 0)
+    array = array.reshape((*array.shape[: array.ndim - n], *sizes[::-1]))
+    return Volume(array, spacing.tolist(), image.GetOrigin()[:3], axes, notes)
 
 
 def spatial_sizes(sizes: Sequence[int], name: str) -> tuple[int, int, int]:
