@@ -267,6 +267,61 @@ def test_a_right_plane_leaves_a_right_prediction_alone():
     assert dice(filled.labels > 0, BALL) > 0.97
 
 
+def several_lesions(contrast: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A scan, a prediction of two right lesions of label 1 and one of label 7, and a false one of label 1; and it."""
+    shape = (24, 50, 50)
+    prediction = np.where(ball(shape, (12, 12, 12), 6) | ball(shape, (12, 38, 12), 5), 1, 0).astype(np.uint8)
+    prediction[ball(shape, (12, 38, 38), 5)] = 7
+    false = ball(shape, (12, 25, 25), 5)
+    scan = noisy(prediction > 0, noise=10) * np.float32(contrast / 100)
+    return scan, np.where(false, 1, prediction).astype(np.uint8), prediction, false
+
+
+@pytest.mark.parametrize("contrast", [0, 10, 100])
+def test_erasing_a_false_lesion_leaves_the_others_alone(contrast):
+    scan, prediction, truth, false = several_lesions(contrast)
+    plane = planes(scan.shape, i=[25])
+    for drawn in (false, plane, false & planes(scan.shape, [12])):
+        labels = np.where(drawn, truth, prediction)
+        filled = fill_scan([scan], labels, (2, 1, 1), drawn, Prediction(prediction))
+        assert np.array_equal(filled.labels[truth != 0], truth[truth != 0])
+        assert np.count_nonzero(filled.labels != truth) < 0.5 * np.count_nonzero(false)
+
+
+def test_correcting_one_lesion_leaves_the_others_alone_and_their_doubt_stays():
+    scan, _, truth, _ = several_lesions(100)
+    prediction = truth.copy()
+    prediction[:, :22, :22] = 0
+    prediction[:, :19, :22] = truth[:, 3:22, :22]  # moved by three voxels
+    unsure = np.full(truth.shape, 0.4, np.float32)
+    drawn = planes(truth.shape, [12])
+    filled = fill_scan([scan], np.where(drawn, truth, 0), (2, 1, 1), drawn, Prediction(prediction, unsure))
+    far = np.zeros(truth.shape, bool)
+    far[:, 27:] = True
+    assert np.array_equal(filled.labels[far], truth[far])
+    assert np.allclose(filled.uncertainty()[far & (truth != 0) & ~drawn], 0.4)
+    near = ~far & ~drawn
+    assert dice(filled.labels[near] > 0, truth[near] > 0) > dice(prediction[near] > 0, truth[near] > 0)
+
+
+def test_a_missed_lesion_that_was_drawn_is_filled_beside_the_others():
+    scan, _, truth, _ = several_lesions(100)
+    prediction = np.where(truth == 7, 0, truth)
+    drawn = planes(truth.shape, [12]) | planes(truth.shape, j=[38], i=[38])
+    filled = fill_scan([scan], np.where(drawn, truth, 0), (2, 1, 1), drawn, Prediction(prediction))
+    assert dice(filled.labels == 7, truth == 7) > 0.9
+    assert np.array_equal(filled.labels[:, :22], truth[:, :22])
+
+
+def test_a_label_of_the_prediction_that_bytes_cannot_hold_is_kept():
+    drawn = planes(SHAPE, [15])
+    prediction = np.where(BALL, 300, 0).astype(np.uint16)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[15, :4, :4] = 1
+    filled = fill_scan([noisy(BALL)], labels, (1, 1, 1), drawn, Prediction(prediction))
+    assert set(np.unique(filled.labels)) <= {0, 1, 300}
+
+
 def test_trust_is_the_dice_on_what_was_drawn():
     prediction = BALL.astype(np.uint8)
     prediction[:, :, 17:] = 0

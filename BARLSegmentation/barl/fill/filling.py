@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from barl import blas
 from barl.errors import InputError
+from barl.fill.corrected import corrected_pieces, staying
 from barl.fill.drawn import Box, bounding_box, boxes, drawn_voxels
 from barl.fill.solution import DEFAULTS, Prior, Settings, solve_box
 from barl.progress import SILENT, Progress, Stage
@@ -43,12 +44,15 @@ class Filled:
         values: The label values that were filled, ascending.
         parts: Boxes that were filled, with the probabilities ``[values, k, j, i]`` (float32) of their labels.
         trust: The Dice with which the prediction was trusted; None without a prediction.
+        doubt: Uncertainty of the prediction ``[k, j, i]`` in the pieces that stay as predicted, 0 elsewhere; None
+            without an uncertainty of a prediction.
     """
 
     labels: np.ndarray
     values: list[int]
     parts: list[tuple[Box, np.ndarray]] = field(default_factory=list)
     trust: float | None = None
+    doubt: np.ndarray | None = None
 
     def probability(self, value: int) -> np.ndarray:
         """Of one label, ``[k, j, i]``, float32; outside of the boxes 0 or 1."""
@@ -60,15 +64,16 @@ class Filled:
     def uncertainty(self) -> np.ndarray:
         """Entropy of the probabilities divided by the logarithm of their number, ``[k, j, i]``, float32, 0 to 1.
 
-        The same measure as that of a model (``barl.inference.uncertainty``); 0 where drawn and outside of the boxes.
+        The same measure as that of a model (``barl.inference.uncertainty``), whose own it is in the pieces of a
+        prediction that stay; 0 where drawn and elsewhere outside of the boxes.
         """
-        result = np.zeros(self.labels.shape, dtype=np.float32)
+        result = np.zeros(self.labels.shape, np.float32) if self.doubt is None else self.doubt.astype(np.float32)
         for box, probabilities in self.parts:
             rest = np.clip(1 - probabilities.sum(axis=0), 0, 1)
             total = np.zeros(rest.shape, dtype=np.float32)
             for share in (*probabilities, rest):
                 total -= share * np.log(np.maximum(share, 1e-12))
-            result[box] = np.clip(total / np.log(len(probabilities) + 1), 0, 1)
+            np.maximum(result[box], np.clip(total / np.log(len(probabilities) + 1), 0, 1), out=result[box])
         return result
 
     def expected_dice(self) -> float:
@@ -101,8 +106,9 @@ def fill_scan(
     """Fill what was not drawn.
 
     Without a prediction each drawn piece is filled in a box of its own, and what lies outside of the boxes is
-    background. With one, the prediction pulls as strongly as it was right where somebody has drawn since, more strongly
-    the further away that is; outside of the box about the drawn and the predicted structures it stays as it is.
+    background. With one, the pieces of the prediction that the drawn voxels contradict are filled
+    (``barl.fill.corrected``), and the others stay. The prediction pulls as strongly as it was right where somebody has
+    drawn since, more strongly the further away that is.
 
     Args:
         images: The scan's channels, each ``[k, j, i]``.
@@ -136,18 +142,29 @@ def fill_scan(
         places, trust = boxes(seen != 0, drawn), None
     else:
         values = sorted({*values, *_present(prediction.labels)})
-        both = bounding_box((seen != 0) | (prediction.labels != 0))
-        places, trust = [_roomy(both, seen.shape)] if both else [], _trust(prediction, seen, drawn)
-    result = seen if prediction is None else np.where(drawn, labels, prediction.labels).astype(labels.dtype)
-    filled = Filled(result.copy(), values, trust=trust)
+        about = corrected_pieces(prediction.labels, seen, drawn, spacing)
+        box = bounding_box(about)
+        places = [_roomy(box, seen.shape)] if box else []
+        trust = _trust(prediction, seen, drawn & about if box else drawn)
+    filled = Filled(seen.copy(), values)
+    if prediction is not None:
+        kind = np.promote_types(labels.dtype, prediction.labels.dtype)
+        whole = np.where(drawn, labels, prediction.labels).astype(kind)
+        unsure, stays = prediction.uncertainty, (prediction.labels != 0) & ~about & ~drawn
+        filled = Filled(
+            whole, values, trust=trust, doubt=None if unsure is None else np.where(stays, unsure, np.float32(0))
+        )
+    edges = np.asarray(spacing, dtype=np.float64)
     for box, part in progress.stage(Stage.FILLING).each(places):
         stack = np.stack([image[box] for image in images])
-        prior = _prior(prediction, box, values, trust, np.asarray(spacing, dtype=np.float64)) if prediction else None
+        prior = _prior(prediction, box, values, trust, edges) if prediction else None
         with blas.one_thread():
-            found = solve_box(
-                stack, seen[box], drawn[box], values, np.asarray(spacing, dtype=np.float64), prior, settings, part
-            )
-        _keep_drawn(found, seen[box], drawn[box], values)
+            found = solve_box(stack, seen[box], drawn[box], values, edges, prior, settings, part)
+        if prediction is not None:
+            others = staying(about[box], prediction.labels[box], edges)
+            if others is not None:
+                _keep(found, prediction.labels[box], others, values)
+        _keep(found, seen[box], drawn[box], values)
         filled.parts.append((box, found))
         filled.labels[box] = np.where(drawn[box], seen[box], _winner(found, values))
     return filled
@@ -188,9 +205,9 @@ def _winner(probabilities: np.ndarray, values: Sequence[int]) -> np.ndarray:
     return np.where(probabilities.max(axis=0) > rest, np.asarray(values)[best], 0)
 
 
-def _keep_drawn(probabilities: np.ndarray, labels: np.ndarray, drawn: np.ndarray, values: Sequence[int]) -> None:
+def _keep(probabilities: np.ndarray, labels: np.ndarray, where: np.ndarray, values: Sequence[int]) -> None:
     for value, probability in zip(values, probabilities, strict=True):
-        np.copyto(probability, (labels == value).astype(np.float32), where=drawn)
+        np.copyto(probability, (labels == value).astype(np.float32), where=where)
 
 
 def _roomy(box: Box, shape: Sequence[int]) -> Box:
@@ -202,7 +219,8 @@ def _roomy(box: Box, shape: Sequence[int]) -> Box:
 
 
 def _trust(prediction: Prediction, labels: np.ndarray, drawn: np.ndarray) -> float:
-    """Dice of the prediction where somebody has drawn since; before that, of the held-out cases."""
+    """Dice of the prediction where somebody has drawn since: of the pieces that this corrects, if it corrects any;
+    before that, of the held-out cases."""
     predicted, true = prediction.labels[drawn], labels[drawn]
     total = int(np.count_nonzero(predicted) + np.count_nonzero(true))
     if total:

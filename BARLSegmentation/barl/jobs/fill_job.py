@@ -119,8 +119,9 @@ def fill_drawn(scan: ScanToFill, folder: Path, progress: Progress = SILENT) -> d
 
 
 def _likeliest(filled: Filled) -> np.ndarray:
-    """The likeliest label of each voxel, background left out."""
+    """The likeliest label of each voxel, background left out; 0 where none is likely."""
     result = filled.labels.copy()
     for box, probabilities in filled.parts:
-        result[box] = np.asarray(filled.values)[probabilities.argmax(axis=0)]
+        likeliest = np.asarray(filled.values)[probabilities.argmax(axis=0)]
+        result[box] = np.where(probabilities.max(axis=0) > 0, likeliest, 0)
     return result

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pieces of a prediction a correction is about: the others stay as they were predicted.
+
+A piece is a 26-connected component of one label. A correction is about a piece if voxels of it were drawn otherwise
+than predicted, or if its label was drawn near it where the prediction lacks it: no further away than half of the
+longest edge of what was drawn there, and than ``_NEAR`` voxels at least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from barl.fill.drawn import Box
+from barl.images.components import components
+
+_NEAR = 3
+
+
+def corrected_pieces(
+    predicted: np.ndarray, seen: np.ndarray, drawn: np.ndarray, spacing: Sequence[float]
+) -> np.ndarray:
+    """Mask ``[k, j, i]`` of the pieces that a correction is about and of all that was drawn otherwise than predicted.
+
+    Args:
+        predicted: Label values of the prediction ``[k, j, i]``.
+        seen: Label values that were drawn, right where ``drawn``.
+        drawn: Voxels that somebody drew or looked at.
+        spacing: (k, j, i) in mm.
+    """
+    about = drawn & (seen != predicted)
+    added = np.where(about, seen, 0)
+    places = ndimage.find_objects(added)
+    erased = about & (predicted != 0)
+    for value, box in enumerate(ndimage.find_objects(predicted), start=1):
+        if box is None:
+            continue
+        numbers, count = components(predicted[box] == value)
+        touched = np.zeros(count + 1, dtype=bool)
+        touched[numbers[erased[box]]] = True
+        if value <= len(places) and places[value - 1] is not None:
+            for near in _surroundings(added, value, places[value - 1], spacing):
+                touched[numbers[_within(near, box)]] = True
+        touched[0] = False
+        if touched.any():
+            about[box] |= touched[numbers]
+    return about
+
+
+def staying(about: np.ndarray, predicted: np.ndarray, spacing: Sequence[float]) -> np.ndarray | None:
+    """Mask ``[k, j, i]`` of the voxels nearer to a predicted piece that stays than to what a correction is about.
+
+    Args:
+        about: From ``corrected_pieces``, in a box.
+        predicted: Label values of the prediction, in the same box.
+        spacing: (k, j, i) in mm.
+
+    Returns:
+        None if no piece in the box stays.
+    """
+    others = (predicted != 0) & ~about
+    if not others.any():
+        return None
+    nearest = ndimage.distance_transform_edt(~(about | others), spacing, return_distances=False, return_indices=True)
+    return others[tuple(nearest)]
+
+
+def _surroundings(added: np.ndarray, value: int, box: Box, spacing: Sequence[float]) -> Iterator[Box]:
+    """The boxes around the pieces of a label that were added."""
+    numbers, _ = components(added[box] == value)
+    for place in ndimage.find_objects(numbers):
+        reach = 0.5 * max((side.stop - side.start) * edge for side, edge in zip(place, spacing, strict=True))
+        margins = [max(int(reach / edge), _NEAR) for edge in spacing]
+        yield tuple(
+            slice(max(side.start + whole.start - margin, 0), side.stop + whole.start + margin)
+            for side, whole, margin in zip(place, box, margins, strict=True)
+        )
+
+
+def _within(box: Box, whole: Box) -> Box:
+    """The part of a box that lies in another one, relative to that; empty if none does."""
+    return tuple(
+        slice(max(side.start - around.start, 0), max(min(side.stop, around.stop) - around.start, 0))
+        for side, around in zip(box, whole, strict=True)
+    )
