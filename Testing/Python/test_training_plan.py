@@ -43,6 +43,11 @@ def test_thick_slices_are_halved_later_and_rotated_in_plane_only():
     assert plan.network.strides[1] == (1, 2, 2)
     assert plan.network.kernels[0] == (1, 3, 3)
     assert plan.rotate_degrees == (15.0, 0.0, 0.0)
+    # Sagittal and coronal slices, as of the spine: in their planes, too.
+    sagittal = make_plan([case((20, 160, 160), (6.0, 1.25, 1.25), "LPS")], LABELS, ["T2"])
+    coronal = make_plan([case((160, 20, 160), (1.25, 6.0, 1.25), "LPS")], LABELS, ["T2"])
+    assert sagittal.rotate_degrees == (0.0, 0.0, 15.0)
+    assert coronal.rotate_degrees == (0.0, 15.0, 0.0)
 
 
 def test_large_scans_are_coarsened_on_a_cpu_only():

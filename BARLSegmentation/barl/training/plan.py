@@ -260,7 +260,6 @@ def make_plan(
     # By name as well: a mirrored left kidney is a right one, whether the table says so or not.
     lateral = any(label.lateral for label in with_sides(labels))
     reasons["mirror_axes"] = "labels of the left and right side" if lateral else "no label is of one side"
-    isotropic = max(spacing) < 2 * min(spacing)
     plan = Plan(
         labels=tuple(sorted(labels, key=lambda label: label.value)),
         channels=tuple(channels),
@@ -278,7 +277,7 @@ def make_plan(
         loader_workers=budget.loader_workers,
         average=budget.average,
         channels_last=device == "cpu" and widths[0] < 16,
-        rotate_degrees=(15.0, 15.0, 15.0) if isotropic else (15.0, 0.0, 0.0),
+        rotate_degrees=_rotations(spacing[::-1]),
         reasons=reasons,
         familiar=Familiar.of(fingerprints).to_json(),
     )
@@ -368,6 +367,12 @@ def _patch(shape: np.ndarray, limit: int) -> np.ndarray:
         axis = int(np.argmax(patch))
         patch[axis] -= max(1, patch[axis] // 32)
     return patch
+
+
+def _rotations(spacing: np.ndarray) -> Triple[float]:
+    """Largest rotation about each axis ``(k, j, i)``: none that turns one axis into another twice as coarse or more."""
+    turned = (np.delete(spacing, axis) for axis in range(3))
+    return triple(15.0 if max(edges) < 2 * min(edges) else 0.0 for edges in turned)
 
 
 def _levels(
