@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from barl.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
 from barl.evaluation.cleanup_choice import OutlinedPieces, Row, choose_rule, score_candidates
 from barl.evaluation.expected_dice import DiceCalibration, calibrate, mean_over_labels
-from barl.evaluation.metrics import dice
 from barl.images.cleanup import CleanupRule
-from barl.inference.sliding_window import count_windows, predict_array
+from barl.images.components import bounding_box
+from barl.images.overlap import count_labels, dice_by_label
+from barl.inference.sliding_window import Slab, count_windows, predict_array, stream
 from barl.inference.threads import ThreadChoice
 from barl.networks.branches import BranchPair
 from barl.progress import SILENT, Progress, Stage
@@ -26,8 +28,10 @@ from barl.training.plan import Plan
 # Of a budget in minutes that the validations between, and the last one, may use each.
 _SHARE_OF_BUDGET = 0.15
 _SAVING_SECONDS = 0.5
-# Voxels a case contributes to the temperature, drawn at random.
+# Voxels a case contributes to the temperature, drawn at random among those predicted as a structure and those within so
+# many voxels of a true one. Nearly all others of a large scan are plainly background: they would make a model sharper.
 CALIBRATION_VOXELS = 20_000
+_MARGIN = 5
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class Validation:
     Attributes:
         dice: Label value -> mean Dice of the branches' mean; nan where no case has the label.
         branch_dice: The same for each branch by itself.
-        temperature: Fitted on these cases.
-        calibration_error: Expected calibration error at temperature 1.
+        temperature: Fitted on voxels of these cases that are predicted as a structure or lie near a true one.
+        calibration_error: Expected calibration error of these voxels at temperature 1.
         calibrated_error: The same at ``temperature``.
         cases: Per case ``case`` (its id), ``dice`` (label value -> Dice), with two branches ``agreement`` (label value
             -> Dice between their label maps), where ``pieces`` were given ``cleanup`` (label value -> Dice of each
@@ -88,9 +92,9 @@ def validate(
     rng = np.random.default_rng(0)
     scores: list[list[dict[int, float]]] = []
     rows: list[dict[str, Any]] = []
-    sampled_p, sampled_classes = [], []
+    sampled: list[_Sample] = []
     for case, part in progress.stage(Stage.VALIDATING).each(cases):
-        p = predict_array(
+        slabs = stream(
             network,
             case.image.astype(np.float32),
             plan.patch,
@@ -101,26 +105,21 @@ def validate(
             progress=part,
             threads=threads,
         )
-        whole = np.asarray(case.classes)
-        truth = whole.reshape(-1)
-        maps = [m.reshape(len(m), -1) for m in (p.mean(axis=0), *p)]
-        if case.is_partial:  # judged where somebody has looked
-            looked = truth != NOT_LOOKED_AT
-            truth, maps = truth[looked], [m[:, looked] for m in maps]
-        scores.append([{v: dice(m.argmax(0), truth, c) for c, v in enumerate(plan.values, start=1)} for m in maps])
+        truth = np.array(case.classes)
+        looked = truth != NOT_LOOKED_AT  # judged where somebody has looked
+        truth[~looked] = 0
+        maps, sample = _classes(slabs, network.n_branches, truth, looked, rng)
+        sampled.append(sample)
+        scores.append([_dice(found, truth, plan) for found in maps])
         rows.append({"case": case.id, "dice": {str(v): score for v, score in scores[-1][0].items()}})
         if len(maps) > 2:
-            first, second = maps[1].argmax(0), maps[2].argmax(0)
-            rows[-1]["agreement"] = {str(v): dice(first, second, c) for c, v in enumerate(plan.values, start=1)}
+            rows[-1]["agreement"] = {str(v): score for v, score in _dice(maps[1], maps[2], plan).items()}
         if not case.is_partial:
-            rows[-1]["volumes"] = _volumes(maps[0].argmax(0), truth, plan, case.grid.voxel_ml)
+            rows[-1]["volumes"] = _volumes(maps[0], truth, plan, case.grid.voxel_ml)
         if pieces is not None and not case.is_partial:  # a part of a structure has other pieces
-            predicted = maps[0].argmax(0).reshape(whole.shape)
-            rows[-1]["cleanup"] = _cleanup_row(predicted, whole, plan, pieces, case.grid.voxel_ml)
-        chosen = rng.choice(truth.size, min(CALIBRATION_VOXELS, truth.size), replace=False)
-        sampled_p.append(maps[0][:, chosen].T)
-        sampled_classes.append(truth[chosen])
-    probabilities, classes = np.concatenate(sampled_p), np.concatenate(sampled_classes)
+            rows[-1]["cleanup"] = _cleanup_row(maps[0], truth, plan, pieces, case.grid.voxel_ml)
+    probabilities = np.concatenate([sample.probabilities for sample in sampled])
+    classes = np.concatenate([sample.classes for sample in sampled])
     temperature = fit_temperature(probabilities, classes)
     means = [{v: _mean([case[m][v] for case in scores]) for v in plan.values} for m in range(len(scores[0]))]
     return Validation(
@@ -131,6 +130,70 @@ def validate(
         _calibration_error(apply_temperature(probabilities, temperature), classes),
         rows,
     )
+
+
+class _Sample:
+    """Voxels drawn at random while a scan is predicted, each as likely as the others.
+
+    Attributes:
+        probabilities: Of their classes, ``[n, L+1]``.
+        classes: The true ones, ``[n]``.
+    """
+
+    def __init__(self, n_classes: int, rng: np.random.Generator) -> None:
+        self.probabilities, self.classes = np.zeros((0, n_classes), np.float32), np.zeros(0, np.uint8)
+        self._keys, self._rng = np.zeros(0), rng
+
+    def add(self, probabilities: torch.Tensor, classes: np.ndarray, places: np.ndarray) -> None:
+        """Let the voxels at the flat indices ``places`` of ``probabilities [L+1, ...]`` and ``classes`` take part."""
+        keys = self._rng.random(len(places))
+        if len(places) > CALIBRATION_VOXELS:
+            chosen = np.argpartition(keys, CALIBRATION_VOXELS)[:CALIBRATION_VOXELS]
+            keys, places = keys[chosen], places[chosen]
+        at = torch.from_numpy(places).to(probabilities.device)
+        rows = probabilities.flatten(1)[:, at].T.cpu().numpy()
+        self._keys = np.concatenate([self._keys, keys])
+        self.probabilities = np.concatenate([self.probabilities, rows])
+        self.classes = np.concatenate([self.classes, classes.ravel()[places]])
+        if len(self._keys) > CALIBRATION_VOXELS:
+            kept = np.argpartition(self._keys, CALIBRATION_VOXELS)[:CALIBRATION_VOXELS]
+            self._keys = self._keys[kept]
+            self.probabilities, self.classes = self.probabilities[kept], self.classes[kept]
+
+
+def _classes(
+    slabs: Iterable[Slab], n_branches: int, truth: np.ndarray, looked: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, _Sample]:
+    """Classes ``[1 + n_branches, k, j, i]`` of the branches' mean and of each branch, 0 where nobody has looked; and
+    voxels for the temperature. No more than a slab of probabilities is held: those of all classes fill the memory."""
+    maps = np.zeros((1 + n_branches, *truth.shape), np.uint8)
+    near, sample = _near(truth), None
+    for slab in slabs:
+        rows = slab.planes
+        branches = slab.log_probabilities().exp_()
+        mean = branches.mean(dim=0)
+        for found, one in zip(maps, (mean, *branches), strict=True):
+            found[rows] = one.max(dim=0)[1].byte().cpu().numpy()
+        maps[:, rows][:, ~looked[rows]] = 0
+        sample = sample or _Sample(len(mean), rng)
+        sample.add(mean, truth[rows], np.flatnonzero(looked[rows] & (near[rows] | (maps[0, rows] > 0))))
+    assert sample is not None  # a scan has a slab
+    return maps, sample
+
+
+def _near(truth: np.ndarray) -> np.ndarray:
+    """Mask of the voxels within ``_MARGIN`` voxels of a structure along each axis."""
+    near = np.zeros(truth.shape, bool)
+    box = bounding_box(truth, _MARGIN)
+    if box is not None:
+        near[box] = ndimage.maximum_filter(truth[box] > 0, 2 * _MARGIN + 1, mode="constant")
+    return near
+
+
+def _dice(first: np.ndarray, second: np.ndarray, plan: Plan) -> dict[int, float]:
+    """Label value -> Dice of two maps of classes ``[k, j, i]``; nan where neither has the label."""
+    found = dice_by_label(first, second, range(1, len(plan.values) + 1))
+    return {v: found.get(c, float("nan")) for c, v in enumerate(plan.values, start=1)}
 
 
 def outlined_pieces(cases: Sequence[CachedCase], plan: Plan) -> dict[int, OutlinedPieces]:
@@ -159,8 +222,7 @@ def choose_calibration(rows: Sequence[Mapping[str, Any]]) -> DiceCalibration | N
 
 def _volumes(predicted: np.ndarray, truth: np.ndarray, plan: Plan, voxel_ml: float) -> dict[str, list[float]]:
     """Label value -> predicted and true volume in ml."""
-    count = len(plan.values) + 1
-    voxels = [np.bincount(classes.ravel(), minlength=count) for classes in (predicted, truth)]
+    *voxels, _ = count_labels(predicted, truth, len(plan.values))
     return {str(v): [float(n[c] * voxel_ml) for n in voxels] for c, v in enumerate(plan.values, start=1)}
 
 
