@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from barl.errors import Cancelled, InputError
 from barl.fill import filling, levels
+from barl.fill.corrected import corrected_pieces
 from barl.fill.drawn import boxes, drawn_planes, drawn_voxels
 from barl.fill.expectation import INTERCEPT, SLOPE, Expectation, expect
 from barl.fill.filling import Filled, Prediction, fill_scan, pull_of
@@ -311,6 +312,21 @@ def test_a_missed_lesion_that_was_drawn_is_filled_beside_the_others():
     filled = fill_scan([scan], np.where(drawn, truth, 0), (2, 1, 1), drawn, Prediction(prediction))
     assert dice(filled.labels == 7, truth == 7) > 0.9
     assert np.array_equal(filled.labels[:, :22], truth[:, :22])
+
+
+def test_fragments_near_a_corrected_outline_are_filled_with_it():
+    shape = (30, 60, 60)
+    truth = ball(shape, (15, 20, 20), 9)
+    fragment, far = ball(shape, (6, 20, 20), 2), ball(shape, (15, 48, 48), 4)
+    scan = noisy(truth | far)
+    predicted = (truth & ~planes(shape, range(5, 12)) & ~planes(shape, i=range(11, 15))) | fragment | far
+    drawn = planes(shape, [15])  # what was added there lies at the other end of the outline
+    labels = np.where(drawn, truth | far, 0).astype(np.uint8)
+    about = corrected_pieces(predicted.astype(np.uint8), labels, drawn, (1, 1, 1))
+    assert about[fragment].all() and not about[far & ~drawn].any()
+    filled = fill_scan([scan], labels, (1, 1, 1), drawn, Prediction(predicted.astype(np.uint8)))
+    assert dice(filled.labels > 0, truth | far) > dice(predicted, truth | far)
+    assert np.array_equal(filled.labels[far], np.ones(np.count_nonzero(far)))
 
 
 def test_a_label_of_the_prediction_that_bytes_cannot_hold_is_kept():

@@ -2,8 +2,8 @@
 """Which pieces of a prediction a correction is about: the others stay as they were predicted.
 
 A piece is a 26-connected component of one label. A correction is about a piece if voxels of it were drawn otherwise
-than predicted, or if its label was drawn near it where the prediction lacks it: no further away than half of the
-longest edge of what was drawn there, and than ``_NEAR`` voxels at least.
+than predicted, or if an area of its label was drawn near it that the prediction lacks a part of: no further away than
+half of the longest edge of that area, and than ``_NEAR`` voxels at least.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def corrected_pieces(
         drawn: Voxels that somebody drew or looked at.
         spacing: (k, j, i) in mm.
     """
-    about = drawn & (seen != predicted)
-    added = np.where(about, seen, 0)
-    places = ndimage.find_objects(added)
-    erased = about & (predicted != 0)
+    different = drawn & (seen != predicted)
+    about, erased = different.copy(), different & (predicted != 0)
+    areas = np.where(drawn, seen, 0)
+    places = ndimage.find_objects(areas)
     for value, box in enumerate(ndimage.find_objects(predicted), start=1):
         if box is None:
             continue
@@ -41,7 +41,7 @@ def corrected_pieces(
         touched = np.zeros(count + 1, dtype=bool)
         touched[numbers[erased[box]]] = True
         if value <= len(places) and places[value - 1] is not None:
-            for near in _surroundings(added, value, places[value - 1], spacing):
+            for near in _surroundings(areas, different, value, places[value - 1], spacing):
                 touched[numbers[_within(near, box)]] = True
         touched[0] = False
         if touched.any():
@@ -67,10 +67,15 @@ def staying(about: np.ndarray, predicted: np.ndarray, spacing: Sequence[float]) 
     return others[tuple(nearest)]
 
 
-def _surroundings(added: np.ndarray, value: int, box: Box, spacing: Sequence[float]) -> Iterator[Box]:
-    """The boxes around the pieces of a label that were added."""
-    numbers, _ = components(added[box] == value)
-    for place in ndimage.find_objects(numbers):
+def _surroundings(
+    areas: np.ndarray, different: np.ndarray, value: int, box: Box, spacing: Sequence[float]
+) -> Iterator[Box]:
+    """The boxes around the drawn areas of a label that hold voxels which were predicted otherwise."""
+    numbers, _ = components(areas[box] == value)
+    corrected = np.unique(numbers[different[box]])
+    for number, place in enumerate(ndimage.find_objects(numbers), start=1):
+        if number not in corrected:
+            continue
         reach = 0.5 * max((side.stop - side.start) * edge for side, edge in zip(place, spacing, strict=True))
         margins = [max(int(reach / edge), _NEAR) for edge in spacing]
         yield tuple(
