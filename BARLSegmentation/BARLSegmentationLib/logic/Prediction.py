@@ -18,6 +18,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader, segmentationName
+from BARLSegmentationLib.logic.Outline import nodeToRAS
 from BARLSegmentationLib.logic.Voxels import inOrder, readAhead
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ class VolumePrediction:
     def __init__(self, model: Model, volumes: Sequence, folder: str | Path | None = None) -> None:
         self.model = model
         self.volumes = list(volumes)
+        self._written = [_stateOf(volume) for volume in self.volumes]
         # Windows does not remove a file that the worker has open: what is left then goes with Slicer's own folder.
         self._folder = tempfile.TemporaryDirectory(prefix="BARL-", dir=folder, ignore_cleanup_errors=True)
         home = Path(self._folder.name)
@@ -233,6 +235,11 @@ class VolumePrediction:
             for share in writeNrrd(volume, path):
                 yield (number + share) / len(self.volumes)
 
+    def changed(self) -> list[str]:
+        """Names of volumes that hold something else than what is predicted: another time point, a filter's output."""
+        pairs = zip(self.volumes, self._written, strict=True)
+        return [volume.GetName() for volume, written in pairs if _stateOf(volume) != written]
+
     def readAhead(self) -> Generator[None, None, dict[Path, np.ndarray]]:
         """Read the results piece by piece; gives what ``load`` takes."""
         return readAhead([self._label, self._uncertainty])
@@ -264,6 +271,12 @@ class VolumePrediction:
 
     def close(self) -> None:
         self._folder.cleanup()
+
+
+def _stateOf(volume: slicer.vtkMRMLScalarVolumeNode) -> tuple:
+    """Differs if the voxels of a volume or its place were changed meanwhile."""
+    image = volume.GetImageData()
+    return (None if image is None else image.GetMTime(), nodeToRAS(volume).tolist())
 
 
 def forgetFile(node: slicer.vtkMRMLStorableNode) -> None:

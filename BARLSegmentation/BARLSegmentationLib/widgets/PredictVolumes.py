@@ -119,7 +119,7 @@ class PredictVolumes:
     def _onRead(self, predicted: Prediction, ahead: dict[Path, np.ndarray]) -> None:
         from barl.images.familiarity import is_unlike
 
-        prediction = self._prediction
+        prediction, changed = self._prediction, self._prediction.changed()
         nodes = self.session.ask(prediction.load, ahead, otherwise=None)
         self._end()
         segmentation, uncertainty = nodes or (None, None)
@@ -132,8 +132,11 @@ class PredictVolumes:
             self.session.status(_("The volume was removed meanwhile; its prediction was discarded."), error=True)
             return
         ready = _("{name} is ready.").format(name=segmentation.GetName())
-        unlike = any(map(is_unlike, predicted.notes))
-        self.session.status(" ".join([ready, *predicted.notes]), error=unlike)
+        doubtful = bool(changed) or any(map(is_unlike, predicted.notes))
+        if changed:
+            text = _("It was made from what {names} held when the prediction began: that was changed meanwhile.")
+            ready = f"{ready} {text.format(names=', '.join(changed))}"
+        self.session.status(" ".join([ready, *predicted.notes]), error=doubtful)
 
     def _onFailed(self, error: BarlError) -> None:
         from barl.errors import Cancelled
