@@ -193,6 +193,31 @@ def test_label_map_of_the_scene_is_an_outline(a_cases_panel, a_study):
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(stored))), drawn)
 
 
+def test_a_label_map_with_names_is_matched_by_them(a_cases_panel, a_study):
+    """Slicer's export of segments numbers them in the order of their drawing, and names them in a color table."""
+    import slicer
+    import vtk
+
+    open_project(a_cases_panel, a_study)
+    volume, drawn = a_volume(an_oblique_image()), np.zeros((7, 8, 9), np.uint8)
+    drawn[3, 2:4, 5] = 1
+    for others, told in (({}, "matched by the names"), ({"bone": drawn[::-1]}, "is called 'bone' in its color table")):
+        outline = a_segmentation(volume, {"tumor": drawn, "Liver": drawn[:, ::-1], **others})
+        exported, ids = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode"), vtk.vtkStringArray()
+        for segmentId in outline.GetSegmentation().GetSegmentIDs():
+            ids.InsertNextValue(segmentId)
+        slicer.modules.segmentations.logic().ExportSegmentsToLabelmapNode(outline, ids, exported, volume)
+        add(a_cases_panel, SCENE, f"map {len(others)}")
+        a_cases_panel.adding.selectors[0].setCurrentNode(volume)
+        a_cases_panel.adding.labelSelector.setCurrentNode(exported)
+        press_add(a_cases_panel)
+        assert told in a_cases_panel.said[-1][1]
+    project = a_cases_panel.session.project
+    stored = sitk.ReadImage(str(project.revisions.accepted_label(project.cases.get("map 0").id)))
+    assert np.array_equal(sitk.GetArrayFromImage(stored), np.where(drawn, 3, drawn[:, ::-1]))
+    assert staged() == []
+
+
 def test_segments_are_matched_by_the_name_that_is_seen(a_cases_panel, a_study, tmp_path):
     """Not by the value that they had in another project, nor by the name they had before."""
     with Project.create(tmp_path / "other", "other", [Label(1, "spleen"), Label(2, "liver")], [Channel("CT")]):

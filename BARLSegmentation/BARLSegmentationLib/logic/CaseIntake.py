@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import slicer
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.Correction import fittedText
@@ -15,7 +17,6 @@ from BARLSegmentationLib.logic.Prediction import objection, writeNrrd
 
 if TYPE_CHECKING:
     import ctk
-    import slicer
     from barl.project.labels import Channel, Label
 
 
@@ -113,21 +114,73 @@ def referenceVolume(segmentation: slicer.vtkMRMLSegmentationNode) -> slicer.vtkM
     return segmentation.GetNodeReference(segmentation.GetReferenceImageGeometryReferenceRole())
 
 
-def writeLabelMap(labelMap: slicer.vtkMRMLLabelMapVolumeNode, folder: Path) -> Path:
+def writeLabelMap(
+    labelMap: slicer.vtkMRMLLabelMapVolumeNode, folder: Path, labels: Sequence[Label]
+) -> tuple[Path, str]:
     """Write a label map node; whether it fits its scan and the project's labels is told where it is read.
 
+    Args:
+        labelMap: Its values are those of the project, or other ones if its color table names the project's labels.
+        folder: Where to.
+        labels: The project's table.
+
+    Returns:
+        The file, and what was changed, in words.
+
     Raises:
-        barl.errors.InputError: It is empty or under a transform.
+        barl.errors.InputError: It is empty or under a transform, or names labels of the project beside others.
         OSError: The disk is full or cannot be written.
     """
     from barl.errors import InputError
 
     if problem := objection([labelMap]):
         raise InputError(problem)
-    path = folder / "outline.nrrd"
-    for _share in writeNrrd(labelMap, path):
+    voxels, path = slicer.util.arrayFromVolume(labelMap), folder / "outline.nrrd"
+    meaning = _meaningByName(labelMap, voxels, labels)
+    if all(value == meant for value, meant in meaning.items()):
+        voxels, note = None, ""
+    else:
+        table = np.zeros(max(meaning) + 1, np.uint16)
+        for value, meant in meaning.items():
+            table[value] = meant
+        voxels, note = table[voxels], _("The values of the label map were matched by the names in its color table.")
+    for _share in writeNrrd(labelMap, path, voxels):
         pass
-    return path
+    return path, note
+
+
+def _meaningByName(
+    labelMap: slicer.vtkMRMLLabelMapVolumeNode, voxels: np.ndarray, labels: Sequence[Label]
+) -> dict[int, int]:
+    """Value in a label map -> value in the table, by the names of its own color table; empty if it names no label.
+
+    Slicer's export of segments numbers them as they stand in the segmentation and names them in a color table.
+    """
+    from barl.errors import InputError
+
+    display = labelMap.GetDisplayNode()
+    colors = display.GetColorNode() if display is not None else None
+    # The tables that come with Slicer name things, too, but not those of this label map.
+    if colors is None or colors.GetTypeAsString() != "UserDefined":
+        return {}
+    if voxels.dtype.kind not in "iu" or voxels.min() < 0 or voxels.max() > np.iinfo(np.uint16).max:
+        return {}  # no labels
+    names = {label.name.casefold(): label.value for label in labels}
+    present = [int(value) for value in np.flatnonzero(np.bincount(voxels.ravel().astype(np.uint16))) if value]
+    called = {n: (colors.GetColorName(n) or "") if n < colors.GetNumberOfColors() else "" for n in present}
+    known = {value: names[name.casefold()] for value, name in called.items() if name.casefold() in names}
+    strange = [value for value in present if value not in known]
+    if known and strange:
+        text = _(
+            "The value {value} of the label map is called {name!r} in its color table: the project has no such label."
+        )
+        raise InputError(
+            text.format(value=strange[0], name=called[strange[0]]),
+            _("Export the labels of the project alone: {names}.").format(
+                names=", ".join(label.name for label in labels)
+            ),
+        )
+    return known
 
 
 def listSeries(database: ctk.ctkDICOMDatabase | None) -> list[tuple[str, str]]:

@@ -103,7 +103,7 @@ class SceneSource(Source):
         for channel in self.session.project.channels:
             tip = _("Volume of the channel {name}").format(name=channel.name)
             self.selectors.append(self.addRow(f"{channel.name}:", nodeWidget(tip, "vtkMRMLScalarVolumeNode")))
-        tip = _("Its outline, if there is one; segments are matched to labels by name, label maps by value")
+        tip = _("Its outline, if there is one; matched to labels by name; a label map without names by value")
         outline = nodeWidget(tip, "vtkMRMLSegmentationNode", "vtkMRMLLabelMapVolumeNode")
         self.labelSelector = self.addRow(_("Outline:"), outline)
         self.selectors[0].connect("currentNodeChanged(vtkMRMLNode*)", self._onVolume)
@@ -127,7 +127,7 @@ class SceneSource(Source):
             paths = writeVolumes(volumes, project.channels, staging)
             outline, label, note = self.labelSelector.currentNode(), None, ""
             if outline is not None and outline.IsA("vtkMRMLLabelMapVolumeNode"):
-                label = writeLabelMap(outline, staging)
+                label, note = writeLabelMap(outline, staging, project.labels)
             elif outline is not None:
                 label, note = writeSegmentation(outline, volumes, paths[0], project.labels)
         except BaseException:
