@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.Correction import fittedText
-from BARLSegmentationLib.logic.Outline import LABEL_TAG, segmentTag, takeSnapshot
+from BARLSegmentationLib.logic.Outline import LABEL_TAG, binaryName, segmentTag, takeSnapshot
 from BARLSegmentationLib.logic.Prediction import objection, writeNrrd
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def writeSegmentation(
     scan: Path,
     labels: Sequence[Label],
     values: Mapping[str, int] | None = None,
+    leaveOut: Collection[str] = (),
 ) -> tuple[Path, str]:
     """Write a segmentation as a label map on its scan's grid; segments are matched to labels by name.
 
@@ -57,6 +58,7 @@ def writeSegmentation(
         scan: The file that ``writeVolumes`` made of the first one.
         labels: The project's table.
         values: The label value of each segment by the segment's id, instead of names; other segments are left out.
+        leaveOut: Names of segments without a label that the user does not want.
 
     Returns:
         The file, and what is doubtful about it or was changed, in words.
@@ -82,9 +84,10 @@ def writeSegmentation(
     finally:
         for segment, tag in zip(segments, tags, strict=True):
             segment.SetTag(LABEL_TAG, tag) if tag else segment.RemoveTag(LABEL_TAG)
-    if snapshot.leftOut and values is None:
+    strange = [name for name in snapshot.leftOut if name not in leaveOut]
+    if strange and values is None:
         raise InputError(
-            _("The project has no label for the segment {name}.").format(name=snapshot.leftOut[0]),
+            _("The project has no label for the segment {name}.").format(name=strange[0]),
             _("Rename or remove the segment; the labels are: {names}.").format(
                 names=", ".join(label.name for label in labels)
             ),
@@ -107,6 +110,18 @@ def writeSegmentation(
     if snapshot.fitted:
         notes.append(fittedText(snapshot.fitted))
     return path, " ".join(notes)
+
+
+def segmentsWithoutLabel(segmentation: slicer.vtkMRMLSegmentationNode, labels: Sequence[Label]) -> list[str]:
+    """Names of the segments with voxels that have no label's name, if others have one."""
+    segments, known = segmentation.GetSegmentation(), {label.name.casefold() for label in labels}
+    names = []
+    for segmentId in segments.GetSegmentIDs():
+        image = segments.GetSegment(segmentId).GetRepresentation(binaryName())
+        if image is not None and not image.IsEmpty():
+            names.append(segments.GetSegment(segmentId).GetName())
+    strange = [name for name in names if name.casefold() not in known]
+    return strange if len(strange) < len(names) else []
 
 
 def referenceVolume(segmentation: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLVolumeNode | None:

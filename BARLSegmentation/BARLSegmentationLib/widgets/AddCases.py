@@ -8,8 +8,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from BARLSegmentationLib.logic.Question import Question
 from BARLSegmentationLib.logic.Words import readOnlyReason
-from BARLSegmentationLib.widgets.CaseAdder import CaseAdder
+from BARLSegmentationLib.widgets.CaseAdder import MOST_NAMED, CaseAdder
 from BARLSegmentationLib.widgets.CaseSources import (
     DatabaseSource,
     DicomFolderSource,
@@ -23,6 +24,8 @@ from BARLSegmentationLib.widgets.FolderSource import FolderSource
 from BARLSegmentationLib.widgets.Panel import allow
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from barl.worker.messages import AddedCases
 
     from BARLSegmentationLib.logic.Session import Session
@@ -151,8 +154,12 @@ class AddCases:
     def onCancel(self) -> None:
         self.adder.cancel()
 
-    def _start(self) -> None:
-        """Ask the worker; raises what can be known beforehand."""
+    def _start(self, leaveOut: Collection[str] = ()) -> None:
+        """Ask the worker; raises what can be known beforehand.
+
+        Args:
+            leaveOut: Names of segments that the user does not want, for the project has no such label.
+        """
         from barl.worker.messages import CaseFiles
 
         heldOut, ignore = self.ui.addHeldOutCheckBox.checked, self._ignored()
@@ -166,7 +173,10 @@ class AddCases:
         # First the scan: without one there is nothing to name.
         self.source.check()
         name = self._checkedName()
-        scans = self.source.scans()
+        if strange := [segment for segment in self.source.withoutLabel() if segment not in leaveOut]:
+            self._askAbout(strange)
+            return
+        scans = self.source.scans(leaveOut)
         case = CaseFiles(
             name,
             scans.channels,
@@ -177,6 +187,20 @@ class AddCases:
             looked=self._looked(scans, ignore),
         )
         self.adder.start([case], scans.staging, scans.note)
+
+    def _askAbout(self, strange: list[str]) -> None:
+        """A program that segments everything gives a hundred segments of which the project has one."""
+        names = ", ".join(strange[:MOST_NAMED]) + (", ..." if len(strange) > MOST_NAMED else "")
+        one = _("The segment {names} is no label of the project. Shall the outline be taken without it?")
+        many = _("{count} segments are no labels of the project ({names}). Shall the outline be taken without them?")
+        self.session.inquire(
+            Question(
+                (one if len(strange) == 1 else many).format(count=len(strange), names=names),
+                _("Take the others"),
+                _("Cancel"),
+                onYes=lambda: self.session.ask(self._start, strange, otherwise=None),
+            )
+        )
 
     def _ignored(self) -> int | None:
         """The value in the outline that means that nobody has looked."""

@@ -13,12 +13,18 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from BARLSegmentationLib.logic.CaseIntake import listSeries, writeLabelMap, writeSegmentation, writeVolumes
+from BARLSegmentationLib.logic.CaseIntake import (
+    listSeries,
+    segmentsWithoutLabel,
+    writeLabelMap,
+    writeSegmentation,
+    writeVolumes,
+)
 from BARLSegmentationLib.logic.Prediction import objection
 from BARLSegmentationLib.logic.SceneVolumes import nameOf, proposedNames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from barl.errors import BarlError
     from barl.worker.messages import SeriesFacts, SeriesList
@@ -86,8 +92,12 @@ class Source:
             barl.errors.InputError: A scan is missing.
         """
 
-    def scans(self) -> Scans:
-        """What is chosen; volumes of the scene are written to files."""
+    def withoutLabel(self) -> list[str]:
+        """Names of segments of the outline that are no label of the project, where others are."""
+        return []
+
+    def scans(self, leaveOut: Collection[str] = ()) -> Scans:
+        """What is chosen, without segments of these names; volumes of the scene are written to files."""
         raise NotImplementedError
 
     def forgetOutline(self) -> None:
@@ -119,7 +129,13 @@ class SceneSource(Source):
         if problem := objection([selector.currentNode() for selector in self.selectors]):
             raise InputError(problem)
 
-    def scans(self) -> Scans:
+    def withoutLabel(self) -> list[str]:
+        outline = self.labelSelector.currentNode()
+        if outline is None or outline.IsA("vtkMRMLLabelMapVolumeNode"):
+            return []
+        return segmentsWithoutLabel(outline, self.session.project.labels)
+
+    def scans(self, leaveOut: Collection[str] = ()) -> Scans:
         project = self.session.project
         staging = newStaging()
         volumes = [selector.currentNode() for selector in self.selectors]
@@ -129,7 +145,7 @@ class SceneSource(Source):
             if outline is not None and outline.IsA("vtkMRMLLabelMapVolumeNode"):
                 label, note = writeLabelMap(outline, staging, project.labels)
             elif outline is not None:
-                label, note = writeSegmentation(outline, volumes, paths[0], project.labels)
+                label, note = writeSegmentation(outline, volumes, paths[0], project.labels, leaveOut=leaveOut)
         except BaseException:
             removeStaging(staging)
             raise
@@ -177,7 +193,7 @@ class FilesSource(Source):
                     _("There is no file {name}.").format(name=Path(path).name), _("Choose it with the ... button.")
                 )
 
-    def scans(self) -> Scans:
+    def scans(self, leaveOut: Collection[str] = ()) -> Scans:
         label, looked = (one.currentPath or None for one in (self.labelSelector, self.lookedSelector))
         return Scans([selector.currentPath for selector in self.selectors], label, looked=looked)
 
@@ -246,7 +262,7 @@ class DatabaseSource(Source):
                 _("Choose one, or import the series again in the DICOM module."),
             )
 
-    def scans(self) -> Scans:
+    def scans(self, leaveOut: Collection[str] = ()) -> Scans:
         series = [choice.chosen() for choice in self.volumes]
         return Scans([self._files(n) for n in range(len(self.selectors))], series=series if any(series) else None)
 
@@ -315,7 +331,7 @@ class DicomFolderSource(Source):
                 _("There is no series for each channel."), _("Wait until they are listed, or choose another folder.")
             )
 
-    def scans(self) -> Scans:
+    def scans(self, leaveOut: Collection[str] = ()) -> Scans:
         series = [choice.chosen() for choice in self._choices]
         label = self.labelSelector.currentPath or None
         return Scans([self.folder.currentPath] * len(series), label, series=series)
