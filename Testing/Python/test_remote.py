@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import dataclasses
 import getpass
 import json
 import os
@@ -13,8 +16,11 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -23,11 +29,14 @@ import SimpleITK as sitk
 from barl.errors import DeviceError, InputError
 from barl.progress import SILENT
 from barl.project.labels import Channel, Label
+from barl.project.processes import ProcessId
 from barl.project.states import RunState
 from barl.project.store import Project
+from barl.remote import near as near_room
 from barl.remote.computer import NEEDED, Computer, Found
-from barl.remote.messages import GivePiece, LayOut, ListMissing, TakePiece
+from barl.remote.messages import FileNames, GivePiece, LayOut, ListFiles, ListMissing, Piece, TakePiece
 from barl.remote.near import NearHandlers
+from barl.remote.transfer import append
 from barl.worker import messages
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the other computer needs a POSIX shell")
@@ -140,6 +149,82 @@ def test_a_training_there_is_stopped_and_resumed_and_becomes_a_model_here(a_proj
         assert model.is_current and model.summary["run"] == started.run
         assert model.summary["metrics"]["mean_dice"] is not None and project.runs.get(started.run).is_finished
     assert not list((tmp_path / "their home" / ".barl" / "work").iterdir())
+
+
+class There:
+    """The worker of another computer that has one folder: files, and a project whose run has ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.alive, self.asked = folder, True, threading.Barrier(2)
+
+    def call(self, request):
+        if isinstance(request, ListFiles):
+            return FileNames(sorted(path.name for path in (self.folder / request.folder).glob("*") if path.is_file()))
+        data = (self.folder / request.path).read_bytes()[request.offset :]
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.asked.wait(2)  # both have asked before one of them writes
+        return Piece(base64.b64encode(data).decode(), True)
+
+
+def both(action) -> list:
+    with ThreadPoolExecutor(2) as pool:
+        return [future.result() for future in [pool.submit(action, number) for number in range(2)]]
+
+
+def test_a_window_and_a_terminal_that_follow_one_training_take_its_events_once(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "events.jsonl").write_bytes(b"one\ntwo\nthree\n")
+    (tmp_path / "here").write_bytes(b"one\n")
+    there = There(tmp_path)
+    both(lambda _: append(there, "run/events.jsonl", tmp_path / "here"))
+    both(lambda _: append(there, "run/events.jsonl", tmp_path / "new"))
+    assert (tmp_path / "here").read_bytes() == (tmp_path / "new").read_bytes() == b"one\ntwo\nthree\n"
+
+
+def test_a_window_and_a_terminal_that_see_the_end_of_a_training_take_its_model_once(a_project, tmp_path, monkeypatch):
+    with Project.open(a_project) as project:
+        run = project.runs.new({"run": {"parent": None, "options": {"promote": False}}})
+        project.runs.update(run.id, RunState.RUNNING, process=ProcessId(1, "gpu", ""))
+        where = near_room.Elsewhere("gpu", "", ".barl", "copy", "/copy", "run_0001")
+        (run.folder / near_room.ELSEWHERE).write_text(json.dumps(dataclasses.asdict(where)))
+    ended = messages.Run("run_0001", "finished", "", "", model_id="model_0001")
+    seen = threading.Barrier(2)
+
+    def ask(self, computer, context, request):
+        seen.wait(10)
+        return messages.RunList([ended])
+
+    def fetch_folder(worker, folder, place):
+        shutil.copytree(MODEL, place, dirs_exist_ok=True)
+        time.sleep(0.3)
+
+    @contextlib.contextmanager
+    def database_of(worker, name):
+        yield SimpleNamespace(models=SimpleNamespace(get=lambda _: SimpleNamespace(summary={}, name="there")))
+
+    monkeypatch.setattr(NearHandlers, "_ask", ask)
+    monkeypatch.setattr(NearHandlers, "_worker", lambda self, computer: There(tmp_path))
+    monkeypatch.setattr(near_room.transfer, "fetch_folder", fetch_folder)
+    monkeypatch.setattr(near_room, "database_of", database_of)
+    monkeypatch.setattr(near_room, "discard", lambda worker, name: None)
+    answers = both(lambda _: NearHandlers().attach(Reports(), messages.Attach(str(a_project), run.id)))
+    with Project.open(a_project, read_only=True) as project:
+        assert [model.id for model in project.models.all()] == [answers[0]["model"]] == [answers[1]["model"]]
+
+
+def test_a_training_on_a_computer_that_is_gone_can_be_given_up(a_project, a_computer, monkeypatch):
+    with Project.open(a_project) as project:
+        run = project.runs.new({"run": {"parent": None, "options": {"promote": False}}})
+        project.runs.update(run.id, RunState.RUNNING, process=ProcessId(1, "nobody", ""))
+        where = near_room.Elsewhere("nobody", "", ".barl", "copy", "/copy", "run_0001")
+        (run.folder / near_room.ELSEWHERE).write_text(json.dumps(dataclasses.asdict(where)))
+        near, cancel = NearHandlers(), messages.CancelTraining(str(a_project), run.id)
+        with pytest.raises(DeviceError, match="cannot be reached"):
+            near.cancel_training(Reports(), cancel)
+        assert project.runs.get(run.id).is_running, "it may be the network"
+        os.utime(run.folder, (0, time.time() - 3600))
+        assert near.cancel_training(Reports(), cancel).state == "stopped"
+        assert "half an hour" in project.runs.get(run.id).message
 
 
 def test_evaluation_comparison_plan_and_a_scan_are_asked_there(a_project, handlers, tmp_path):

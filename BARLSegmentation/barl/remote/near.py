@@ -247,7 +247,13 @@ class NearHandlers(RequestHandlers):
             run = detached.resume(project, request.run)
             where = Elsewhere.of(run)
             if where is not None:
-                return run_message(self._resume(context, project, run, where))
+                try:
+                    return run_message(self._resume(context, project, run, where))
+                except ProjectError:  # it went on, or came to its end, while it counted as stopped here
+                    followed = self._follow(context, project, run, where)
+                    if followed.state is run.state:
+                        raise
+                    return run_message(followed)
         return super().resume_training(context, request)
 
     def attach(self, context: Reports, request: messages.Attach) -> dict[str, Any]:
@@ -282,7 +288,14 @@ class NearHandlers(RequestHandlers):
             if where is None:
                 return None
             there = dataclasses.replace(request, project=where.path, run=where.run)
-            self._ask(where.computer, context, there)
+            try:
+                self._ask(where.computer, context, there)
+            except BarlError as error:
+                silent = RunFolder(run.folder).silence_s() > detached.GONE_S
+                if not (isinstance(request, messages.CancelTraining) and run.is_running and silent):
+                    raise
+                message = f"Marked as stopped: no update from {where.address} for half an hour. {error.message}"
+                return run_message(project.runs.update(run.id, RunState.STOPPED, message=message))
             return run_message(self._follow(context, project, run, where))
 
     def _resume(self, context: Reports, project: Project, run: RunRow, where: Elsewhere) -> RunRow:
@@ -294,7 +307,13 @@ class NearHandlers(RequestHandlers):
         """Bring what has happened in a run there into the project here: events, state and, at its end, the model."""
         worker = self._worker(where.computer)
         # State before events: whoever sees the end has all events.
-        runs = self._ask(where.computer, context, messages.ListRuns(where.path)).runs
+        try:
+            runs = self._ask(where.computer, context, messages.ListRuns(where.path)).runs
+        except ProjectError:
+            ended = project.runs.get(run.id)
+            if ended.state is run.state:
+                raise
+            return ended  # another program has seen its end meanwhile, and removed the copy there
         now = next(item for item in runs if item.run == where.run)
         with _told(where.computer):
             transfer.append(worker, f"{where.folder}/events.jsonl", RunFolder(run.folder).events_path)
@@ -303,7 +322,10 @@ class NearHandlers(RequestHandlers):
             return project.runs.update(run.id, state, process=ProcessId(now.pid or 0, where.address, ""))
         if state in (run.state, RunState.QUEUED):
             return run
-        model_id = self._take_model(worker, project, run, where, now.model_id) if now.model_id else None
+        from filelock import FileLock  # not in Slicer's own Python, which follows no training itself
+
+        with FileLock(run.folder / "model.lock"):  # a window and a terminal see the end at the same time
+            model_id = self._take_model(worker, project, run, where, now.model_id) if now.model_id else None
         ended = project.runs.update(run.id, state, model_id=model_id, message=now.message)
         if state is RunState.FINISHED:
             with contextlib.suppress(BarlError):  # only room on the disk there
@@ -312,7 +334,7 @@ class NearHandlers(RequestHandlers):
 
     def _take_model(self, worker: WorkerProcess, project: Project, run: RunRow, where: Elsewhere, model_id: str) -> str:
         """Put the model of a finished run into the project, once, however often its end is seen."""
-        for model in project.models.all():
+        for model in project.models.all(removed=True):
             if model.summary.get("run") == run.id:
                 return model.id
         with _told(where.computer), database_of(worker, where.copy) as there:

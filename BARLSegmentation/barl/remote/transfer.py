@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -77,12 +78,17 @@ def fetch_folder(worker: WorkerProcess, folder: str, place: Path) -> None:
 
 
 def append(worker: WorkerProcess, path: str, place: Path) -> None:
-    """Bring what was appended to a file there since the last time; a file that is not there yet is empty."""
+    """Bring what was appended to a file there since the last time; a file that is not there yet is empty.
+
+    Two programs may do so at once: each writes the same bytes to the same place.
+    """
     name = path.rpartition("/")
     if name[2] not in worker.call(ListFiles(name[0])).names:
         return
     try:
-        with place.open("ab") as file:
+        place.touch()
+        with place.open("r+b") as file:
+            file.seek(0, os.SEEK_END)
             while True:
                 piece = worker.call(GivePiece(path, file.tell()))
                 file.write(base64.b64decode(piece.data))

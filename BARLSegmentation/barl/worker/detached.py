@@ -24,7 +24,7 @@ from barl.worker.run_process import SAID
 # Importing torch from a cold disk takes its time.
 _START_S = 120.0
 # A training sends an update every second; another machine without any for so long (s) is taken for gone.
-_GONE_S = 1800.0
+GONE_S = 1800.0
 # Starts the training and leaves, so that it is nobody's child: ending the worker's process tree must not reach it.
 _LAUNCH = """
 import json, subprocess, sys
@@ -142,7 +142,7 @@ def cancel(project: Project, run_id: str | None = None) -> RunRow:
     assert run.pid is not None  # it runs
     process = ProcessId.of(run.pid)
     if run.host != process.host:
-        if RunFolder(run.folder).silence_s() > _GONE_S:
+        if RunFolder(run.folder).silence_s() > GONE_S:
             message = f"Marked as stopped: no update from {run.host} for half an hour."
             return project.runs.update(run.id, RunState.STOPPED, message=message)
         raise ProjectError(
