@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 
@@ -92,12 +93,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+_PERMISSION = "Choose a folder that you may write to."
+if os.name == "nt":  # Windows says the same of a file that is in use
+    _PERMISSION = "Close the programs that have it open, or choose a folder that you may write to."
 _STORAGE = {
     errno.ENOSPC: ("The disk is full", "Free some space and try again; what was saved before is unchanged."),
     errno.EDQUOT: ("The disk quota is used up", "Free some space and try again; what was saved before is unchanged."),
     errno.EROFS: ("The disk is read-only", "Choose a folder that can be written."),
-    errno.EACCES: ("There is no permission to write", "Choose a folder that you may write to."),
-    errno.EPERM: ("There is no permission to write", "Choose a folder that you may write to."),
+    errno.EACCES: ("There is no permission to write", _PERMISSION),
+    errno.EPERM: ("There is no permission to write", _PERMISSION),
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from barl.errors import StorageError
+from barl.images import writing
 from barl.project import files
 from barl.project.processes import ProcessId, start_mark
 
@@ -40,6 +41,38 @@ def test_nothing_is_ever_settled_over_something(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         files.settle(tmp_path / "staged", tmp_path / "place")
     assert (tmp_path / "place").read_text() == "old"
+
+
+def test_a_program_that_looks_at_a_new_file_of_windows_is_waited_for(tmp_path: Path, monkeypatch) -> None:
+    """A virus scanner opens each new file; Windows renames none that is open."""
+    refused = iter([PermissionError(13, "in use")] * 3)
+    replace = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        for error in refused:
+            raise error
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(StorageError):  # elsewhere it is a matter of permissions
+        files.write_atomically(tmp_path / "a", lambda path: path.write_text("new"))
+    monkeypatch.setattr(writing, "_IS_WINDOWS", True)
+    files.write_atomically(tmp_path / "a", lambda path: path.write_text("new"))
+    assert (tmp_path / "a").read_text() == "new"
+    monkeypatch.setattr(writing, "_PATIENCE_S", 0.2)
+    refused = iter([PermissionError(13, "in use")] * 99)
+    with pytest.raises(StorageError, match="no permission"):
+        files.write_atomically(tmp_path / "a", lambda path: path.write_text("newer"))
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_a_leftover_that_cannot_be_removed_keeps_no_project_closed(tmp_path: Path, monkeypatch) -> None:
+    path = files.temporary_path(tmp_path, "a.nii.gz")
+    path.touch()
+    monkeypatch.setattr(files, "is_leftover", lambda path: True)
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: (_ for _ in ()).throw(PermissionError(13, "")))
+    assert files.remove_leftovers(tmp_path) == []
+    assert path.exists()
 
 
 def test_only_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:

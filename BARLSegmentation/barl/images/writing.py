@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -12,6 +13,23 @@ import SimpleITK as sitk
 from barl.errors import InputError, storage_error
 from barl.images.formats.nifti import verify
 from barl.images.quiet import quiet
+
+# So long (s) a virus scanner, an index or a backup may look at a file that was just written.
+_PATIENCE_S = 2.0
+_IS_WINDOWS = os.name == "nt"
+
+
+def patiently(action: Callable[[], object]) -> None:
+    """Rename or remove a file or folder; where Windows refuses because a program looks at it, try again for 2 s."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            action()
+            return
+        except PermissionError:
+            if not _IS_WINDOWS or time.monotonic() >= end:
+                raise
+        time.sleep(0.05)
 
 
 def write_image(image: sitk.Image, path: Path | str) -> None:
@@ -30,7 +48,7 @@ def write_image(image: sitk.Image, path: Path | str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{ending}")
     try:
         _write_whole(bare, temporary, ending)
-        temporary.replace(path)
+        patiently(lambda: temporary.replace(path))
     except OSError as error:
         raise storage_error(error, path.name) from error
     finally:

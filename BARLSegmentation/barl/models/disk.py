@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barl.errors import ModelError, NotFiniteError, storage_error
+from barl.images.writing import patiently
 from barl.project.files import flush_tree, settle, sha256, staging_folder
 from barl.project.model_card import CARD_FILE, FRESH_COPY, WEIGHTS_FILE, ModelCard, read_card
 
@@ -59,7 +60,7 @@ def save_model(
             (staged / CARD_FILE).write_text(text + "\n", encoding="utf-8")
             flush_tree(staged)
             if folder.exists():
-                folder.rename(aside / "replaced")
+                patiently(lambda: folder.rename(aside / "replaced"))
             settle(staged, folder)
     except OSError as error:
         raise storage_error(error, folder) from error

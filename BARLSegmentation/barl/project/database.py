@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from barl.errors import BarlError, ProjectError, StorageError, storage_error
+from barl.images.writing import patiently
 from barl.project.files import inside, is_leftover, settle, temporary_path
 from barl.project.locks import locks_work
 from barl.project.processes import ProcessId
@@ -134,7 +135,10 @@ class Transaction:
         with suppress(sqlite3.Error):
             for path, table, row_id in reversed(self._settled):
                 if not self.row(f"SELECT 1 FROM {table} WHERE id = ?", (row_id,)):
-                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                    try:
+                        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                    except OSError:  # in use: the note stays, by which a later opening removes it
+                        self._note = None
 
     def end(self) -> None:
         """Remove the note about the files moved: they have their rows, or were removed."""
@@ -336,7 +340,7 @@ class Database:
         try:
             with closing(sqlite3.connect(temporary)) as copy:
                 self.copy_to(copy)
-            temporary.replace(backup)
+            patiently(lambda: temporary.replace(backup))
         except OSError as error:
             raise storage_error(error, backup) from error
         finally:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from barl.errors import ProjectError, StorageError
+from barl.images.writing import patiently
 from barl.project.database import Database, Transaction, now
 from barl.project.files import inside
 from barl.project.runs import Runs
@@ -62,7 +63,7 @@ def remove_files(database: Database, case_id: str) -> None:
     """
     for folder in _folders(database, case_id):
         try:
-            shutil.rmtree(folder)
+            patiently(lambda folder=folder: shutil.rmtree(folder))
         except OSError as error:
             raise StorageError(
                 f"Some files of the erased case cannot be removed now ({error.strerror}): {folder}.",

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from barl.errors import ProjectError, storage_error
+from barl.images.writing import patiently
 from barl.project.processes import ProcessId, start_mark
 
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>[0-9a-f]{8})-[0-9a-f]{8}(-.*)?")
@@ -42,7 +43,7 @@ def write_atomically(path: Path | str, writer: Callable[[Path], object]) -> None
     try:
         writer(temporary)
         flush_file(temporary)
-        temporary.replace(path)
+        patiently(lambda: temporary.replace(path))
         flush_folder(path.parent)
     except OSError as error:
         raise storage_error(error, path) from error
@@ -104,7 +105,7 @@ def settle(staged: Path, place: Path) -> None:
     if place.exists():
         raise FileExistsError(place)
     try:
-        staged.rename(place)
+        patiently(lambda: staged.rename(place))
         flush_folder(place.parent)
         if staged.parent != place.parent:
             flush_folder(staged.parent)
@@ -187,8 +188,9 @@ def remove_leftovers(folder: Path) -> list[Path]:
     removed = []
     for path in folder.glob(".tmp-*") if folder.is_dir() else ():
         if is_leftover(path):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-            removed.append(path)
+            with suppress(OSError):  # of another user, or in use: a later opening removes it
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                removed.append(path)
     return removed
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from barl.errors import ModelError, ProjectError, storage_error
+from barl.images.writing import patiently
 from barl.project.database import Database, now, unknown
 from barl.project.files import flush_tree, inside, settle, staging_folder
 from barl.project.model_card import CARD_FILE, WEIGHTS_FILE, weights_checksum
@@ -83,7 +84,7 @@ class Models:
         ):
             try:
                 if place.exists():
-                    place.rename(aside / "replaced")
+                    patiently(lambda: place.rename(aside / "replaced"))
             except OSError as error:
                 raise storage_error(error, place) from error
             settle(staging, place)
@@ -169,7 +170,7 @@ class Models:
                 transaction.execute("UPDATE models SET summary = ? WHERE id = ?", (summary, model_id))
                 transaction.log("model removed", facts={"model": model_id})
         try:
-            (row.folder / WEIGHTS_FILE).unlink(missing_ok=True)
+            patiently(lambda: (row.folder / WEIGHTS_FILE).unlink(missing_ok=True))
         except OSError as error:
             raise storage_error(error, row.folder) from error
         return self.get(model_id)
