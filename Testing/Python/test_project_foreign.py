@@ -9,8 +9,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
-from pathlib import Path
+from datetime import datetime
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from barl.errors import BarlError, ProjectError, StorageError
 from barl.project import database, files
 from barl.project.export import export_dataset
 from barl.project.labels import Channel, Label
-from barl.project.restore import restore, unlisted
+from barl.project.restore import address, restore, unlisted
 from barl.project.store import Project
 
 posix = pytest.mark.skipif(os.name == "nt", reason="links and locks of POSIX")
@@ -173,6 +175,35 @@ def test_a_sound_or_used_database_is_not_replaced_by_an_oversight(folder: Path, 
     assert main(["project", "show", str(folder)]) == 3
     assert "barl project restore" in capsys.readouterr().err
     assert main(["project", "restore", str(folder)]) == 0 and main(["project", "show", str(folder)]) == 0
+
+
+def test_a_copy_on_a_network_drive_of_windows_has_an_address_that_sqlite_takes(folder: Path) -> None:
+    assert address(PureWindowsPath(r"\\pacs\study 1\project.db")) == "file:////pacs/study%201/project.db"
+    assert address(PureWindowsPath(r"D:\study\project.db")) == "file:///D:/study/project.db"
+    path = folder / "50% #1.db"
+    shutil.copyfile(folder / database.FILE_NAME, path)
+    for text in (address(path), address(path).replace("file:///", "file:////")):
+        with closing(sqlite3.connect(f"{text}?mode=ro&immutable=1", uri=True)) as copy:
+            assert copy.execute("SELECT count(*) FROM cases").fetchone() == (1,)
+
+
+def test_a_restored_project_says_of_when_it_is(folder: Path) -> None:
+    last = datetime.fromisoformat(Project.open(folder, read_only=True).journal.entries()[-1].at).timestamp()
+    os.utime(folder / database.BACKUP_NAME, (1e9, 1e9))  # the folder was copied by a program that keeps no times
+    (folder / database.FILE_NAME).unlink()
+    assert abs(restore(folder).made.timestamp() - last) < 1
+
+
+def test_a_wrong_clock_keeps_no_copy_from_being_made(folder: Path) -> None:
+    backup = folder / database.BACKUP_NAME
+    later = time.time() + 9 * 365 * 24 * 3600  # the battery of the computer's clock was empty
+    os.utime(backup, (later, later))
+    with Project.open(folder) as project:
+        project.cases.add("b", [a_scan(1)])
+    Project.open(folder).close()
+    assert backup.stat().st_mtime < later
+    with closing(sqlite3.connect(backup)) as copy:
+        assert copy.execute("SELECT count(*) FROM cases").fetchone()[0] >= 1
 
 
 # Drives without locks

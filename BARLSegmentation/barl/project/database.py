@@ -330,8 +330,9 @@ class Database:
         """
         backup = self.folder / BACKUP_NAME
         with suppress(OSError):
-            made = backup.stat().st_mtime
-            if made >= self.path.stat().st_mtime or time.time() - made < _BACKUP_SECONDS:
+            age = time.time() - backup.stat().st_mtime
+            changed = self.path.stat().st_mtime > backup.stat().st_mtime
+            if age >= 0 and (not changed or age < _BACKUP_SECONDS):  # else a clock was wrong: its date says nothing
                 return
         # Before the copy replaces a sound one. 0.1 s for ten thousand cases, hence not at every opening.
         if self._pragma("quick_check(1)") != "ok":

@@ -9,7 +9,8 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePath
+from urllib.parse import quote
 
 from barl.errors import ProjectError, storage_error
 from barl.project.database import BACKUP_NAME, FILE_NAME
@@ -27,7 +28,7 @@ class Restored:
     """A copy that was put back.
 
     Attributes:
-        made: When the copy was made (local time).
+        made: The newest change that the copy holds (local time).
         set_aside: The folder inside the project with the database until now; None if there was none.
         unlisted: Label maps and folders of cases that the copy does not list: they came after it.
     """
@@ -77,7 +78,7 @@ def restore(folder: Path | str, copy: Path | None = None, *, even_if_sound: bool
                 f"The project's database is sound: {present}.",
                 "Open the project. To go back to the copy all the same and lose what came later, use --force.",
             )
-    made = datetime.fromtimestamp(copy.stat().st_mtime)
+    made = _last_change(copy)
     set_aside = _set_aside(folder)
     write_atomically(present, lambda path: shutil.copyfile(copy, path))
     with Project.open(folder) as project:
@@ -115,12 +116,25 @@ def _is_used(present: Path, journal: Path) -> bool:
 def _state(path: Path) -> str:
     """``sound`` or ``damaged``. A journal beside it is not applied."""
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+        with closing(sqlite3.connect(f"{address(path.absolute())}?mode=ro&immutable=1", uri=True)) as database:
             (check,) = database.execute("PRAGMA quick_check(1)").fetchone()
             (application,) = database.execute("PRAGMA application_id").fetchone()
     except sqlite3.DatabaseError:
         return "damaged"
     return "sound" if check == "ok" and application == APPLICATION_ID else "damaged"
+
+
+def _last_change(copy: Path) -> datetime:
+    """The time of the newest line of its journal: that of the file may be when somebody copied the folder."""
+    with closing(sqlite3.connect(f"{address(copy.absolute())}?mode=ro&immutable=1", uri=True)) as database:
+        (at,) = database.execute("SELECT COALESCE(MAX(at), (SELECT created FROM project)) FROM journal").fetchone()
+    return datetime.fromisoformat(at).astimezone().replace(tzinfo=None)
+
+
+def address(path: PurePath) -> str:
+    """The path as SQLite takes it in a URI: that of a network drive (//server/share) as well, without a host."""
+    slashes = path.as_posix()
+    return "file://" + quote(slashes if slashes.startswith("/") else f"/{slashes}", safe="/:")
 
 
 def unlisted(project: Project) -> list[Path]:
