@@ -67,6 +67,15 @@ def test_a_rescaled_ct_is_noticed_and_a_rescaled_mr_is_none(familiar, name):
     assert familiar.differences([scan], MR) == []
 
 
+def test_a_ct_is_unlike_the_mr_that_a_model_has_learned_from_and_a_centered_mr_is_not():
+    mr = [ct(seed, scale=SCALES["0 to 255"]) for seed in range(3)]
+    familiar = Familiar.of([fingerprint_case([scan], None, []) for scan in mr])
+    (sentence,) = familiar.differences([ct(3)], MR)
+    assert sentence.startswith("it looks like CT (learned from: intensities from ")
+    assert familiar.differences([ct(3, scale=SCALES["0 to 1"])], MR) == []
+    assert familiar.differences([ct(3, scale=lambda hu: (hu + 300) / 400)], MR) == []
+
+
 def test_another_part_of_the_body_is_noticed_by_its_size_and_voxels(familiar):
     (sentence,) = familiar.differences([ct(3, (0.8, 0.8, 8.0))[:, :, :10]], CT)
     assert sentence.startswith(

@@ -21,6 +21,9 @@ _MARGIN = 0.5
 _RAW = ("ct_window", "none")
 """Normalizations that take intensities as they are; the others divide by the scan's own deviation."""
 
+_CT_LOWEST = -50.0
+"""CT has lower values than this: fat and air; MR and PET have none."""
+
 _AXES = "from left to right, front to back and head to foot"
 
 UNLIKE = "The scan is unlike those that the model has learned from"
@@ -99,8 +102,12 @@ class Familiar:
         if (roi is None and (sizes < least / _FACTOR).any()) or (sizes > most * _FACTOR).any():
             found.append(f"it measures {_edges(extent)} mm {_AXES} (learned from: {_edges(low)} to {_edges(high)})")
         for image, normalization, ranges in zip(channels, normalisations, self.intensities, strict=False):
+            view = sitk.GetArrayViewFromImage(image)
             if normalization.scheme in _RAW:
-                found += _unlike(ImageStatistics.of(sitk.GetArrayViewFromImage(image), None), ranges)
+                found += _unlike(ImageStatistics.of(view, None), ranges)
+            elif ranges[0][0] > _CT_LOWEST >= view.min() and ImageStatistics.of(view, None).looks_like_ct:
+                # Scaled by its own deviation any scan gets an answer.
+                found.append(f"it looks like CT (learned from: intensities from {ranges[0][0]:.4g} on)")
         return found
 
 
