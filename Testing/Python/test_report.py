@@ -141,6 +141,12 @@ def test_one_case_as_a_picture(folder, tmp_path, capsys, monkeypatch):
     assert picture.GetSize()[0] > 1200
     assert main(["report", str(folder), "--case", PERSON]) == 0
     assert Path("case_0005.png").is_file(), "named by number, not by the patient"
+    with monkeypatch.context() as patch:
+        titles: list[str] = []
+        patch.setattr(figures, "case_picture", lambda views, labels, title, dpi: titles.append(title) or b"")
+        for name in (PERSON, "open2"):
+            assert main(["report", str(folder), "--case", name]) == 0
+        assert titles == ["case_0005", "open2"]
     assert main(["report", str(folder), "--case", "opne2"]) == 3
     assert main(["report", str(folder), "--case", "open2", "--output", "open2.html"]) == 2
     said = capsys.readouterr().err
@@ -246,6 +252,17 @@ def test_no_axis_of_dice_leaves_0_to_1(monkeypatch):
     limits = [figure.axes[0].get_xlim() if n % 3 == 0 else figure.axes[0].get_ylim() for n, figure in enumerate(shown)]
     assert all(0 <= low < high <= 1 for low, high in limits), limits
     assert all(high - low > 0.099 for low, high in limits), "a difference of 0.001 does not fill the figure"
+
+
+def test_names_are_shown_as_they_are(monkeypatch):
+    drawn, png = [], figures.png  # a formula that is none would raise an error there
+    monkeypatch.setattr(figures, "png", lambda figure: drawn.append(figure) or png(figure))
+    labels = [Label(1, r"T$\frac$", (1, 2, 3)), Label(2, "_hidden", (4, 5, 6)), Label(3, "肝臓", (7, 8, 9))]
+    rows = [{"name": r"p$_1 $^", "labels": {str(n): {"dice": 0.5} for n in (1, 2, 3)}}] * 2
+    figures.quality(rows, labels)
+    figures.learning_curve([("model_0001", 4, {1: 0.5, 2: 0.6, 3: 0.7})], labels)
+    figures.dots({"cases": rows}, {"cases": rows}, labels, ("a", "b"))
+    assert [text.get_text() for text in drawn[1].legends[0].get_texts()] == [r"T$\frac$", " _hidden", "肝臓"]
 
 
 def test_the_interval_is_that_of_a_table():

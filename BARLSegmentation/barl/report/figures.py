@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -31,8 +35,29 @@ _EXPERT: dict[str, Any] = {"colors": ["white"], "linestyles": [(0, (2, 1.5))], "
 _LONGEST_NAME = 28
 # A chart of more cases names none of them.
 _MOST_NAMED = 60
+# Names are shown as they are: a dollar sign is no formula. Fonts of macOS, Windows and Linux that have the letters that
+# DejaVu Sans lacks, such as Chinese and Japanese ones.
+_FONTS = ("Arial Unicode MS", "Microsoft YaHei", "Malgun Gothic", "Noto Sans CJK JP", "WenQuanYi Zen Hei")
+
+P = ParamSpec("P")
 
 
+def with_plain_names(draw: Callable[P, bytes]) -> Callable[P, bytes]:
+    """A function that draws a figure, with texts as they are in whatever letters; other figures stay as they are."""
+
+    @wraps(draw)
+    def drawn(*arguments: P.args, **options: P.kwargs) -> bytes:
+        known = set(font_manager.get_font_names())
+        fonts = ["DejaVu Sans", *(font for font in _FONTS if font in known)]
+        with mpl.rc_context({"text.parse_math": False, "font.family": fonts}), warnings.catch_warnings():
+            # The tables of the report have the name where no font has its letters.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            return draw(*arguments, **options)
+
+    return drawn
+
+
+@with_plain_names
 def case_picture(views: Sequence[View], labels: Sequence[Label], title: str = "", dpi: int = _DPI) -> bytes:
     """Three planes of a case: above the outlines, below the uncertainty; without uncertainty one row."""
     rows = 2 if any(view.uncertainty is not None for view in views) else 1
@@ -62,6 +87,7 @@ def case_picture(views: Sequence[View], labels: Sequence[Label], title: str = ""
     return png(figure, dpi)
 
 
+@with_plain_names
 def quality(rows: Sequence[dict[str, Any]], labels: Sequence[Label]) -> bytes:
     """Dice of the held-out cases, a strip for each label, with the mean and its 95 % interval."""
     figure = Figure(figsize=(8.6, 1.35 + 0.55 * len(labels)), layout="constrained")
@@ -86,6 +112,7 @@ def quality(rows: Sequence[dict[str, Any]], labels: Sequence[Label]) -> bytes:
     return png(figure)
 
 
+@with_plain_names
 def learning_curve(models: Sequence[tuple[str, int | None, dict[int, float]]], labels: Sequence[Label]) -> bytes:
     """Held-out Dice as it was measured at the end of each training.
 
@@ -111,6 +138,7 @@ def learning_curve(models: Sequence[tuple[str, int | None, dict[int, float]]], l
     return png(figure)
 
 
+@with_plain_names
 def dots(before: dict[str, Any], after: dict[str, Any], labels: Sequence[Label], names: tuple[str, str]) -> bytes:
     """Dice of each held-out case with two models, a panel a label; cases ordered by their mean before.
 
@@ -147,6 +175,7 @@ def dots(before: dict[str, Any], after: dict[str, Any], labels: Sequence[Label],
     return png(figure)
 
 
+@with_plain_names
 def agreement(pairs: Sequence[tuple[str, float]]) -> bytes:
     """Dice of predictions with the outlines accepted after them, in the order of the corrections.
 
@@ -213,7 +242,8 @@ def rgb(label: Label) -> Triple[float]:
 
 
 def short(name: str) -> str:
-    """A name that fits beside a chart."""
+    """A name that fits beside a chart. Matplotlib leaves those that begin with an underscore out of legends."""
+    name = f" {name}" if name.startswith("_") else name
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 

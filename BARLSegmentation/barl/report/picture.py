@@ -12,6 +12,7 @@ from barl.errors import InputError
 from barl.images.label_maps import read_label
 from barl.images.reading import read_channels, read_image
 from barl.project.files import write_atomically
+from barl.project.names import may_be_a_patients
 from barl.project.records import Case, Revision
 from barl.project.states import RevisionKind
 from barl.project.store import Project
@@ -38,6 +39,8 @@ def stored_views(project: Project, case: Case) -> list[View]:
 def write_picture(project: Project, case_name: str, path: Path) -> None:
     """Write one case as PNG: three planes with its newest prediction, its accepted outline and the uncertainty.
 
+    Its title is the case's name, or its number if the name may be a patient's.
+
     Raises:
         InputError: matplotlib is missing.
         ProjectError: The case is unknown or damaged.
@@ -47,7 +50,8 @@ def write_picture(project: Project, case_name: str, path: Path) -> None:
     from barl.report import figures
 
     case = project.cases.find(case_name)
-    content = figures.case_picture(stored_views(project, case), project.labels, figures.short(case.name), dpi=150)
+    title = figures.short(case.id if may_be_a_patients(case.name) else case.name)
+    content = figures.case_picture(stored_views(project, case), project.labels, title, dpi=150)
     write_atomically(path, lambda file: file.write_bytes(content))
 
 
