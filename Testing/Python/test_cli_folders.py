@@ -131,11 +131,11 @@ def test_names_of_patients_are_asked_about_or_kept_outside(place, capsys):
     assert "--allow name" in error["remedy"] and states() == {}
     added = barl(capsys, *words, "--anonymous")
     assert [case["name"] for case in added["cases"]] == ["case_0001", "case_0002", "case_0003"]
-    with Path("study-names.csv").open(encoding="utf-8") as file:
+    with Path("study-names.csv").open(encoding="utf-8-sig") as file:
         listed = {row["case"]: row["name"] for row in csv.DictReader(file)}
     assert listed == {"case_0001": "KAR1188", "case_0002": "MEI0423", "case_0003": "scan-7"}
     listed = Path("study-names.csv")
-    listed.write_text(listed.read_text(encoding="utf-8"), encoding="utf-8-sig")  # as Excel saves it
+    listed.write_text(listed.read_text(encoding="utf-8-sig"), encoding="utf-8")  # as an editor saves it
     write(Path("drawn/KAR1188_seg.nii.gz"), 1, label=2)
     later = barl(capsys, "add", "study", "--labels", "drawn", "--anonymous")
     assert [case["name"] for case in later["cases"]] == ["case_0001"]

@@ -98,7 +98,8 @@ def test_the_plain_layout_comes_back_but_for_what_nobody_accepted(a_project, tmp
     assert main(["export", str(a_project), str(tmp_path / "out"), "--layout", "plain", "--predictions"]) == 0
     said = capsys.readouterr().out
     assert "out-names.csv says which case is which" in said and "case_0003: a prediction that nobody has" in said
-    assert (tmp_path / "out-names.csv").read_text(encoding="utf-8").splitlines() == [
+    assert "Exported 3 cases to" in said, "predictions are nothing to train on"
+    assert (tmp_path / "out-names.csv").read_text(encoding="utf-8-sig").splitlines() == [
         "case,name", "case_0001,Ann", "case_0003,Cy", "case_0002,Bob"
     ]  # fmt: skip
     with Project.create(tmp_path / "q", "Q", LABELS, [Channel("FLAIR"), Channel("T1")]):
@@ -305,6 +306,7 @@ def test_volumes_and_lesions_are_those_counted_by_hand(a_project, tmp_path):
     assert (first["case"], first["label"], first["name"], first["lesions"]) == ("case_0001", "3", "left kidney", "2")
     assert float(first["volume_ml"]) == pytest.approx(68 * 0.8 * 1.1 * 3.0 / 1000) and first["voxels"] == "68"
     assert rows[1]["name"] == "'=cmd|' /C calc'!A0"
+    assert {(row["kind"], row["looked_share"]) for row in rows} == {("accepted", "1.0"), ("prediction", "")}
     lesions = list(csv.DictReader((tmp_path / "out/lesions.csv").open(encoding="utf-8-sig")))
     largest = lesions[0]
     center = GRID.index_to_mm((5.0, 3.5, 2.0))
@@ -312,6 +314,25 @@ def test_volumes_and_lesions_are_those_counted_by_hand(a_project, tmp_path):
     assert (largest["lesion"], largest["voxels"], largest["extent_mm"]) == ("1", "60", "9.0")
     assert float(largest["diameter_mm"]) < 9.0 and largest["subject"] == first["subject"] == ""
     assert "Ann" not in (tmp_path / "out/volumes.csv").read_text(encoding="utf-8")
+
+
+def test_all_tables_call_a_subject_alike_and_excel_reads_accents(a_project, tmp_path):
+    with Project.open(a_project) as project:
+        for seed, (name, subject) in enumerate((("Zoë", "zz"), ("Abe", "aa"))):
+            scans = [GRID.image(np.full(SHAPE, 10 * seed + n, np.float32)) for n in range(2)]
+            project.cases.add(name, scans, label=GRID.image(a_map()), group=subject)
+    assert main(["export", str(a_project), str(tmp_path / "out"), "--layout", "table", "--predictions"]) == 0
+    tables = {
+        name: {
+            (row["case"], row["subject"])
+            for row in csv.DictReader((tmp_path / f"out/{name}.csv").open(encoding="utf-8-sig"))
+        }
+        for name in ("cases", "volumes", "lesions")
+    }
+    assert tables["cases"] == tables["volumes"] == tables["lesions"]
+    assert {subject for _, subject in tables["cases"]} == {"", "subject_0001", "subject_0002"}
+    assert (tmp_path / "out-names.csv").read_bytes().startswith("\ufeffcase,name".encode())
+    assert "Zoë" in (tmp_path / "out-names.csv").read_text(encoding="utf-8-sig")
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-x", "@SUM(A1)", "\t=1", "  =1", "\r=1"])

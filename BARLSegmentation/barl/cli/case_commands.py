@@ -19,7 +19,7 @@ from barl.errors import InputError, ProjectError
 from barl.jobs.unseen import learned_though_held_out
 from barl.project.channel_patterns import check_order
 from barl.project.datasets.intake import is_dataset, labels_of, read_dataset
-from barl.project.export import export_dataset, write_names
+from barl.project.export import TO_TRAIN_ON, export_dataset, write_names
 from barl.project.labels import Channel, Label
 from barl.project.records import Case
 from barl.project.scans import NewCase, add_cases, stem
@@ -267,7 +267,9 @@ def export(options: Namespace, terminal: Terminal) -> None:
             source=options.source,
         )
         table_of_names = write_names(project, [*done.training, *done.held_out], done.folder)
-    text = f"Exported {len(done.training)} cases for training and {len(done.held_out)} held-out cases to {done.folder}."
+    n, held_out = len(done.training), len(done.held_out)
+    what = f"{n} cases for training and {held_out} held-out" if done.layout in TO_TRAIN_ON else str(n + held_out)
+    text = f"Exported {what} cases to {done.folder}."
     text += f"\nThe files bear the ids of the cases; {table_of_names} says which case is which, and stays with you."
     text = "\n".join([text, *(f"Note: {note}" for note in done.notes)])
     terminal.answer({**asdict(done), "names": table_of_names}, text)

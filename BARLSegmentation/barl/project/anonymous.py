@@ -85,7 +85,8 @@ class NameList:
         """
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([_HEADS, *((case, *row) for case, row in self.rows.items())])
-        write_atomically(self.path, lambda file: file.write_text(text.getvalue(), encoding="utf-8"))
+        # Without the mark of utf-8-sig Excel breaks accents.
+        write_atomically(self.path, lambda file: file.write_text(text.getvalue(), encoding="utf-8-sig"))
 
     def forget(self, numbers: Sequence[str]) -> None:
         """Take cases that were not added out of the list."""

@@ -46,7 +46,7 @@ class Exported:
     Attributes:
         folder: The data set.
         layout: One of ``LAYOUTS``.
-        training: Ids of the cases for training.
+        training: Ids of the cases that are not held out: in the layouts ``TO_TRAIN_ON`` those for training.
         held_out: Ids of the cases held out for evaluation.
         files: All files, relative to ``folder``.
         notes: Sentences for the user.
@@ -94,9 +94,9 @@ def export_dataset(
     """
     if layout not in LAYOUTS:
         raise InputError(f"'{layout}' is no layout.", f"Use one of: {', '.join(LAYOUTS)}.")
-    if predictions and layout in _TO_TRAIN_ON:
+    if predictions and layout in TO_TRAIN_ON:
         raise InputError(f"The layout {layout} is to train on.", "Leave --predictions away, or choose another layout.")
-    if layout in _TO_TRAIN_ON:
+    if layout in TO_TRAIN_ON:
         for label in project.labels:
             check_not_reserved(label)
     folder = Path(folder).absolute()
@@ -108,7 +108,8 @@ def export_dataset(
     cases = [case for case, _ in outlines]
     if not cases:
         raise InputError("No case of the project is accepted.", "Accept the outline of at least one case first.")
-    writer = results_writer(layout, project, source) if layout in RESULTS else None
+    subjects = _neutral_subjects(cases)
+    writer = results_writer(layout, project, source, subjects) if layout in RESULTS else None
     notes = _unaccepted([case.id for case, revision in outlines if not revision.is_accepted])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,7 @@ def export_dataset(
             if writer:
                 writer.finish(staging)
                 notes += writer.notes
-            _write_tables(project, cases, layout, staging)
+            _write_tables(project, cases, subjects, layout, staging)
             write_manifest(project, outlines, layout, staging, notes)
             files.flush_tree(staging)
             if folder.exists():
@@ -153,7 +154,7 @@ def write_names(project: Project, ids: list[str], folder: Path) -> Path:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("case", "name"))
     writer.writerows((case_id, plain_cell(project.cases.get(case_id).name)) for case_id in ids)
-    content = text.getvalue().encode("utf-8")
+    content = text.getvalue().encode("utf-8-sig")  # without the mark Excel breaks accents
     path = folder.parent / f"{folder.name}-names.csv"
     try:
         for number in itertools.count(2):
@@ -219,15 +220,20 @@ _LAYOUTS: dict[str, Callable[[Project, Case, Revision, Path], None]] = {
     "monai": _write_nnunet_case,
     "plain": _write_plain_case,
 }
-_TO_TRAIN_ON = ("nnunet", "monai")
+TO_TRAIN_ON = ("nnunet", "monai")
 LAYOUTS = (*_LAYOUTS, *RESULTS)
 
 
-def _write_tables(project: Project, cases: list[Case], layout: str, folder: Path) -> None:
-    subjects = {group: f"subject_{n:04d}" for n, group in enumerate(sorted({c.group for c in cases if c.group}), 1)}
-    rows = [(case.id, "yes" if case.held_out else "no", subjects.get(case.group, "")) for case in cases]
+def _neutral_subjects(cases: list[Case]) -> dict[str, str]:
+    """Subject as the user calls it -> what all tables of an export call it; cases without one are of ""."""
+    groups = sorted({case.group for case in cases if case.group})
+    return {"": "", **{group: f"subject_{n:04d}" for n, group in enumerate(groups, 1)}}
+
+
+def _write_tables(project: Project, cases: list[Case], subjects: dict[str, str], layout: str, folder: Path) -> None:
+    rows = [(case.id, "yes" if case.held_out else "no", subjects[case.group]) for case in cases]
     _write_csv(folder / "cases.csv", ("case", "held_out", "subject"), rows)
-    if layout not in _TO_TRAIN_ON:
+    if layout not in TO_TRAIN_ON:
         table = [label.to_json() for label in project.labels]
         (folder / "labels.json").write_text(json.dumps(table, indent=2), encoding="utf-8")
         return

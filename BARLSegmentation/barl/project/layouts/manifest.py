@@ -73,7 +73,7 @@ def _case(case: Case, revision: Revision) -> dict[str, Any]:
         "author": revision.author,
         "created": revision.created,
         "model": revision.model_id,
-        "looked_share": revision.looked_share,
+        "looked_share": revision.looked_share if revision.is_accepted else None,
         "label_sha256": revision.sha256,
     }
 

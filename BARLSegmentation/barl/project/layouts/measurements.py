@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes and lesions as tables that a spreadsheet opens.
 
-A lesion is a 26-connected component of a label. Cases of one subject have the same ``subject``. Texts that a
-spreadsheet would take for a formula get an apostrophe.
+A lesion is a 26-connected component of a label. Cases of one subject have the same ``subject``. ``looked_share`` is
+that of an accepted outline; nobody need have looked at a prediction. Texts that a spreadsheet would take for a formula
+get an apostrophe.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -104,9 +104,9 @@ class DicomSegWriter(ResultsWriter):
 class TableWriter(ResultsWriter):
     """Tables of volumes and lesions."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, subjects: Mapping[str, str]) -> None:
         super().__init__(project)
-        self._subjects: dict[str, str] = {}
+        self._subjects = subjects
         self.volumes: list[tuple] = []
         self.lesions: list[tuple] = []
 
@@ -115,25 +115,22 @@ class TableWriter(ResultsWriter):
         sure = revision.uncertainty_path
         uncertainty = None if sure is None else sitk.GetArrayFromImage(sitk.ReadImage(str(sure)))
         volumes, lesions = measurements.measure(array, Grid.of(label), self.project.labels, uncertainty)
-        subject = self._subject(case)
+        subject = self._subjects[case.group]
+        looked = round(revision.looked_share, 6) if revision.is_accepted else ""
         made = (case.id, subject, revision.id, str(revision.kind), revision.author)
-        self.volumes += [(*made, *row, round(revision.looked_share, 6)) for row in volumes]
+        self.volumes += [(*made, *row, looked) for row in volumes]
         self.lesions += [(case.id, subject, *row) for row in lesions]
-
-    def _subject(self, case: Case) -> str:
-        """A neutral name, the same for all cases of a subject; empty where the project knows none."""
-        if not case.group:
-            return ""
-        self._subjects.setdefault(case.group, f"subject_{len(self._subjects) + 1:04d}")
-        return self._subjects[case.group]
 
     def finish(self, folder: Path) -> None:
         measurements.write_table(folder / "volumes.csv", measurements.VOLUME_COLUMNS, self.volumes)
         measurements.write_table(folder / "lesions.csv", measurements.LESION_COLUMNS, self.lesions)
 
 
-def results_writer(layout: str, project: Project, source: Path | None) -> ResultsWriter:
+def results_writer(layout: str, project: Project, source: Path | None, subjects: Mapping[str, str]) -> ResultsWriter:
     """The writer of a layout.
+
+    Args:
+        subjects: Subject of a case -> what the export calls it.
 
     Raises:
         InputError: A package or the DICOM series is missing.
@@ -143,6 +140,6 @@ def results_writer(layout: str, project: Project, source: Path | None) -> Result
         "dicom-seg": partial(DicomSegWriter, project, source),
         "stl": partial(SurfaceWriter, project, "stl"),
         "obj": partial(SurfaceWriter, project, "obj"),
-        "table": partial(TableWriter, project),
+        "table": partial(TableWriter, project, subjects),
     }
     return kinds[layout]()
