@@ -173,3 +173,40 @@ def test_what_is_lost_on_the_scans_grid_is_told(panel, first, size, divided, kep
     settle(panel)
     assert stored(panel).get(4, 0) == kept
     assert told in status(panel) and ("another grid" in status(panel)) == bool(told)
+
+
+def a_preview(panel):
+    """As Grow from seeds shows its result before it is applied."""
+    import slicer
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "preview")
+    panel.editor.attention.editorNode.SetNodeReferenceID("SegmentationResultPreview", node.GetID())
+    settle(panel)
+    return node
+
+
+def test_a_preview_that_was_not_applied_is_not_accepted_for_the_outline(panel):
+    """Its seeds would have been accepted, while the views show the whole structure."""
+    import slicer
+
+    preview = a_preview(panel)
+    segmentId = segments(panel).GetSegmentIdBySegmentName("edema")
+    draw(panel, segmentId, slice(0, 1), slice(0, 1), slice(0, 1))
+    panel.onAccept()
+    settle(panel)
+    assert "is a preview" in status(panel) and panel.session.case().state == "predicted"
+    panel.onSaveDraft()
+    settle(panel)
+    assert status(panel).startswith("A draft of predicted is stored.") and "is a preview" in status(panel)
+    draw(panel, segmentId, slice(0, 2), slice(0, 1), slice(0, 1))
+    panel.session.openCase(UNTOUCHED)
+    settle(panel)
+    assert "kept as a draft" in status(panel) and "is a preview" in status(panel)
+    assert preview.GetScene() is None, "it belongs to the case before"
+    preview = a_preview(panel)
+    slicer.mrmlScene.RemoveNode(preview)  # Cancel
+    panel.session.openCase(PREDICTED)
+    settle(panel)
+    panel.onAccept()
+    settle(panel)
+    assert panel.session.case().is_accepted and stored(panel)[4] == 2

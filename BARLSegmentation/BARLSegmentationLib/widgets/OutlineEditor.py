@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import qt
 import slicer
 import vtk
+from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from BARLSegmentationLib.logic.Attention import Attention
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 NODE_TAG = "BARLSegmentation"  # our own parameters; the Segment Editor module keeps its own
 UNDO_STATES = 10  # as in the Segment Editor module
+PREVIEW_ROLE = "SegmentationResultPreview"  # as Slicer's effects name it that show a result before it is applied
 SHOW_PAUSE_MS = 50  # the views are drawn before the editor gets the case: it looks at all voxels, 0.5 s for 42 million
 
 
@@ -82,12 +84,29 @@ class OutlineEditor(VTKObservationMixin):
     def show(self, segmentation: slicer.vtkMRMLSegmentationNode | None, volumes: list) -> None:
         """Edit another segmentation (None: none) on the channels of its case."""
         self.attention.remove()
+        self._removePreview()
         self._segmentation, self._volumes, self._channel = segmentation, volumes, None
         self._observe(segmentation.GetSegmentation() if segmentation is not None else None)
         self.widget.setSegmentationNode(None)
         self.widget.setSourceVolumeNode(None)
         self._showTimer.start()
         self.fitSegments()
+
+    def previewText(self) -> str:
+        """That an effect shows something that is not in the outline, in words; empty if none does."""
+        if self.attention.editorNode.GetNodeReference(PREVIEW_ROLE) is None:
+            return ""
+        return _(
+            "What Grow from seeds or Fill between slices shows is a preview, and no part of the outline until it is "
+            "applied: press Apply or Cancel there."
+        )
+
+    def _removePreview(self) -> None:
+        """It is that of a case which was left."""
+        preview = self.attention.editorNode.GetNodeReference(PREVIEW_ROLE)
+        if preview is not None:
+            self.attention.editorNode.SetNodeReferenceID(PREVIEW_ROLE, None)
+            slicer.mrmlScene.RemoveNode(preview)
 
     def fitSegments(self) -> None:
         """Make the table of segments as high as its rows."""

@@ -64,13 +64,12 @@ class ReviewPanel(Panel):
         self._ticksTimer = self._timer(TICKS_PAUSE_MS, self.storeTicks)
         self.background = Background(self.widget)
         self.drawOnce = DrawOnce(self.widget)
-        self.storing = Storing(
-            session, self.correction, self.background, self.reader, self._goOn, lambda: self.planes.looked()
-        )
         self.hotspots = HotspotTable(ui.hotspotsTable)
         self.hotspots.chosen.connect(self.onHotspotChosen)
         self.hotspots.ticked.connect(self.onTicked)
         self.editor = OutlineEditor()
+        looked, preview = (lambda: self.planes.looked()), self.editor.previewText
+        self.storing = Storing(session, self.correction, self.background, self.reader, self._goOn, looked, preview)
         self.editor.changed.connect(self.onEdit)
         self.editor.nodeChanged.connect(self._editTimer.start)
         ui.outlineWidget.layout().addWidget(self.editor.widget)
@@ -221,7 +220,7 @@ class ReviewPanel(Panel):
     def onBeforeClose(self) -> None:
         """The case is about to close: store an unsaved edit as a draft."""
         self.storeTicks()
-        refused = self.storing.finish()
+        refused, preview = self.storing.finish(), self.editor.previewText()
         self.editor.stop()
         outline, said = self.correction.segmentation, []
         if outline is not None and outline.GetScene() is not None:
@@ -229,7 +228,7 @@ class ReviewPanel(Panel):
             if stored is not None:
                 self.session.notifyCases()
                 said.append(_("Your edit of {name} was kept as a draft.").format(name=self.session.case().name))
-                said += stored.notes()
+                said += [*stored.notes(), *([preview] if preview else [])]
             elif self.correction.isChanged():
                 return  # why it could not be stored is on the status line
             elif left := self.correction.leftOut():

@@ -32,6 +32,7 @@ class Storing:
         reader: Gives the name of who corrects.
         whenAccepted: Goes on after an outline was accepted; gives what happened as a sentence.
         looked: The boxes that Accept takes beside what was drawn; None: it takes the whole scan.
+        notInIt: What the views show that is not in the outline, in words; empty if they show nothing else.
 
     Attributes:
         changed: Storing has begun or ended.
@@ -46,11 +47,12 @@ class Storing:
         reader: Callable[[], str],
         whenAccepted: Callable[[], str],
         looked: Callable[[], Sequence[Box] | None],
+        notInIt: Callable[[], str],
     ) -> None:
         self.changed = Signal()
         self.isBusy = False
         self.session, self.correction, self.background = session, correction, background
-        self._reader, self._whenAccepted, self._looked = reader, whenAccepted, looked
+        self._reader, self._whenAccepted, self._looked, self._notInIt = reader, whenAccepted, looked, notInIt
         self._isLeaving, self._refused = False, ""
 
     def start(self, kind: str, allow: Collection[Doubt] = ()) -> bool:
@@ -67,6 +69,9 @@ class Storing:
             return False
         if kind == "accepted" and session.ask(self.correction.isAccepted, otherwise=False):
             session.status(_("This outline is accepted already."))
+            return False
+        if kind == "accepted" and (text := self._notInIt()):
+            session.status(text, error=True)
             return False
         session.withdrawQuestion()
         looked = self._looked() if kind == "accepted" else None
@@ -122,6 +127,8 @@ class Storing:
         text = stored.inWords(self.session.project.cases.get(stored.revision.case_id).name)
         if stored.revision.is_accepted and not self._isLeaving and (more := self._whenAccepted()):
             text = f"{text} {more}"
+        elif not stored.revision.is_accepted:
+            text = f"{text} {self._notInIt()}".strip()
         self.session.status(text)
 
     def _askAbout(self, error: DoubtError, allow: Collection[Doubt]) -> None:
