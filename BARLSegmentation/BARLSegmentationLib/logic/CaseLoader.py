@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Node attributes by which a node is found again, also after its scene was saved and opened.
 PROJECT_ATTRIBUTE = "BARL.Project"  # the project's folder
+CREATED_ATTRIBUTE = "BARL.Created"  # when the project was made: not another one in its folder; older scenes lack it
 CASE_ATTRIBUTE = "BARL.Case"  # id of the case
 ROLE_ATTRIBUTE = "BARL.Role"  # image, label, uncertainty, attention or roi
 CHANNEL_ATTRIBUTE = "BARL.Channel"  # name of an image's channel
@@ -89,7 +90,7 @@ class CaseLoader:
         from barl.project.states import RevisionKind
 
         case = project.cases.get(caseId)
-        known = {PROJECT_ATTRIBUTE: str(project.folder), CASE_ATTRIBUTE: case.id}
+        known = caseAttributes(project, case.id)
         volumes = []
         for path, channel in zip(project.cases.image_paths(case.id), project.channels, strict=True):
             name = case.name if len(project.channels) == 1 else f"{case.name} {channel.name}"
@@ -166,7 +167,7 @@ class CaseLoader:
 
     def _present(self, className: str, attributes: dict[str, str]) -> slicer.vtkMRMLDisplayableNode | None:
         for node in slicer.util.getNodesByClass(className, self.scene):
-            if isOurs(node) and all(node.GetAttribute(name) == value for name, value in attributes.items()):
+            if isOurs(node) and _has(node, attributes):
                 if not _isHollow(node):
                     return node
                 self.scene.RemoveNode(node)
@@ -300,6 +301,20 @@ def terminologyEntry(terminology: Terminology) -> str:
     )
 
 
+def caseAttributes(project: Project, caseId: str) -> dict[str, str]:
+    """The attributes of all nodes of a case."""
+    return {
+        PROJECT_ATTRIBUTE: str(project.folder),
+        CREATED_ATTRIBUTE: project.definition.created,
+        CASE_ATTRIBUTE: caseId,
+    }
+
+
+def _has(node: slicer.vtkMRMLNode, attributes: dict[str, str]) -> bool:
+    absent = CREATED_ATTRIBUTE if node.GetAttribute(CREATED_ATTRIBUTE) is None else ""
+    return all(node.GetAttribute(name) == value for name, value in attributes.items() if name != absent)
+
+
 def _isHollow(node: slicer.vtkMRMLDisplayableNode) -> bool:
     """Whether a node came back without its voxels: from a scene saved without its data, or whose files have moved."""
     if node.IsA("vtkMRMLSegmentationNode"):
@@ -333,7 +348,14 @@ def adopt(nodes: Iterable[slicer.vtkMRMLNode]) -> None:
 
 def disown(node: slicer.vtkMRMLNode) -> None:
     """Make a node of a case one of the user's own."""
-    for name in (PROJECT_ATTRIBUTE, CASE_ATTRIBUTE, ROLE_ATTRIBUTE, CHANNEL_ATTRIBUTE, NODE_ATTRIBUTE):
+    for name in (
+        PROJECT_ATTRIBUTE,
+        CREATED_ATTRIBUTE,
+        CASE_ATTRIBUTE,
+        ROLE_ATTRIBUTE,
+        CHANNEL_ATTRIBUTE,
+        NODE_ATTRIBUTE,
+    ):
         node.RemoveAttribute(name)
 
 

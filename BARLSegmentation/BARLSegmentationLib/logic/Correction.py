@@ -12,11 +12,10 @@ from slicer.i18n import tr as _
 
 from BARLSegmentationLib.logic.CaseFolder import putIntoFolder
 from BARLSegmentationLib.logic.CaseLoader import (
-    CASE_ATTRIBUTE,
-    PROJECT_ATTRIBUTE,
     REVISION_ATTRIBUTE,
     ROLE_ATTRIBUTE,
     CaseLoader,
+    caseAttributes,
     segmentationName,
 )
 from BARLSegmentationLib.logic.Drawing import Drawing
@@ -161,11 +160,7 @@ class Correction:
         self._seen = newest.id if newest is not None else ""
         labels = self.session.project.labels
         if loaded.segmentation is None:
-            attributes = {
-                PROJECT_ATTRIBUTE: str(self.session.project.folder),
-                CASE_ATTRIBUTE: loaded.caseId,
-                ROLE_ATTRIBUTE: "label",
-            }
+            attributes = caseAttributes(self.session.project, loaded.caseId) | {ROLE_ATTRIBUTE: "label"}
             name = self.session.case().name
             node = CaseLoader().emptySegmentation(segmentationName(name), labels, loaded.volumes[0], attributes)
             putIntoFolder([node], name)

@@ -22,6 +22,7 @@ class Definition:
 
     Attributes:
         name: What the user calls the project.
+        created: When it was made, ISO 8601: another project in the same folder has another one.
         labels: The label table in ascending order of value.
         channels: The images every case has, in this order.
     """
@@ -32,8 +33,9 @@ class Definition:
 
     def reload(self) -> None:
         """Read the definition again: another program may have changed it."""
-        row = self._database.row("SELECT name FROM project")
+        row = self._database.row("SELECT name, created FROM project")
         self.name: str = row["name"] if row else ""
+        self.created: str = row["created"] if row else ""
         rows = self._database.rows("SELECT definition FROM labels ORDER BY value")
         with self._database.decoding():
             self.labels = [Label.from_json(json.loads(row["definition"])) for row in rows]
