@@ -210,3 +210,26 @@ def test_a_preview_that_was_not_applied_is_not_accepted_for_the_outline(panel):
     panel.onAccept()
     settle(panel)
     assert panel.session.case().is_accepted and stored(panel)[4] == 2
+
+
+@pytest.mark.parametrize("onScreen", [True, False])
+def test_a_segment_becomes_a_label_that_is_added_for_it(panel, onScreen):
+    """What a user does who reads that the label table has no such label."""
+    from barl.project.labels import Label
+
+    session = panel.session
+    draw(panel, segments(panel).AddEmptySegment("", "muscle"), slice(0, 2), slice(0, 2), slice(0, 2))
+    panel.onSaveDraft()
+    settle(panel)
+    if not onScreen:
+        session.openCase(UNTOUCHED)
+    before = session.project.labels
+    session.project.definition.add_label(Label(9, "muscle"))
+    session.notifyDefinition(before)
+    session.openCase(PREDICTED)
+    settle(panel)
+    assert names(panel).count("muscle") == 1
+    session.openCase(UNTOUCHED)
+    settle(panel)
+    assert "kept as a draft" in status(panel) or onScreen
+    assert stored(panel) == {1: 45, 7: 4, 9: 8}

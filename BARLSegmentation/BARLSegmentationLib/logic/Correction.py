@@ -165,10 +165,17 @@ class Correction:
             node = CaseLoader().emptySegmentation(segmentationName(name), labels, loaded.volumes[0], attributes)
             putIntoFolder([node], name)
             self.session.loaded = replace(loaded, segmentation=node)
+        own, wasShown = self.leftOut(), self._hasLabels()
         tagSegments(self.segmentation, labels)
         self._beginDrawing()
-        if self.segmentation.GetAttribute(UNSAVED_ATTRIBUTE) != "1":
+        becameLabel = wasShown and own != self.leftOut()  # it was added since: no revision holds its segment
+        if self.segmentation.GetAttribute(UNSAVED_ATTRIBUTE) != "1" and not becameLabel:
             self._storedState = self._state()
+
+    def _hasLabels(self) -> bool:
+        """Whether the segmentation was on screen before: its segments say which labels they are."""
+        segments = self.segmentation.GetSegmentation()
+        return any(segmentTag(segments.GetSegment(name), LABEL_TAG) for name in segments.GetSegmentIDs())
 
     def _beginDrawing(self) -> None:
         """What was drawn on the case when its outline was stored counts as drawn again."""
@@ -183,12 +190,17 @@ class Correction:
             self.drawing.begin(mask.shape, mask, revision.filled_by or "")
 
     def takeLabels(self, before: Sequence[Label]) -> None:
-        """Follow the project's labels, which were others until now (``before``); this counts as no edit."""
+        """Follow the project's labels, which were others until now (``before``).
+
+        This counts as no edit, unless a segment of the user's own becomes one of them.
+        """
         if self.segmentation is None or self.segmentation.GetScene() is None:
             return
-        changed = self.isChanged()
+        changed, own = self.isChanged(), self.leftOut()
         takeLabels(self.segmentation, before, self.session.project.labels)
-        if not changed:
+        if own != self.leftOut():
+            self._storedState = ()
+        elif not changed:
             self._storedState = self._state()
 
     def isChanged(self) -> bool:

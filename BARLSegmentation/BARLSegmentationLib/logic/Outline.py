@@ -135,13 +135,15 @@ def takeLabels(segmentation: slicer.vtkMRMLSegmentationNode, before: Sequence[La
     Args:
         segmentation: vtkMRMLSegmentationNode.
         before: The table until now; a segment that the user has renamed keeps its name.
-        labels: The table.
+        labels: The table; a segment that has the name of a new label already becomes it.
     """
     tagSegments(segmentation, list(before))
     former = {label.value: label.name for label in before}
     segments = segmentation.GetSegmentation()
     each = [segments.GetSegment(segmentId) for segmentId in segments.GetSegmentIDs()]
     present = {segmentTag(segment, LABEL_TAG): segment for segment in each}
+    tagSegments(segmentation, [label for label in labels if str(label.value) not in present])
+    present |= {segmentTag(segment, LABEL_TAG): segment for segment in each}
     for label in labels:
         segment = present.get(str(label.value))
         if segment is None:
