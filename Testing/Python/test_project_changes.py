@@ -13,7 +13,7 @@ from barl.cli import main
 from barl.errors import InputError, ProjectError, StorageError
 from barl.images.fingerprint import fingerprint_case
 from barl.images.writing import write_image
-from barl.project import erasing
+from barl.project import cases, erasing, staging
 from barl.project.labels import Channel, Label, check_labels
 from barl.project.store import Project
 from barl.training.cases import NOT_LOOKED_AT
@@ -104,8 +104,8 @@ def test_a_deleted_case_can_be_erased(project: Project, capsys) -> None:
 
 
 def test_what_a_stopped_training_has_prepared_goes_with_an_erased_case(project: Project) -> None:
-    cases = [{"id": project.cases.get(name).id} for name in "ab"]
-    with_it, without = (project.runs.new({"run": {"cases": some}}) for some in (cases, cases[1:]))
+    both = [{"id": project.cases.get(name).id} for name in "ab"]
+    with_it, without = (project.runs.new({"run": {"cases": some}}) for some in (both, both[1:]))
     for run in (with_it, without):
         (run.folder / "cache" / "0123").mkdir(parents=True)
     project.runs.update(with_it.id, "running")  # this very process
@@ -115,6 +115,14 @@ def test_what_a_stopped_training_has_prepared_goes_with_an_erased_case(project: 
     project.runs.update(with_it.id, "stopped")
     project.cases.erase("a")
     assert not (with_it.folder / "cache").exists() and (without.folder / "cache").exists()
+
+
+def test_a_change_of_a_computer_whose_clock_is_behind_is_noticed(project: Project, monkeypatch) -> None:
+    before = project.cases.stamp()
+    for module in (cases, staging):
+        monkeypatch.setattr(module, "now", lambda: "2020-01-01T00:00:00.000Z")
+    project.revisions.store("a", a_map(), "accepted", author="a colleague")
+    assert project.cases.get("a").updated.startswith("2020") and project.cases.stamp() != before
 
 
 def test_a_case_is_renamed_but_never_to_what_means_another(project: Project) -> None:
