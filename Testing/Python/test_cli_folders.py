@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shutil
+import threading
+from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +17,11 @@ import pytest
 import SimpleITK as sitk
 from barl.api import add_case
 from barl.cli import main
+from barl.cli.folder_commands import named
 from barl.errors import InputError
+from barl.project.anonymous import NameList
 from barl.project.names import patients_names
+from barl.project.scans import NewCase
 from barl.project.store import Project
 
 SHIPPED = Path(__file__).resolve().parents[2] / "BARLSegmentation/Resources/Models/hippocampus"
@@ -151,6 +158,29 @@ def test_names_of_patients_are_asked_about_or_kept_outside(place, capsys):
     assert barl(capsys, "add", "named", "MEI0424.nii.gz", "--name", "MRI, T1 of 2024-01-31")["cases"]
     inside = barl(capsys, "add", "named", "--images", "scans", "--anonymous", "--list", "named/names.csv", code=2)
     assert "outside" in inside["error"]["remedy"]
+
+
+def test_two_programs_that_number_cases_at_once_give_each_its_own_number(place, monkeypatch):
+    """``ls disc | xargs -P 2 -I {} barl add study disc/{} --anonymous``"""
+    both, number = threading.Barrier(2), NameList.number
+
+    def number_together(names, project, cases):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(1)  # both have read the list, unless one of them has to wait
+        return number(names, project, cases)
+
+    def add(name: str) -> str:
+        with Project.open("study") as project:
+            (numbered,) = named(project, [NewCase(name, ())], options)
+        return numbered.name
+
+    monkeypatch.setattr(NameList, "number", number_together)
+    options = Namespace(anonymous=True, list=None)
+    with ThreadPoolExecutor(2) as pool:
+        numbers = list(pool.map(add, ("Doe, Jane", "Roe, Richard")))
+    with Path("study-names.csv").open(newline="") as file:
+        rows = {row["case"]: row["name"] for row in csv.DictReader(file)}
+    assert rows == dict(zip(numbers, ("Doe, Jane", "Roe, Richard"), strict=True)) and len(rows) == 2
 
 
 def test_a_note_about_a_file_of_an_anonymous_case_does_not_name_it(place, capsys):

@@ -134,9 +134,10 @@ def named(project: Project, cases: Sequence[NewCase], options: Namespace) -> lis
     if options.list and not options.anonymous:
         raise InputError("--list goes with --anonymous.", "Add --anonymous.")
     if options.anonymous:
-        names = NameList.beside(project, options.list)
-        numbered = names.number(project, cases)
-        names.write()  # before the cases: no number without its name
+        with project.database.write():  # one program at a time: two would give one number to two patients
+            names = NameList.beside(project, options.list)
+            numbered = names.number(project, cases)
+            names.write()  # before the cases: no number without its name
         return numbered
     # A name that was typed is meant; one that a file brought along may have been overlooked.
     doubtful = [] if options.name else patients_names([case.name for case in cases])
@@ -152,10 +153,11 @@ def named(project: Project, cases: Sequence[NewCase], options: Namespace) -> lis
 def remember(project: Project, new: Sequence[NewCase], options: Namespace) -> None:
     """Take the numbers that became no case out of the list of names again; those of deleted cases stay."""
     if options.anonymous:
-        names = NameList.beside(project, options.list)
-        used = {case.id for case in (*project.cases.all(), *project.cases.deleted())}
-        names.forget([case.name for case in new if case.name not in used])
-        names.write()
+        with project.database.write():
+            names = NameList.beside(project, options.list)
+            used = {case.id for case in (*project.cases.all(), *project.cases.deleted())}
+            names.forget([case.name for case in new if case.name not in used])
+            names.write()
 
 
 def _store(project: Project, later: Sequence[LaterOutline], options: Namespace, terminal: Terminal) -> LaterIntake:
