@@ -217,6 +217,18 @@ def test_outside_of_the_scan_nobody_has_looked(a_study, a_plan, a_mask, tmp_path
     assert int((classes >= 0).sum()) == 32**3
 
 
+def test_outside_of_the_scan_the_outline_goes_on_as_the_intensities_do(a_study, a_plan, tmp_path):
+    """A scan thinner than the patch, with a structure in all of its slices: each repeated slice has its outline."""
+    through = np.zeros(SHAPE, np.uint8)
+    through[:, 8:16, 5:15] = 3
+    case = dataclasses.replace(a_study[0], label=write(tmp_path, "through", through))
+    (cached,) = cache_cases([case], a_plan, tmp_path / "cache")
+    plan = dataclasses.replace(a_plan, rotate_degrees=(0.0,) * 3, scale=1.0, mirror_axes=(), patch=(36, 24, 22))
+    image, classes, _ = cut_patch(cached, plan, np.random.default_rng(0), True)
+    assert torch.equal(image[0, 0], image[0, 8])  # repeated
+    assert np.array_equal(classes.numpy(), np.broadcast_to(through[0] > 0, (36, 24, 22)))
+
+
 def test_a_held_out_case_is_judged_where_somebody_has_looked(a_study, a_plan, a_mask, tmp_path):
     held_out = dataclasses.replace(a_study[0], held_out=True)
     wrong = sitk.GetArrayFromImage(sitk.ReadImage(str(held_out.label)))

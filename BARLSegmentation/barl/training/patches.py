@@ -104,8 +104,8 @@ def cut_patch(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """A randomly placed, rotated, scaled and mirrored patch.
 
-    Outside the scan, intensities repeat the edge (as prediction does) and labels are background; of a partial outline
-    they are what nobody has looked at.
+    Outside the scan, intensities and labels repeat the edge, as prediction does: background there would contradict the
+    outline of the same slice. Labels of a partial outline are there what nobody has looked at.
 
     Returns:
         Image float32 ``[C, k, j, i]``; classes int64 ``[k, j, i]``, -1 where they are not known; and how much each
@@ -135,7 +135,8 @@ def cut_patch(
     classes = case.classes[box].astype(np.float32)
     if case.is_partial:  # one more, so that 0, which fills what lies outside, is what nobody has looked at
         classes = np.where(classes == NOT_LOOKED_AT, 0, classes + 1)
-    sampled = F.grid_sample(torch.from_numpy(classes)[None, None], grid, "nearest", "zeros", align_corners=True)
+    outside = "zeros" if case.is_partial else "border"
+    sampled = F.grid_sample(torch.from_numpy(classes)[None, None], grid, "nearest", outside, align_corners=True)
     label = sampled[0, 0].long() - int(case.is_partial)
     if not case.fill_teaches:
         return out, label, (label >= 0).float()
