@@ -329,6 +329,17 @@ def test_fragments_near_a_corrected_outline_are_filled_with_it():
     assert np.array_equal(filled.labels[far], np.ones(np.count_nonzero(far)))
 
 
+def test_a_missed_structure_without_contrast_does_not_reach_the_ends_of_its_box():
+    """As without a prediction: one plane is drawn, and nothing says where the structure ends."""
+    scan = noisy(np.zeros((14, 40, 40), bool), seed=2)
+    labels = np.zeros(scan.shape, np.uint8)
+    labels[5, :10, :10] = 1
+    drawn = planes(scan.shape, [5])
+    alone = fill_scan([scan], labels, (1, 1, 1), drawn)
+    beside = fill_scan([scan], labels, (1, 1, 1), drawn, Prediction(np.zeros_like(labels)))
+    assert np.count_nonzero(beside.labels) < 1.5 * np.count_nonzero(alone.labels)
+
+
 def test_a_label_of_the_prediction_that_bytes_cannot_hold_is_kept():
     drawn = planes(SHAPE, [15])
     prediction = np.where(BALL, 300, 0).astype(np.uint16)

@@ -89,7 +89,8 @@ def solve_box(
     # A prediction says better than an ellipsoid where the structure lies; single strokes do not say it at all.
     most = max(len(places) for places in drawn_planes(known))
     has_place = prior is None and most > 0
-    known = known | _background_faces(structure, prior is not None)
+    predicted = None if prior is None else prior.probabilities.any(axis=0)
+    known = known | _background_faces(structure if predicted is None else structure | predicted)
     levels = make_levels(_scaled(images, known), known, shares, spacing, sparse=has_place and most == 1)
     features = Features(levels, (center, half) if has_place else None)
     teaching = _teaching(levels[-1], settings.band)
@@ -215,11 +216,9 @@ def _scaled(images: np.ndarray, known: np.ndarray) -> np.ndarray:
     return result
 
 
-def _background_faces(structure: np.ndarray, has_prior: bool) -> np.ndarray:
-    """The faces of a box, but those on which the structure was drawn: background. With a prior: none."""
+def _background_faces(structure: np.ndarray) -> np.ndarray:
+    """The faces of a box, but those on which the structure was drawn or predicted: background."""
     faces = np.zeros(structure.shape, dtype=bool)
-    if has_prior:
-        return faces
     for axis in range(3):
         for index in (0, -1):
             face = (slice(None),) * axis + (index,)
