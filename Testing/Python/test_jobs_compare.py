@@ -18,6 +18,7 @@ from barl.evaluation.statistics import paired_test
 from barl.jobs.compare import compare_models, in_words
 from barl.jobs.compute import Compute
 from barl.jobs.evaluate import evaluate_model
+from barl.jobs.model_files import import_model
 from barl.jobs.runs import RunFolder
 from barl.jobs.train_job import TrainingOptions, prepare_run, prepare_training, run_training
 from barl.progress import Progress
@@ -141,6 +142,17 @@ def test_a_model_is_not_evaluated_on_what_it_has_learned_from(copy, capsys):
         with pytest.raises(InputError, match="has learned from every case that is held out now") as caught:
             evaluate_model(project, compute=Compute("cpu"))
         assert "--from-scratch" in caught.value.remedy
+
+
+def test_a_model_from_elsewhere_may_have_learned_from_the_held_out_cases(copy, tmp_path):
+    other = tmp_path / "other"
+    with Project.open(copy) as project, Project.create(other, "balls", project.labels, project.channels) as second:
+        sentence = "whether it has learned from these cases is not known"
+        assert not any(sentence in note for note in evaluate_model(project, compute=Compute("cpu"))["notes"])
+        image, label = ball(9)
+        second.cases.add("case 9", [image], label=label * 3, held_out=True)
+        second.models.promote(import_model(second, project.models.get("model_0001").folder)[0].id)
+        assert sentence in evaluate_model(second, compute=Compute("cpu"))["notes"][-1]
 
 
 def test_a_training_is_not_measured_on_what_its_parents_have_learned_from(copy):

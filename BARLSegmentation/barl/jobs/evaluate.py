@@ -21,7 +21,7 @@ from barl.images.reading import read_channels
 from barl.inference.predictor import Prediction
 from barl.jobs.choice import choose_model
 from barl.jobs.compute import AUTOMATIC, Compute, WarmPredictors
-from barl.jobs.unseen import judged_cases, learned_though_held_out, out_of_fold
+from barl.jobs.unseen import is_from_elsewhere, judged_cases, learned_though_held_out, out_of_fold
 from barl.models.disk import check_channels
 from barl.progress import SILENT, Progress, Stage
 from barl.project.model_card import read_card
@@ -32,6 +32,10 @@ from barl.project.store import Project
 # background is trivially correct and would dominate.
 _MARGIN = 5
 _VOXELS_PER_CASE = 50_000
+_ELSEWHERE = (
+    "The model, or one that it was trained on from, was not trained in this project: whether it has learned from these "
+    "cases is not known."
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,8 @@ def evaluate_model(
         "calibration_error": expected_calibration_error(confidence, correct),
         "risk_coverage_area": area_under_risk_coverage(confidence, correct),
         "cases": rows,
-        "notes": _notes(cases, len({case.id for case in cases} & set(members)), len(left_out)),
+        "notes": _notes(cases, len({case.id for case in cases} & set(members)), len(left_out))
+        + ([_ELSEWHERE] if is_from_elsewhere(project, model_id) else []),
     }
 
 

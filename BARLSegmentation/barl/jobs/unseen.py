@@ -75,3 +75,17 @@ def learned_revisions(project: Project, model_id: str | None) -> dict[str, str]:
         found = learned | found
         model_id = model.parent
     return found
+
+
+def is_from_elsewhere(project: Project, model_id: str | None) -> bool:
+    """Whether a model, or one that it was trained on from, was not trained in the project: what it has learned from is
+    not known. None: a folder outside of the project."""
+    if model_id is None:
+        return True
+    known = {model.id: model for model in project.models.all(removed=True)}
+    while model_id in known:
+        model = known.pop(model_id)
+        if "run" not in model.summary:
+            return True
+        model_id = model.parent
+    return False
