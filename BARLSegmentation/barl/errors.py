@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 
 class BarlError(Exception):
@@ -29,6 +30,17 @@ class BarlError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}".strip()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python's own way calls the class with the message alone: multiprocessing's pools wait for ever if that fails.
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[BarlError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> BarlError:
+    """The error that another process has raised."""
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
 
 
 class InputError(BarlError):

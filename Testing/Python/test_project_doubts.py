@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.cli import main
-from barl.errors import InputError
+from barl.errors import Cancelled, InputError, NotFiniteError
 from barl.images.writing import write_image
 from barl.project.doubts import Doubt, DoubtError, as_doubts
 from barl.project.labels import Channel, Label
@@ -95,3 +96,12 @@ def test_requests_say_true_or_false_and_name_doubts_that_exist(project: Project)
         as_doubts(["everything"])
     intake = add_cases(project, [NewCase("b", (Path("missing.nii.gz"),))], allow=as_doubts(["empty"]))
     assert len(intake.left_out) == 1
+
+
+def test_every_error_comes_back_from_another_process_as_it_was():
+    """A pool of multiprocessing waits for ever for one that does not."""
+
+    doubt = DoubtError(Doubt.EMPTY, "The outline is empty.", "Look again.")
+    for error in (InputError("What is wrong.", "What to do."), NotFiniteError(), Cancelled(), doubt):
+        again = copy.copy(error)  # by the same way
+        assert (type(again), str(again), again.args, vars(again)) == (type(error), str(error), error.args, vars(error))
