@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from barl.cli import main
+from barl.errors import StorageError
+from barl.project.store import Project
 
 SIZE = (12, 14, 16)  # k, j, i
 TINY = ["--device", "cpu", "--set", "widths=[4,8]", "--set", "patch=[8,8,8]", "--set", "loader_workers=0"]
@@ -345,6 +347,8 @@ def test_a_full_disk(place, small_disk, capfd):
     (small_disk / "filler").write_bytes(bytes(max(0, room - 4096)))
     check(run("predict", project, "new", "--device", "cpu"), *capfd.readouterr(), DISK, "full")
     check(run("train", project, *TINY, "--iterations", 1), *capfd.readouterr(), DISK, "full")
+    with Project.open(project) as opened, pytest.raises(StorageError, match="The disk is full"):
+        opened.models.add(place.model, {})
     after = saved(project)
     assert {name: after[name] for name in before if name != "project.db"} == {
         name: digest for name, digest in before.items() if name != "project.db"

@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from barl.cli import main
+from barl.cli import main, train_commands
 from barl.cli.parser import build_parser
 from barl.cli.terminal import Terminal, table
 from barl.jobs.failures import write_log
+from barl.project.labels import Channel, Label
+from barl.project.store import Project
 
 TINY = ["--device", "cpu", "--set", "widths=[4,8]", "--set", "patch=[16,16,16]", "--set", "loader_workers=0"]
 
@@ -258,6 +260,16 @@ def test_a_network_drive_that_is_gone_is_one_sentence(tmp_path, capsys, monkeypa
     assert main(["project", "show", str(tmp_path)]) == 3
     assert "cannot be read (Stale file handle). Check the path" in capsys.readouterr().err
     assert write_log(OSError("gone"), tmp_path) == Path("(no log could be written)")
+
+
+def test_a_run_that_nothing_trains_is_told_to_who_waits_for_it(tmp_path, capsys, monkeypatch):
+    with Project.create(tmp_path / "my study", "p", [Label(1, "a")], [Channel("CT")]) as project:
+        run = project.runs.new({"run": {}})  # what a process leaves that is killed before it starts the training
+    looks = iter(range(3))
+    monkeypatch.setattr(train_commands.time, "sleep", lambda _: None if next(looks, None) is not None else 1 / 0)
+    assert main(["train", str(tmp_path / "my study"), "--attach"]) == 1
+    told = capsys.readouterr().err
+    assert told.count("nothing trains it yet") == 1 and f"my study' --resume {run.id}" in told
 
 
 def test_names_do_not_steer_the_terminal(tmp_path, capsys):

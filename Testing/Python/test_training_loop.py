@@ -19,13 +19,14 @@ import pytest
 import SimpleITK as sitk
 import torch
 from barl import methods
-from barl.errors import DeviceError, InputError, ModelError
+from barl.errors import DeviceError, InputError, ModelError, StorageError
 from barl.images.fingerprint import fingerprint_case
 from barl.images.reading import read_channels
 from barl.models.disk import load_model
 from barl.networks.branches import BranchPair
 from barl.progress import Progress
 from barl.project.labels import Label
+from barl.training import checkpoint
 from barl.training import loop as train_module
 from barl.training.cases import CaseFiles, cache_cases
 from barl.training.checkpoint import NAME as CHECKPOINT
@@ -34,6 +35,7 @@ from barl.training.loop import TrainingRun, train
 from barl.training.patches import Patches, cut_patch
 from barl.training.plan import Plan, make_plan
 from barl.training.validation import choose_cleanup
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 SHAPE = (20, 24, 22)
@@ -352,6 +354,18 @@ def test_cases_that_cannot_teach_are_one_sentence(a_study, a_plan, tmp_path):
     gone = dataclasses.replace(a_study[0], images=[tmp_path / "gone.nii.gz"])
     with pytest.raises(InputError, match=r"gone\.nii\.gz of case case_0 is missing"):
         train(a_plan, [gone], tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="numbers of POSIX")
+def test_a_checkpoint_on_a_full_disk_is_one_sentence(a_plan, tmp_path, monkeypatch):
+    def full(*_arguments):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    run = TrainingRun(a_plan, [], tmp_path, torch.device("cpu"), World())
+    run.prepare(None, False)
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(StorageError, match="The disk is full"):
+        run._save_checkpoint()
 
 
 def test_a_damaged_checkpoint_is_one_sentence(a_study, a_plan, tmp_path):

@@ -7,7 +7,9 @@ import time
 from dataclasses import dataclass
 
 import pytest
+from barl.errors import StorageError
 from barl.images.intensity import Normalization
+from barl.jobs import heartbeat
 from barl.jobs.heartbeat import Heartbeat
 from barl.networks.branches import NetworkSpec
 from barl.project.labels import Label
@@ -136,3 +138,20 @@ def test_the_last_validation_tells_the_time_left():
     assert left[:2] == [None, None]  # preparing is followed by the training
     assert 0.5 < left[2] < 2  # three times what the first quarter took
     assert left[4] == 10.0 and 2.5 <= left[5] < 2.7  # half of what was expected, at twice the pace
+
+
+def test_a_heartbeat_that_cannot_be_written_prints_no_traceback(monkeypatch, capfd):
+    sent = []
+
+    def send(event):
+        sent.append(event)
+        if len(sent) > 1:
+            raise StorageError("The disk is full.")
+
+    monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.02)
+    with heartbeat.Heartbeat(send) as heart:
+        heart.send({"event": "progress", "stage": "training", "fraction": 0.5})
+        end = time.monotonic() + 10
+        while len(sent) < 4 and time.monotonic() < end:
+            time.sleep(0.01)
+    assert len(sent) >= 4 and capfd.readouterr().err == ""

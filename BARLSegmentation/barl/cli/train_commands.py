@@ -187,12 +187,18 @@ def _watch(options: Namespace, run_id: str | None, terminal: Terminal) -> int:
     from barl.remote.near import NearHandlers
     from barl.worker.messages import Attach
 
-    offset = 0
+    offset, told = 0, False
     handlers = NearHandlers()
     try:
         while True:
             seen = handlers.attach(terminal, Attach(str(options.project), run_id, offset))
             run_id, offset = seen["run"], seen["offset"]
+            if seen["state"] == RunState.QUEUED and not told:
+                told = True
+                start = f'"barl train {_typed(options)} --resume {run_id}"'
+                terminal.note(
+                    f"{run_id} waits, nothing trains it yet. If no job of a cluster shall, start it: {start}."
+                )
             for event in seen["events"]:
                 terminal.show(event)
             if not seen["events"] and RunState(seen["state"]).has_ended:

@@ -7,9 +7,11 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
+from barl.errors import BarlError
 from barl.progress import Event, Stage
 
 INTERVAL_S = 1.0
@@ -70,7 +72,8 @@ class Heartbeat:
                 now = time.monotonic()
                 if self._last and now - self._sent >= INTERVAL_S:
                     self._sent = now
-                    self._send(self._moved_on(now))
+                    with suppress(BarlError, OSError):  # a full disk: the job's own next report ends it with the reason
+                        self._send(self._moved_on(now))
 
     def _left(self, now: float) -> float | None:
         """Seconds left of a stage, of which nothing is known but its pace and what the stage before expected of it."""

@@ -101,10 +101,11 @@ class Models:
             raise ModelError(f"{folder} holds no model: {missing[0]} is missing.", "Choose a model's folder.")
         with staging_folder(self._folder) as staging:
             try:
-                shutil.copytree(folder, staging, dirs_exist_ok=True)
-            except (OSError, shutil.Error) as error:
-                cause = error if isinstance(error, OSError) and error.errno else OSError(str(error))
-                raise storage_error(cause, self._folder) from error
+                for path in folder.iterdir():
+                    if path.is_file():
+                        shutil.copyfile(path, staging / path.name)
+            except OSError as error:
+                raise storage_error(error, self._folder) from error
             flush_tree(staging)
             yield staging
 

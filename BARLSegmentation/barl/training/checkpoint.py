@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from barl.methods import Method
 from barl.project.files import write_atomically
 
 NAME = "checkpoint.safetensors"
+_FULL_ON_WINDOWS = (39, 112)
 
 
 def save_checkpoint(
@@ -48,7 +52,7 @@ def save_checkpoint(
     except OSError as error:
         raise storage_error(error, folder) from error
     except SafetensorError as error:
-        raise storage_error(OSError(str(error)), folder) from error
+        raise storage_error(_cause(error), folder) from error
 
 
 def load_checkpoint(
@@ -79,6 +83,15 @@ def load_checkpoint(
         raise ModelError(
             "The checkpoint of this run is missing or damaged.", "Start the training again from the current model."
         ) from error
+
+
+def _cause(error: SafetensorError) -> OSError:
+    """The operating system's error that safetensors names in its text."""
+    number = re.search(r"os error (\d+)", str(error))
+    code = int(number[1]) if number else 0
+    if os.name == "nt":  # numbers of its own
+        code = errno.ENOSPC if code in _FULL_ON_WINDOWS else 0
+    return OSError(code, str(error))
 
 
 def _owned(method: Method) -> dict[str, torch.optim.Optimizer]:
