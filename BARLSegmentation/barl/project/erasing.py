@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from barl.errors import ProjectError, StorageError
@@ -63,7 +64,7 @@ def remove_files(database: Database, case_id: str) -> None:
     """
     for folder in _folders(database, case_id):
         try:
-            patiently(lambda folder=folder: shutil.rmtree(folder))
+            patiently(partial(shutil.rmtree, folder))
         except OSError as error:
             raise StorageError(
                 f"Some files of the erased case cannot be removed now ({error.strerror}): {folder}.",
