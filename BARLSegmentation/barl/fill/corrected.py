@@ -49,13 +49,13 @@ def corrected_pieces(
     return about
 
 
-def staying(about: np.ndarray, predicted: np.ndarray, spacing: Sequence[float]) -> np.ndarray | None:
+def staying(about: np.ndarray, predicted: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
     """Mask ``[k, j, i]`` of the voxels nearer to a predicted piece that stays than to what a correction is about.
 
     Args:
         about: From ``corrected_pieces``, in a box.
         predicted: Label values of the prediction, in the same box.
-        spacing: (k, j, i) in mm.
+        spacing: (k, j, i) in mm, three floats.
 
     Returns:
         None if no piece in the box stays.
