@@ -215,7 +215,7 @@ def write_volume(array: np.ndarray, like: Scan, path: Path | str) -> None:
     array = np.asarray(array)
     if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise InputError(f"An array of the type {array.dtype} is no volume.", "Give whole numbers or floats.")
-    kept = {np.dtype(bool): np.dtype(np.uint8), np.dtype(np.float16): np.dtype(np.float32)}
+    kept: dict[np.dtype, np.dtype] = {np.dtype(bool): np.dtype(np.uint8), np.dtype(np.float16): np.dtype(np.float32)}
     array = array.astype(kept.get(array.dtype, array.dtype).newbyteorder("="), copy=False)
     scan = as_channels(like)[0]
     check_outputs([Path(path)], [] if isinstance(scan, sitk.Image) else [Path(scan)], overwrite=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import SimpleITK as sitk
@@ -76,7 +76,7 @@ def as_channels(scan: Scan | Sequence[Scan]) -> list[Scan]:
     Raises:
         InputError: Something else is among them.
     """
-    items = list(scan) if isinstance(scan, list | tuple) else [scan]
+    items: list[Any] = list(scan) if isinstance(scan, list | tuple) else [scan]
     for item in items:
         if not isinstance(item, Path | str | sitk.Image):
             raise InputError(

@@ -139,11 +139,11 @@ def add_case(
     channels = as_channels(scan)
     check_files(scan, project.channels)
     doubts = as_doubts(allow)
-    label = outline
+    label: sitk.Image | Path | None
     if isinstance(outline, np.ndarray):
         label = as_label(outline, Grid.of(as_images(scan, [])[0]))
-    elif isinstance(outline, str):
-        label = Path(outline)
+    else:
+        label = Path(outline) if isinstance(outline, str) else outline
     case = project.cases.add(
         name, channels, label=label, held_out=held_out, group=subject, notes=notes, allow=doubts, author="Python"
     )

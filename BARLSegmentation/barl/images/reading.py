@@ -58,10 +58,9 @@ def read_image(
         InputError: The scan cannot be used.
         DeviceError: It does not fit into this computer's memory.
     """
-    in_memory = isinstance(path, sitk.Image)
-    name = name or ("the image" if in_memory else Path(path).name)
+    name = name or ("the image" if isinstance(path, sitk.Image) else Path(path).name)
     try:
-        volume = _checked(of_memory(path, name), name) if in_memory else load(Path(path), series)
+        volume = _checked(of_memory(path, name), name) if isinstance(path, sitk.Image) else load(Path(path), series)
         if volume.array.ndim > 3:
             raise no_number(name, str(len(volume.array)))
         told = volume.notes
