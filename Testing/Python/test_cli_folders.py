@@ -178,7 +178,7 @@ def test_two_programs_that_number_cases_at_once_give_each_its_own_number(place, 
     options = Namespace(anonymous=True, list=None)
     with ThreadPoolExecutor(2) as pool:
         numbers = list(pool.map(add, ("Doe, Jane", "Roe, Richard")))
-    with Path("study-names.csv").open(newline="") as file:
+    with Path("study-names.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {row["case"]: row["name"] for row in csv.DictReader(file)}
     assert rows == dict(zip(numbers, ("Doe, Jane", "Roe, Richard"), strict=True)) and len(rows) == 2
 

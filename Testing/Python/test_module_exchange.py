@@ -167,7 +167,7 @@ def test_outlines_go_out_in_every_layout(panel, tmp_path):
     assert "case_0001.seg.nrrd" in found["seg-nrrd"]
     with (tmp_path / "table" / "volumes.csv").open(newline="", encoding="utf-8-sig") as file:
         assert {row["case"] for row in csv.DictReader(file)} == {"case_0001", "case_0002"}
-    assert "case 2" in (tmp_path / "table-names.csv").read_text()
+    assert "case 2" in (tmp_path / "table-names.csv").read_text("utf-8-sig")
     typePath(form.folder, tmp_path / "table")
     press(form.doButton)
     settle(panel)

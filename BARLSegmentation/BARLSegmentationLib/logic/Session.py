@@ -12,7 +12,7 @@ import slicer
 
 from BARLSegmentationLib.logic.CaseFolder import putIntoFolder, removeEmptyFolders
 from BARLSegmentationLib.logic.CaseLoader import ROLE_ATTRIBUTE, CaseLoader, LoadedCase, disown, isOurs
-from BARLSegmentationLib.logic.Outline import order, withoutLabel
+from BARLSegmentationLib.logic.Outline import order, tagSegments, withoutLabel
 from BARLSegmentationLib.logic.Question import Question
 from BARLSegmentationLib.logic.Signal import Signal
 from BARLSegmentationLib.logic.Voxels import inOrder
@@ -253,8 +253,10 @@ class Session:
             if node.GetAttribute(UNSAVED_ATTRIBUTE) == "1":
                 self.status(f"The edit of {node.GetName()} could not be stored; it stays in the scene.", error=True)
                 continue
-            if node is outline and withoutLabel(node):  # the user's own segments, which the project does not hold
-                continue
+            if node is outline and self.project is not None:
+                tagSegments(node, self.project.labels)  # no panel has, where a script loaded the case
+                if withoutLabel(node):  # the user's own segments, which the project does not hold
+                    continue
             if node in changed:
                 disown(node)
                 continue
