@@ -96,8 +96,8 @@ def test_three_planes_are_filled_and_spread(a_cube):
     uncertainty = np.where(predicted != a_cube.truth, 0.9, 0.1).astype(np.float32)
     spread = a_correction(a_cube, "spread", predicted, uncertainty, n=2)
     assert spread.work.planes == 2
-    # Nothing is drawn, the fill was right in both planes: 60 + 2 * (6 + 12 + 2 * 3) + 30 s.
-    assert 60 * spread.work.minutes == pytest.approx(138)
+    # The first plane is erased (28 mm), the fill was right in the second: 60 + 2 * (6 + 12 + 2 * 3) + 28 * 0.6 + 30 s.
+    assert 60 * spread.work.minutes == pytest.approx(154.8)
     assert np.sum(spread.labels != a_cube.truth) < np.sum(predicted != a_cube.truth)
 
 

@@ -314,6 +314,19 @@ def test_a_missed_lesion_that_was_drawn_is_filled_beside_the_others():
     assert np.array_equal(filled.labels[:, :22], truth[:, :22])
 
 
+def test_erasing_the_end_of_a_structure_leaves_the_rest_of_it():
+    """One erased slice says where the structure ends, not that it is none."""
+    shape = (24, 40, 40)
+    truth, predicted = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    truth[6:14, 10:24, 10:24], predicted[6:17, 10:24, 10:24] = 1, 1
+    for contrast in (0, 1):
+        scan = noisy(truth > 0, noise=10) * np.float32(contrast)
+        for drawn in (planes(shape, [14]), planes(shape, [14]) & (predicted > 0)):
+            filled = fill_scan([scan], np.where(drawn, truth, 0), (2, 1, 1), drawn, Prediction(predicted))
+            assert np.count_nonzero(filled.labels != truth) < 10
+            assert np.array_equal(filled.labels[:14], truth[:14])
+
+
 def test_fragments_near_a_corrected_outline_are_filled_with_it():
     shape = (30, 60, 60)
     truth = ball(shape, (15, 20, 20), 9)

@@ -3,7 +3,8 @@
 
 A piece is a 26-connected component of one label. A correction is about a piece if voxels of it were drawn otherwise
 than predicted, or if an area of its label was drawn near it that the prediction lacks a part of: no further away than
-half of the longest edge of that area, and than ``_NEAR`` voxels at least.
+half of the longest edge of that area, and than ``_NEAR`` voxels at least. Of a piece that was only erased, as at one of
+its ends, what is left in one part stays if that is most of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from barl.fill.drawn import Box
 from barl.images.components import components
 
 _NEAR = 3
+_MOST = 2 / 3  # share of what is left of an erased piece; by a plane through its middle it falls into halves
 
 
 def corrected_pieces(
@@ -38,15 +40,26 @@ def corrected_pieces(
         if box is None:
             continue
         numbers, count = components(predicted[box] == value)
-        touched = np.zeros(count + 1, dtype=bool)
-        touched[numbers[erased[box]]] = True
+        touched, hit = np.zeros((2, count + 1), dtype=bool)
+        hit[numbers[erased[box]]] = True
+        touched[numbers[drawn[box] & (seen[box] != 0)]] = True  # somebody has drawn there, too
+        touched &= hit
         if value <= len(places) and places[value - 1] is not None:
             for near in _surroundings(areas, different, value, places[value - 1], spacing):
                 touched[numbers[_within(near, box)]] = True
-        touched[0] = False
-        if touched.any():
-            about[box] |= touched[numbers]
+        touched[0] = hit[0] = False
+        about[box] |= touched[numbers]
+        for number in np.flatnonzero(hit & ~touched):
+            about[box] |= _rejected((numbers == number) & ~drawn[box])
     return about
+
+
+def _rejected(left: np.ndarray) -> np.ndarray:
+    """Of what is left of a piece that was only erased: all but the part that holds most of it."""
+    parts, count = components(left)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    return left & (parts != sizes.argmax()) if sizes.max() > _MOST * sizes.sum() else left
 
 
 def staying(about: np.ndarray, predicted: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
