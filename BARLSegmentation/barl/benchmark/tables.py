@@ -52,8 +52,13 @@ def run_score(row: Row, metric: str = "dice", which: str = "mean") -> float:
 def subjects_csv(rows: Sequence[Row]) -> str:
     """The Dice of every subject in every run, as the paired tests and ranks take it: one line of CSV each.
 
-    Averaged over the subject's scans and labels, of the branches' mean; empty where no scan defines it.
+    Averaged over the subject's scans and labels, of the branches' mean; empty where no scan defines it. Subjects are
+    numbered in the order of their names.
     """
+    named: dict[str, set[str]] = {}
+    for row in rows:
+        named.setdefault(row["dataset"], set()).update(case["group"] for case in row["cases"])
+    numbers = {name: {group: n for n, group in enumerate(sorted(groups), 1)} for name, groups in named.items()}
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["dataset", "outlined", "method", "seed", "subject", "dice"])
@@ -61,7 +66,8 @@ def subjects_csv(rows: Sequence[Row]) -> str:
         for subject, dice in sorted(subject_scores([row]).items()):
             outlined = row["labelled"] or "all"
             cell = "" if math.isnan(dice) else f"{dice:.6f}"
-            lines.writerow([row["dataset"], outlined, row["arm"], row["seed"], subject, cell])
+            number = numbers[row["dataset"]][subject]
+            lines.writerow([row["dataset"], outlined, row["arm"], row["seed"], number, cell])
     return text.getvalue()
 
 
