@@ -49,8 +49,10 @@ def corrected_pieces(
                 touched[numbers[_within(near, box)]] = True
         touched[0] = hit[0] = False
         about[box] |= touched[numbers]
+        pieces = ndimage.find_objects(numbers)
         for number in np.flatnonzero(hit & ~touched):
-            about[box] |= _rejected((numbers == number) & ~drawn[box])
+            place = pieces[number - 1]
+            about[box][place] |= _rejected((numbers[place] == number) & ~drawn[box][place])
     return about
 
 
