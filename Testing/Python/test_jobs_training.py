@@ -106,7 +106,7 @@ def test_outlines_that_the_current_model_has_not_learned_are_new(copy):
         assert prepared.plan.new_share == 0.5
         scratch = prepare_training(project, options(warm_start=False))
         assert not any(case.get("new") for case in scratch.cases)
-        with pytest.raises(InputError, match="share of new cases"):
+        with pytest.raises(InputError, match="new_share cannot be"):
             prepare_training(project, dataclasses.replace(options(), overrides={**TINY, "new_share": 1.5}))
 
 

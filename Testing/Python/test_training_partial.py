@@ -204,7 +204,7 @@ def test_a_fill_without_uncertainty_teaches_only_if_it_is_taken_as_true(a_filled
 
 def test_a_word_that_is_no_mode_is_refused(a_study):
     prints = [fingerprint_case(read_channels(case.images), None, [3]) for case in a_study[:1]]
-    with pytest.raises(InputError, match="Filled voxels cannot teach 'soft'"):
+    with pytest.raises(InputError, match="filled cannot be 'soft'"):
         make_plan(prints, [Label(3, "Ball")], ["T1"], overrides={"filled": "soft"})
 
 

@@ -134,7 +134,29 @@ def test_it_counts_one_minute(minutes, text):
     [
         ([], {}, "no case to plan"),
         ([case()], {"color": 1}, "no value 'color'"),
-        ([case()], {"optimizer": "newton"}, "no optimizer 'newton'"),
+        ([case()], {"optimizer": "newton"}, "optimizer cannot be 'newton'"),
+        ([case()], {"precision": "half"}, "precision cannot be 'half'"),
+        ([case()], {"labels": [1]}, "no value 'labels'"),
+        ([case()], {"average": 5}, "average cannot be 5"),
+        ([case()], {"channels_last": "yes"}, "Give true or false"),
+        ([case()], {"mirror_axes": [9]}, "Give a list of whole numbers from 0 to 2"),
+        ([case()], {"spacing": [float("nan"), 1, 1]}, "Give a list of 3 numbers from 0.001 to 1000"),
+        ([case()], {"spacing": [0, 1, 1]}, "spacing cannot be"),  # it once planned for ever
+        ([case()], {"spacing": [-1, 1, 1]}, "spacing cannot be"),
+        ([case()], {"spacing": [1, 1]}, "spacing cannot be"),
+        ([case()], {"spacing": 2}, "spacing cannot be 2"),
+        ([case()], {"blocks": [0, 1, 1, 1]}, "Give a list of whole numbers from 1 to 64"),
+        ([case()], {"blocks": [1, 1]}, "widths and 2 blocks"),
+        ([case()], {"kernels": [[2, 2, 2]] * 4}, "Give odd numbers"),
+        ([case()], {"kernels": "large"}, "Give a list of lists of 3 whole numbers from 1 to 15"),
+        (
+            [case()],
+            {"settings": {"lambda_max": "much"}},
+            "cannot be 'much'. Give a number from 0 on",
+        ),
+        ([case()], {"settings": {"lambda_max": -1}}, "lambda_max of BARL cannot be -1"),
+        ([case()], {"settings": {"parts": "dpr"}}, "Give a list of texts"),
+        ([case()], {"settings": {"correct": "some"}}, "PCBC cannot correct 'some'"),
         ([case()], {"method": "magic"}, "no method 'magic'"),
         ([case()], {"settings": {"power": 1}}, "no setting 'power'"),
         ([case()], {"patch": [17, 16, 16]}, "cannot be halved often enough"),
@@ -146,8 +168,9 @@ def test_it_counts_one_minute(minutes, text):
     ],
 )
 def test_bad_requests_are_one_sentence(cases, overrides, sentence):
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError) as refused:
         make_plan(cases, LABELS, ["T1"], overrides=overrides)
+    assert sentence in str(refused.value)
 
 
 def test_a_damaged_plan_is_one_sentence():

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 
@@ -35,7 +34,7 @@ from barl.training.budgets import budgets_of
 from barl.training.checkpoint import NAME as CHECKPOINT
 from barl.training.distributed import check_processes
 from barl.training.loop import CaseFiles, TrainResult, train
-from barl.training.plan import Plan, make_plan
+from barl.training.plan import Plan, check_overrides, make_plan
 
 # Reading, resampling and writing a scan for training takes 1.3 times (MR of 35 x 51 x 35) to 1.7 times (CT of
 # 256 x 256 x 108) as long as looking at it for the plan.
@@ -95,43 +94,8 @@ class TrainingOptions:
                 raise InputError(f"A training of {value} {name} is not possible.", "Give a number above 0.")
         chosen = {name: getattr(self, name) for name in ("minutes", "iterations", "method", "seed")}
         values = {name: value for name, value in chosen.items() if value is not None} | self.overrides
-        for name, value in values.items():
-            _check_kind(name, value)
+        check_overrides(values)
         return values
-
-
-# The least and the largest of what a plan's numbers can be.
-_RANGES = {"learning_rate": (1e-9, 1.0), "weight_decay": (0.0, 1.0), "foreground": (0.0, 1.0), "scale": (1.0, 4.0)}
-
-
-def _check_kind(name: str, value: Any) -> None:
-    """Refuse a value of the plan that is text where a number belongs, too short, or out of range.
-
-    Names that no plan has are left to ``make_plan``.
-    """
-    kinds = get_type_hints(Plan) | {"widths": tuple[int, ...]}
-    if name not in kinds:
-        return
-    kind, numbers = kinds[name], (int, float)
-    parts = get_args(kind) if get_origin(kind) is tuple else ()
-    if parts:
-        fits = isinstance(value, list | tuple) and len(value) > 0
-        fits = fits and (Ellipsis in parts or len(value) == len(parts))
-        if fits and set(parts) <= {int, float, Ellipsis}:
-            fits = all(isinstance(part, int if int in parts else numbers) for part in value)
-        wanted = "a list" if Ellipsis in parts else f"a list of {len(parts)} numbers"
-    elif kind is int:
-        least = 1 if name in ("iterations", "batch_labelled") else 0
-        fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        wanted = f"a whole number from {least} on"
-    elif kind in (float, float | None):
-        low, high = _RANGES.get(name, (-math.inf, math.inf))
-        fits = isinstance(value, numbers) and math.isfinite(value) and low <= value <= high
-        wanted = f"a number from {low:g} to {high:g}" if name in _RANGES else "a number"
-    else:
-        fits, wanted = isinstance(value, get_origin(kind) or kind), "text" if kind is str else "an object"
-    if not fits:
-        raise InputError(f"The plan's value {name} cannot be {value!r}.", f"Give {wanted}.")
 
 
 @dataclass(frozen=True)

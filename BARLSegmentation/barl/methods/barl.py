@@ -25,6 +25,7 @@ from barl.methods.supervised import multi_scale_supervision, scale_weights
 from barl.networks.branches import Network
 
 PARTS = ("cps", "dpr", "pcbc", "region", "instance")
+CORRECTED = ("labelled", "all")
 # Log-probabilities ``[B, C, k, j, i]`` of each branch and scale, coarse to fine.
 Scales = list[list[Tensor]]
 
@@ -82,6 +83,8 @@ class Settings:
         unknown = [part for part in self.parts if part not in PARTS]
         if unknown:
             raise InputError(f"BARL has no part {unknown[0]!r}.", f"Its parts are: {', '.join(PARTS)}.")
+        if self.correct not in CORRECTED:
+            raise InputError(f"PCBC cannot correct {self.correct!r}.", f"Choose {' or '.join(CORRECTED)}.")
         object.__setattr__(self, "parts", tuple(self.parts))
 
     @property

@@ -13,12 +13,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
 
 from barl.errors import InputError
+from barl.json_text import misfit
 from barl.networks.branches import BranchPair, Network
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Method(Generic[S]):
         settings: Values that replace the defaults of ``settings_class``, a frozen dataclass.
 
     Raises:
-        InputError: An unknown setting.
+        InputError: An unknown setting, or a value that is not of its type or below 0.
     """
 
     name: ClassVar[str]
@@ -172,6 +173,10 @@ class Method(Generic[S]):
         unknown = sorted(set(settings or {}) - set(names))
         if unknown:
             raise InputError(f"Method {self.name} has no setting {unknown[0]!r}.", f"It has: {', '.join(names)}.")
+        kinds = get_type_hints(self.settings_class)
+        for name, value in (settings or {}).items():
+            if wanted := misfit(value, kinds[name], 0.0):
+                raise InputError(f"The setting {name} of {self.title} cannot be {value!r}.", f"Give {wanted}.")
         self.settings: S = self.settings_class(**(settings or {}))
         self.kept = torch.nn.ModuleDict()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from barl.images.familiarity import Familiar
 from barl.images.fingerprint import CaseFingerprint
 from barl.images.geometry import Triple, triple
 from barl.images.intensity import Normalization, choose_normalization
+from barl.json_text import misfit
 from barl.networks.branches import NetworkSpec
 from barl.project.labels import Label, check_number_of_labels
 from barl.project.sides import with_sides
@@ -25,8 +26,43 @@ from barl.training.budgets import budgets_of, choose_effort
 # What filled voxels of partial outlines may teach, see ``Plan.filled``.
 FILLED = ("ignore", "hard", "weighted", "both")
 OPTIMIZERS = ("adamw", "sgd")
+PRECISIONS = ("auto", "float32")
 # More holds no device.
 MOST_PATCH_VOXELS, MOST_CHANNELS = 2**25, 4096
+
+
+# Values of a plan that follow from the cases alone.
+_NOT_CHOSEN = {"labels", "channels", "normalisations", "orientation", "network", "reasons", "familiar"}
+# Values that replace those of the plan's network.
+_OF_NETWORK = {
+    "widths": tuple[int, ...],
+    "strides": tuple[Triple[int], ...],
+    "kernels": tuple[Triple[int], ...],
+    "blocks": tuple[int, ...],
+}
+_CHOICES = {"filled": FILLED, "optimizer": OPTIMIZERS, "precision": PRECISIONS}
+# The least and the largest of what a plan's numbers can be, each of a list.
+_RANGES: dict[str, tuple[float, float]] = {
+    "spacing": (0.001, 1000.0),
+    "mirror_axes": (0, 2),
+    "batch_labelled": (1, 1024),
+    "batch_unlabelled": (0, 1024),
+    "iterations": (1, 1e9),
+    "minutes": (1e-3, 1e6),
+    "learning_rate": (1e-9, 1.0),
+    "weight_decay": (0.0, 1.0),
+    "average": (0.0, 1.0),
+    "foreground": (0.0, 1.0),
+    "new_share": (0.0, 0.999),
+    "rotate_degrees": (0.0, 180.0),
+    "scale": (1.0, 4.0),
+    "validations": (0, 1000),
+    "loader_workers": (0, 256),
+    "seed": (0, 2**32 - 1),
+    "strides": (1, 8),
+    "kernels": (1, 15),
+    "blocks": (1, 64),
+}
 
 
 @dataclass(frozen=True)
@@ -203,10 +239,7 @@ def make_plan(
     if not fingerprints:
         raise InputError("There is no case to plan a training for.", "Add scans to the project first.")
     overrides = dict(overrides or {})
-    known = {f.name for f in dataclasses.fields(Plan)} | {"widths", "strides", "kernels", "blocks"}
-    unknown = sorted(set(overrides) - known)
-    if unknown:
-        raise InputError(f"A training plan has no value {unknown[0]!r}.", f"It has: {', '.join(sorted(known))}.")
+    check_overrides({name: value for name, value in overrides.items() if name != "normalisations"})
     chosen = choose_effort(device, effort, overrides.get("minutes"))
     budget = budgets_of(device)[chosen]
     reasons = {}
@@ -237,6 +270,8 @@ def make_plan(
     _check_size(patch, widths)
     strides, kernels = _levels(patch, spacing[::-1], len(widths))
     strides, kernels = overrides.pop("strides", strides), overrides.pop("kernels", kernels)
+    if blocks and len(blocks) != len(widths):
+        raise InputError(f"The network has {len(widths)} widths and {len(blocks)} blocks.", "Give as many of both.")
     if not len(strides) == len(kernels) == len(widths):
         raise InputError(
             f"The network has {len(widths)} widths, {len(strides)} strides and {len(kernels)} kernels.",
@@ -250,12 +285,6 @@ def make_plan(
             f"A patch of {' x '.join(map(str, patch))} cannot be halved often enough.",
             f"Use multiples of {' x '.join(map(str, divisor))}.",
         )
-    if not 0 <= overrides.get("new_share", 0.0) < 1:
-        raise InputError("The share of new cases must lie in 0 to 1.", "Set new_share to 0.5, for example.")
-    if (filled := overrides.get("filled", "ignore")) not in FILLED:
-        raise InputError(f"Filled voxels cannot teach {filled!r}.", f"Set filled to one of: {', '.join(FILLED)}.")
-    if (optimizer := overrides.get("optimizer", "adamw")) not in OPTIMIZERS:
-        raise InputError(f"There is no optimizer {optimizer!r}.", f"Choose one of: {', '.join(OPTIMIZERS)}.")
     method = methods.get(overrides.get("method", "barl"))(overrides.get("settings"))
     # By name as well: a mirrored left kidney is a right one, whether the table says so or not.
     lateral = any(label.lateral for label in with_sides(labels))
@@ -285,6 +314,29 @@ def make_plan(
         overrides.pop(name, None)
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
     return dataclasses.replace(plan, **values)
+
+
+def check_overrides(values: Mapping[str, Any]) -> None:
+    """Check values that shall replace those of a plan.
+
+    Args:
+        values: As for ``make_plan``.
+
+    Raises:
+        InputError: A plan has no such value, or it is not of its type or out of range.
+    """
+    kinds = {name: kind for name, kind in get_type_hints(Plan).items() if name not in _NOT_CHOSEN} | _OF_NETWORK
+    for name, value in values.items():
+        if name not in kinds:
+            raise InputError(f"A training plan has no value {name!r}.", f"It has: {', '.join(sorted(kinds))}.")
+        if name in _CHOICES:
+            wanted = "" if value in _CHOICES[name] else f"one of: {', '.join(_CHOICES[name])}"
+        else:
+            wanted = misfit(value, kinds[name], *_RANGES.get(name, ()))
+        if name == "kernels" and not wanted and not all(edge % 2 for kernel in value for edge in kernel):
+            wanted = "odd numbers"
+        if wanted:
+            raise InputError(f"The plan's value {name} cannot be {value!r}.", f"Give {wanted}.")
 
 
 def smaller_plan(plan: Plan) -> Plan:
