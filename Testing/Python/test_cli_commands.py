@@ -252,6 +252,21 @@ def test_a_path_that_no_drive_takes_is_one_sentence(words, tmp_path, capsys):
     assert "Check the path" in seen.err and "did not foresee" not in seen.err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([""], "COMMAND"),
+        (["train", ""], "PROJECT: the value is empty"),
+        (["train", "p", "--computer", ""], "--computer: the value is empty"),
+        (["predict", "p", "--model="], "--model: the value is empty"),
+    ],
+)
+def test_an_empty_argument_is_not_taken_for_the_current_folder_or_for_none(words, said, capsys):
+    assert main(words) == 2
+    seen = capsys.readouterr()
+    assert said in seen.err and len(seen.err.splitlines()) == 1 and "did not foresee" not in seen.err
+
+
 def test_a_network_drive_that_is_gone_is_one_sentence(tmp_path, capsys, monkeypatch):
     def is_dir(path: Path) -> bool:
         raise OSError(errno.ESTALE, "Stale file handle", str(path))

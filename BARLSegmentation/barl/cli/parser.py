@@ -79,10 +79,17 @@ class _Parser(argparse.ArgumentParser):
         if mistyped:
             word, choices, option = mistyped.groups()
             known = re.findall(r"[\w-]+", choices) if choices else self._all_options()
-            close = get_close_matches(word or option, known, n=1)
+            close = get_close_matches(word or option or "", known, n=1)
             message = f"there is no '{word or option}' here" if close else message
             remedy = f"Did you mean {close[0]}?" if close else remedy
         raise InputError(f"{message[:1].upper()}{message[1:]}.", remedy)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Refuse what is empty, as an unset variable of the shell is: ``Path("")`` is the current folder."""
+        is_command = isinstance(action, argparse._SubParsersAction)  # gets all that follows it
+        if not arg_string and "" not in (action.default, action.const) and not is_command:
+            raise argparse.ArgumentError(action, "the value is empty, as that of an unset variable is")
+        return super()._get_value(action, arg_string)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._typed = list(sys.argv[1:] if args is None else args)
