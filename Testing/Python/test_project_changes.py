@@ -96,10 +96,12 @@ def test_a_deleted_case_can_be_erased(project: Project, capsys) -> None:
     first, second = (project.cases.get(name).id for name in "ab")
     project.cases.rename("a", "Jane Doe")
     project.cases.delete("Jane Doe")
+    project.database.back_up(anew=True)
     assert main(["project", "delete", str(project.folder), "b", "b"]) == 0
     assert main(["project", "delete", str(project.folder), "b"]) == 3
     assert main(["project", "delete", str(project.folder), "Jane Doe", second, "--erase"]) == 0
     assert not any((project.cases.folder / name).exists() for name in (first, second))
+    assert not [path for path in project.folder.rglob("*") if path.is_file() and b"Jane" in path.read_bytes()]
     assert project.cases.deleted() == [] and "Jane" not in str(project.journal.entries())
 
 

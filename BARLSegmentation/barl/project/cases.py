@@ -365,7 +365,10 @@ class Cases:
         check_not_in_use(self._database, case.id)
         with self._database.write() as transaction:
             enter_erased(transaction, case.id)
-        remove_files(self._database, case.id)
+        try:
+            remove_files(self._database, case.id)
+        finally:
+            self._database.back_up(anew=True)  # the copy of before has the name
 
     def _before_deletion(self, case_id: str) -> dict[str, str]:
         row = self._database.one(

@@ -180,6 +180,7 @@ class Database:
         for pragma in (
             "synchronous = EXTRA",
             "foreign_keys = ON",
+            "secure_delete = ON",  # an erased name leaves the file
             "trusted_schema = OFF",
             "cell_size_check = ON",
             "cache_spill = OFF",  # a long write locks readers out only while it commits
@@ -321,8 +322,8 @@ class Database:
         found = [row[0] for row in self.rows("PRAGMA integrity_check(10)")]
         return [] if found == ["ok"] else found
 
-    def back_up(self) -> None:
-        """Keep a copy beside the database, if it changed and the last copy is some minutes old.
+    def back_up(self, *, anew: bool = False) -> None:
+        """Keep a copy beside the database, if it changed and the last copy is some minutes old, or ``anew``.
 
         Raises:
             ProjectError: The database is damaged: the last sound copy is left as it is.
@@ -332,7 +333,8 @@ class Database:
         with suppress(OSError):
             age = time.time() - backup.stat().st_mtime
             changed = self.path.stat().st_mtime > backup.stat().st_mtime
-            if age >= 0 and (not changed or age < _BACKUP_SECONDS):  # else a clock was wrong: its date says nothing
+            is_recent = age >= 0 and (not changed or age < _BACKUP_SECONDS)  # below 0 a clock was wrong
+            if is_recent and not anew:
                 return
         # Before the copy replaces a sound one. 0.1 s for ten thousand cases, hence not at every opening.
         if self._pragma("quick_check(1)") != "ok":
